@@ -48,7 +48,7 @@ test-oldest: ## Run the tests of engine, command, client, platform and each doma
 	@.venv-$(OLDEST)/bin/python -VV
 	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(IN_ORDER) $(OLDEST_TESTS) $(ARGS)
 
-check: setup ## Check lint, format, types and import contracts; and that lock files, migrations and schema are current
+check: setup ## Check lint, format, types, import contracts and new migrations; and that generated files are current
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -56,6 +56,7 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	@for lock in runtime dev build fuzz clients; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
 		{ echo "requirements/$$lock.lock is out of date: run make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
+	$(PYTHON) -m tests.schema_changes.lint
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 	$(PYTHON) -m tests.clients.write_client --check

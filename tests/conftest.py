@@ -25,6 +25,7 @@ FOLDERS = (
     "engine",
     "pipelines",
     "releases",
+    "schema_changes",
     "system",
     "tenancy",
     "verify",

@@ -194,8 +194,8 @@ class Heartbeat(models.Model):
     # additional table.
     commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
     # The id of the agent's process, and up to 16 earlier ids with the Unix times of their replacement. A trigger
-    # (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` if one of them is reported again within
-    # 24 hours of its replacement.
+    # (migration ``triggers``) stores the earlier ids, and sets ``clone_suspected_at`` if one of them is reported again
+    # within 24 hours of its replacement.
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
@@ -291,7 +291,7 @@ class RunningInterval(models.Model):
 
     Database triggers on ``fleet_heartbeat`` write the intervals when a heartbeat reports another bundle, deployment or
     spec than the previous heartbeat. The triggers add at most 1,000 intervals per agent and day (see
-    ``migrations/0005_history_and_facts.py``).
+    ``migrations/0015_triggers.py``).
     """
 
     # Needs no separate index, because the index on agent and start time covers it.

@@ -6,24 +6,18 @@ from uuid import UUID
 
 import structlog
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
-from byteor_cloud.database.connections import direct_connection
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import data_folders
 
-MIGRATION_LOCK = 7_226_190_001  # the id of an advisory lock: arbitrary, but equal in all processes
 logger = structlog.get_logger(__name__)
 
 
 def migrate() -> None:
     """Migrate the database. If several processes start at the same time, one migrates and the others wait."""
-    # The lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases it.
-    with connection.wrap_database_errors, direct_connection() as session:
-        session.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
-        call_command("migrate", interactive=False, verbosity=0)
+    call_command("migrate", interactive=False, verbosity=0)
 
 
 def find_organization(text: str) -> Organization:
