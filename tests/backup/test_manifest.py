@@ -41,7 +41,9 @@ def test_newer_format_is_refused_with_its_version() -> None:
         Manifest.from_bytes(json.dumps(newer).encode())
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": "byteor-backup", "version": 1}', MANIFEST.to_bytes()[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"format": "byteor-backup", "version": 1}', MANIFEST.to_bytes()[:-9]]
+)
 def test_damaged_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(BackupError, match="the manifest is damaged"):
         Manifest.from_bytes(content)
