@@ -161,6 +161,7 @@ def _write(
             listed.seek(0)
             blob_list = CheckedReader(listed, "the blob list")
             target.write(manifest.blob_list_path(name), blob_list)
+        target.sync()
         locks.check_held(session)
         written = Manifest(
             name=name,
