@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.services import backups
 from apps.operations.services.backups import Part, Report
+from apps.tenancy.services.vault import MasterKeyUnavailable
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
@@ -73,6 +74,8 @@ class Command(OperatorCommand):
                 self._create(target, passphrase)
         except BackupError as error:
             raise CommandError(str(error), returncode=1) from None
+        except MasterKeyUnavailable:
+            raise  # the base class handles it
         except Unavailable as error:
             raise CommandError(error.detail, returncode=1) from None
         except OSError as error:
