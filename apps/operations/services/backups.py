@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -194,9 +195,7 @@ def _write(
             counts=facts.counts,
         )
         content = written.to_bytes()
-        (scratch / "manifest").write_bytes(content)
-        with (scratch / "manifest").open("rb") as file:
-            target.write(manifest.manifest_path(name), file)
+        target.write(manifest.manifest_path(name), io.BytesIO(content))
         target.finish()
     return Created(written, manifest.hash_of(content), blobs.copied, tuple(blobs.named))
 

@@ -27,7 +27,9 @@ from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.config import PREFIX
 from byteor_cloud.errors import Unavailable
 
-PRIORITY = 10  # is added to the process's niceness, so that a backup does not slow down the service
+# Added to the niceness of this process and of pg_dump, so that a backup does not slow down the service. On Linux, the
+# priority of disk accesses follows from the niceness.
+PRIORITY = 10
 LINE_EVERY_S = 10.0  # seconds between two lines of progress
 _UNITS = {Part.DATABASE: "MB", Part.BLOBS: "blobs"}
 
