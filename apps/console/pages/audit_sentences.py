@@ -65,6 +65,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "artifact.reject": "rejected {}",
     "artifact.requeue": "scheduled another check of {}",
     "artifact.verify": "verified {}",
+    "backup.create": "created {}",
     "bisect.cancel": "canceled {}",
     "bisect.fail": "could not complete {}",
     "bisect.request": "requested {}",
@@ -248,7 +249,7 @@ NOUNS: Final[Mapping[str, str]] = {
 }
 # The kinds of resources in events.
 RESOURCES: Final = frozenset(
-    {*_KINDS, "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
+    {*_KINDS, "backup", "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
 )
 
 
