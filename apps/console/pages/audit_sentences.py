@@ -107,6 +107,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "enrollment_token.revoke": "revoked {}",
     "environment.create": "created {}",
     "environment.delete": "deleted {}",
+    "environment.resume_offers": "resumed the offers in {}",
     "environment.update": "changed {}",
     "fixture.create": "created {}",
     "fixture.current_fails": "found failing golden fixtures in {}",
@@ -248,7 +249,7 @@ NOUNS: Final[Mapping[str, str]] = {
 }
 # The kinds of resources in events.
 RESOURCES: Final = frozenset(
-    {*_KINDS, "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
+    {*_KINDS, "backup", "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
 )
 
 

@@ -66,6 +66,9 @@ def run_step(deployment_id: str) -> None:
         lock_row(found.environment)
         deployment = lock_row(found, related=RELATED)
         now = timezone.now()
+        if deployment.status in _RUNNING and assignments.is_held(deployment):
+            # Agents do not get these offers, so they cannot time out. Afterwards, this counts as an outage.
+            return
         if deployment.status in _RUNNING:
             _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:
