@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.tenancy.models import Environment
-from tests.permissions import ADMIN, MANAGE, PROJECT, VIEW, VIEW_PROJECT
+from tests.permissions import ADMIN, MANAGE, OPERATE, PROJECT, VIEW, VIEW_PROJECT
 from tests.resources import Act, Call, E, Further, P, Page, Place, Resource, Table
 
 
@@ -31,6 +31,8 @@ RESOURCE = Resource(
             "updateEnvironment", "PUT", E, MANAGE,
             further={"looser settings": Further(ADMIN, lambda place: {"settings": {"allow_self_approval": True}})},
         ),
+        Call("getHeldOffers", "GET", E + "/held-offers", VIEW, null=frozenset({"backup_at"})),
+        Call("resumeOffers", "POST", E + "/held-offers/resume", OPERATE, on_prod=MANAGE, before=hold),
         Call("deleteEnvironment", "DELETE", E, PROJECT, 204),
     ),
     tables=(
@@ -41,6 +43,7 @@ RESOURCE = Resource(
                     "createEnrollmentToken", {"expires_in_s": "3600", "max_uses": "2", "labels": ""}
                 ),
                 "settings": Act("updateEnvironment", {"agent_timeout_s": "700"}),
+                "resume_offers": Act("resumeOffers", on_prod=MANAGE),
                 "move": Act("updateEnvironment", {"position": "2"}),
                 "delete": Act("deleteEnvironment"),
             },

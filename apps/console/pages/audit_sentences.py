@@ -65,6 +65,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "artifact.reject": "rejected {}",
     "artifact.requeue": "scheduled another check of {}",
     "artifact.verify": "verified {}",
+    "backup.restore": "restored the installation from {}",
     "bisect.cancel": "canceled {}",
     "bisect.fail": "could not complete {}",
     "bisect.request": "requested {}",

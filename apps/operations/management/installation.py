@@ -10,6 +10,8 @@ from django.db import connection
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
+from byteor_cloud.backup import unfinished
+from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.database.connections import direct_connection
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import data_folders
@@ -24,6 +26,14 @@ def migrate() -> None:
     with connection.wrap_database_errors, direct_connection() as session:
         session.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         call_command("migrate", interactive=False, verbosity=0)
+
+
+def check_restored() -> None:
+    """Raise CommandError if a restore of the database is unfinished. ``manage.py migrate`` calls this as well."""
+    try:
+        unfinished.check()
+    except BackupError as error:
+        raise CommandError(str(error)) from None
 
 
 def find_organization(text: str) -> Organization:

@@ -6,10 +6,11 @@ finished, and agents may run something newer. Therefore nothing of the past goes
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Count, Max
 from django.utils import timezone
 
 from apps.fleet.models import Agent
@@ -26,6 +27,14 @@ from byteor_cloud.errors import Conflict
 
 REASON = "restored from a backup"
 RESUME = "environment.resume_offers"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOffers:
+    """The number of an environment's agents whose offers are held, and when the backup was made, if there are any."""
+
+    agents: int
+    backup_at: datetime | None
 
 
 @transaction.atomic
@@ -58,9 +67,15 @@ def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
     }
 
 
+def read_held(environment: Environment) -> HeldOffers:
+    """Return the offers of the environment that are held since a restore."""
+    found = assignments.held(environment.pk).aggregate(agents=Count("pk"), backup_at=Max("held_backup_at"))
+    return HeldOffers(**found)
+
+
 @transaction.atomic
-def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -> int:
-    """Let the environment's agents get the offers that have been held since a restore. Returns the number of offers.
+def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -> HeldOffers:
+    """Let the environment's agents get the offers that have been held since a restore. Returns what is held now.
 
     Late joiners get their offers as well. Paused deployments stay paused. Raises Conflict if no offers are held.
     """
@@ -76,7 +91,7 @@ def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -
         resource=("environment", locked.pk),
         changes={"reason": reason, "agents": count},
     )
-    return count
+    return read_held(locked)
 
 
 def check_resume_offers(environment: Environment) -> None:
@@ -84,8 +99,3 @@ def check_resume_offers(environment: Environment) -> None:
     if not assignments.held(environment.pk).exists():
         raise Conflict("No offers are held in this environment.", code="offers.not_held")
 
-
-def find_held_since(environment: Environment) -> datetime | None:
-    """Return when the backup was made from which the environment's held offers come, or None if no offers are held."""
-    found: datetime | None = assignments.held(environment.pk).aggregate(at=Max("held_backup_at"))["at"]
-    return found
