@@ -28,12 +28,13 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. Raises SystemExit if Django reports an error of the command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
     command = (*argv[1:2], "help")[0]
+    is_offline = command in OFFLINE or (command == "backup" and "--verify" in argv)
     if command == "worker":
         os.environ[PROCESS_KIND_VARIABLE] = "worker"
     embedded: EmbeddedPostgres | None = None
     try:
         settings = config.load(os.environ)
-        if settings.database_url is None and command not in OFFLINE:
+        if settings.database_url is None and not is_offline:
             embedded = EmbeddedPostgres(settings.data_dir)
             os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = embedded.acquire()
         try:

@@ -39,23 +39,34 @@ def open_target(location: str) -> Target:
 
 
 class CheckedReader:
-    """A stream that hashes what is read from it, and at its end raises AlteredError unless the hash is the expected one.
+    """A stream that hashes what is read from it. At its end, raises AlteredError if it has another hash than expected.
 
-    ``name`` is the file's name in the error. Without ``expected``, it only hashes and counts.
+    ``name`` is the file's name in the error. Without ``expected``, the stream only hashes and counts.
     """
 
-    def __init__(self, source: Readable, name: str, expected: StoredFile | None = None) -> None:
+    def __init__(self, source: Readable, name: str, expected: str | None = None) -> None:
         self._source, self._name, self._expected = source, name, expected
         self._digest, self._size = hashlib.sha256(), 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes. Raises AlteredError at the end."""
-        piece = self._source.read(size)
-        self._digest.update(piece)
-        self._size += len(piece)
-        if self._expected is not None and (not piece or size < 0) and self.result() != self._expected:
+        """Return exactly ``size`` bytes, or all that are left. Raises AlteredError if none are left after these."""
+        pieces, left = [], size
+        # Callers may stop after a short read, so this method itself reads until the end.
+        while left and (piece := self._read(left)):
+            self._digest.update(piece)
+            pieces.append(piece)
+            left -= len(piece) if size > 0 else 0
+        content = b"".join(pieces)
+        self._size += len(content)
+        if left and self._expected is not None and self._digest.hexdigest() != self._expected:
             raise AlteredError(f"{self._name} was altered")
-        return piece
+        return content
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._source.read(size)
+        except OSError as error:
+            raise BackupError(f"{self._name} cannot be read: {error.strerror or type(error).__name__}") from error
 
     def result(self) -> StoredFile:
         """Return the hash and the size of the bytes read so far."""
@@ -90,7 +101,7 @@ class StoredBackup:
     def copy_dump(self, file: IO[bytes]) -> None:
         """Copy the dump to a file. Raises BackupError if it is missing or altered."""
         with closing(self._open(manifest.dump_path(self.manifest.name))) as source:
-            copy(CheckedReader(source, manifest.dump_path(self.manifest.name), self.manifest.dump), file)
+            copy(CheckedReader(source, manifest.dump_path(self.manifest.name), self.manifest.dump.sha256), file)
 
     def list_blobs(self) -> Iterator[ListedBlob]:
         """Yield the listed blobs in the order of their hashes.
@@ -99,7 +110,7 @@ class StoredBackup:
         """
         path = manifest.blob_list_path(self.manifest.name)
         with closing(self._open(path)) as source:
-            checked = CheckedReader(source, path, self.manifest.blob_list)
+            checked = CheckedReader(source, path, self.manifest.blob_list.sha256)
             while checked.read(1 << 20):
                 pass
         with closing(self._open(path)) as source:
@@ -110,7 +121,7 @@ class StoredBackup:
         """Copy a blob to a file. Raises BackupError if it is missing or altered."""
         path = manifest.blob_path(blob.sha256)
         with closing(self._open(path)) as source:
-            copy(CheckedReader(source, path, StoredFile(blob.sha256, blob.size)), file)
+            copy(CheckedReader(source, path, blob.sha256), file)
 
     def _open(self, path: str) -> IO[bytes]:
         try:

@@ -10,7 +10,7 @@ from itertools import batched
 from pathlib import Path
 
 from byteor_cloud.backup.errors import BackupError
-from byteor_cloud.backup.manifest import ListedBlob, Manifest, StoredFile
+from byteor_cloud.backup.manifest import ListedBlob, Manifest
 from byteor_cloud.backup.passphrase import decrypt_key
 from byteor_cloud.backup.programs import connection_arguments, find_program, last_line, server_major
 from byteor_cloud.backup.reading import AlteredError, CheckedReader, StoredBackup
@@ -110,7 +110,7 @@ def _is_stored(content_hash: str, blob: ListedBlob) -> bool:
         return False
     try:
         with blobs.read(content_hash) as stored:
-            checked = CheckedReader(stored, content_hash, StoredFile(blob.sha256, blob.size))
+            checked = CheckedReader(stored, content_hash, blob.sha256)
             while checked.read(PIECE):
                 pass
     except (AlteredError, NotStored):
@@ -146,3 +146,4 @@ def restore_dump(session: Connection, dump: Path) -> None:
     )
     if result.returncode != 0:
         raise BackupError(f"pg_restore failed: {last_line(result.stderr)}")
+    session.execute("ANALYZE")  # a dump contains no statistics, without which the first queries would be slow

@@ -76,7 +76,7 @@ class TarTarget(Target):
 
     @override
     def open(self, path: str) -> IO[bytes]:
-        offset, size = self._read_index()[path] if path in self._read_index() else (0, -1)
+        offset, size = self._read_index().get(path, (0, -1))
         if size < 0:
             raise FileNotFoundError(path)
         with disk_errors(self.location):

@@ -73,11 +73,9 @@ class Target(ABC):
 
 @contextmanager
 def disk_errors(location: str) -> Iterator[None]:
-    """Convert an OSError to BackupError. FileNotFoundError passes, because callers handle missing files."""
+    """Convert an OSError to BackupError."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise BackupError(f"{location}: {error.strerror or type(error).__name__}") from error
 
@@ -129,14 +127,18 @@ class FolderTarget(Target):
 
     @override
     def open(self, path: str) -> IO[bytes]:
-        with disk_errors(self.location):
+        try:
             return (self._folder / path).open("rb")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise BackupError(f"{self.location}: {error.strerror}") from error
 
     @override
     def list_blobs(self, folder: str) -> dict[str, int]:
-        with disk_errors(self.location), contextlib.suppress(FileNotFoundError):
-            with os.scandir(self._folder / "blobs/sha256" / folder) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        path = self._folder / "blobs/sha256" / folder
+        with disk_errors(self.location), contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         return {}
 
     @override

@@ -26,7 +26,7 @@ STORED = {
     "api_key": "create revoke",
     "approval": "decision.approve decision.deny remind request",
     "artifact": "expire receive reduce requeue",
-    "backup": "restore",
+    "backup": "create restore",
     "bisect": "request",
     "capture": "request upload_late",
     "chat_webhook": "create delete disable test update",

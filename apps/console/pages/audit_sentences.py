@@ -65,6 +65,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "artifact.reject": "rejected {}",
     "artifact.requeue": "scheduled another check of {}",
     "artifact.verify": "verified {}",
+    "backup.create": "created {}",
     "backup.restore": "restored the installation from {}",
     "bisect.cancel": "canceled {}",
     "bisect.fail": "could not complete {}",

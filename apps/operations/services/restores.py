@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from django.db import transaction
 
@@ -13,13 +12,14 @@ from apps.fleet.services import restored as fleet
 from apps.notifications.services import restored as notifications
 from apps.releases.services import restored as releases
 from apps.tenancy.actors import Actor, system_actor
-from apps.tenancy.models import AuditSeal, Organization
+from apps.tenancy.models import Organization
 from apps.tenancy.services import audit, ledger
 from apps.tenancy.services import restored as tenancy
 from byteor.engine.canonical import format_time
 from byteor.engine.hash_chain import GENESIS
 
 RESTORE = "backup.restore"
+_EMPTY = (0, GENESIS)  # the head of a chain without events
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,19 @@ def settle(backup: Backup) -> Settled:
     counts |= artifacts.settle()
     counts |= releases.settle(backup_at=backup.created_at, actor=actor)
     counts |= fleet.settle(actor=actor)
+    heads = {organization_id: (seq, last) for organization_id, seq, last in ledger.list_heads()}
     for organization in Organization.objects.order_by("pk"):
-        _record(backup, organization, {}, actor=actor)
-    seq, last = _record(backup, None, counts, actor=actor)
-    return Settled(counts, seq, last)
+        _record(backup, organization, heads.get(organization.pk, _EMPTY), {}, actor=actor)
+    head = heads.get(None, _EMPTY)
+    _record(backup, None, head, counts, actor=actor)
+    return Settled(counts, *head)
 
 
 def _record(
-    backup: Backup, organization: Organization | None, counts: dict[str, int], *, actor: Actor
-) -> tuple[int, str]:
-    """Record the restore in a chain. Returns the sequence number and hash of the chain's last sealed event."""
-    seq, last = _head(None if organization is None else organization.pk)
+    backup: Backup, organization: Organization | None, head: tuple[int, str], counts: dict[str, int], *, actor: Actor
+) -> None:
+    """Record the restore in a chain, with the sequence number and the hash of the last event in the backup."""
+    seq, last = head
     changes = {
         "created_at": format_time(backup.created_at),
         "manifest": backup.manifest_hash,
@@ -74,9 +76,3 @@ def _record(
         **{name: count for name, count in counts.items() if count},
     }
     audit.record(RESTORE, actor=actor, scope=organization, resource=("backup", backup.name), changes=changes)
-    return seq, last
-
-
-def _head(organization_id: UUID | None) -> tuple[int, str]:
-    seal = AuditSeal.objects.filter(organization=organization_id).order_by("-seq").first()
-    return (seal.seq, seal.hash) if seal else (0, GENESIS)
