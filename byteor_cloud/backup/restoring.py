@@ -24,7 +24,12 @@ _BATCH = 256  # blobs whose copies wait for each other
 
 
 def choose_key(
-    manifest: Manifest, *, configured: Key, configured_ids: list[str], passphrase: str | None, key_id: Callable[[bytes], str]
+    manifest: Manifest,
+    *,
+    configured: Key,
+    configured_ids: list[str],
+    passphrase: str | None,
+    key_id: Callable[[bytes], str],
 ) -> bytes | None:
     """Return the master key from the backup that must be stored, or None if the configured key is the backup's.
 
@@ -41,8 +46,8 @@ def choose_key(
         return None
     if not isinstance(configured, Path):
         raise BackupError(
-            f"the secrets in this backup are encrypted under the master key {wanted}, but {PREFIX}MASTER_KEY is the key "
-            f"{configured_ids[0]}"
+            f"the secrets in this backup are encrypted under the master key {wanted}, but {PREFIX}MASTER_KEY is the"
+            f" key {configured_ids[0]}"
         )
     if manifest.master_key is None:
         raise BackupError(
@@ -119,7 +124,7 @@ def _is_stored(content_hash: str, blob: ListedBlob) -> bool:
 
 
 class _Appended:
-    """The method of a file that ``StoredBackup.copy_blob`` calls, for a received file, which hashes what is appended."""
+    """A received file with the only method of files that ``StoredBackup.copy_blob`` calls."""
 
     def __init__(self, file: blobs.ReceivedFile) -> None:
         self._file = file
@@ -133,11 +138,9 @@ def restore_dump(session: Connection, dump: Path) -> None:
     """Restore the dump into the session's database, in one transaction. Raises BackupError with pg_restore's error."""
     program = find_program("pg_restore", server_major(session))
     arguments, environment = connection_arguments(session)
+    options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
     result = subprocess.run(  # noqa: S603 - our own program and arguments
-        [
-            program, "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges",
-            *(arguments or ["--dbname="]), dump,
-        ],  # fmt: skip
+        [program, *options, *(arguments or ["--dbname="]), dump],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -16,7 +16,7 @@ _CREATE = f"""
 CREATE SCHEMA IF NOT EXISTS {_SCHEMA};
 CREATE TABLE IF NOT EXISTS {_SCHEMA}.unfinished (backup text NOT NULL, manifest text NOT NULL);
 DELETE FROM {_SCHEMA}.unfinished;
-"""
+"""  # noqa: S608  built from constants
 _OTHER_TABLES = f"""
 SELECT EXISTS (
     SELECT FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace

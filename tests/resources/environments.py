@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from django.utils import timezone
+
+from apps.releases.services import assignments
 from apps.tenancy.models import Environment
 from tests.permissions import ADMIN, MANAGE, OPERATE, PROJECT, VIEW, VIEW_PROJECT
 from tests.resources import Act, Call, E, Further, P, Page, Place, Resource, Table
+from tests.resources.deployments import deployment
 
 
 def environment(place: Place) -> Environment:
+    return place.environment
+
+
+def holding(place: Place) -> Environment:
+    """Hold the offers of the place's environment, as after a restore."""
+    place.get(deployment)
+    assignments.hold_all(timezone.now())
     return place.environment
 
 
@@ -32,7 +43,7 @@ RESOURCE = Resource(
             further={"looser settings": Further(ADMIN, lambda place: {"settings": {"allow_self_approval": True}})},
         ),
         Call("getHeldOffers", "GET", E + "/held-offers", VIEW, null=frozenset({"backup_at"})),
-        Call("resumeOffers", "POST", E + "/held-offers/resume", OPERATE, on_prod=MANAGE, before=hold),
+        Call("resumeOffers", "POST", E + "/held-offers/resume", OPERATE, on_prod=MANAGE, on=holding),
         Call("deleteEnvironment", "DELETE", E, PROJECT, 204),
     ),
     tables=(
@@ -43,7 +54,7 @@ RESOURCE = Resource(
                     "createEnrollmentToken", {"expires_in_s": "3600", "max_uses": "2", "labels": ""}
                 ),
                 "settings": Act("updateEnvironment", {"agent_timeout_s": "700"}),
-                "resume_offers": Act("resumeOffers", on_prod=MANAGE),
+                "resume_offers": Act("resumeOffers", on_prod=MANAGE, on=holding),
                 "move": Act("updateEnvironment", {"position": "2"}),
                 "delete": Act("deleteEnvironment"),
             },

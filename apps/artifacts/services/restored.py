@@ -31,9 +31,7 @@ def settle() -> dict[str, int]:
 
     Replays that wait for approval are not changed. Call this in a transaction.
     """
-    unfinished = Replay.objects.filter(
-        mode=Replay.Mode.EXECUTE, status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING]
-    )
+    unfinished = Replay.objects.filter(mode=Replay.Mode.EXECUTE, status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING])
     ids = list(unfinished.order_by("pk").values_list("pk", flat=True))
     for replay_id in ids:
         replay_runs.give_up(str(replay_id), replay_runs.INTERRUPTED)

@@ -56,9 +56,7 @@ def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
     not_offered = Deployment.objects.filter(status__in=[DeploymentStatus.APPROVED, DeploymentStatus.BUILDING])
     aborted = [deployments.abort(row, reason=REASON, actor=actor) for row in not_offered.order_by("pk")]
     under_way = Deployment.objects.filter(status=DeploymentStatus.DEPLOYING, paused_at=None)
-    paused = [
-        deployments.set_paused(row, paused=True, reason=REASON, actor=actor) for row in under_way.order_by("pk")
-    ]
+    paused = [deployments.set_paused(row, paused=True, reason=REASON, actor=actor) for row in under_way.order_by("pk")]
     return {
         "approvals_revoked": len(revoked),
         "deployments_aborted": len(aborted),
@@ -98,4 +96,3 @@ def check_resume_offers(environment: Environment) -> None:
     """Raise Conflict if the environment has no held offers."""
     if not assignments.held(environment.pk).exists():
         raise Conflict("No offers are held in this environment.", code="offers.not_held")
-

@@ -35,8 +35,8 @@ _CHANGES = {
 _NEXT = """
 Next steps:
 1. Revoke the credentials again that were revoked after {at}: user tokens, API keys, agent keys, members.
-2. Start the server. Agents connect by themselves. Agents that were enrolled after {at}, or whose keys were rotated
-   since, get 401: their agent ids are in the server's log (status=401), and known agents stay offline. Enroll them again.
+2. Start the server. Agents connect by themselves, except those that were enrolled after {at}, or whose keys were
+   rotated since. They get 401. The server's log has their agent ids. Enroll them again.
 3. Compare what agents run with the environment pages of the console, and then resume the offers of each environment.
 """
 
@@ -60,9 +60,7 @@ class Command(OperatorCommand):
             help=f"file with the passphrase of the master key; by default {PREFIX}BACKUP_PASSPHRASE",
         )
 
-    def handle(
-        self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any
-    ) -> None:
+    def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
         """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
         database_wait.wait_for_database(self._report)
         try:
