@@ -40,7 +40,7 @@ class BucketTarget(Target):
         self.location = location
         parts = urlsplit(location)
         if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
-            raise BackupError(f"{location!r} is not like s3://BUCKET or s3://BUCKET/PREFIX")
+            raise BackupError("a bucket must be given as s3://BUCKET or s3://BUCKET/PREFIX")
         self._bucket, prefix = parts.netloc, parts.path.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint_url, self._region = endpoint_url, region

@@ -61,7 +61,11 @@ def connection_arguments(session: psycopg.Connection[Any]) -> tuple[list[str], d
     """
     parameters = session.info.get_parameters()  # without passwords
     variables = {each.keyword.decode(): each.envvar for each in Conninfo.get_defaults()}
-    environment = {"PATH": os.defpath, "LC_ALL": "C", **{name: os.environ[name] for name in _INHERITED if name in os.environ}}
+    environment = {
+        "PATH": os.defpath,
+        "LC_ALL": "C",
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+    }
     others = {}
     for keyword, value in parameters.items():
         if (variable := variables.get(keyword)) is not None:

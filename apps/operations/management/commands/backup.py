@@ -90,15 +90,16 @@ class Command(OperatorCommand):
         made = created.manifest
         self.stdout.write(f"Backup {made.name} created in {target}:")
         self.stdout.write(f"  database: {made.dump.size} bytes; {_counts(made)}")
-        self.stdout.write(f"  blobs: {made.blob_count} with {made.blob_bytes} bytes, of which {created.copied} were new")
+        self.stdout.write(
+            f"  blobs: {made.blob_count} with {made.blob_bytes} bytes, of which {created.copied} were new"
+        )
         self.stdout.write(f"  manifest: {created.manifest_hash}")
         self.stdout.write(_about_key(made))
         for blob in created.faults:
             self.stderr.write(f"the blob {blob.sha256} is {blob.fault} in the blob store")
         if made.faulty_blobs:
             raise CommandError(
-                f"the backup is complete except for {made.faulty_blobs} blobs that are missing or altered in the blob"
-                " store",
+                f"the backup does not contain {_count(made.faulty_blobs, 'blob')} missing or altered in the blob store",
                 returncode=1,
             )
 
@@ -111,12 +112,16 @@ class Command(OperatorCommand):
                     self.stdout.write(fault)
             made = backup.manifest
             if faults:
-                raise CommandError(f"the backup {made.name} is not intact: {faults} faults", returncode=1)
+                raise CommandError(f"the backup {made.name} is not intact: {_count(faults, 'fault')}", returncode=1)
             self.stdout.write(f"Backup {made.name} is intact:")
             self.stdout.write(f"  database: {made.dump.size} bytes; {_counts(made)}")
             self.stdout.write(f"  blobs: {made.blob_count} with {made.blob_bytes} bytes")
             self.stdout.write(f"  manifest: {backup.manifest_hash}")
             self.stdout.write(_about_key(made, is_checked=passphrase is not None))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _counts(made: Manifest) -> str:

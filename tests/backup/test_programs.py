@@ -1,0 +1,45 @@
+"""Tests of how PostgreSQL's programs are found and connected."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psycopg
+import pytest
+
+from byteor_cloud.backup.errors import BackupError
+from byteor_cloud.backup.programs import connection_arguments, find_program
+
+
+def session(password: str, **parameters: str) -> psycopg.Connection[Any]:
+    info = SimpleNamespace(get_parameters=lambda: parameters, password=password)
+    return cast("psycopg.Connection[Any]", SimpleNamespace(info=info))
+
+
+def test_missing_version_is_named() -> None:
+    with pytest.raises(BackupError, match=r"pg_dump of PostgreSQL 99 was not found.*postgresql-client-99"):
+        find_program("pg_dump", 99)
+
+
+def test_program_of_own_version_is_found_in_path(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "pg_dump"
+    program.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 97.1'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    assert find_program("pg_dump", 97) == program
+    with pytest.raises(BackupError, match="PostgreSQL 96"):
+        find_program("pg_dump", 96)
+
+
+def test_password_is_not_in_arguments() -> None:
+    arguments, environment = connection_arguments(
+        session("s3cret", host="db.example", port="5433", dbname="byteor", user="ada", tcp_user_timeout="2000")
+    )
+
+    assert arguments == ["--dbname=tcp_user_timeout=2000"]
+    assert environment["PGPASSWORD"] == "s3cret"
+    assert {name: environment[name] for name in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER")} == {
+        "PGHOST": "db.example", "PGPORT": "5433", "PGDATABASE": "byteor", "PGUSER": "ada",
+    }  # fmt: skip

@@ -1,0 +1,225 @@
+"""``manage.py backup`` beside a running server: interrupted, killed, on a full disk, and without its database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from byteor_cloud.backup.targets import FolderTarget
+from byteor_cloud.database.embedded import EmbeddedPostgres
+from tests.object_store import BUCKET, ObjectStore, object_store
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import ROOT, Installation
+from tests.system.test_full_disk import CAN_MOUNT
+
+__all__ = ["object_store"]
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture
+def database(installation: Installation) -> Iterator[str]:
+    """Keep the installation's database running, and return its URL."""
+    embedded = EmbeddedPostgres(installation.data_dir)
+    yield embedded.acquire()
+    embedded.release()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "backups"
+
+
+def start(installation: Installation, target: Path | str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "backup", str(target)],
+        env=installation.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def held_up(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """Make each pg_dump wait, because another session has locked a table that only pg_dump reads."""
+    with psycopg.connect(database) as session:
+        session.execute("LOCK TABLE notifications_chatwebhook IN ACCESS EXCLUSIVE MODE")
+        yield session
+
+
+def wait_for_dump(session: psycopg.Connection[Any]) -> None:
+    """Wait until a pg_dump waits for the lock of ``held_up``."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg_dump' AND wait_event_type = 'Lock'"
+
+    def is_waiting() -> bool:
+        session.execute("SELECT pg_stat_clear_snapshot()")
+        return session.execute(waiting).fetchone() is not None
+
+    wait_until(is_waiting)
+
+
+def upload(installation: Installation) -> str:
+    """Upload an artifact through a running server, and return the address of its content."""
+    made = installation.bootstrap()
+    org, token = f"{installation.base}/api/v1/orgs/{made['org_id']}", made["token"]
+
+    def create(path: str, credential: str, **options: Any) -> Any:
+        headers = {"Authorization": f"Bearer {credential}"}
+        response = requests.post(path, headers=headers, timeout=PATIENCE_S, **options)
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    project = create(f"{org}/projects", token, json={"name": "trading"})["id"]
+    environments = f"{org}/projects/{project}/environments"
+    environment = f"{environments}/{create(environments, token, json={'name': 'dev', 'posture': 'dev'})['id']}"
+    enrollment = create(f"{environment}/enrollment-tokens", token, json={})["token"]
+    agent = create(f"{environment}/agents", enrollment, json={"name": "edge-1", "labels": {}})
+    create(
+        f"{installation.base}/api/v1/agents/{agent['agent_id']}/artifacts",
+        agent["api_key"],
+        files={"file": ("a", b"kept" * 1000)},
+        data={"kind": "telemetry", "captured_at": "2026-11-25T00:00:00Z"},
+    )
+    return f"{environment}/artifacts"
+
+
+def test_running_installation_is_backed_up_and_verified(installation: Installation, target: Path) -> None:
+    installation.serve()
+    upload(installation)
+
+    done = installation.manage("backup", str(target), BACKUP_PASSPHRASE=PASSPHRASE)
+
+    assert done.returncode == 0, done.stderr
+    [(name, is_complete)] = FolderTarget(target).list_names()
+    lines = done.stdout.splitlines()
+    assert is_complete
+    assert lines[0] == f"Backup {name} created in {target}:"
+    assert lines[2].startswith("  blobs: 1 with 4000 bytes, of which 1 were new")
+    assert lines[3].startswith("  manifest: sha256:")
+    assert lines[4].endswith(", encrypted with the passphrase")
+    assert PASSPHRASE not in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == "blobs: 1 of 1 blobs"
+    elsewhere = Installation(is_prepared=False)  # verification needs neither the database nor the installation
+    try:
+        verified = elsewhere.manage("backup", "--verify", str(target), BACKUP_PASSPHRASE=PASSPHRASE)
+        assert (verified.returncode, verified.stdout.splitlines()[0]) == (0, f"Backup {name} is intact:")
+        assert not (elsewhere.data_dir / "postgres").exists()
+        wrong = elsewhere.manage("backup", "--verify", str(target), BACKUP_PASSPHRASE="something else")
+    finally:
+        elsewhere.remove()
+    assert wrong.returncode == 1
+    assert wrong.stdout == "the passphrase does not decrypt the master key in this backup\n"
+    assert wrong.stderr == f"CommandError: the backup {name} is not intact: 1 fault\n"
+    assert "byteor_last_backup_timestamp_seconds 0.0" not in installation.get("/metrics").text
+
+
+def test_backup_to_bucket_is_verified(installation: Installation, object_store: ObjectStore) -> None:
+    store = object_store.settings
+    place = f"s3://{BUCKET}/nightly"
+    settings = {name: store[name] for name in ("S3_ENDPOINT_URL", "S3_REGION")}
+
+    done = installation.manage("backup", place, **settings)
+
+    assert done.returncode == 0, done.stderr
+    assert "master key: NOT in the backup" in done.stdout
+    assert installation.manage("backup", "--verify", place, **settings).returncode == 0
+    missing = installation.manage("backup", "s3://no-such-bucket", **settings)
+    assert (missing.returncode, missing.stderr) == (1, "CommandError: s3://no-such-bucket: the bucket does not exist\n")
+
+
+def test_interrupted_backup_exits_with_130_and_is_not_complete(
+    installation: Installation, database: str, target: Path
+) -> None:
+    with held_up(database) as session:
+        backup = start(installation, target)
+        wait_for_dump(session)
+        backup.send_signal(signal.SIGINT)
+        output, errors = backup.communicate(timeout=PATIENCE_S)
+
+    assert (backup.returncode, output, errors.splitlines()[-1]) == (130, "", "Interrupted.")
+    assert "Traceback" not in errors
+    assert FolderTarget(target).list_names() == []
+
+
+def test_killed_backup_releases_its_lock_and_next_one_completes(
+    installation: Installation, database: str, target: Path
+) -> None:
+    with held_up(database) as session:
+        backup = start(installation, target)
+        wait_for_dump(session)
+        refused = installation.manage("backup", str(target))
+        backup.kill()
+        backup.communicate(timeout=PATIENCE_S)
+    assert refused.returncode == 1
+    assert f", process {backup.pid}, " in refused.stderr
+    assert "another backup of this installation is running" in refused.stderr
+    with psycopg.connect(database, autocommit=True) as watcher:
+        held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+        wait_until(lambda: watcher.execute(held).fetchone() is None)
+
+    done = installation.manage("backup", str(target))
+
+    assert done.returncode == 0, done.stderr
+    assert [is_complete for _, is_complete in FolderTarget(target).list_names()] == [True]
+    assert not list(target.rglob(".partial-*"))
+
+
+def test_lost_database_fails_backup_with_one_line(installation: Installation, database: str, target: Path) -> None:
+    with held_up(database) as session:
+        backup = start(installation, target)
+        wait_for_dump(session)
+        os.kill(installation.database_pid(), signal.SIGQUIT)
+        output, errors = backup.communicate(timeout=PATIENCE_S)
+
+    assert (backup.returncode, output) == (1, "")
+    assert errors.splitlines()[-1].startswith("CommandError: ")
+    assert "Traceback" not in errors
+    assert FolderTarget(target).list_names() == []
+
+
+def test_full_disk_of_target_fails_backup_with_one_line(installation: Installation, tmp_path: Path) -> None:
+    if not CAN_MOUNT:
+        message = "NOT TESTED: a full disk of a backup. The test needs root on Linux to mount a small tmpfs."
+        warnings.warn(pytest.PytestWarning(message), stacklevel=1)
+        pytest.skip(message)
+    (mount := tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], check=True)
+    try:
+        for place in (mount, mount / "backup.tar"):
+            done = installation.manage("backup", str(place))
+
+            assert done.returncode == 1
+            assert done.stderr.splitlines()[-1] == f"CommandError: {place}: No space left on device"
+            assert not [path for path in mount.rglob("*") if path.is_file()]
+            if place == mount:
+                for folder in ("blobs", "backups"):
+                    (mount / folder).rmdir()
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_invalid_arguments_are_refused_with_one_line(installation: Installation, tmp_path: Path) -> None:
+    for arguments, message in (
+        (["s3://"], "a bucket must be given as s3://BUCKET or s3://BUCKET/PREFIX"),
+        ([str(tmp_path / "b"), "--passphrase-file", str(tmp_path / "missing")], "cannot be read: No such file"),
+        (["--verify", str(tmp_path)], f"{tmp_path} contains no complete backup"),
+        (["--verify", str(tmp_path), "--backup", "../x"], "'../x' is not the name of a backup"),
+        (["--verify", str(tmp_path / "missing.tar")], "missing.tar does not exist"),
+        ([str(installation.data_dir / "artifacts")], "is in the data folder"),
+    ):
+        done = installation.manage("backup", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
