@@ -119,7 +119,8 @@ def test_restored_installation_goes_on_where_backup_ended(
         started = datetime.now(UTC)
         new.serve()
 
-        agents = wait_until(lambda: _all_online(admin, path, since=started))
+        wait_until(lambda: _all_online(admin, path, since=started))
+        agents = _all_online(admin, path, since=started)
         assert [agent["running"]["bundle_hash"] for agent in agents] == [agents[0]["desired"]["bundle_hash"]] * 2
         assert admin("GET", f"{path}/held-offers")["agents"] == len(AGENTS)
         assert _offer(demo) is None
