@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_restored_installation_goes_on_where_backup_ended(
         scheduled, credential = _approve_for_later(admin, demo, path)
         backup = old.manage("backup", str(tmp_path / "backup"), "--passphrase-file", str(passphrase))
         assert backup.returncode == 0, backup.stderr
+        later_id, later_key = _enroll(admin, demo, path)
         server.terminate()
         assert server.wait(PATIENCE_S) == 0
 
@@ -124,6 +126,10 @@ def test_restored_installation_goes_on_where_backup_ended(
         assert [agent["running"]["bundle_hash"] for agent in agents] == [agents[0]["desired"]["bundle_hash"]] * 2
         assert admin("GET", f"{path}/held-offers")["agents"] == len(AGENTS)
         assert _offer(demo) is None
+        url = f"{demo.base}/api/v1/agents/{later_id}/deployment"
+        unknown = requests.get(url, headers={"Authorization": f"Bearer {later_key}"}, timeout=PATIENCE_S)
+        assert unknown.status_code == 401
+        wait_until(lambda: re.search(f"agent_key_refused.*{later_id}", new.output()))
         found = admin("GET", f"{path}/deployments/{scheduled['id']}")
         assert (found["status"], found["reason"]) == ("failed", "approval_revoked")
         body = {key: scheduled[key] for key in ("config_bundle_id", "target", "strategy", "start_at")}
@@ -140,6 +146,14 @@ def test_restored_installation_goes_on_where_backup_ended(
     finally:
         demo.stop()
         old.remove()
+
+
+def _enroll(admin: ApiClient, demo: Demo, path: str) -> tuple[str, str]:
+    """Enroll another agent. Returns its id and key."""
+    token = admin("POST", f"{path}/enrollment-tokens", {})["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    made = requests.post(f"{demo.base}{path}/agents", json={"name": "later"}, headers=headers, timeout=PATIENCE_S)
+    return made.json()["agent_id"], made.json()["api_key"]
 
 
 def _environment(admin: ApiClient, demo: Demo) -> str:

@@ -36,7 +36,7 @@ _NEXT = """
 Next steps:
 1. Revoke the credentials again that were revoked after {at}: user tokens, API keys, agent keys, members.
 2. Start the server. Agents connect by themselves, except those that were enrolled after {at}, or whose keys were
-   rotated since. They get 401. The server's log has their agent ids. Enroll them again.
+   rotated since. For these, the server logs agent_key_refused with the agent's id. Enroll them again.
 3. Compare what agents run with the environment pages of the console, and then resume the offers of each environment.
 """
 
