@@ -40,7 +40,7 @@ class TarTarget(Target):
                 )
             except FileNotFoundError:
                 raise BackupError(f"{self.location}: the folder {self._path.parent} does not exist") from None
-            self._tar = tarfile.open(fileobj=self._file, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            self._tar = tarfile.open(fileobj=self._file, mode="w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
     @override
     def write(self, path: str, source: Readable) -> None:
@@ -62,8 +62,7 @@ class TarTarget(Target):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.link(self._file.name, self._path)  # unlike a rename, this does not replace a file
-            os.unlink(self._file.name)
+            os.rename(self._file.name, self._path)
             sync_folder(self._path.parent)
 
     @override

@@ -48,8 +48,12 @@ class Target(ABC):
     def write(self, path: str, source: Readable) -> None:
         """Store a file. If reading ``source`` fails, or the process is killed, no file with this name appears."""
 
-    def finish(self) -> None:  # noqa: B027  most targets are complete with the manifest
+    def sync(self) -> None:  # noqa: B027  a bucket has nothing to do
+        """Make sure that the files written so far survive a power failure."""
+
+    def finish(self) -> None:
         """Make the backup permanent after its manifest was written."""
+        self.sync()
 
     def close(self) -> None:  # noqa: B027  most targets need no cleanup
         """Remove the temporary files of a backup that was not finished."""
@@ -86,6 +90,7 @@ class FolderTarget(Target):
     def __init__(self, folder: Path) -> None:
         self.location = str(folder)
         self._folder = folder
+        self._changed: set[Path] = set()  # folders whose entries may not be on the disk yet
 
     @override
     def prepare(self) -> None:
@@ -123,7 +128,13 @@ class FolderTarget(Target):
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(file.name, target)
-            sync_folder(target.parent)
+        self._changed.add(target.parent)
+
+    @override
+    def sync(self) -> None:
+        with disk_errors(self.location):
+            while self._changed:
+                sync_folder(self._changed.pop())
 
     @override
     def open(self, path: str) -> IO[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
@@ -90,6 +91,8 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
         _check_schema()
         target.prepare()
         signing_keys.ensure_installation_key()
+        if passphrase is not None:
+            vault.ensure_key()  # an error now is better than one at the end
         installation = _find_installation()
         _check_owner(target, installation)
         for name, is_complete in target.list_names():
@@ -98,11 +101,18 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
         now = timezone.now()
         name = manifest.new_name(now)
         try:
-            return _write(target, session, name, now, installation, passphrase=passphrase, report=report)
+            created = _write(target, session, name, now, installation, passphrase=passphrase, report=report)
         except BaseException:
             with contextlib.suppress(BackupError):
                 target.remove(name)
             raise
+    try:
+        _record(created)
+    except DatabaseError as error:
+        raise BackupError(
+            f"the backup {name} is complete, but the audit trail could not be written: {type(error).__name__}"
+        ) from error
+    return created
 
 
 def _check_place(location: str) -> None:
@@ -156,11 +166,16 @@ def _write(
             connection.close()  # copying the blobs may take hours
             blobs = _Blobs(total, report)
             wanted.seek(0)
+            folder = None
             for blob in copy_blobs(target, map(ListedBlob.from_line, wanted), on_done=blobs.count):
+                if blob.sha256[:2] != folder:
+                    folder = blob.sha256[:2]
+                    locks.check_held(session)  # otherwise the copying would go on in vain for hours
                 listed.write(blob.to_line())
             listed.seek(0)
             blob_list = CheckedReader(listed, "the blob list")
             target.write(manifest.blob_list_path(name), blob_list)
+        target.sync()
         locks.check_held(session)
         written = Manifest(
             name=name,
@@ -180,13 +195,9 @@ def _write(
             counts=facts.counts,
         )
         content = written.to_bytes()
-        (scratch / "manifest").write_bytes(content)
-        with (scratch / "manifest").open("rb") as file:
-            target.write(manifest.manifest_path(name), file)
+        target.write(manifest.manifest_path(name), io.BytesIO(content))
         target.finish()
-    digest = manifest.hash_of(content)
-    _record(written, digest)
-    return Created(written, digest, blobs.copied, tuple(blobs.named))
+    return Created(written, manifest.hash_of(content), blobs.copied, tuple(blobs.named))
 
 
 @contextmanager
@@ -273,16 +284,16 @@ def _encrypt_key(key_id: str, passphrase: str | None) -> EncryptedKey | None:
 
 
 @transaction.atomic
-def _record(written: Manifest, digest: str) -> None:
+def _record(created: Created) -> None:
     audit.record(
         "backup.create",
         actor=system_actor("backup"),
         scope=None,
-        resource=("backup", written.name),
+        resource=("backup", created.manifest.name),
         changes={
-            "manifest_hash": [None, digest],
-            "has_master_key": [None, written.master_key is not None],
-            "faulty_blobs": [None, written.faulty_blobs],
+            "manifest_hash": [None, created.manifest_hash],
+            "has_master_key": [None, created.manifest.master_key is not None],
+            "faulty_blobs": [None, created.manifest.faulty_blobs],
         },
     )
 

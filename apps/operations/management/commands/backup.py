@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.services import backups
 from apps.operations.services.backups import Part, Report
+from apps.tenancy.services.vault import MasterKeyUnavailable
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
@@ -26,7 +27,9 @@ from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.config import PREFIX
 from byteor_cloud.errors import Unavailable
 
-PRIORITY = 10  # is added to the process's niceness, so that a backup does not slow down the service
+# Added to the niceness of this process and of pg_dump, so that a backup does not slow down the service. On Linux, the
+# priority of disk accesses follows from the niceness.
+PRIORITY = 10
 LINE_EVERY_S = 10.0  # seconds between two lines of progress
 _UNITS = {Part.DATABASE: "MB", Part.BLOBS: "blobs"}
 
@@ -73,6 +76,8 @@ class Command(OperatorCommand):
                 self._create(target, passphrase)
         except BackupError as error:
             raise CommandError(str(error), returncode=1) from None
+        except MasterKeyUnavailable:
+            raise  # the base class handles it
         except Unavailable as error:
             raise CommandError(error.detail, returncode=1) from None
         except OSError as error:
