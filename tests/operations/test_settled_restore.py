@@ -123,9 +123,9 @@ def test_deployment_that_was_not_offered_is_aborted(world: World, run_jobs: Run)
 
 
 def test_rollout_is_paused_until_person_resumes_it(world: World, run_jobs: Run) -> None:
-    (first, first_api), (second, second_api) = agents = stories.running(world, 2)[0]
-    old = Deployment.objects.get()
-    rollout = stories.offered(world, world.bundle(name="next"), strategy=waves(50, 100))
+    agents, (_, two), _ = stories.running(world, 2)
+    (first, first_api), (second, second_api) = agents
+    rollout = stories.offered(world, two, strategy=waves(50, 100))
     assert polled(first, first_api) == str(rollout.pk)
 
     settled = restores.settle(BACKUP)
@@ -146,11 +146,10 @@ def test_rollout_is_paused_until_person_resumes_it(world: World, run_jobs: Run) 
     assert report(first_api, first, "active").status_code == 200
     run_jobs()
     assert polled(second, second_api) == str(rollout.pk)
-    assert old.pk != rollout.pk
 
 
 def test_rollback_waits_until_person_resumes_offers(world: World, run_jobs: Run) -> None:
-    agents, _, (first, second) = stories.running(world, 1, 2)
+    agents, _, (_, second) = stories.running(world, 1, 2)
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
     run_jobs()
     assert state(second)[0] == "rolling_back"
@@ -163,7 +162,7 @@ def test_rollback_waits_until_person_resumes_offers(world: World, run_jobs: Run)
     assert resume(world).status_code == 200
     assert polled(*agents[0]) == str(second.pk)
     report_from_all(agents, "rolled_back", run_jobs)
-    assert (state(second)[0], first.pk != second.pk) == ("rolled_back", True)
+    assert state(second)[0] == "rolled_back"
 
 
 def test_held_offers_reach_agents_when_person_resumes_them(world: World, run_jobs: Run) -> None:
@@ -213,6 +212,7 @@ def test_waiting_poll_gets_offer_when_it_is_resumed(world: World) -> None:
 
 
 def test_sessions_links_and_enrollment_tokens_end(world: World) -> None:
+    SignInLink.objects.all().delete()
     client = Client()
     client.force_login(world.admin.user, backend="apps.tenancy.sessions.Accounts")
     assert client.get("/admin/").status_code == 200

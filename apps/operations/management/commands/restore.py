@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError
 
 from apps.operations.management import database_wait, restoration
 from apps.operations.management.operator_command import OperatorCommand
@@ -17,6 +19,7 @@ from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.config import PREFIX
+from byteor_cloud.errors import Unavailable
 
 _LINE_EVERY_S = 5.0
 _CHANGES = {
@@ -70,8 +73,16 @@ class Command(OperatorCommand):
                 self._print(stored.manifest, settled)
         except BackupError as error:
             raise CommandError(str(error)) from None
+        except Unavailable as error:
+            raise CommandError(error.detail) from None
         except OSError as error:
-            raise CommandError(f"the restore failed: {error.strerror or type(error).__name__}") from None
+            raise CommandError(f"the data folder cannot be used: {error.strerror or type(error).__name__}") from None
+        except (DatabaseError, InterfaceError, psycopg.Error) as error:
+            reason = str(error).partition("\n")[0]
+            raise CommandError(f"the database cannot be used: {reason}") from None
+        except KeyboardInterrupt:
+            self.stderr.write("Interrupted. To complete the restore, run the same command again.")
+            raise SystemExit(130) from None
         faults = restoration.verify(stored.manifest, report=self.stdout.write)
         self.stdout.write(_NEXT.format(at=f"{stored.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC").rstrip())
         if faults:
