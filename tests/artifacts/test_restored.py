@@ -21,11 +21,11 @@ pytestmark = pytest.mark.django_db
 
 
 def test_execute_replays_are_interrupted(world: World, receiver: Receiver) -> None:
-    queued = request_replay(world, capture_incident(world, receiver))
     prod = create_environment(world)
-    running, _ = request_approved_replay(world, capture_incident(world, receiver, prod))
+    captures = [capture_incident(world, receiver, environment) for environment in (None, prod, prod)]
+    running, _ = request_approved_replay(world, captures[1])
     Replay.objects.filter(pk=running.pk).update(status="running")
-    waiting = request_replay(world, capture_incident(world, receiver, prod))
+    queued, waiting = request_replay(world, captures[0]), request_replay(world, captures[2])
 
     counts = restored.settle()
     run_jobs()

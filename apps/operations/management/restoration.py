@@ -124,7 +124,7 @@ def _locked() -> Iterator[Connection]:
 
 def _check_versions(manifest: Manifest, major: int) -> None:
     """Raise BackupError if this release or the database server is too old for the backup, or a program is missing."""
-    loader = MigrationLoader(None, ignore_no_initial=True)
+    loader = MigrationLoader(None)
     known = {f"{app}.{name}" for app, name in loader.disk_migrations}
     known |= {f"{app}.{name}" for each in loader.disk_migrations.values() for app, name in each.replaces}
     if newer := sorted(set(manifest.migrations) - known):

@@ -336,7 +336,7 @@ ENDED = [
     Case(
         "runs a later bundle than the backup from which its offer was restored",
         facts(old(), offer=replace(offer(since=7300), held_backup_at=ago(600)), **runs(NEW)),
-        "agent-1 runs an unknown bundle (sha256:2…): the offer of quotes/one is held, because the installation was"
+        "agent-1 runs an unknown bundle (sha256:3…): the offer of quotes/one is held, because the installation was"
         " restored from a backup of 2026-01-01 02:50:00 UTC.",
         (B.OFFER_HELD,),
         ((N.HEARTBEAT, 20), (N.RESUME, None)),
