@@ -28,6 +28,7 @@ from apps.tenancy.services import accounts, device_sign_ins, hosts, ledger
 from byteor.engine.hash_chain import GENESIS
 from byteor_cloud.backup import unfinished
 from byteor_cloud.backup.unfinished import Unfinished
+from byteor_cloud.errors import DeviceSignInError
 from byteor_cloud.ids import uuid7
 from tests.operations.test_commands import run
 from tests.releases import stories
@@ -101,12 +102,12 @@ def test_break_glass_gets_full_time_for_its_approval(world: World, run_jobs: Run
     made = world.admin.api.post(world.path(world.prod, "/deployments"), urgent).json()
     run_jobs()
     deployment = Deployment.objects.get(pk=made["id"])
-    Approval.objects.filter(pk=deployment.approval_id).update(expires_at=BACKUP_AT)
+    Approval.objects.update(expires_at=BACKUP_AT)
 
     restores.settle(BACKUP)
     run_sweep(run_jobs)
 
-    approval = Approval.objects.get(pk=deployment.approval_id)
+    approval = Approval.objects.get()
     assert approval.status == "pending"
     assert approval.expires_at > timezone.now() + timedelta(seconds=deployment.policy.approval_ttl_s - 600)
 
@@ -226,7 +227,7 @@ def test_sessions_links_and_enrollment_tokens_end(world: World) -> None:
     assert (counts["sessions_ended"], counts["links_expired"]) == (1, 1)
     assert client.get("/admin/").status_code == 302
     assert Client().post(f"/auth/link/{link}").status_code != 302
-    with pytest.raises(device_sign_ins.DeviceSignInError, match="unknown or expired"):
+    with pytest.raises(DeviceSignInError, match="unknown or expired"):
         device_sign_ins.collect(started.device_code, request_id="", ip=None)
     enrolled = Api(token).post(world.path(rest="/agents"), {"name": "late"})
     assert enrolled.status_code == 401

@@ -50,9 +50,11 @@ def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
     )
     revoked = [approvals.revoke(approval, actor=actor) for approval in without_large(unspent).order_by("pk")]
     waiting = Approval.objects.filter(status=ApprovalStatus.PENDING, break_glass=True)
-    for deployment in Deployment.objects.filter(approval__in=waiting).order_by("pk"):
-        ttl = timedelta(seconds=deployment.policy.approval_ttl_s)
-        waiting.filter(pk=deployment.approval_id, expires_at__lt=now + ttl).update(expires_at=now + ttl)
+    for deployment in Deployment.objects.filter(approval__in=waiting).select_related("approval").order_by("pk"):
+        approval, until = deployment.approval, now + timedelta(seconds=deployment.policy.approval_ttl_s)
+        if approval is not None and approval.expires_at < until:
+            approval.expires_at = until
+            approval.save(update_fields=["expires_at"])
     not_offered = Deployment.objects.filter(status__in=[DeploymentStatus.APPROVED, DeploymentStatus.BUILDING])
     aborted = [deployments.abort(row, reason=REASON, actor=actor) for row in not_offered.order_by("pk")]
     under_way = Deployment.objects.filter(status=DeploymentStatus.DEPLOYING, paused_at=None)

@@ -47,4 +47,4 @@ def drop_deliveries(model: type[Delivery]) -> int:
             "'at', %s::text, 'status', NULL, 'error', %s::text, 'duration_ms', 0)) WHERE status = %s",
             [Outcome.FAILED, format_time(timezone.now()), RESTORED, Outcome.PENDING],
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
