@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from apps.releases.services import assignments
+from apps.fleet.models import Assignment
 from apps.tenancy.models import Environment
 from tests.permissions import ADMIN, MANAGE, OPERATE, PROJECT, VIEW, VIEW_PROJECT
 from tests.resources import Act, Call, E, Further, P, Page, Place, Resource, Table
-from tests.resources.deployments import deployment
+from tests.resources.agents import enrolled
 
 
 def environment(place: Place) -> Environment:
@@ -16,9 +16,9 @@ def environment(place: Place) -> Environment:
 
 
 def holding(place: Place) -> Environment:
-    """Hold the offers of the place's environment, as after a restore."""
-    place.get(deployment)
-    assignments.hold_all(timezone.now())
+    """Give an agent an offer that is held, as after a restore."""
+    agent, _ = place.get(enrolled)
+    Assignment.objects.filter(agent=agent).update(bundle_hash=f"sha256:{'0' * 64}", held_backup_at=timezone.now())
     return place.environment
 
 
