@@ -52,7 +52,7 @@ class TarTarget(Target):
             member.size, member.mode = file.tell(), 0o600
             file.seek(0)
             self._tar.addfile(member, file)
-            self._tar.members.clear()  # otherwise it would keep a kilobyte in memory for each file
+            _forget_members(self._tar)
 
     @override
     def finish(self) -> None:
@@ -93,7 +93,7 @@ class TarTarget(Target):
                         while (member := tar.next()) is not None:
                             if member.isfile():
                                 index[member.name.removeprefix("./")] = member.offset_data, member.size
-                            tar.members.clear()
+                            _forget_members(tar)
                 except FileNotFoundError:
                     raise BackupError(f"{self.location} does not exist") from None
                 except tarfile.TarError:
@@ -120,6 +120,11 @@ class TarTarget(Target):
     @override
     def remove(self, name: str) -> None:
         """Do nothing, because ``close`` removes the whole file."""
+
+
+def _forget_members(tar: tarfile.TarFile) -> None:
+    """Drop the list of the files so far, which takes a kilobyte of memory for each of them."""
+    tar.members.clear()  # type: ignore[attr-defined]  # the stubs lack this attribute
 
 
 class _Part(io.RawIOBase):

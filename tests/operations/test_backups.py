@@ -22,6 +22,7 @@ from apps.tenancy.models import AuditEvent, AuditSeal, MasterKey
 from apps.tenancy.services import ledger
 from byteor_cloud.backup import locks, manifest
 from byteor_cloud.backup.errors import BackupError
+from byteor_cloud.backup.passphrase import encrypt_key
 from byteor_cloud.backup.programs import find_program
 from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.backup.targets import FolderTarget
@@ -72,7 +73,8 @@ def blob_file(target: Path, artifact: Artifact) -> Path:
 
 
 def source_file(artifact: Artifact) -> Path:
-    return Path(blobs.read(artifact.content_hash).name)
+    with blobs.read(artifact.content_hash) as file:
+        return Path(file.name)
 
 
 @pytest.mark.parametrize("place", ["backups", "backup.tar"])
@@ -182,7 +184,7 @@ def test_verification_names_each_fault(world: World, tmp_path: Path) -> None:
 
 def test_key_that_does_not_match_its_id_is_found(world: World, tmp_path: Path) -> None:
     name = back_up(tmp_path / "backups", PASSPHRASE).manifest.name
-    other = backups.encrypt_key(b"k" * 32, MasterKey.objects.get().key_id, PASSPHRASE)
+    other = encrypt_key(b"k" * 32, MasterKey.objects.get().key_id, PASSPHRASE)
     path = tmp_path / "backups" / manifest.manifest_path(name)
     content = json.loads(path.read_text())
     content["master_key"]["encrypted"] = other.to_json()

@@ -94,7 +94,7 @@ class Command(OperatorCommand):
             created = backups.create(target, passphrase=passphrase, report=report)
         made = created.manifest
         self.stdout.write(f"Backup {made.name} created in {target}:")
-        self.stdout.write(f"  database: {made.dump.size} bytes; {_counts(made)}")
+        self.stdout.write(f"  database: {made.dump.size} bytes ({_counts(made)})")
         self.stdout.write(
             f"  blobs: {made.blob_count} with {made.blob_bytes} bytes, of which {created.copied} were new"
         )
@@ -119,7 +119,7 @@ class Command(OperatorCommand):
             if faults:
                 raise CommandError(f"the backup {made.name} is not intact: {_count(faults, 'fault')}", returncode=1)
             self.stdout.write(f"Backup {made.name} is intact:")
-            self.stdout.write(f"  database: {made.dump.size} bytes; {_counts(made)}")
+            self.stdout.write(f"  database: {made.dump.size} bytes ({_counts(made)})")
             self.stdout.write(f"  blobs: {made.blob_count} with {made.blob_bytes} bytes")
             self.stdout.write(f"  manifest: {backup.manifest_hash}")
             self.stdout.write(_about_key(made, is_checked=passphrase is not None))
@@ -130,7 +130,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _counts(made: Manifest) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in made.counts.items())
+    return ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in made.counts.items())
 
 
 def _about_key(made: Manifest, *, is_checked: bool = True) -> str:
