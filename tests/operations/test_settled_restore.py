@@ -15,6 +15,7 @@ from apps.fleet.models import Agent, EnrollmentToken
 from apps.notifications.models import ChatDelivery, Notification
 from apps.operations.services import restores
 from apps.releases.models import Approval, Deployment
+from apps.releases.services import assignments
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -185,6 +186,21 @@ def test_held_offers_reach_agents_when_person_resumes_them(world: World, run_job
     assert (event.actor_display, event.changes) == (world.operator.user.email, {"reason": "checked", "agents": 2})
     again = resume(world)
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:offers.not_held")
+
+
+def test_environment_page_says_that_offers_are_held(world: World) -> None:
+    stories.running(world, 2)
+    client = Client()
+    client.force_login(world.operator.user, backend="apps.tenancy.sessions.Accounts")
+    path = f"/admin/tenancy/environment/{world.dev.pk}/change/"
+    assert "Resume offers" not in client.get(path).text
+
+    assignments.hold_all(BACKUP_AT)
+
+    page = client.get(path).text
+    assert "Restored from a backup of 2026-11-29 08:30 UTC" in page
+    assert "Offers to 2 agents are held." in page
+    assert "Resume offers" in page
 
 
 def test_new_deployment_replaces_held_offers_of_its_agents(world: World, run_jobs: Run) -> None:
