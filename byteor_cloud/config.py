@@ -228,6 +228,11 @@ def _stored_secret(folder: Path, name: str) -> str:
     return path.read_text()
 
 
+def encode_key(key: bytes) -> str:
+    """Return the key as text, as in the setting or in the key's file."""
+    return base64.b64encode(key).decode()
+
+
 def read_key(source: Key | None) -> bytes | None:
     """Return the current value of a key, or None if there is none. Raises ValueError if its file is damaged."""
     if not isinstance(source, Path):

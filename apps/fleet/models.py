@@ -291,7 +291,7 @@ class RunningInterval(models.Model):
 
     Database triggers on ``fleet_heartbeat`` write the intervals when a heartbeat reports another bundle, deployment or
     spec than the previous heartbeat. The triggers add at most 1,000 intervals per agent and day (see
-    ``migrations/0015_triggers.py``).
+    ``migrations/0016_triggers.py``).
     """
 
     # Needs no separate index, because the index on agent and start time covers it.
@@ -403,10 +403,17 @@ class Assignment(models.Model):
     failed_bundle_hash = models.CharField(max_length=71, null=True)
     failed_since = models.DateTimeField(null=True)
     failed_detail = models.TextField(blank=True)
+    # After a restore, the creation time of the backup that this offer comes from. The offer is held: the agent does not
+    # get it until a person resumes the offers of the environment, or a newer offer replaces it. Null otherwise.
+    held_backup_at = models.DateTimeField(null=True)
     bounded_columns = frozenset({"failed_detail"})
 
     class Meta:
-        indexes = [models.Index(fields=["deployment_id"], name="fleet_assignment_deployment")]
+        indexes = [
+            models.Index(fields=["deployment_id"], name="fleet_assignment_deployment"),
+            # Usually empty, so it costs nothing to find out that an environment has no held offers.
+            models.Index(fields=["agent"], condition=Q(held_backup_at__isnull=False), name="fleet_assignment_held"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.action} {self.bundle_hash}"

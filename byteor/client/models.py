@@ -552,6 +552,15 @@ class GroupFixture(Model, kw_only=True):
     """The name of the fixture."""
 
 
+class HeldOffers(Model, kw_only=True):
+    """The offers of an environment that are held since the installation was restored from a backup."""
+
+    agents: int
+    """The number of agents whose offers are held. They keep running what they run."""
+    backup_at: datetime | None
+    """When the backup was made. Null if no offers are held."""
+
+
 class JournalRecord(Model, kw_only=True):
     position: int
     """The position of the record in sequence order, starting at 0."""

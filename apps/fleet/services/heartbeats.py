@@ -213,7 +213,8 @@ def _find_errors(
 # changes the others.
 _SQL = f"""
 WITH locked AS (
-    SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since,
+    SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.since,
+        CASE WHEN s.held_backup_at IS NULL THEN s.bundle_hash END AS offered_hash,
         floor(date_part('epoch', now()) / {SLOT_S})::int AS slot
     FROM json_to_recordset(%s::json) AS b (
         number int, agent_id uuid, status text, agent_version text, report jsonb, deployment_id uuid, bundle_hash text,

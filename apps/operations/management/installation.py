@@ -9,6 +9,8 @@ from django.core.management import CommandError, call_command
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
+from byteor_cloud.backup import unfinished
+from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import data_folders
 
@@ -18,6 +20,14 @@ logger = structlog.get_logger(__name__)
 def migrate() -> None:
     """Migrate the database. If several processes start at the same time, one migrates and the others wait."""
     call_command("migrate", interactive=False, verbosity=0)
+
+
+def check_restored() -> None:
+    """Raise CommandError if a restore of the database is unfinished. ``manage.py migrate`` calls this as well."""
+    try:
+        unfinished.check()
+    except BackupError as error:
+        raise CommandError(str(error)) from None
 
 
 def find_organization(text: str) -> Organization:

@@ -1,4 +1,7 @@
-"""``manage.py migrate``: Django's command with short waits for locks, so that it does not stall a running service."""
+"""``manage.py migrate``: Django's command with short waits for locks, so that it does not stall a running service.
+
+It refuses a database whose restore is unfinished.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from django.core.management import CommandError
 from django.core.management.commands import migrate
 from django.db import Error, OperationalError, connection
 
+from apps.operations.management import installation
 from byteor_cloud.database.connections import database_settings, direct_connection
 
 MIGRATION_LOCK = 7_226_190_001  # the id of an advisory lock: arbitrary, but equal in all processes
@@ -32,9 +36,16 @@ class Command(migrate.Command):
     The migrations that were applied before an attempt timed out remain applied. The next attempt continues after them.
     """
 
+    stealth_options = ("is_restore",)
+
     @override
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Run Django's command. Raises CommandError if a table remains locked for all attempts."""
+    def handle(self, *args: Any, is_restore: bool = False, **options: Any) -> None:
+        """Run Django's command. ``is_restore`` is true if ``manage.py restore`` calls it.
+
+        Raises CommandError if a restore is unfinished, or if a table remains locked for all attempts.
+        """
+        if not is_restore:
+            installation.check_restored()
         if options["plan"] or options["check_unapplied"]:
             super().handle(*args, **options)
             return

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('artifacts', '0019_found_by_words'),
+        ('artifacts', '0020_newest_of_agents'),
     ]
 
     operations = [

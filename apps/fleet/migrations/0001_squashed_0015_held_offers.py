@@ -33,6 +33,7 @@ class Migration(migrations.Migration):
         ('fleet', '0012_series'),
         ('fleet', '0013_searches'),
         ('fleet', '0014_found_by_words'),
+        ('fleet', '0015_held_offers'),
     ]
 
     dependencies = [
@@ -196,9 +197,10 @@ class Migration(migrations.Migration):
                 ('failed_bundle_hash', models.CharField(max_length=71, null=True)),
                 ('failed_since', models.DateTimeField(null=True)),
                 ('failed_detail', models.TextField(blank=True)),
+                ('held_backup_at', models.DateTimeField(null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['deployment_id'], name='fleet_assignment_deployment')],
+                'indexes': [models.Index(fields=['deployment_id'], name='fleet_assignment_deployment'), models.Index(condition=models.Q(('held_backup_at__isnull', False)), fields=['agent'], name='fleet_assignment_held')],
             },
         ),
         migrations.CreateModel(

@@ -30,8 +30,9 @@ BEGIN
     FROM (
         SELECT n.agent_id, (row_number() OVER () - 1) / 200 AS part
         FROM new_rows n JOIN old_rows o USING (agent_id)
-        WHERE (n.deployment_id, n.bundle_deployment_id, n.action, n.bundle_hash, n.since)
-            IS DISTINCT FROM (o.deployment_id, o.bundle_deployment_id, o.action, o.bundle_hash, o.since)
+        WHERE (n.deployment_id, n.bundle_deployment_id, n.action, n.bundle_hash, n.since, n.held_backup_at)
+            IS DISTINCT FROM
+            (o.deployment_id, o.bundle_deployment_id, o.action, o.bundle_hash, o.since, o.held_backup_at)
     ) AS changed
     GROUP BY part;
     RETURN NULL;
@@ -332,7 +333,7 @@ CREATE OR REPLACE TRIGGER fleet_heartbeat_series BEFORE UPDATE OF series_changed
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('fleet', '0001_squashed_0014_found_by_words'),
+        ('fleet', '0001_squashed_0015_held_offers'),
         ('tenancy', '0021_triggers'),
     ]
 

@@ -36,11 +36,12 @@ class Migration(migrations.Migration):
         ('artifacts', '0017_expected_results'),
         ('artifacts', '0018_capture'),
         ('artifacts', '0019_found_by_words'),
-        ('artifacts', '0020_database_defaults'),
+        ('artifacts', '0020_newest_of_agents'),
+        ('artifacts', '0021_database_defaults'),
     ]
 
     dependencies = [
-        ('fleet', '0001_squashed_0014_found_by_words'),
+        ('fleet', '0001_squashed_0015_held_offers'),
         ('pipelines', '0001_squashed_0005_found_by_words'),
         ('releases', '0001_squashed_0020_database_defaults'),
         ('tenancy', '0001_squashed_0020_database_defaults'),
@@ -86,7 +87,7 @@ class Migration(migrations.Migration):
                 ('metadata', models.JSONField(default=dict)),
                 ('origin', models.JSONField(null=True)),
                 ('declared', models.CharField(max_length=150)),
-                ('agent', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='fleet.agent')),
+                ('agent', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='fleet.agent')),
                 ('deployment', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='releases.deployment')),
                 ('environment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenancy.environment')),
                 ('version', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='pipelines.version')),
@@ -147,7 +148,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='replay',
             name='artifact',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='replays', to='artifacts.artifact'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='replays', to='artifacts.artifact'),
         ),
         migrations.AddField(
             model_name='replay',
@@ -250,6 +251,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='artifact',
+            index=models.Index(fields=['agent', 'id'], name='artifacts_artifact_agent'),
+        ),
+        migrations.AddIndex(
+            model_name='artifact',
             index=models.Index(django.db.models.functions.text.Right(django.db.models.functions.comparison.Cast('id', models.TextField()), 6), name='artifacts_artifact_id_tail'),
         ),
         migrations.AddIndex(
@@ -319,6 +324,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='replay',
             index=models.Index(django.db.models.functions.text.Right(django.db.models.functions.comparison.Cast('id', models.TextField()), 6), name='artifacts_replay_id_tail'),
+        ),
+        migrations.AddIndex(
+            model_name='replay',
+            index=models.Index(fields=['artifact', 'id'], name='artifacts_replay_artifact'),
+        ),
+        migrations.AddIndex(
+            model_name='replay',
+            index=models.Index(condition=models.Q(('status', 'diverged')), fields=['environment', 'id'], name='artifacts_replay_diverged'),
         ),
         migrations.AddConstraint(
             model_name='replay',

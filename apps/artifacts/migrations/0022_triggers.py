@@ -73,7 +73,7 @@ CREATE OR REPLACE TRIGGER artifacts_replay_count AFTER INSERT ON artifacts_repla
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('artifacts', '0001_squashed_0020_database_defaults'),
+        ('artifacts', '0001_squashed_0021_database_defaults'),
         ('releases', '0001_squashed_0020_database_defaults'),
         ('tenancy', '0021_triggers'),
     ]

@@ -1,0 +1,112 @@
+"""``manage.py restore SOURCE``: restore a backup into an empty installation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError
+
+from apps.operations.management import database_wait, restoration
+from apps.operations.management.operator_command import OperatorCommand
+from apps.operations.services.restores import Settled
+from byteor_cloud.backup.errors import BackupError
+from byteor_cloud.backup.manifest import Manifest
+from byteor_cloud.backup.passphrase import read_passphrase
+from byteor_cloud.backup.reading import open_backup
+from byteor_cloud.config import PREFIX
+from byteor_cloud.errors import Unavailable
+
+_LINE_EVERY_S = 5.0
+_CHANGES = {
+    "approvals_revoked": "approvals revoked, because their credentials may have been spent",
+    "deployments_aborted": "deployments aborted that had not been offered to agents",
+    "deployments_paused": "deployments paused",
+    "offers_held": "offers held; agents keep running what they run",
+    "replays_interrupted": "execute replays failed as interrupted",
+    "sessions_ended": "console sessions ended",
+    "links_expired": "one-time sign-in links expired",
+    "enrollment_tokens_revoked": "enrollment tokens revoked",
+    "webhook_deliveries_dropped": "pending webhook deliveries set to failed",
+    "chat_messages_dropped": "pending chat messages set to failed",
+    "mails_dropped": "pending e-mails not sent",
+}
+_NEXT = """
+Next steps:
+1. Revoke the credentials again that were revoked after {at}: user tokens, API keys, agent keys, members.
+2. Start the server. Agents connect by themselves, except those that were enrolled after {at}, or whose keys were
+   rotated since. For these, the server logs agent_key_refused with the agent's id. Enroll them again.
+3. Compare what agents run with the environment pages of the console, and then resume the offers of each environment.
+"""
+
+
+class Command(OperatorCommand):
+    help = (
+        "Restore a backup into an empty data folder or database. Blobs, database and ledgers are verified. What may "
+        "have happened after the backup does not happen again: unspent approvals are revoked, deployments are paused, "
+        "offers are held until a person resumes them, and sessions end. An interrupted restore is completed by running "
+        "the same command again. Exits with 0 if the restored installation is intact, and otherwise with 1."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the arguments for the backup and the passphrase."""
+        parser.add_argument("source", help="folder, tar file, or s3://BUCKET/PREFIX")
+        parser.add_argument("--backup", metavar="NAME", help="name of the backup; by default the newest complete one")
+        parser.add_argument(
+            "--passphrase-file",
+            type=Path,
+            metavar="FILE",
+            help=f"file with the passphrase of the master key; by default {PREFIX}BACKUP_PASSPHRASE",
+        )
+
+    def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
+        """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
+        database_wait.wait_for_database(self._report)
+        try:
+            passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
+            with open_backup(source, backup) as stored:
+                settled = restoration.restore(stored, passphrase=passphrase, report=self._report, on_blob=self._count)
+                self._print(stored.manifest, settled)
+        except BackupError as error:
+            raise CommandError(str(error)) from None
+        except Unavailable as error:
+            raise CommandError(error.detail) from None
+        except OSError as error:
+            raise CommandError(f"the data folder cannot be used: {error.strerror or type(error).__name__}") from None
+        except (DatabaseError, InterfaceError, psycopg.Error) as error:
+            reason = str(error).partition("\n")[0]
+            raise CommandError(f"the database cannot be used: {reason}") from None
+        except KeyboardInterrupt:
+            self.stderr.write("Interrupted. To complete the restore, run the same command again.")
+            raise SystemExit(130) from None
+        faults = restoration.verify(stored.manifest, report=self.stdout.write)
+        self.stdout.write(_NEXT.format(at=f"{stored.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC").rstrip())
+        if faults:
+            raise CommandError("the restored installation is not intact, see above", returncode=1)
+
+    def _report(self, line: str) -> None:
+        self.stderr.write(f"byteor-cloud: {line}")
+
+    _copied = 0
+    _next_line = 0.0
+
+    def _count(self, total: int) -> None:
+        """Count a blob, and report the number from time to time."""
+        self._copied += 1
+        if time.monotonic() >= self._next_line or self._copied == total:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            self._report(f"{self._copied:,} of {total:,} blobs restored")
+
+    def _print(self, manifest: Manifest, settled: Settled) -> None:
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in manifest.counts.items())
+        self.stdout.write(
+            f"restored {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, to event {settled.seq} of the "
+            f"installation{f': {counts}' if counts else ''}"
+        )
+        for name, count in settled.counts.items():
+            if count:
+                self.stdout.write(f"{count:>9,} {_CHANGES[name]}")
