@@ -75,8 +75,7 @@ def test_summary_says_counts_and_causes_in_words(
         (
             Hold.MANUAL,
             {},
-            "Wave 3 of 4 has been waiting since 2026-01-02 03:04:05 UTC for somebody with the permission "
-            "environment:operate to start it.",
+            "Wave 3 of 4 has been waiting since 2026-01-02 03:04:05 UTC for an operator or admin to start it.",
         ),
         (
             Hold.APPROVAL,
