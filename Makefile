@@ -1,7 +1,7 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
 .PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures
-.PHONY: lock schema migrations
+.PHONY: lock schema migrations release
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -53,7 +53,7 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	@for lock in runtime dev build fuzz clients; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
+	@for lock in runtime dev build fuzz clients release; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
 		{ echo "requirements/$$lock.lock is out of date: run make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
@@ -71,6 +71,10 @@ clients: setup ## Generate a Python and a TypeScript client from docs/openapi.ya
 
 wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS names the Pythons
 	@$(PYTHON) -m tests.wheels --uv $(UV) $(ARGS)
+
+release: setup ## Build and sign the files of a release into dist/: make release ARGS='--key FILE', see docs/releasing.md
+	@sh bootstrap.sh release
+	@$(PYTHON) -m tests.release --uv $(UV) --cyclonedx .venv/release/bin/cyclonedx-py $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)
@@ -91,6 +95,7 @@ lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgra
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
 	$(COMPILE) "$$declared" --group pyproject.toml:fuzz -o requirements/fuzz.lock; \
 	$(COMPILE) "$$declared" --group pyproject.toml:clients -o requirements/clients.lock; \
+	$(COMPILE) "$$declared" --group pyproject.toml:release -o requirements/release.lock; \
 	printf 'setuptools>=77\nuv\n' | $(COMPILE) "$$declared" - -o requirements/build.lock; \
 	case "$(ARGS)" in *--upgrade*) rm -f tests/clients/package-lock.json;; esac; \
 	$(UV) run --quiet --no-project --with-requirements requirements/clients.lock \
