@@ -1,7 +1,7 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
 .PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures
-.PHONY: lock schema migrations release
+.PHONY: lock schema migrations release release-check
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -28,10 +28,14 @@ demo: setup ## Run the demo once in a temporary data folder; exits with 0 if eve
 # Without the tests that take minutes by nature: those that start servers and kill processes, and those that drive
 # Chromium. ARGS can still name files in the ignored folders.
 test: setup ## Run the tests without servers and Chromium, or some: make test ARGS='tests/system/embedded -k killed'
-	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash \
+		--ignore=tests/release $(ARGS)
 
 test-system: setup ## Run the tests that start servers, and those that kill processes
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) tests/system tests/crash $(ARGS)
+
+release-check: setup ## Run the tests of releases and upgrades, which take minutes
+	@$(PYTHON) -m pytest $(IN_ORDER) tests/release $(ARGS)
 
 test-browser: setup ## Run the tests that drive Chromium
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m browser tests/browser $(ARGS)
