@@ -99,7 +99,7 @@ def prove(path: Path, trust: Trust) -> ReleaseProof:
         _check_file(Path(entries[name].path), release.files[name])
     return ReleaseProof(
         release=release,
-        signature=Signature(path.name, verified.kid, "the release, its commit, and the size and hash of each file"),
+        signature=Signature(path.name, verified.kid, "the version, the commit, and each file's size and hash"),
         checked=checked,
         missing=sorted(release.files.keys() - entries.keys()),
         not_covered=sorted(entries.keys() - release.files.keys() - {path.name, SIGNING_KEYS}),

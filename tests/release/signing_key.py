@@ -1,4 +1,4 @@
-"""The file with the private key that signs releases: the JSON Web Key of the published key set, with the member ``d``."""
+"""The file with the private key that signs releases: the JSON Web Key in the key set, with the member ``d``."""
 
 from __future__ import annotations
 

@@ -53,8 +53,9 @@ class Checkout:
         who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
         times = {"GIT_AUTHOR_DATE": TIME, "GIT_COMMITTER_DATE": TIME}
         return subprocess.run(
-            ["git", *who, *arguments], cwd=self.folder, env=environment() | times, check=True, capture_output=True, text=True
-        ).stdout
+            ["git", *who, *arguments],
+            cwd=self.folder, env=environment() | times, check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
 
     def commit(self) -> None:
         self.git("add", "--all")
@@ -66,7 +67,8 @@ class Checkout:
         """Run the command of ``make release`` in this checkout."""
         return subprocess.run(
             [sys.executable, "-m", "tests.release", "--uv", UV, "--cyclonedx", CYCLONEDX, *arguments],
-            cwd=self.folder, env=environment() | (variables or {}), umask=umask, capture_output=True, text=True, check=False,
+            cwd=self.folder, env=environment() | (variables or {}), umask=umask,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_unaltered_files_are_proven(download: Download) -> None:
         f"  commit        {COMMIT}, 2026-10-05T12:00:00Z\n"
         f"  file          {WHEEL}, 5 bytes, {digests[WHEEL]}\n"
         f"  file          {SERVICE}, 7,000 bytes, {digests[SERVICE]}\n"
-        f"  signature     release.json, key {KID} (trusted): the release, its commit, and the size and hash of each file\n"
+        f"  signature     release.json, key {KID} (trusted): the version, the commit, and each file's size and hash\n"
         f"  keys          only {KID}, named with --trust\n",
     )
     result = download.result()

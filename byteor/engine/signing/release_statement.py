@@ -81,5 +81,9 @@ def verify(envelope: object, keyset: KeySet) -> Verified[Release]:
     A list is signed only once. Therefore, a key that was retired after it signed is trusted.
     """
     return configuration_statement.verify_once(
-        "release", PREDICATE_TYPE, envelope, keyset, lambda subject, predicate: Release.from_document(predicate, subject)
+        "release",
+        PREDICATE_TYPE,
+        envelope,
+        keyset,
+        lambda subject, predicate: Release.from_document(predicate, subject),
     )
