@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from byteor.engine.canonical import canonical
-from byteor.engine.signing import dsse
+from byteor.engine.signing import dsse, keys
 from tests.engine.signing.conftest import World
 from tests.verify.conftest import EXIT_CODES, Verifier
 from tests.verify.exports import KID, STRANGER, flipped
@@ -179,7 +179,7 @@ def test_list_may_contain_only_file_names(download: Download, name: str) -> None
     ],
     ids=str,
 )  # fmt: skip
-def test_malformed_list_is_refused(download: Download, changes: dict[str, object]) -> None:
+def test_malformed_list_is_refused(download: Download, changes: dict[str, Any]) -> None:
     download.list.write_bytes(signed_list(**changes))
 
     assert download.result()["code"] == "release.malformed"
@@ -205,7 +205,7 @@ def test_duplicate_names_are_refused(download: Download) -> None:
 def sign_payload(payload: bytes) -> dict[str, object]:
     """Sign any payload correctly, as our own code would not."""
     kind = b"application/vnd.in-toto+json"
-    signature = dsse.keys.sign(World().active, b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
+    signature = keys.sign(World().active, b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
     return {
         "payloadType": kind.decode(),
         "payload": base64.b64encode(payload).decode(),
