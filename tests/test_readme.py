@@ -84,7 +84,7 @@ def test_outcome_table_matches_verifier_help(capsys: pytest.CaptureFixture[str])
     assert len(calls) == 4
     assert all(re.search("--(trust|keys) ", call) for call in calls)
     assert "byteor-verify evidence.tar`" not in README
-    for subcommand in ([], ["ledger"]):
+    for subcommand in ([], ["ledger"], ["release"]):
         with pytest.raises(SystemExit):
             cli.main([*subcommand, "--help"])
         help_text = capsys.readouterr().out

@@ -2725,6 +2725,8 @@ class Preview(Model, kw_only=True):
 class Ready(Model, kw_only=True):
     status: str
     """The state of the service."""
+    version: str
+    """The release that this host runs."""
     sealing: Sealing
     """How this host isolates the processes that read uploads and compile plans."""
 

@@ -51,7 +51,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Programs": {
         "agent": ("other_programs", "Run the reference agent (byteor-agent)."),
-        "verify": ("other_programs", "Verify evidence and ledgers offline (byteor-verify)."),
+        "verify": ("other_programs", "Verify evidence, ledgers and releases offline (byteor-verify)."),
         "replay": ("other_programs", "Replay an incident bundle offline."),
     },
     "Other commands": {

@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 
+import byteor
 from byteor_cloud.api import system
 from byteor_cloud.api.readiness import Check, run_checks
 from byteor_cloud.captures import sealing
@@ -51,7 +52,8 @@ def not_ready(response: Any) -> str:
 def test_readyz_returns_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
     response = Client().get("/readyz")
 
-    assert (response.status_code, response.json()) == (200, {"status": "ready", "sealing": sealing.in_force()})
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "version": byteor.__version__, "sealing": sealing.in_force()}
 
 
 def test_applied_migrations_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
