@@ -1,7 +1,7 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
 .PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures
-.PHONY: lock schema migrations
+.PHONY: release-check lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -11,7 +11,7 @@ ARGS =
 FUZZ_SECONDS = 60
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Create .venv/ with everything for running and testing; the other targets do this first
 	@sh bootstrap.sh
@@ -28,7 +28,8 @@ demo: setup ## Run the demo once in a temporary data folder; exits with 0 if eve
 # Without the tests that take minutes by nature: those that start servers and kill processes, and those that drive
 # Chromium. ARGS can still name files in the ignored folders.
 test: setup ## Run the tests without servers and Chromium, or some: make test ARGS='tests/system/embedded -k killed'
-	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash \
+		--ignore=tests/release $(ARGS)
 
 test-system: setup ## Run the tests that start servers, and those that kill processes
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) tests/system tests/crash $(ARGS)
@@ -71,6 +72,10 @@ clients: setup ## Generate a Python and a TypeScript client from docs/openapi.ya
 
 wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS names the Pythons
 	@$(PYTHON) -m tests.wheels --uv $(UV) $(ARGS)
+
+# In one process, because each of these tests starts servers that use all cores.
+release-check: setup ## Test upgrades with earlier releases from the history; tests that cannot run here are listed
+	@$(PYTHON) -m pytest tests/release $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)
