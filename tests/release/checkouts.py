@@ -46,6 +46,13 @@ class Host(Installation):
         """Let ``manage`` and ``serve`` run this release from now on."""
         self.release, self.program = release, release.program
 
+    def copy_static_files(self, host: Host) -> None:
+        """Copy the static files that another host collected for the same release."""
+        shutil.rmtree(self.data_dir / "static", ignore_errors=True)
+        subprocess.run(
+            ["cp", "-a", host.data_dir / "static", host.data_dir / "static.collected", self.data_dir], check=True
+        )
+
 
 def find_first_release() -> tuple[str, str]:
     """Return the commit of release 0.1.0 and a sentence that says where it comes from.

@@ -57,13 +57,16 @@ class Client:
             except requests.ConnectionError as error:
                 reason = "connection refused" if "refused" in str(error) else "connection closed"
             else:
-                if response.status_code != 503:
+                is_in_use = (
+                    response.status_code == 409 and "Retry-After" in response.headers
+                )  # the first try still runs
+                if response.status_code != 503 and not (reasons and is_in_use):
                     assert response.ok, f"{method} {path} after {reasons}: {response.status_code} {response.text[:300]}"
                     if release == host.release.name:  # otherwise the host was replaced in the meantime
                         with self._lock:
                             self.served[release] += 1
                     return response.json()
-                reason = "503"
+                reason = str(response.status_code)
             reasons.append(reason)
             with self._lock:
                 self.retries[reason] += 1

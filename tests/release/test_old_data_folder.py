@@ -112,6 +112,10 @@ def test_data_folder_of_old_commit_upgrades(
     old = check_out("old", COMMIT, tmp_path_factory.mktemp("old"))
     installation = Installation(is_prepared=False)
     try:
+        # The demo waits only a minute for its server. The first start takes longer on a busy machine.
+        installation.program = old.program
+        installation.stop(installation.serve())
+        del installation.program
         server = OldServer(old, installation)
         try:
             person = Person(installation.base, server.token)

@@ -54,7 +54,8 @@ class Site:
                 "SECRET_KEY": "x" * 60,
                 "API_PROCESSES": "1",
             }
-            together(*(partial(self.start, host) for host in self.hosts))
+            self.start(self.hosts[0])
+            together(*(partial(self.start, host) for host in self.hosts[1:]))
         except BaseException:
             self.remove()
             raise
@@ -65,6 +66,8 @@ class Site:
 
     def start(self, host: Host) -> None:
         mode = "api" if host in self.apis else "worker"
+        if host is self.apis[1]:  # collecting the static files again would take longer than everything else
+            host.copy_static_files(self.apis[0])
         host.serve(DEPLOYMENT_MODE=mode, **self.settings_of(host))
 
     def restart(self, host: Host, release: Release) -> None:
