@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from tests.patience import PATIENCE_S, wait_until
-from tests.release.checkouts import Release, check_out
+from tests.release.checkouts import Host, Release, check_out
 from tests.system.conftest import Installation
 from tests.worlds import PLAN
 
@@ -110,12 +110,11 @@ def test_data_folder_of_old_commit_upgrades(
     tmp_path_factory: pytest.TempPathFactory, announce: Callable[[str], None]
 ) -> None:
     old = check_out("old", COMMIT, tmp_path_factory.mktemp("old"))
-    installation = Installation(is_prepared=False)
+    installation = Host(old)
     try:
         # The demo waits only a minute for its server. The first start takes longer on a busy machine.
-        installation.program = old.program
         installation.stop(installation.serve())
-        del installation.program
+        installation.program = Installation.program
         server = OldServer(old, installation)
         try:
             person = Person(installation.base, server.token)
