@@ -118,7 +118,7 @@ def test_data_folder_of_old_commit_upgrades(
         server = OldServer(old, installation)
         try:
             person = Person(installation.base, server.token)
-            body = {"name": "dev", "posture": "dev", "settings": {"release": {"max_in_flight_deployments": 3}}}
+            body = {"name": "dev", "posture": "dev", "settings": {"max_in_flight_deployments": 3}}
             environment = f"{person.environments}/{person.call('POST', person.environments, body)['id']}"
             agents = [person.enroll(environment, f"agent-{number}") for number in range(4)]
             paused = person.deploy(environment, "paused", *agents[:2], strategy=WAVES)

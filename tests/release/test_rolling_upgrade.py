@@ -124,7 +124,7 @@ def _people(site: Site, client: Client) -> list[Person]:
     made = first.bootstrap("Rolling", **site.settings_of(first))
     project = f"/api/v1/orgs/{made['org_id']}/projects"
     project += "/" + client.call("POST", project, made["token"], json={"name": "trading"})["id"]
-    settings = {"heartbeat_interval_s": 5, "release": {"max_in_flight_deployments": 10}}
+    settings = {"heartbeat_interval_s": 5, "max_in_flight_deployments": 10}
     body = {"name": "dev", "posture": "dev", "settings": settings}
     environment = client.call("POST", f"{project}/environments", made["token"], json=body)["id"]
     return [Person(client, f"{project}/environments/{environment}", made["token"]) for _ in range(PEOPLE)]
