@@ -24,7 +24,6 @@ from tests.release.checkouts import Host
 from tests.worlds import PLAN
 
 _AGENTS = "/api/v1/agents/"
-_RETRIES = 40  # a host may restart, and the other one may be busy; a retry comes after 0.25 s
 
 
 class Client:
@@ -46,8 +45,9 @@ class Client:
         headers = {"Authorization": f"Bearer {token}"}
         if method == "POST" and not path.startswith(_AGENTS):  # an agent's requests are idempotent without a key
             headers["Idempotency-Key"] = str(uuid4())
-        reasons = []
-        for _ in range(_RETRIES):
+        reasons: list[str] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             with self._lock:
                 self._turn += 1
                 host = self.hosts[self._turn % len(self.hosts)]
@@ -71,7 +71,7 @@ class Client:
             with self._lock:
                 self.retries[reason] += 1
             time.sleep(0.25)
-        raise AssertionError(f"{method} {path}: no response after {reasons}")
+        raise AssertionError(f"{method} {path}: no response after {Counter(reasons)}")
 
 
 @dataclass
