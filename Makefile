@@ -11,7 +11,7 @@ ARGS =
 FUZZ_SECONDS = 60
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Create .venv/ with everything for running and testing; the other targets do this first
 	@sh bootstrap.sh
@@ -33,9 +33,6 @@ test: setup ## Run the tests without servers and Chromium, or some: make test AR
 
 test-system: setup ## Run the tests that start servers, and those that kill processes
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) tests/system tests/crash $(ARGS)
-
-release-check: setup ## Run the tests of releases and upgrades, which take minutes
-	@$(PYTHON) -m pytest $(IN_ORDER) tests/release $(ARGS)
 
 test-browser: setup ## Run the tests that drive Chromium
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m browser tests/browser $(ARGS)
@@ -80,6 +77,10 @@ wheels: setup ## Build both distributions, install them outside of the checkout 
 release: setup ## Build and sign the files of a release into dist/: make release ARGS='--key FILE', see docs/releasing.md
 	@sh bootstrap.sh release
 	@$(PYTHON) -m tests.release --uv $(UV) --cyclonedx .venv/release/bin/cyclonedx-py $(ARGS)
+
+# In one process, because each of these tests starts servers that use all cores.
+release-check: setup ## Test releases and upgrades; lists the tests that cannot run on this machine
+	@$(PYTHON) -m pytest tests/release $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tenancy', '0019_device_sign_ins'),
+        ('tenancy', '0020_waiting_jobs_by_task'),
     ]
 
     operations = [

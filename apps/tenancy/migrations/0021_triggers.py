@@ -53,7 +53,7 @@ ALTER TABLE procrastinate_jobs
     ADD COLUMN IF NOT EXISTS byteor_outages integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS byteor_error text NOT NULL DEFAULT '',
     ADD COLUMN IF NOT EXISTS byteor_person text COLLATE "C" NOT NULL DEFAULT '';
-CREATE INDEX IF NOT EXISTS byteor_jobs_waiting ON procrastinate_jobs (queue_name COLLATE "C", byteor_person, id)
+CREATE INDEX IF NOT EXISTS byteor_jobs_waiting ON procrastinate_jobs (queue_name COLLATE "C", byteor_person, task_name, id)
     WHERE status = 'todo';
 CREATE INDEX IF NOT EXISTS byteor_jobs_serial ON procrastinate_jobs (lock, id) WHERE status IN ('todo', 'doing');
 CREATE INDEX IF NOT EXISTS byteor_jobs_running ON procrastinate_jobs (worker_id) WHERE status = 'doing';
