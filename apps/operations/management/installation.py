@@ -14,6 +14,7 @@ from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import data_folders
 
+MIGRATION_LOCK = 7_226_190_001  # the id of an advisory lock: arbitrary, but equal in all processes
 logger = structlog.get_logger(__name__)
 
 

@@ -20,7 +20,6 @@ from django.db import Error, OperationalError, connection
 from apps.operations.management import installation
 from byteor_cloud.database.connections import database_settings, direct_connection
 
-MIGRATION_LOCK = 7_226_190_001  # the id of an advisory lock: arbitrary, but equal in all processes
 LOCK_POLL_S = 0.5  # seconds between attempts to take it
 # Statements of other processes queue behind a migration that waits for a lock. So it gives up after a second, and lets
 # them run before its next attempt. After ten minutes, it fails.
@@ -40,7 +39,7 @@ class Command(migrate.Command):
 
     @override
     def handle(self, *args: Any, is_restore: bool = False, **options: Any) -> None:
-        """Run Django's command. ``is_restore`` is true if ``manage.py restore`` calls it.
+        """Run Django's command. ``is_restore`` is true if ``manage.py restore`` calls it, which holds the lock itself.
 
         Raises CommandError if a restore is unfinished, or if a table remains locked for all attempts.
         """
@@ -52,7 +51,8 @@ class Command(migrate.Command):
         # The migration lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases
         # it.
         with connection.wrap_database_errors, direct_connection() as session:
-            _take_lock(session)
+            if not is_restore:
+                _take_lock(session)
             with _bypass_pooler(), _limit_lock_waits():
                 self._migrate(*args, **options)
 
@@ -77,7 +77,7 @@ class Command(migrate.Command):
 def _take_lock(session: psycopg.Connection[Any]) -> None:
     # A statement that waits for the lock would have a snapshot, and CREATE INDEX CONCURRENTLY, in the process that has
     # the lock, would wait for the end of this statement. PostgreSQL would not detect this deadlock.
-    while not session.execute("SELECT pg_try_advisory_lock(%s)", [MIGRATION_LOCK]).fetchall()[0][0]:
+    while not session.execute("SELECT pg_try_advisory_lock(%s)", [installation.MIGRATION_LOCK]).fetchall()[0][0]:
         time.sleep(LOCK_POLL_S)
 
 
