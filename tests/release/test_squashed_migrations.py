@@ -78,7 +78,7 @@ def test_trigger_migrations_change_nothing_in_database_of_earlier_revision(fresh
     """They also run after the replaced migrations, which have created the same triggers."""
     earlier = Migrations(tmp_path / "earlier")
     newest = {
-        "tenancy": "0020_database_defaults",
+        "tenancy": "0021_database_defaults",
         "fleet": "0015_held_offers",
         "releases": "0020_database_defaults",
         "artifacts": "0021_database_defaults",

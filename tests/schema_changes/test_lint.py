@@ -23,7 +23,7 @@ from django.contrib.postgres.operations import AddConstraintNotValid, AddIndexCo
 from byteor_cloud.database.concurrent_index import BuildIndexConcurrently
 
 class Migration(migrations.Migration):
-    dependencies = [("tenancy", "0021_triggers")]
+    dependencies = [("tenancy", "0022_triggers")]
 """
 INDEX = 'models.Index(fields=["name"], name="tenancy_project_name")'
 GOOD = {
@@ -150,4 +150,4 @@ def test_list_names_migrations_of_checkout() -> None:
     loader = MigrationLoader(connection, replace_migrations=False)
 
     assert released.read_list() <= set(loader.disk_migrations)
-    assert ("tenancy", "0021_triggers") in released.read_list()
+    assert ("tenancy", "0022_triggers") in released.read_list()

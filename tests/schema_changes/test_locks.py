@@ -24,7 +24,7 @@ def wait(apps, schema_editor):
         time.sleep(600)
 
 class Migration(migrations.Migration):
-    dependencies = [("tenancy", "0021_triggers")]
+    dependencies = [("tenancy", "0022_triggers")]
     operations = [
         migrations.AddField("project", "color", models.CharField(max_length=20, default="", db_default="")),
         migrations.RunPython(wait),
@@ -36,7 +36,7 @@ from byteor_cloud.database.concurrent_index import BuildIndexConcurrently
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("tenancy", "0021_triggers")]
+    dependencies = [("tenancy", "0022_triggers")]
     operations = [BuildIndexConcurrently("project", models.Index(fields=["name"], name="tenancy_project_name"))]
 """
 COLUMN = "SELECT 1 FROM information_schema.columns WHERE table_name = 'tenancy_project' AND column_name = 'color'"

@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
         ('fleet', '0001_squashed_0015_held_offers'),
         ('pipelines', '0001_squashed_0005_found_by_words'),
         ('releases', '0001_squashed_0020_database_defaults'),
-        ('tenancy', '0001_squashed_0020_database_defaults'),
+        ('tenancy', '0001_squashed_0021_database_defaults'),
     ]
 
     operations = [

@@ -75,7 +75,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('artifacts', '0001_squashed_0021_database_defaults'),
         ('releases', '0001_squashed_0020_database_defaults'),
-        ('tenancy', '0021_triggers'),
+        ('tenancy', '0022_triggers'),
     ]
 
     operations = [migrations.RunSQL([BLOBS, UPLOADS], migrations.RunSQL.noop)]

@@ -334,7 +334,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('fleet', '0001_squashed_0015_held_offers'),
-        ('tenancy', '0021_triggers'),
+        ('tenancy', '0022_triggers'),
     ]
 
     operations = [

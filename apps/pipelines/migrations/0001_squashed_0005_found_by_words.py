@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
     ]
 
     dependencies = [
-        ('tenancy', '0001_squashed_0020_database_defaults'),
+        ('tenancy', '0001_squashed_0021_database_defaults'),
     ]
 
     operations = [

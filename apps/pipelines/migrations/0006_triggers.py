@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('pipelines', '0001_squashed_0005_found_by_words'),
-        ('tenancy', '0021_triggers'),
+        ('tenancy', '0022_triggers'),
     ]
 
     operations = [migrations.RunSQL([IMMUTABLE, DRAFTS], migrations.RunSQL.noop)]

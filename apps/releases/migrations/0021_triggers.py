@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('releases', '0001_squashed_0020_database_defaults'),
-        ('tenancy', '0021_triggers'),
+        ('tenancy', '0022_triggers'),
     ]
 
     operations = [migrations.RunSQL([IMMUTABLE, FREE_SPACE, PROGRESS, BUNDLES], migrations.RunSQL.noop)]

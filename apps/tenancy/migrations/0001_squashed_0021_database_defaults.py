@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
         ('tenancy', '0018_audit_requests_and_people'),
         ('tenancy', '0019_device_sign_ins'),
         ('tenancy', '0020_waiting_jobs_by_task'),
-        ('tenancy', '0020_database_defaults'),
+        ('tenancy', '0021_database_defaults'),
     ]
 
     dependencies = []

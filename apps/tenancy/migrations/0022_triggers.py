@@ -64,7 +64,7 @@ CREATE INDEX IF NOT EXISTS byteor_jobs_dead ON procrastinate_jobs (lock, task_na
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tenancy', '0001_squashed_0020_database_defaults'),
+        ('tenancy', '0001_squashed_0021_database_defaults'),
         ('procrastinate', '0041_post_retry_failed_job'),
     ]
 
