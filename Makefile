@@ -37,7 +37,7 @@ test-browser: setup ## Run the tests that drive Chromium
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m browser tests/browser $(ARGS)
 
 # Without the tests of the domains, the console and whole servers, which would take CI too long. mypy checks all code for
-# the oldest Python, and make wheels runs the service with it.
+# the oldest Python, and in CI make wheels runs the service with it.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent tests/client tests/command \
 	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker
