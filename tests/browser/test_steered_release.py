@@ -318,7 +318,7 @@ def test_release_is_steered_in_browser(
     run_jobs()
     report_from_all(agents[:1], "active", run_jobs)
 
-    expect(page.locator("#hold")).to_contain_text("for somebody with the permission")
+    expect(page.locator("#hold")).to_contain_text("for an operator or admin to start it")
     shot(page, "steered-manual", widths=(1440, 390), full_page=True)
     page.get_by_role("link", name="Start wave 2").click()
     page.get_by_label("Reason").fill("It ran for an hour.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from importlib import import_module
@@ -43,7 +44,7 @@ every_command = pytest.mark.parametrize("name", OURS)
 @every_command
 def test_command_has_json_and_help_with_examples(name: str) -> None:
     command = LEAVES[name]
-    help_text = command.help or ""
+    help_text = inspect.cleandoc(command.help or "")  # Python 3.12 keeps the indentation of docstrings
 
     assert "\b\nExamples:\n  byteor " in help_text or "\b\nExamples:\n  echo " in help_text or "| byteor " in help_text
     assert help_text.split("\n")[0].endswith((".", ":"))

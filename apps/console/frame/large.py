@@ -47,11 +47,12 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs d
 
     def page(self, number: int | str) -> Page[Any]:
         """Return a page. For a far page, the database joins other tables only to the page's own rows."""
-        rows, start = cast("QuerySet[Any]", self.object_list), (self.validate_number(number) - 1) * self.per_page
-        if start == 0:
+        number = self.validate_number(number)
+        if number == 1:
             return super().page(number)
+        rows, start = cast("QuerySet[Any]", self.object_list), (number - 1) * self.per_page
         keys = list(rows.values_list("pk", flat=True)[start : min(start + self.per_page, self.count)])
-        return Page(rows.filter(pk__in=keys), int(number), self)
+        return Page(rows.filter(pk__in=keys), number, self)
 
     @cached_property
     def _found(self) -> int:

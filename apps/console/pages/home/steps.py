@@ -128,9 +128,9 @@ def show_steps(
     The next step is the first one that is not done, if possible one behind the step ``after``. Optional steps before a
     step that is done are never the next one.
     """
-    steps = _steps()
     if are_done is None:
         return []
+    steps = _steps()
     done = [step.name != APPROVED and are_done[step.name] for step in steps]
     names = [step.name for step in steps]
     done[names.index("draft")] |= done[names.index("version")]  # clients of the API create versions without drafts
