@@ -38,10 +38,11 @@ class Migrations:
         self._modules: dict[str, str] = {}
 
     def add(self, app: str, name: str, source: str) -> None:
-        """Add a migration to those of the checkout, as a later release does."""
+        """Add a migration to those of the checkout, as a later release does. LATEST is the name of their last one."""
         if app not in self._modules:
             self._package(app, "later").joinpath("__init__.py").write_text(_ADDED.format(app=app))
-        (self._folder / f"later_{app}" / f"{name}.py").write_text(source)
+        latest = max(file.stem for file in (ROOT / "apps" / app / "migrations").glob("0*.py"))
+        (self._folder / f"later_{app}" / f"{name}.py").write_text(source.replace("LATEST", latest))
 
     def end_at(self, last: Mapping[str, str]) -> None:
         """Leave each app only its replaced migrations up to the named one, as in an earlier revision."""

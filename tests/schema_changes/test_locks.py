@@ -24,7 +24,7 @@ def wait(apps, schema_editor):
         time.sleep(600)
 
 class Migration(migrations.Migration):
-    dependencies = [("tenancy", "0022_triggers")]
+    dependencies = [("tenancy", "LATEST")]
     operations = [
         migrations.AddField("project", "color", models.CharField(max_length=20, default="", db_default="")),
         migrations.RunPython(wait),
@@ -36,12 +36,12 @@ from byteor_cloud.database.concurrent_index import BuildIndexConcurrently
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("tenancy", "0022_triggers")]
+    dependencies = [("tenancy", "LATEST")]
     operations = [BuildIndexConcurrently("project", models.Index(fields=["name"], name="tenancy_project_name"))]
 """
 COLUMN = "SELECT 1 FROM information_schema.columns WHERE table_name = 'tenancy_project' AND column_name = 'color'"
 INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('tenancy_project_name')"
-RECORDED = "SELECT 1 FROM django_migrations WHERE app = 'tenancy' AND name LIKE '0022_%'"
+RECORDED = "SELECT 1 FROM django_migrations WHERE app = 'tenancy' AND name LIKE '9001_%'"
 OTHERS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -80,7 +80,7 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
 
 
 def test_writes_proceed_while_migration_waits_for_long_transaction(database: Database, later: Migrations) -> None:
-    later.add("tenancy", "0022_color", ADD_COLUMN)
+    later.add("tenancy", "9001_color", ADD_COLUMN)
     with database.connect() as reader, database.connect(autocommit=True) as writer:
         reader.execute("SELECT 1 FROM tenancy_project")  # holds a lock until the transaction ends
         process = database.start("migrate", migrations=later)
@@ -97,7 +97,7 @@ def test_writes_proceed_while_migration_waits_for_long_transaction(database: Dat
 
 
 def test_killed_migration_leaves_no_trace_and_can_be_repeated(database: Database, later: Migrations) -> None:
-    later.add("tenancy", "0022_color", ADD_COLUMN)
+    later.add("tenancy", "9001_color", ADD_COLUMN)
     process = database.start("migrate", migrations=later, WAIT="1")
     wait_for_line(process, "waiting")
     kill(process)
@@ -111,7 +111,7 @@ def test_killed_migration_leaves_no_trace_and_can_be_repeated(database: Database
 
 
 def test_index_is_built_while_others_write_and_again_after_interruption(database: Database, later: Migrations) -> None:
-    later.add("tenancy", "0022_index", ADD_INDEX)
+    later.add("tenancy", "9001_index", ADD_INDEX)
     with database.connect() as older, database.connect(autocommit=True) as writer:
         older.execute("UPDATE tenancy_project SET name = name")  # the index waits for the end of this transaction
         process = database.start("migrate", migrations=later)
@@ -131,7 +131,7 @@ def test_index_is_built_while_others_write_and_again_after_interruption(database
 
 
 def test_process_that_waits_for_migration_lock_does_not_block_index(database: Database, later: Migrations) -> None:
-    later.add("tenancy", "0022_index", ADD_INDEX)
+    later.add("tenancy", "9001_index", ADD_INDEX)
     with database.connect() as older:
         older.execute("UPDATE tenancy_project SET name = name")
         first = database.start("migrate", migrations=later)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.operations.tasks import FillColumn  # type: ignore[import-not-found]  # only the next release has the module
+from apps.operations.tasks import FillColumn
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
