@@ -92,7 +92,7 @@ def fail(error: Exception, cause: Exception | None = None) -> Any:
 def test_missing_privilege_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = ProgrammingError("must be owner of table tenancy_project\nLINE 1")
     monkeypatch.setattr(
-        django_migrate.Command, "handle", fail(reason, psycopg.errors.InsufficientPrivilege("must be owner"))
+        django_migrate.Command, "handle", fail(reason, psycopg.errors.InsufficientPrivilege(str(reason)))
     )
 
     with pytest.raises(CommandError, match="may not change the schema: must be owner of table tenancy_project") as raised:

@@ -102,7 +102,7 @@ def make_release(uv: str, cyclonedx: str, key: SigningKey) -> None:
         files = write_files(uv, cyclonedx, Path(scratch), commit)
         sign_files(files, commit, key)
         # Renamed last, so that an interrupted run leaves no folder that looks like a release.
-        new = target.with_suffix(".new")
+        new = target.with_name(f"{target.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(files, new)
         shutil.rmtree(target, ignore_errors=True)

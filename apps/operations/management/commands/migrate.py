@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.management import CommandError
 from django.core.management.commands import migrate
 from django.db import Error, OperationalError, ProgrammingError, connection
-from django.db.migrations.exceptions import InconsistentMigrationHistory
+from django.db.migrations.exceptions import InconsistentMigrationHistory, MigrationSchemaMissing
 from django.db.migrations.loader import MigrationLoader
 
 from apps.operations.management import installation
@@ -54,14 +54,15 @@ class Command(migrate.Command):
         if not is_restore:
             installation.check_restored()
         if options["plan"] or options["check_unapplied"]:
-            super().handle(*args, **options)
+            with _explained():
+                super().handle(*args, **options)
             return
         # The migration lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases
         # it.
         with connection.wrap_database_errors, direct_connection() as session:
             if not is_restore:
                 _take_lock(session)
-            with _bypass_pooler(), _limit_lock_waits():
+            with _explained(), _bypass_pooler(), _limit_lock_waits():
                 self._migrate(*args, **options)
 
     def _migrate(self, *args: Any, **options: Any) -> None:
@@ -81,19 +82,29 @@ class Command(migrate.Command):
                     raise CommandError(_LOCKED) from error
                 logger.warning("migration_waits_for_lock", retry_in_s=PAUSE_S)
                 time.sleep(PAUSE_S)
-            except ProgrammingError as error:
-                if not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
-                    raise
-                reason = str(error).partition("\n")[0]
-                raise CommandError(
-                    f"the database user may not change the schema: {reason}. Run this command as the owner of the tables."
-                ) from error
-            except InconsistentMigrationHistory as error:
-                raise CommandError(
-                    f"the database records migrations that contradict each other: {error} Restore a backup."
-                ) from error
             else:
                 return
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise CommandError for errors that a person can only solve outside of this command."""
+    try:
+        yield
+    except (ProgrammingError, MigrationSchemaMissing) as error:
+        # Django raises MigrationSchemaMissing while it handles the error of the database.
+        failed = error.__context__ if isinstance(error, MigrationSchemaMissing) else error
+        denied = failed and failed.__cause__
+        if not isinstance(denied, psycopg.errors.InsufficientPrivilege):
+            raise
+        reason = str(denied).partition("\n")[0]
+        raise CommandError(
+            f"the database user may not change the schema: {reason}. Run this command as the owner of the tables."
+        ) from error
+    except InconsistentMigrationHistory as error:
+        raise CommandError(
+            f"the database records migrations that contradict each other: {error} Restore a backup."
+        ) from error
 
 
 def _check_target(app: str | None, name: str | None) -> None:
