@@ -47,8 +47,8 @@ class Command(migrate.Command):
     def handle(self, *args: Any, is_restore: bool = False, **options: Any) -> None:
         """Run Django's command. ``is_restore`` is true if ``manage.py restore`` calls it, which holds the lock itself.
 
-        Raises CommandError if a restore is unfinished, if the target is a replaced migration, if the user may not change
-        the schema, or if a table remains locked for ten minutes.
+        Raises CommandError if a restore is unfinished, the target is a replaced migration, the recorded migrations
+        contradict each other, the database user lacks a privilege, or a table remains locked for ten minutes.
         """
         _check_target(options["app_label"], options["migration_name"])
         if not is_restore:
@@ -88,7 +88,7 @@ class Command(migrate.Command):
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Raise CommandError for errors that a person can only solve outside of this command."""
+    """Turn errors that only an operator can resolve into a CommandError."""
     try:
         yield
     except (ProgrammingError, MigrationSchemaMissing) as error:
