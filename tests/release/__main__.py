@@ -41,7 +41,8 @@ class Commit:
 
 def find_commit() -> tuple[Commit, ChangelogRelease]:
     """Return the current commit and its release in the changelog. Raises Failed if it cannot be released."""
-    if run("git", "status", "--porcelain", folder=ROOT):
+    # The option overrides git's configuration, which could hide untracked files that the wheels would contain.
+    if run("git", "status", "--porcelain", "--untracked-files=all", folder=ROOT):
         raise Failed("the working tree has changes that are not committed")
     commit_id, time = run("git", "log", "-1", "--format=%H %ct", folder=ROOT).split()
     try:
@@ -100,8 +101,12 @@ def make_release(uv: str, cyclonedx: str, key: SigningKey) -> None:
     with tempfile.TemporaryDirectory(prefix="byteor-release-") as scratch:
         files = write_files(uv, cyclonedx, Path(scratch), commit)
         sign_files(files, commit, key)
+        # Renamed last, so that an interrupted run leaves no folder that looks like a release.
+        new = target.with_name(f"{target.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(files, new)
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(files, target)
+        new.rename(target)
     print(f"{target.relative_to(ROOT)}/")
     for file in sorted(target.iterdir()):
         print(f"  {file.stat().st_size:>9,}  {file.name}")

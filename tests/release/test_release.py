@@ -153,6 +153,11 @@ def check_verifier(files: Path, kid: str, scratch: Path) -> None:
     assert altered.stdout.startswith("NOT PROVEN  release.altered: openapi.yaml has ")
 
 
+def hide_untracked_file(checkout: Checkout) -> None:
+    checkout.git("config", "status.showUntrackedFiles", "no")
+    (checkout.folder / "byteor" / "new.py").touch()
+
+
 def remove_heading(checkout: Checkout) -> None:
     page = checkout.folder / "CHANGELOG.md"
     page.write_text(page.read_text().replace(f"## [{__version__}] - ", "## [99.0.0] - "))
@@ -176,11 +181,12 @@ def damage_changelog(checkout: Checkout) -> None:
     ("change", "reason"),
     [
         (lambda checkout: (checkout.folder / "new.txt").touch(), "the working tree has changes that are not committed"),
+        (hide_untracked_file, "the working tree has changes that are not committed"),
         (remove_heading, f'CHANGELOG.md has no heading "## [{__version__}] - YYYY-MM-DD"'),
         (name_other_commit, f"{__version__} was released from the commit {'5ab4b6b4' * 5}: check out that commit"),
         (damage_changelog, f'CHANGELOG.md: "## [{__version__}] - today" must be'),
     ],
-    ids=["uncommitted", "not in changelog", "released before", "malformed changelog"],
+    ids=["uncommitted", "hidden", "not in changelog", "released before", "malformed changelog"],
 )
 def test_commit_that_cannot_be_released_is_refused(
     key: Path, tmp_path: Path, change: Callable[[Checkout], None], reason: str

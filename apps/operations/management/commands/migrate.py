@@ -15,17 +15,23 @@ import structlog
 from django.conf import settings
 from django.core.management import CommandError
 from django.core.management.commands import migrate
-from django.db import Error, OperationalError, connection
+from django.db import Error, OperationalError, ProgrammingError, connection
+from django.db.migrations.exceptions import InconsistentMigrationHistory, MigrationSchemaMissing
+from django.db.migrations.loader import MigrationLoader
 
 from apps.operations.management import installation
 from byteor_cloud.database.connections import database_settings, direct_connection
 
 LOCK_POLL_S = 0.5  # seconds between attempts to take it
 # Statements of other processes queue behind a migration that waits for a lock. So it gives up after a second, and lets
-# them run before its next attempt. After ten minutes, it fails.
+# them run before its next attempt. It fails ten minutes after the first attempt that timed out.
 LOCK_TIMEOUT_S = 1
 PAUSE_S = 2
-ATTEMPTS = 200
+GIVE_UP_S = 600
+_LOCKED = (
+    "the migration could not lock a table, because other transactions kept it locked. The migrations before it were"
+    " applied. End the long transactions (pg_stat_activity lists them), and run this command again."
+)
 logger = structlog.get_logger(__name__)
 
 
@@ -41,43 +47,88 @@ class Command(migrate.Command):
     def handle(self, *args: Any, is_restore: bool = False, **options: Any) -> None:
         """Run Django's command. ``is_restore`` is true if ``manage.py restore`` calls it, which holds the lock itself.
 
-        Raises CommandError if a restore is unfinished, or if a table remains locked for all attempts.
+        Raises CommandError if a restore is unfinished, the target is a replaced migration, the recorded migrations
+        contradict each other, the database user lacks a privilege, or a table remains locked for ten minutes.
         """
+        _check_target(options["app_label"], options["migration_name"])
         if not is_restore:
             installation.check_restored()
         if options["plan"] or options["check_unapplied"]:
-            super().handle(*args, **options)
+            with _explained():
+                super().handle(*args, **options)
             return
         # The migration lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases
         # it.
         with connection.wrap_database_errors, direct_connection() as session:
             if not is_restore:
                 _take_lock(session)
-            with _bypass_pooler(), _limit_lock_waits():
+            with _explained(), _bypass_pooler(), _limit_lock_waits():
                 self._migrate(*args, **options)
 
     def _migrate(self, *args: Any, **options: Any) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        failed_at: float | None = None
+        while True:
             try:
                 super().handle(*args, **options)
             except OperationalError as error:
                 cause = error.__cause__
                 if not isinstance(cause, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
                     raise
-                logger.warning("migration_waits_for_lock", attempt=attempt, retry_in_s=PAUSE_S)
+                # The time is limited, and not the number of attempts, because an attempt that builds an index can
+                # itself take ten minutes.
+                now = time.monotonic()
+                failed_at = now if failed_at is None else failed_at
+                if now - failed_at >= GIVE_UP_S:
+                    raise CommandError(_LOCKED) from error
+                logger.warning("migration_waits_for_lock", retry_in_s=PAUSE_S)
                 time.sleep(PAUSE_S)
             else:
                 return
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn errors that only an operator can resolve into a CommandError."""
+    try:
+        yield
+    except (ProgrammingError, MigrationSchemaMissing) as error:
+        # Django raises MigrationSchemaMissing while it handles the error of the database.
+        failed = error.__context__ if isinstance(error, MigrationSchemaMissing) else error
+        denied = failed and failed.__cause__
+        if not isinstance(denied, psycopg.errors.InsufficientPrivilege):
+            raise
+        reason = str(denied).partition("\n")[0]
         raise CommandError(
-            "the migration could not lock a table, because other transactions kept it locked. The migrations before it"
-            " were applied. End the long transactions (pg_stat_activity lists them), and run this command again."
-        )
+            f"the database user may not change the schema: {reason}. Run this command as the owner of the tables."
+        ) from error
+    except InconsistentMigrationHistory as error:
+        raise CommandError(
+            f"the database records migrations that contradict each other: {error} Restore a backup."
+        ) from error
+
+
+def _check_target(app: str | None, name: str | None) -> None:
+    """Raise CommandError if the target is a migration that a squashed one replaces.
+
+    Django would undo a part of the squashed migration, and no migration could run in that database afterwards.
+    """
+    if app is None or name is None:
+        return
+    known = MigrationLoader(None, replace_migrations=False).disk_migrations
+    replaced = {each: new for new, migration in known.items() for each in migration.replaces}
+    found = [each for each in known if each[0] == app and each[1].startswith(name)]
+    if found and all(each in replaced for each in found):
+        raise CommandError(f"{app}.{found[0][1]} was replaced by {replaced[found[0]][1]}, and cannot be a target")
 
 
 def _take_lock(session: psycopg.Connection[Any]) -> None:
     # A statement that waits for the lock would have a snapshot, and CREATE INDEX CONCURRENTLY, in the process that has
     # the lock, would wait for the end of this statement. PostgreSQL would not detect this deadlock.
+    is_waiting = False
     while not session.execute("SELECT pg_try_advisory_lock(%s)", [installation.MIGRATION_LOCK]).fetchall()[0][0]:
+        if not is_waiting:
+            logger.info("migration_waits_for_other_process")
+        is_waiting = True
         time.sleep(LOCK_POLL_S)
 
 
