@@ -46,8 +46,9 @@ def choose_key(
         return None
     if not isinstance(configured, Path):
         raise BackupError(
-            f"the secrets in this backup are encrypted under the master key {wanted}, but {PREFIX}MASTER_KEY is the"
-            f" key {configured_ids[0]}"
+            f"the secrets in this backup are encrypted with the master key {wanted}, but {PREFIX}MASTER_KEY is the"
+            f" key {configured_ids[0]}. Set it to that key. If it is lost, manage.py backup --extract-master-key writes"
+            " it from the backup to a file"
         )
     if manifest.master_key is None:
         raise BackupError(
