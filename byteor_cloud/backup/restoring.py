@@ -52,7 +52,7 @@ def choose_key(
         )
     if manifest.master_key is None:
         raise BackupError(
-            f"this backup does not contain the master key {wanted}: set {PREFIX}MASTER_KEY, or copy the file "
+            f"this backup does not contain the master key {wanted}: set {PREFIX}MASTER_KEY to it, or copy the file "
             f"secrets/master_key of the old data folder to {configured}"
         )
     if key is None:

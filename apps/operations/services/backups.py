@@ -205,8 +205,9 @@ def _snapshot() -> Iterator[str]:
     """Read from one snapshot of the database while the block runs. Yields its id, for pg_dump."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # The transaction stays open for as long as pg_dump runs.
+        # The transaction stays open for as long as pg_dump runs, and a pooler may have set the timeouts of the API.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute("SELECT pg_export_snapshot()")
         yield cursor.fetchone()[0]
 
