@@ -105,7 +105,7 @@ class Command(OperatorCommand):
             self._report(f"{self._copied:,} of {total:,} blobs restored")
 
     def _print(self, manifest: Manifest, settled: Settled) -> None:
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in manifest.counts.items())
+        counts = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in manifest.counts.items())
         self.stdout.write(
             f"Backup {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC restored, to event {settled.seq} "
             f"of the installation's ledger{f': {counts}' if counts else ''}"
