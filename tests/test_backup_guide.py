@@ -13,4 +13,5 @@ GUIDE = Path(__file__).parents[1] / "docs/backup.md"
 def test_guide_names_every_job() -> None:
     table = GUIDE.read_text().partition("## Jobs in the queue")[2]
     named = re.findall(r"`([a-z_]+\.[a-z_]+)`", table)
-    assert sorted(named) == sorted(name for name, kind in KINDS.items() if kind.periodic is None)
+    ours = [name for name, kind in KINDS.items() if kind.periodic is None and not name.startswith("test.")]
+    assert sorted(named) == sorted(ours)

@@ -45,6 +45,7 @@ class Host(Installation):
     def use(self, release: Release) -> None:
         """Let ``manage`` and ``serve`` run this release from now on."""
         self.release, self.program = release, release.program
+        self.folder = release.source  # gunicorn of old releases imports modules from the working folder
 
     def copy_static_files(self, host: Host) -> None:
         """Copy the static files that another host collected for the same release."""

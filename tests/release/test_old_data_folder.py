@@ -114,7 +114,7 @@ def test_data_folder_of_old_commit_upgrades(
     try:
         # The demo waits only a minute for its server. The first start takes longer on a busy machine.
         installation.stop(installation.serve())
-        installation.program = Installation.program
+        installation.program, installation.folder = Installation.program, Installation.folder
         server = OldServer(old, installation)
         try:
             person = Person(installation.base, server.token)

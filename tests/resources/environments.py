@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from apps.fleet.models import Assignment
+from apps.fleet.models import Agent, Assignment
 from apps.tenancy.models import Environment
 from tests.permissions import ADMIN, MANAGE, OPERATE, PROJECT, VIEW, VIEW_PROJECT
 from tests.resources import Act, Call, E, Further, P, Page, Place, Resource, Table
@@ -18,8 +18,12 @@ def environment(place: Place) -> Environment:
 def holding(place: Place) -> Environment:
     """Give an agent an offer that is held, as after a restore."""
     agent, _ = place.get(enrolled)
-    Assignment.objects.filter(agent=agent).update(bundle_hash=f"sha256:{'0' * 64}", held_backup_at=timezone.now())
+    hold_offer(agent)
     return place.environment
+
+
+def hold_offer(agent: Agent) -> None:
+    Assignment.objects.filter(agent=agent).update(bundle_hash=f"sha256:{'0' * 64}", held_backup_at=timezone.now())
 
 
 def staging(place: Place) -> Environment:

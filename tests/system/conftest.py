@@ -31,6 +31,8 @@ class Installation:
     """The number of files that each server process may open, or None for the system's limit."""
     program: Sequence[str] = (sys.executable, str(ROOT / "manage.py"))
     """The command line of ``manage.py``."""
+    folder: Path | None = None
+    """The working folder of ``manage.py``, or None for that of the tests."""
 
     def __init__(self, *, is_prepared: bool = True, has_database: bool = True) -> None:
         """Create the folder. A prepared folder contains the static files, and if it ``has_database`` a migrated one."""
@@ -54,6 +56,7 @@ class Installation:
         """Run a command of ``manage.py`` to its end."""
         return subprocess.run(
             [*self.program, *argv],
+            cwd=self.folder,
             env=self.environment(**settings),
             capture_output=True,
             text=True,
@@ -73,6 +76,7 @@ class Installation:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [*self.program, "serve"],
+                cwd=self.folder,
                 env=self.environment(API_BIND_ADDR=f"127.0.0.1:{self.port}", **settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
