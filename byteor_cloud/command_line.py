@@ -17,6 +17,7 @@ from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 
 # These commands do not use the database, so the embedded database is not started for them.
 OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help"}
+OFFLINE_BACKUP = ("--verify", "--extract-master-key")  # with these options, ``backup`` only reads an existing backup
 VERSION = {"version", "--version"}
 
 
@@ -32,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     if command in VERSION:  # Django would print its own version
         print(f"byteor-cloud {__version__}")
         return 0
-    is_offline = command in OFFLINE or (command == "backup" and "--verify" in argv)
+    is_offline = command in OFFLINE or (command == "backup" and any(each.startswith(OFFLINE_BACKUP) for each in argv))
     if command == "worker":
         os.environ[PROCESS_KIND_VARIABLE] = "worker"
     embedded: EmbeddedPostgres | None = None

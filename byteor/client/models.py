@@ -553,10 +553,10 @@ class GroupFixture(Model, kw_only=True):
 
 
 class HeldOffers(Model, kw_only=True):
-    """The offers of an environment that are held since the installation was restored from a backup."""
+    """The offers of an environment that have been held since the installation was restored from a backup."""
 
     agents: int
-    """The number of agents whose offers are held. They keep running what they run."""
+    """The number of agents whose offers are held. These agents keep running what they run."""
     backup_at: datetime | None
     """When the backup was made. Null if no offers are held."""
 

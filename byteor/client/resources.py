@@ -2066,9 +2066,9 @@ class Environment(Calls):
     def get_held_offers(self) -> m.HeldOffers:
         """Get the held offers of an environment.
 
-        Returns how many agents have an offer that is held since the installation was restored from a backup. Agents
-        with a held offer keep running what they run. An offer is no longer held when the offers of the environment
-        or the deployment are resumed, or when a newer deployment is offered to the agent.
+        Returns how many agents have an offer that has been held since the installation was restored from a backup.
+        Agents with a held offer keep running what they run. An offer is no longer held after the offers of the
+        environment or the deployment were resumed, or after a newer deployment was offered to the agent.
 
         Requires the permission `environment:view`.
         """

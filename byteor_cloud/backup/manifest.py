@@ -168,10 +168,10 @@ class Manifest:
         try:
             value = json.loads(content)
             if value["format"] != FORMAT:
-                raise BackupError("the manifest is not one of a backup of ByteOr Cloud")
+                raise BackupError("the manifest does not belong to a backup of ByteOr Cloud")
             if value["version"] != VERSION:
                 raise BackupError(
-                    f"the backup has version {value['version']} of the format, but this release reads version {VERSION}"
+                    f"the backup has format version {value['version']}, but this release reads version {VERSION}"
                 )
             return cls._from_json(value)
         except (KeyError, TypeError, ValueError, AttributeError, Malformed, RecursionError):

@@ -28,24 +28,30 @@ def server_major(session: psycopg.Connection[Any]) -> int:
     return session.info.server_version // 10_000
 
 
-def find_program(name: str, major: int) -> Path:
+def find_program(name: str, major: int, *, or_newer: bool = False) -> Path:
     """Return the path of a program of this major version, such as "pg_dump" of 18. Raises BackupError.
 
-    The programs of the embedded database are used if they have this version, even for another server.
+    The programs of the embedded database are used if they have this version, even for another server. With
+    ``or_newer``, a program of a newer version is returned as well.
     """
-    for path in _candidates(name, major):
+    for path in _candidates(name, major, or_newer=or_newer):
         with suppress(OSError, subprocess.SubprocessError):
             output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
-            if (version := re.search(r"\(PostgreSQL\) (\d+)", output)) and int(version[1]) == major:
+            if (version := re.search(r"\(PostgreSQL\) (\d+)", output)) and _suits(int(version[1]), major, or_newer):
                 return path
+    wanted, other = (f"{major} or newer", "an older") if or_newer else (str(major), "another")
     raise BackupError(
-        f"{name} of PostgreSQL {major} was not found, and another version cannot be used with this database:"
+        f"{name} of PostgreSQL {wanted} was not found, and {other} version cannot be used with this database:"
         f" install the client programs of PostgreSQL {major} (for example, the package postgresql-client-{major})"
     )
 
 
-def _candidates(name: str, major: int) -> Iterator[Path]:
-    if str(major) == MAJOR:
+def _suits(version: int, major: int, or_newer: bool) -> bool:
+    return version >= major if or_newer else version == major
+
+
+def _candidates(name: str, major: int, *, or_newer: bool) -> Iterator[Path]:
+    if _suits(int(MAJOR), major, or_newer):
         with suppress(EmbeddedPostgresError):
             yield find_programs(Account(os.geteuid(), os.getegid())) / name
     for folder in _FOLDERS:
@@ -121,9 +127,9 @@ def dumping(session: psycopg.Connection[Any], snapshot: str) -> Iterator[Dump]:
 
 
 def check_dump(file: Path, major: int) -> None:
-    """Raise BackupError if pg_restore cannot read the dump's table of contents."""
+    """Raise BackupError if pg_restore cannot read the table of contents of a dump by this version of pg_dump."""
     result = subprocess.run(  # noqa: S603 - our own program and arguments
-        [find_program("pg_restore", major), "--list", file],
+        [find_program("pg_restore", major, or_newer=True), "--list", file],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -46,12 +46,13 @@ def choose_key(
         return None
     if not isinstance(configured, Path):
         raise BackupError(
-            f"the secrets in this backup are encrypted under the master key {wanted}, but {PREFIX}MASTER_KEY is the"
-            f" key {configured_ids[0]}"
+            f"the secrets in this backup are encrypted with the master key {wanted}, but {PREFIX}MASTER_KEY is the"
+            f" key {configured_ids[0]}. Set it to that key. If it is lost, manage.py backup --extract-master-key writes"
+            " it from the backup to a file"
         )
     if manifest.master_key is None:
         raise BackupError(
-            f"this backup does not contain the master key {wanted}: set {PREFIX}MASTER_KEY, or copy the file "
+            f"this backup does not contain the master key {wanted}: set {PREFIX}MASTER_KEY to it, or copy the file "
             f"secrets/master_key of the old data folder to {configured}"
         )
     if key is None:

@@ -37,7 +37,7 @@ def test_manifest_survives_writing_and_reading() -> None:
 def test_newer_format_is_refused_with_its_version() -> None:
     newer = {**json.loads(MANIFEST.to_bytes()), "version": 2}
 
-    with pytest.raises(BackupError, match="has version 2 of the format, but this release reads version 1"):
+    with pytest.raises(BackupError, match="has format version 2, but this release reads version 1"):
         Manifest.from_bytes(json.dumps(newer).encode())
 
 

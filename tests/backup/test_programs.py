@@ -10,6 +10,7 @@ import pytest
 
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.programs import connection_arguments, find_program
+from byteor_cloud.database.embedded_files import MAJOR
 
 
 def session(password: str, **parameters: str) -> psycopg.Connection[Any]:
@@ -31,6 +32,14 @@ def test_program_of_own_version_is_found_in_path(tmp_path: Any, monkeypatch: pyt
     assert find_program("pg_dump", 97) == program
     with pytest.raises(BackupError, match="PostgreSQL 96"):
         find_program("pg_dump", 96)
+
+
+def test_newer_program_is_found_if_permitted() -> None:
+    older = int(MAJOR) - 1
+
+    assert find_program("pg_restore", older, or_newer=True) == find_program("pg_restore", int(MAJOR))
+    with pytest.raises(BackupError, match="pg_restore of PostgreSQL 99 or newer was not found, and an older version"):
+        find_program("pg_restore", 99, or_newer=True)
 
 
 def test_password_is_not_in_arguments() -> None:

@@ -138,7 +138,7 @@ def test_backup_without_passphrase_does_not_contain_master_key(world: World, tmp
     assert created.manifest.master_key is None
     assert created.manifest.master_key_id == MasterKey.objects.get().key_id
     assert faults(tmp_path / "backups", PASSPHRASE) == [
-        "the backup does not contain the master key, so there is nothing to decrypt with the passphrase"
+        "the backup does not contain the master key, so there is nothing to decrypt"
     ]
 
 

@@ -119,11 +119,25 @@ def test_running_installation_is_backed_up_and_verified(installation: Installati
         assert (verified.returncode, verified.stdout.splitlines()[0]) == (0, f"Backup {name} is intact:")
         assert not (elsewhere.data_dir / "postgres").exists()
         wrong = elsewhere.manage("backup", "--verify", str(target), BACKUP_PASSPHRASE="something else")
+        key_file = target.parent / "master_key"
+        extract = ("backup", str(target), "--extract-master-key", str(key_file))
+        not_extracted = elsewhere.manage(*extract, BACKUP_PASSPHRASE="something else")
+        assert not key_file.exists()
+        extracted = elsewhere.manage(*extract, BACKUP_PASSPHRASE=PASSPHRASE)
+        repeated = elsewhere.manage(*extract, BACKUP_PASSPHRASE=PASSPHRASE)
     finally:
         elsewhere.remove()
     assert wrong.returncode == 1
     assert wrong.stdout == "the passphrase does not decrypt the master key in this backup\n"
-    assert wrong.stderr == f"CommandError: the backup {name} is not intact: 1 fault\n"
+    assert wrong.stderr.splitlines()[-1] == f"CommandError: the backup {name} is not intact: 1 fault"
+    assert not_extracted.returncode == 1
+    assert not_extracted.stderr == "CommandError: the passphrase does not decrypt the master key in this backup\n"
+    assert extracted.returncode == 0, extracted.stderr
+    assert key_file.read_text() == (installation.data_dir / "secrets/master_key").read_text()
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert (repeated.returncode, repeated.stderr) == (
+        1, f"CommandError: {key_file} already exists: name a new file\n",
+    )  # fmt: skip
     assert parsed(installation.get("/metrics").text)["byteor_last_backup_timestamp_seconds"] > 1_700_000_000
 
 
@@ -221,6 +235,7 @@ def test_invalid_arguments_are_refused_with_one_line(installation: Installation,
         (["--verify", str(tmp_path), "--backup", "../x"], "'../x' is not the name of a backup"),
         (["--verify", str(tmp_path / "missing.tar")], "missing.tar does not exist"),
         ([str(installation.data_dir / "artifacts")], "is in the data folder"),
+        ([str(tmp_path), "--extract-master-key", str(tmp_path / "key")], "requires --passphrase-file"),
     ):
         done = installation.manage("backup", *arguments)
         assert (done.returncode, done.stdout) == (1, "")

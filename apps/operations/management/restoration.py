@@ -73,7 +73,8 @@ def restore(
             report(f"{len(lost) - _MOST_NAMED} more blobs were already missing or altered when the backup was made")
         call_command("migrate", interactive=False, verbosity=0, is_restore=True)
         vault.ensure_key()
-        with transaction.atomic():
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL statement_timeout = 0")  # a pooler may have set the timeout of the API
             backup = restores.Backup(manifest.name, manifest.created_at, stored.manifest_hash)
             settled = restores.settle(backup)
             unfinished.remove_mark()
@@ -96,11 +97,11 @@ def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
             report(f"{name}: {fault}")
         faults += len(found)
         if not found:
-            report(f"the ledger of {name} is intact, and contains event {head.seq} {head.hash} of the backup")
+            report(f"the ledger of {name} is intact and contains event {head.seq} of the backup ({head.hash})")
     try:
         repeated = artifacts.repeat_replay()
     except Exception as error:  # noqa: BLE001,RUF100  reported, because everything else is restored
-        report(f"no replay could be repeated: {type(error).__name__}: {error}")
+        report(f"repeating a replay failed: {type(error).__name__}: {error}")
         return faults + 1
     if repeated is None:
         report("there is no completed replay to repeat")

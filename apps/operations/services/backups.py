@@ -205,8 +205,9 @@ def _snapshot() -> Iterator[str]:
     """Read from one snapshot of the database while the block runs. Yields its id, for pg_dump."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # The transaction stays open for as long as pg_dump runs.
+        # The transaction stays open for as long as pg_dump runs, and a pooler may have set the timeouts of the API.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute("SELECT pg_export_snapshot()")
         yield cursor.fetchone()[0]
 
@@ -350,13 +351,17 @@ def _verify_blob(backup: StoredBackup, blob: ListedBlob) -> Iterator[str]:
 def _verify_key(checked: Manifest, passphrase: str | None) -> Iterator[str]:
     if passphrase is None:
         return
-    if checked.master_key is None:
-        yield "the backup does not contain the master key, so there is nothing to decrypt with the passphrase"
-        return
     try:
-        key = decrypt_key(checked.master_key, checked.master_key_id, passphrase)
+        read_master_key(checked, passphrase)
     except BackupError as error:
         yield str(error)
-        return
-    if vault.key_id(key) != checked.master_key_id:
-        yield f"the master key in the backup is not the key {checked.master_key_id} that the manifest names"
+
+
+def read_master_key(made: Manifest, passphrase: str) -> bytes:
+    """Decrypt the master key in a backup. Raises BackupError if there is none, or if the passphrase is wrong."""
+    if made.master_key is None:
+        raise BackupError("the backup does not contain the master key, so there is nothing to decrypt")
+    key = decrypt_key(made.master_key, made.master_key_id, passphrase)
+    if vault.key_id(key) != made.master_key_id:
+        raise BackupError(f"the master key in the backup is not the key {made.master_key_id} that the manifest names")
+    return key

@@ -68,7 +68,7 @@ def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
 
 
 def read_held(environment: Environment) -> HeldOffers:
-    """Return the offers of the environment that are held since a restore."""
+    """Return how many of the environment's offers have been held since a restore, and when the backup was made."""
     found = assignments.held(environment.pk).aggregate(agents=Count("pk"), backup_at=Max("held_backup_at"))
     return HeldOffers(**found)
 

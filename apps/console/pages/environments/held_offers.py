@@ -1,4 +1,4 @@
-"""The banner and the act of an environment whose offers are held since a restore."""
+"""The banner and the act of an environment whose offers have been held since a restore."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESUME_OFFERS = Act.of(
     label="Resume offers",
     done="Offers in {} resumed",
     explain="The agents get the offers of the backup again. Agents that were moved to a newer release after the backup "
-    "return to the release of the backup. To avoid that, deploy what they should run first: a new deployment replaces "
+    "return to the release of the backup. To avoid that, first deploy what they should run: a new deployment replaces "
     "the held offers of its agents.",
     comment="optional",
     icon="play_arrow",
@@ -29,8 +29,8 @@ def describe_held(held: HeldOffers) -> list[tuple[str, str, list[str]]]:
             f"Restored from a backup of {held.backup_at:%Y-%m-%d %H:%M} UTC",
             [
                 f"Offers to {agent_count(held.agents)} are held. The agents keep running what they run until a person "
-                "resumes the offers or creates new deployments.",
-                "Drifted agents run something else than in the backup. Check them before you resume.",
+                "resumes the offers or deploys something new to them.",
+                "Drifted agents do not run what the backup offers them. Check them before you resume the offers.",
             ],
         )
     ]

@@ -1,4 +1,4 @@
-"""``manage.py backup TARGET [--verify [--backup NAME]] [--passphrase-file FILE]``: back up the installation."""
+"""``manage.py backup TARGET``: back up the installation, verify a backup, or extract its master key."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
+from byteor_cloud.backup.restoring import store_key
 from byteor_cloud.config import PREFIX
 from byteor_cloud.errors import Unavailable
 
@@ -51,8 +52,17 @@ class Command(OperatorCommand):
             help="file with the passphrase that encrypts the master key in the backup (default: the setting "
             f"{PREFIX}BACKUP_PASSPHRASE); without a passphrase, the backup does not contain the master key",
         )
-        parser.add_argument("--verify", action="store_true", help="check an existing backup instead")
-        parser.add_argument("--backup", metavar="NAME", help="the backup to verify (default: the newest one)")
+        instead = parser.add_mutually_exclusive_group()
+        instead.add_argument("--verify", action="store_true", help="check an existing backup instead")
+        instead.add_argument(
+            "--extract-master-key",
+            type=Path,
+            metavar="KEYFILE",
+            help="decrypt the master key of an existing backup instead, and write it to a new file",
+        )
+        parser.add_argument(
+            "--backup", metavar="NAME", help="the existing backup (default: the newest complete one of TARGET)"
+        )
 
     def handle(
         self,
@@ -60,18 +70,21 @@ class Command(OperatorCommand):
         target: str,
         passphrase_file: Path | None,
         verify: bool,
+        extract_master_key: Path | None,
         backup: str | None,
         **options: Any,
     ) -> None:
-        """Create or verify a backup. Raises CommandError with one line if that fails."""
-        if backup is not None and not verify:
-            raise CommandError("--backup requires --verify", returncode=2)
+        """Create or verify a backup, or extract its master key. Raises CommandError with one line if that fails."""
+        if backup is not None and not verify and extract_master_key is None:
+            raise CommandError("--backup requires --verify or --extract-master-key", returncode=2)
         with contextlib.suppress(OSError):
             os.nice(PRIORITY)
         try:
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
             if verify:
                 self._verify(target, backup, passphrase)
+            elif extract_master_key is not None:
+                self._extract_key(target, backup, passphrase, extract_master_key)
             else:
                 self._create(target, passphrase)
         except BackupError as error:
@@ -123,6 +136,19 @@ class Command(OperatorCommand):
             self.stdout.write(f"  blobs: {made.blob_count} with {made.blob_bytes} bytes")
             self.stdout.write(f"  manifest: {backup.manifest_hash}")
             self.stdout.write(_about_key(made, is_checked=passphrase is not None))
+
+    def _extract_key(self, target: str, name: str | None, passphrase: str | None, file: Path) -> None:
+        if passphrase is None:
+            raise CommandError(f"--extract-master-key requires --passphrase-file or {PREFIX}BACKUP_PASSPHRASE")
+        if file.exists():
+            raise CommandError(f"{file} already exists: name a new file")
+        with open_backup(target, name) as backup:
+            key = backups.read_master_key(backup.manifest, passphrase)
+            try:
+                store_key(key, file)
+            except OSError as error:
+                raise CommandError(f"{file} cannot be written: {error.strerror}") from None
+            self.stdout.write(f"Master key {backup.manifest.master_key_id} written to {file}.")
 
 
 def _count(number: int, noun: str) -> str:

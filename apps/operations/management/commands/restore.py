@@ -24,10 +24,10 @@ from byteor_cloud.errors import Unavailable
 _LINE_EVERY_S = 5.0
 _CHANGES = {
     "approvals_revoked": "approvals revoked, because their credentials may have been spent",
-    "deployments_aborted": "deployments aborted that had not been offered to agents",
+    "deployments_aborted": "deployments aborted, because they had not been offered to agents",
     "deployments_paused": "deployments paused",
     "offers_held": "offers held; agents keep running what they run",
-    "replays_interrupted": "execute replays failed as interrupted",
+    "replays_interrupted": "execute replays set to failed, because their side effects may have happened",
     "sessions_ended": "console sessions ended",
     "links_expired": "one-time sign-in links expired",
     "enrollment_tokens_revoked": "enrollment tokens revoked",
@@ -36,31 +36,34 @@ _CHANGES = {
     "mails_dropped": "pending e-mails not sent",
 }
 _NEXT = """
-Next steps:
-1. Revoke the credentials again that were revoked after {at}: user tokens, API keys, agent keys, members.
-2. Start the server. Agents connect by themselves, except those that were enrolled after {at}, or whose keys were
-   rotated since. For these, the server logs agent_key_refused with the agent's id. Enroll them again.
-3. Compare what agents run with the environment pages of the console, and then resume the offers of each environment.
+Next steps (the backup was made at {at}):
+1. Start the server. If credentials were revoked after the backup, revoke them again: user tokens, API keys, agent keys,
+   and memberships.
+2. Agents connect by themselves, except those that were enrolled after the backup, or whose keys were rotated since.
+   For those, the server logs agent_key_refused with the agent's id. Enroll them again.
+3. Compare what agents run with the environment pages of the console. Then resume the offers of each environment, and
+   resume or abort the paused deployments. docs/backup.md explains each step.
 """
 
 
 class Command(OperatorCommand):
     help = (
-        "Restore a backup into an empty data folder or database. Blobs, database and ledgers are verified. What may "
-        "have happened after the backup does not happen again: unspent approvals are revoked, deployments are paused, "
-        "offers are held until a person resumes them, and sessions end. An interrupted restore is completed by running "
-        "the same command again. Exits with 0 if the restored installation is intact, and otherwise with 1."
+        "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
+        "may have happened after the backup are not repeated: unspent approvals are revoked, deployments are paused, "
+        "offers are held until a person resumes them, and sessions end. If a restore is interrupted, run the same "
+        "command again to complete it. Exits with 0 if the restored installation is intact, and otherwise with 1."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the arguments for the backup and the passphrase."""
-        parser.add_argument("source", help="folder, tar file, or s3://BUCKET/PREFIX")
-        parser.add_argument("--backup", metavar="NAME", help="name of the backup; by default the newest complete one")
+        parser.add_argument("source", metavar="SOURCE", help="a folder, a file FILE.tar, or s3://BUCKET/PREFIX")
+        parser.add_argument("--backup", metavar="NAME", help="the backup to restore (default: the newest complete one)")
         parser.add_argument(
             "--passphrase-file",
             type=Path,
             metavar="FILE",
-            help=f"file with the passphrase of the master key; by default {PREFIX}BACKUP_PASSPHRASE",
+            help="file with the passphrase that decrypts the master key in the backup (default: the setting "
+            f"{PREFIX}BACKUP_PASSPHRASE)",
         )
 
     def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
@@ -102,10 +105,10 @@ class Command(OperatorCommand):
             self._report(f"{self._copied:,} of {total:,} blobs restored")
 
     def _print(self, manifest: Manifest, settled: Settled) -> None:
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in manifest.counts.items())
+        counts = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in manifest.counts.items())
         self.stdout.write(
-            f"restored {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, to event {settled.seq} of the "
-            f"installation{f': {counts}' if counts else ''}"
+            f"Backup {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC restored, to event {settled.seq} "
+            f"of the installation's ledger{f': {counts}' if counts else ''}"
         )
         for name, count in settled.counts.items():
             if count:

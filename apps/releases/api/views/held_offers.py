@@ -17,7 +17,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class HeldOffersViewSet(EnvironmentViewSet):
-    """Held offers: those that agents do not get until a person resumes them."""
+    """The offers that agents do not get until a person resumes them."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
@@ -28,8 +28,8 @@ class HeldOffersViewSet(EnvironmentViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get the held offers of an environment.
 
-        Returns how many agents have an offer that is held since the installation was restored from a backup. Agents
-        with a held offer keep running what they run. An offer is no longer held when the offers of the environment or
-        the deployment are resumed, or when a newer deployment is offered to the agent.
+        Returns how many agents have an offer that has been held since the installation was restored from a backup.
+        Agents with a held offer keep running what they run. An offer is no longer held after the offers of the
+        environment or the deployment were resumed, or after a newer deployment was offered to the agent.
         """
         return Response(self.get_serializer(read_held(self.environment)).data)
