@@ -28,6 +28,7 @@ from apps.releases.api.agent_path.exchange import (
     StartResponse,
     recognize,
 )
+from apps.releases.api.agent_path.refused import refused_agents
 from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
@@ -120,11 +121,12 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
 
 
 def _note_refused(agent_id: UUID) -> None:
-    """Log once that a request for this agent had an unusable key.
+    """Add the agent to the list of refused agents, and log once that a request for it had an unusable key.
 
-    After a restore from a backup, these lines list the agents whose keys are newer than the backup. Anybody can send
-    such requests, so each process logs only a limited number of agents.
+    After a restore from a backup, these are the agents whose keys are newer than the backup. Anybody can send such
+    requests, so each process logs only a limited number of agents.
     """
+    refused_agents.note(agent_id)
     if agent_id not in _refused and len(_refused) < MOST_REFUSED:
         _refused.add(agent_id)
         logger.warning("agent_key_refused", agent=str(agent_id))
