@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from apps.artifacts.models import UnreferencedBlob
 from apps.console.frame import ReadOnlyAdmin, site
 from apps.console.frame.scope import lineage
-from apps.fleet.models import Agent, EnrollmentToken
+from apps.fleet.models import Agent, EnrollmentToken, RefusedAgent
 from apps.pipelines.models import Draft
 from apps.releases.models import Deployment
 from apps.tenancy.models import (

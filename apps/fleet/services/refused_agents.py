@@ -24,7 +24,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('fleet.refused_agents', 0
 
 @transaction.atomic
 def store_refused(agent_ids: Sequence[UUID]) -> None:
-    """Store that the keys of these agents were refused now. New agents are left out while there are ``MOST_ROWS`` rows."""
+    """Store that the keys of these agents were refused now. Excess agents are left out if there are too many rows."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)  # otherwise processes could together exceed the maximum, or deadlock
     now, known = timezone.now(), RefusedAgent.objects.filter(pk__in=agent_ids)
@@ -69,12 +69,14 @@ def list_refused() -> list[ListedRefusal]:
     found = []
     for row in rows:
         ended_at, name, organization, project, environment, heartbeat_at = by_id.get(row.pk, (None,) * 6)
-        reason = RefusalReason.DECOMMISSIONED if ended_at else RefusalReason.UNUSABLE_KEY
+        if row.pk not in by_id:
+            reason = RefusalReason.UNKNOWN_AGENT
+        else:
+            reason = RefusalReason.DECOMMISSIONED if ended_at else RefusalReason.UNUSABLE_KEY
         found.append(
             ListedRefusal(
-                agent_id=row.pk, reason=reason if row.pk in by_id else RefusalReason.UNKNOWN_AGENT, name=name,
-                organization=organization, project=project, environment=environment, first_at=row.first_at,
-                last_at=row.last_at, heartbeat_at=heartbeat_at,
+                agent_id=row.pk, reason=reason, name=name, organization=organization, project=project,
+                environment=environment, first_at=row.first_at, last_at=row.last_at, heartbeat_at=heartbeat_at,
             )
         )  # fmt: skip
     return found

@@ -39,8 +39,9 @@ _NEXT = """
 Next steps:
 1. Revoke the credentials again that were revoked after {at}: user tokens, API keys, agent keys, members.
 2. Start the server. Agents connect by themselves, except those that were enrolled after {at}, or whose keys were
-   rotated since. For these, the server logs agent_key_refused with the agent's id. Enroll them again.
-3. Compare what agents run with the environment pages of the console, and then resume the offers of each environment.
+   rotated since. To list these, run manage.py refused_agents. Enroll them again.
+3. Compare what agents run with the environment pages of the console, and then resume the offers of each environment,
+   in the console or with byteor held-offers resume.
 """
 
 
