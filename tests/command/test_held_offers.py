@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import timezone
 
 from apps.fleet.models import Assignment
 from apps.tenancy.models import AuditEvent
 from tests.command.conftest import Terminal
+from tests.releases import stories
 from tests.resources import Place
 from tests.resources.environments import holding
 from tests.worlds import World
@@ -52,8 +54,8 @@ def test_resuming_is_refused_without_held_offers_or_permission(terminal: Termina
 
 
 def test_explanation_of_agent_with_held_offer_names_command(terminal: Terminal, world: World) -> None:
-    holding(Place(world, world.dev))
-    agent = Assignment.objects.get(held_backup_at__isnull=False).agent
+    [(agent, _), *_], _, _ = stories.running(world, 2)
+    Assignment.objects.update(held_backup_at=timezone.now())
 
     explained = terminal("agents", "explain", str(agent.pk))
 
