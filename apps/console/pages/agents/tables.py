@@ -372,6 +372,9 @@ class RefusedAgentAdmin(ReadOnlyAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
         return _RefusedList
 
+    def page_title(self, row: RefusedAgent) -> str:
+        return "Refused agent"
+
     def summary(self, request: HttpRequest, row: RefusedAgent) -> dict[str, Any]:
         """Show the agent, if it is known."""
         named = _with_names(RefusedAgent.objects.filter(pk=row.pk)).get()
