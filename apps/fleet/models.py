@@ -419,6 +419,22 @@ class Assignment(models.Model):
         return f"{self.agent_id}: {self.action} {self.bundle_hash}"
 
 
+class RefusedAgent(models.Model):
+    """An agent in whose name requests were refused because their key was unusable. The agent may be unknown.
+
+    After a restore from a backup, these are the agents whose keys are newer than the backup. There are at most
+    ``refused_agents.MOST_ROWS`` rows, because anybody can send such requests.
+    """
+
+    agent_id = models.UUIDField(primary_key=True)  # not a foreign key, because the agent may be unknown
+    first_at = models.DateTimeField()
+    # When the last refused request was stored. Each process stores a request of the same agent at most once an hour.
+    last_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.agent_id)
+
+
 class SavedSearch(Row):
     """A search for agents that a person saved under a name. Only that person sees it."""
 

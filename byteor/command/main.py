@@ -43,6 +43,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Operations commands": {
         "agents": ("agents", "List, explain and manage agents."),
+        "held-offers": ("held_offers", "Show and resume offers that are held after a restore."),
         "artifacts": ("artifacts", "Download, replay, trace and bisect incidents."),
         "fixtures": ("fixtures", "Manage fixtures, the regression tests of pipelines."),
         "regress": ("fixtures", "Test a draft, version or config bundle against fixtures."),

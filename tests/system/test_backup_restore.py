@@ -129,7 +129,7 @@ def test_restored_installation_goes_on_where_backup_ended(
         url = f"{demo.base}/api/v1/agents/{later_id}/deployment"
         unknown = requests.get(url, headers={"Authorization": f"Bearer {later_key}"}, timeout=PATIENCE_S)
         assert unknown.status_code == 401
-        wait_until(lambda: re.search(f"agent_key_refused.*{later_id}", new.output()))
+        wait_until(lambda: _refused(new) == [(later_id, "unknown_agent")])
         found = admin("GET", f"{path}/deployments/{scheduled['id']}")
         assert (found["status"], found["reason"]) == ("failed", "approval_revoked")
         body = {key: scheduled[key] for key in ("config_bundle_id", "target", "strategy", "start_at")}
@@ -179,6 +179,13 @@ def _all_online(admin: ApiClient, path: str, *, since: datetime) -> Any:
     agents = admin("GET", f"{path}/agents")["results"]
     seen = [each["last_seen_at"] and datetime.fromisoformat(each["last_seen_at"]) >= since for each in agents]
     return agents if len(agents) == len(AGENTS) and all(seen) else None
+
+
+def _refused(installation: Installation) -> list[tuple[str, str]]:
+    """Return the agents whose keys were refused, with the reasons."""
+    listed = installation.manage("refused_agents", "--json")
+    assert listed.returncode == 0, listed.stderr
+    return [(each["agent_id"], each["reason"]) for each in json.loads(listed.stdout)]
 
 
 def _offer(demo: Demo) -> Any:

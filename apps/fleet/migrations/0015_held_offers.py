@@ -1,4 +1,7 @@
-"""Offers that are held after a restore. API processes are notified when an offer is no longer held."""
+"""Offers that are held after a restore, and agents whose keys are refused.
+
+API processes are notified when an offer is no longer held.
+"""
 
 from django.db import migrations, models
 from django.db.models import Q
@@ -27,6 +30,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             "assignment",
             models.Index(fields=["agent"], condition=Q(held_backup_at__isnull=False), name="fleet_assignment_held"),
+        ),
+        migrations.CreateModel(
+            "RefusedAgent",
+            [
+                ("agent_id", models.UUIDField(primary_key=True, serialize=False)),
+                ("first_at", models.DateTimeField()),
+                ("last_at", models.DateTimeField()),
+            ],
         ),
         migrations.RunSQL(
             _NOTIFY, _NOTIFY.replace(", n.held_backup_at", "").replace(", o.held_backup_at", "")

@@ -40,9 +40,10 @@ Next steps (the backup was made at {at}):
 1. Start the server. If credentials were revoked after the backup, revoke them again: user tokens, API keys, agent keys,
    and memberships.
 2. Agents connect by themselves, except those that were enrolled after the backup, or whose keys were rotated since.
-   For those, the server logs agent_key_refused with the agent's id. Enroll them again.
-3. Compare what agents run with the environment pages of the console. Then resume the offers of each environment, and
-   resume or abort the paused deployments. docs/backup.md explains each step.
+   manage.py refused_agents lists those that have tried to connect. Enroll them again.
+3. Compare what agents run with the environment pages of the console. Then resume the offers of each environment in the
+   console or with byteor held-offers resume, and resume or abort the paused deployments. docs/backup.md explains each
+   step.
 """
 
 

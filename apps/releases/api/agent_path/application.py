@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
-from uuid import UUID
 
-import structlog
 from django.conf import settings
 
 from apps.fleet.api.authentication import finish_rotation
@@ -28,6 +26,7 @@ from apps.releases.api.agent_path.exchange import (
     StartResponse,
     recognize,
 )
+from apps.releases.api.agent_path.refused import refused_agents
 from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
@@ -44,8 +43,6 @@ from byteor_cloud.server import draining, open_connections, pauses
 
 type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
-MOST_REFUSED = 10_000  # agents with unusable keys that each process logs
-logger = structlog.get_logger(__name__)
 waiting_room = WaitingRoom(processes=settings.CONFIG.api_processes)
 refusals = Pace()
 agent_keys.on_change(waiting_room.wake)
@@ -114,23 +111,9 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
         return None
     key = agent_keys.find(credential_digest(text))
     if key is None:
-        _note_refused(call.agent_id)
+        refused_agents.note(call.agent_id)
         raise Unauthenticated(UNUSABLE)
     return key if key.agent_id == call.agent_id and call.route.scope in key.scopes else None
-
-
-def _note_refused(agent_id: UUID) -> None:
-    """Log once that a request for this agent had an unusable key.
-
-    After a restore from a backup, these lines list the agents whose keys are newer than the backup. Anybody can send
-    such requests, so each process logs only a limited number of agents.
-    """
-    if agent_id not in _refused and len(_refused) < MOST_REFUSED:
-        _refused.add(agent_id)
-        logger.warning("agent_key_refused", agent=str(agent_id))
-
-
-_refused: set[UUID] = set()
 
 
 # -- heartbeats ------------------------------------------------------------------------------------------------------
