@@ -102,8 +102,8 @@ def test_restored_installation_goes_on_where_backup_ended(
         blob.write_bytes(content)
         first = in_bucket.restore(tmp_path / "backup", "--passphrase-file", passphrase)
         assert first.returncode == 0, first.stdout + first.stderr
-        assert "1 approvals revoked" in first.stdout
-        assert f"{len(AGENTS)} offers held" in first.stdout
+        assert "approvals revoked (their credentials may have been spent): 1\n" in first.stdout
+        assert f"offers held (agents keep running what they run): {len(AGENTS)}\n" in first.stdout
         assert "its output has the same digests" in first.stdout
         assert {each.key.rpartition("/")[2] for each in object_store.bucket.objects.filter(Prefix="sha256/")} == {
             each.name for each in (tmp_path / "backup/blobs").rglob("?" * 64)

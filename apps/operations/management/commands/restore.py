@@ -23,11 +23,11 @@ from byteor_cloud.errors import Unavailable
 
 _LINE_EVERY_S = 5.0
 _CHANGES = {
-    "approvals_revoked": "approvals revoked, because their credentials may have been spent",
-    "deployments_aborted": "deployments aborted, because they had not been offered to agents",
+    "approvals_revoked": "approvals revoked (their credentials may have been spent)",
+    "deployments_aborted": "deployments aborted (they had not been offered to agents)",
     "deployments_paused": "deployments paused",
-    "offers_held": "offers held; agents keep running what they run",
-    "replays_interrupted": "execute replays set to failed, because their side effects may have happened",
+    "offers_held": "offers held (agents keep running what they run)",
+    "replays_interrupted": "execute replays set to failed (their side effects may have happened)",
     "sessions_ended": "console sessions ended",
     "links_expired": "one-time sign-in links expired",
     "enrollment_tokens_revoked": "enrollment tokens revoked",
@@ -113,4 +113,4 @@ class Command(OperatorCommand):
         )
         for name, count in settled.counts.items():
             if count:
-                self.stdout.write(f"{count:>9,} {_CHANGES[name]}")
+                self.stdout.write(f"  {_CHANGES[name]}: {count:,}")
