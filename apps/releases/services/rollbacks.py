@@ -6,9 +6,9 @@ from collections.abc import Collection
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 
-from apps.releases.models import Deployment, DeploymentAgent, KnownBad
+from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import assignments, bundles, failures, wave_holds
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
@@ -168,12 +168,17 @@ def roll_back_break_glass(deployment_id: str) -> None:
 
     A deployment that has not finished fails if it cannot be rolled back. A current deployment that cannot be rolled
     back keeps running, because stopping it would be no safer, but its configuration becomes known bad.
+
+    Does nothing while the deployment's offers are held since a restore, unless a person denied the approval after the
+    restore. The sweep enqueues the rollback again when the offers are resumed.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
         return
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
+    if _is_held(deployment, found.approval):
+        return
     why = f"break-glass: the approval is {found.approval.status}"
     under_way = deployment.status == DeploymentStatus.DEPLOYING
     has_failed = deployment.status == DeploymentStatus.FAILED
@@ -183,3 +188,12 @@ def roll_back_break_glass(deployment_id: str) -> None:
         bundles.mark_known_bad(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
         assignments.withdraw(fail(deployment, f"approval_{found.approval.status}", why))
+
+
+def _is_held(deployment: Deployment, approval: Approval) -> bool:
+    """Return whether offers of the deployment are held since a restore, and nobody has denied the approval since."""
+    backup_at = touched_agents(deployment).aggregate(at=Max("agent__assignment__held_backup_at"))["at"]
+    if backup_at is None:
+        return False
+    # Decisions after the backup can only have been made after the restore.
+    return not approval.decisions.filter(decision="deny", created_at__gt=backup_at).exists()

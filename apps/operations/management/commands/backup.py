@@ -81,7 +81,9 @@ class Command(OperatorCommand):
         except Unavailable as error:
             raise CommandError(error.detail, returncode=1) from None
         except OSError as error:
-            raise CommandError(f"the data folder cannot be used: {error.strerror}", returncode=1) from None
+            raise CommandError(
+                f"the data folder cannot be used: {error.strerror or type(error).__name__}", returncode=1
+            ) from None
         except (DatabaseError, InterfaceError, psycopg.Error) as error:
             reason = str(error).partition("\n")[0]
             raise CommandError(f"the connection to the database failed: {reason}", returncode=1) from None
