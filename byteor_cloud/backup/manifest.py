@@ -53,7 +53,7 @@ def is_name(text: str) -> bool:
     if (match := _NAME.fullmatch(text)) is None:
         return False
     try:
-        return datetime.strptime(match[1], _TIME).year < 9999  # noqa: DTZ007  only checked
+        return datetime.strptime(match[1], _TIME).year < 9999
     except ValueError:
         return False
 
@@ -182,9 +182,9 @@ class Manifest:
             value = json.loads(content)
             if value["format"] != FORMAT:
                 raise BackupError("the manifest is not one of a backup of ByteOr Cloud")
-            if int(value["version"]) != VERSION:
+            if (version := int(value["version"])) != VERSION:
                 raise BackupError(
-                    f"the backup has version {int(value['version'])} of the format, but this release reads version {VERSION}"
+                    f"the backup has version {version} of the format, but this release reads version {VERSION}"
                 )
             return cls._from_json(value)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, Malformed, RecursionError):

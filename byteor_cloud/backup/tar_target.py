@@ -34,8 +34,8 @@ class TarTarget(Target):
             if self._path.exists():
                 raise BackupError(f"{self.location} already exists: a tar file contains one backup")
             try:
-                # The end of the name is the one that ``tempfile`` chooses. A wildcard would match the temporary files of
-                # targets with similar names, to which other backups may be writing.
+                # ``tempfile`` chooses the end of the name. A wildcard would match the temporary files of targets with
+                # similar names, to which other backups may be writing.
                 temporary = re.compile(re.escape(f"{PARTIAL}{self._path.name}-") + r"[a-z0-9_]{8}")
                 for leftover in self._path.parent.iterdir():
                     if temporary.fullmatch(leftover.name):
