@@ -347,3 +347,13 @@ def test_unfinished_restore_refuses_to_be_migrated() -> None:
 
     unfinished.remove_mark()
     call_command("migrate", verbosity=0)
+
+
+def test_restore_that_is_killed_while_server_waits_for_migration_lock_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    restore = Unfinished("20261129T083000Z-0a1b2c", BACKUP.manifest_hash)
+    monkeypatch.setattr("apps.operations.management.commands.migrate._take_lock", lambda _: unfinished.mark(restore))
+
+    with pytest.raises(CommandError, match=r"run manage\.py restore again"):
+        call_command("migrate", verbosity=0)
