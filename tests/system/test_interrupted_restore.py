@@ -23,7 +23,7 @@ SETTINGS = {"BACKUP_PASSPHRASE": PASSPHRASE}
 
 
 @pytest.fixture(scope="module")
-def backups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two backups of the same three blobs."""
     folder = tmp_path_factory.mktemp("restore") / "backups"
     old = Installation()
@@ -36,7 +36,7 @@ def backups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             assert made.returncode == 0, made.stderr
     finally:
         old.remove()
-    yield folder
+    return folder
 
 
 class Target(Installation):
