@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from byteor.engine.canonical import Malformed, format_time, parse_time
 from byteor_cloud.backup.errors import BackupError
@@ -208,7 +209,9 @@ class Manifest:
             blob_bytes=int(blobs["bytes"]),
             faulty_blobs=int(blobs["faulty"]),
             ledgers=tuple(
-                LedgerHead(None if each["org_id"] is None else str(each["org_id"]), int(each["seq"]), str(each["hash"]))
+                LedgerHead(
+                    None if each["org_id"] is None else str(UUID(each["org_id"])), int(each["seq"]), str(each["hash"])
+                )
                 for each in value["ledgers"]
             ),
             master_key_id=str(key["id"]),

@@ -11,6 +11,7 @@ from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import LedgerHead, ListedBlob, Manifest, StoredFile, is_name, new_name
 
 HEX = "ab" * 32
+ORGANIZATION = "0193a5c0-0000-7000-8000-000000000001"
 MANIFEST = Manifest(
     name="20261129T090000Z-00ff00",
     created_at=datetime(2026, 11, 29, 9, tzinfo=UTC),
@@ -23,7 +24,7 @@ MANIFEST = Manifest(
     blob_count=3,
     blob_bytes=4,
     faulty_blobs=1,
-    ledgers=(LedgerHead(None, 7, "sha256:aa"), LedgerHead("org-1", 1 << 40, "sha256:bb")),
+    ledgers=(LedgerHead(None, 7, "sha256:aa"), LedgerHead(ORGANIZATION, 1 << 40, "sha256:bb")),
     master_key_id="0011223344556677",
     master_key=None,
     counts={"agents": 2},
@@ -51,6 +52,7 @@ def test_newer_format_is_refused_with_its_version() -> None:
         MANIFEST.to_bytes().replace(b'"size": 10', b'"size": Infinity'),
         MANIFEST.to_bytes().replace(b'"version": 1', b'"version": "\\u001b[2J"'),
         MANIFEST.to_bytes().replace(MANIFEST.name.encode(), b"../../etc/passwd"),
+        MANIFEST.to_bytes().replace(ORGANIZATION.encode(), b"1"),
     ],
 )
 def test_damaged_manifest_is_refused(content: bytes) -> None:

@@ -203,7 +203,9 @@ def test_denied_and_unreachable_stores_are_refused_without_credentials(
         assert "AKIA" not in str(refused.value)
 
 
-@pytest.mark.parametrize("location", ["", "ftp://host/x", "s3://", "s3://user:secret@bucket/x", "s3://bucket?x"])
+@pytest.mark.parametrize(
+    "location", ["", "sftp://ada:secret@host/x", "s3://", "s3://user:secret@bucket/x", "s3://bucket?x"]
+)
 def test_invalid_locations_are_refused(location: str) -> None:
     with pytest.raises(BackupError, match=r"is neither a folder|must be given as s3://") as refused:
         open_target(location)

@@ -146,18 +146,19 @@ def test_backup_to_bucket_is_verified(installation: Installation, object_store: 
     assert (missing.returncode, missing.stderr) == (1, "CommandError: s3://no-such-bucket: the bucket does not exist\n")
 
 
-def test_interrupted_backup_exits_with_130_and_is_not_complete(
-    installation: Installation, database: str, target: Path
+def test_interrupted_backup_exits_with_130_and_leaves_no_files(
+    installation: Installation, database: str, target: Path, tmp_path: Path
 ) -> None:
-    with held_up(database) as session:
-        backup = start(installation, target)
-        wait_for_dump(session)
-        backup.send_signal(signal.SIGINT)
-        output, errors = backup.communicate(timeout=PATIENCE_S)
+    for place, number in ((target, signal.SIGINT), (tmp_path / "backup.tar", signal.SIGTERM)):
+        with held_up(database) as session:
+            backup = start(installation, place)
+            wait_for_dump(session)
+            backup.send_signal(number)
+            output, errors = backup.communicate(timeout=PATIENCE_S)
 
-    assert (backup.returncode, output, errors.splitlines()[-1]) == (130, "", "Interrupted.")
-    assert "Traceback" not in errors
-    assert FolderTarget(target).list_names() == []
+        assert (backup.returncode, output, errors.splitlines()[-1]) == (130, "", "Interrupted.")
+        assert "Traceback" not in errors
+        assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
 def test_killed_backup_releases_its_lock_and_next_one_completes(

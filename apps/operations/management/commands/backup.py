@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -66,6 +67,8 @@ class Command(OperatorCommand):
         """Create or verify a backup. Raises CommandError with one line if that fails."""
         if backup is not None and not verify:
             raise CommandError("--backup requires --verify", returncode=2)
+        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(OSError):
             os.nice(PRIORITY)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
         """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
         database_wait.wait_for_database(self._report)
+        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files and stops pg_restore.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         is_complete = False
         try:
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
