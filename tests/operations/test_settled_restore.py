@@ -129,7 +129,7 @@ def test_denied_break_glass_is_rolled_back_when_person_resumes_offers(world: Wor
     assert [polled(*each) for each in agents] == [None, None]
 
     resumed = world.admin.api.post(world.path(world.prod, "/held-offers/resume"), {"reason": "checked"})
-    run_sweep(run_jobs)
+    run_jobs()
 
     assert resumed.status_code == 200
     urgent.refresh_from_db()

@@ -102,7 +102,7 @@ def test_killed_restore_is_completed_by_same_command_only(target: Target, backup
         restore.communicate(timeout=PATIENCE_S)
 
     refused(target.manage("serve"), "is unfinished: run manage.py restore again")
-    refused(target.restore(backups, "--backup", earlier), "which is another one. Restore into a new data folder")
+    refused(target.restore(backups, "--backup", earlier), "is unfinished: complete it, or restore into a new data")
     content = last.read_bytes()
     last.unlink()
     refused(target.restore(backups), f"{last.name} is missing")

@@ -151,8 +151,8 @@ def _check_empty(restore: Unfinished) -> bool:
         return has_tables
     if earlier is not None:
         raise BackupError(
-            f"the database has the unfinished restore of the backup {earlier.backup} (manifest {earlier.manifest}), "
-            "which is another one. Restore into a new data folder or an empty database"
+            f"the restore of the backup {earlier.backup} (manifest {earlier.manifest}) into this database is "
+            "unfinished: complete it, or restore into a new data folder or an empty database"
         )
     if has_tables:
         raise BackupError("the database is not empty. Restore into a new data folder or an empty database")

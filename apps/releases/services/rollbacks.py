@@ -154,12 +154,23 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
 
 def find_unapproved_break_glass() -> QuerySet[Deployment]:
     """Return the unapproved break-glass deployments to roll back or stop: unfinished or current, and not known bad."""
-    barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     unfinished = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
-    return Deployment.objects.filter(
-        assignments.UNAPPROVED_BREAK_GLASS,
-        Q(status__in=unfinished) | Q(is_current=True, status=DeploymentStatus.ACTIVE),
-    ).exclude(Exists(barred))
+    return _unapproved_break_glass().filter(
+        Q(status__in=unfinished) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+    )
+
+
+def find_held_break_glass(environment_id: UUID) -> QuerySet[Deployment]:
+    """Return the unapproved break-glass deployments whose rollback waits because their offers are held."""
+    held = assignments.held(environment_id)
+    return _unapproved_break_glass().filter(
+        Q(pk__in=held.values("deployment_id")) | Q(pk__in=held.values("bundle_deployment_id"))
+    )
+
+
+def _unapproved_break_glass() -> QuerySet[Deployment]:
+    barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+    return Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS).exclude(Exists(barred))
 
 
 @transaction.atomic
@@ -170,7 +181,7 @@ def roll_back_break_glass(deployment_id: str) -> None:
     back keeps running, because stopping it would be no safer, but its configuration becomes known bad.
 
     Does nothing while the deployment's offers are held since a restore, unless a person denied the approval after the
-    restore. The sweep enqueues the rollback again when the offers are resumed.
+    restore. When a person resumes the offers, the rollback is enqueued again.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
