@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
-from django.core.files.storage import FileSystemStorage, default_storage
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
@@ -157,8 +156,7 @@ def _check_empty(restore: Unfinished) -> bool:
     if has_tables:
         raise BackupError("the database is not empty. Restore into a new data folder or an empty database")
     # A bucket may have survived the loss of the database. Its blobs are verified like those of the backup.
-    is_folder = isinstance(default_storage._wrapped, FileSystemStorage)  # type: ignore[attr-defined]  # an attribute of Django's lazy object
-    if is_folder and restoring.has_blobs():
+    if settings.CONFIG.s3_bucket is None and restoring.has_blobs():
         raise BackupError(
             f"the folder {settings.CONFIG.data_dir / 'artifacts'} is not empty. Restore into a new data folder"
         )
