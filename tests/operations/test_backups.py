@@ -271,7 +271,7 @@ def test_newest_backup_has_last_name_even_if_clock_was_set_back(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = back_up(tmp_path / "backups").manifest
-    monkeypatch.setattr(backups.timezone, "now", lambda: first.created_at - timedelta(days=30))
+    monkeypatch.setattr(timezone, "now", lambda: first.created_at - timedelta(days=30))
 
     second = back_up(tmp_path / "backups").manifest
 
