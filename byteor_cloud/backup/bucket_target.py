@@ -5,6 +5,7 @@ The module is imported only if a bucket is used, because the import of boto3 tak
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -81,6 +82,18 @@ class BucketTarget(Target):
                 foreign = sorted(found - {f"{name}/" for name in OWN} - {""})
                 if foreign:
                     raise BackupError(f"{self.location} contains other objects, such as {foreign[0]}: use a prefix")
+
+    @override
+    def remove_leftovers(self) -> None:
+        # The store keeps the parts of an unfinished upload, and charges for them, but does not list them as objects.
+        with contextlib.suppress(BackupError, FileNotFoundError), self._errors():  # they are harmless otherwise
+            uploads = self._client.get_paginator("list_multipart_uploads")
+            for folder in sorted(OWN):
+                for page in uploads.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"):
+                    for each in page.get("Uploads", ()):
+                        self._client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=each["Key"], UploadId=each["UploadId"]
+                        )
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
         paginator = self._client.get_paginator("list_objects_v2")

@@ -36,6 +36,7 @@ def backup_lock() -> Iterator[Connection]:
     with connection.wrap_database_errors, direct_connection() as session:
         name = f"byteor-cloud backup on {socket.gethostname()[:24]}, process {os.getpid()}"
         session.execute("SELECT set_config('application_name', %s, false)", [name])
+        session.execute("SET idle_session_timeout = 0")  # copying the blobs may take hours
         if not _select(session, "SELECT pg_try_advisory_lock(%s)", _BACKUP_LOCK):
             holder = session.execute(_HOLDER, [_BACKUP_LOCK]).fetchone()
             detail = f" ({holder[0]}, database session {holder[1]}, since {holder[2]} UTC)" if holder else ""

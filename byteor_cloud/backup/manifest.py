@@ -20,8 +20,9 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from byteor.engine.canonical import Malformed, format_time, parse_time
 from byteor_cloud.backup.errors import BackupError
@@ -30,19 +31,32 @@ from byteor_cloud.backup.passphrase import EncryptedKey
 FORMAT = "byteor-backup"
 VERSION = 1
 MAX_BYTES = 64 << 20  # of a manifest; with a ledger checkpoint for each organization, about 200,000 organizations
-_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+_NAME = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
+_TIME = "%Y%m%dT%H%M%SZ"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(r"([0-9a-f]{64}) ([0-9]{1,19}|missing|altered)\n")
 
 
-def new_name(now: datetime) -> str:
-    """Return a name for a new backup. Names sort by time."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+def new_name(now: datetime, *, after: str | None = None) -> str:
+    """Return a name for a new backup. Names sort by time.
+
+    The name sorts after the name ``after``, even if the clock was set back since, so that the last name is always that
+    of the newest backup.
+    """
+    time = now.astimezone(UTC).replace(microsecond=0)
+    if after is not None and (match := _NAME.fullmatch(after)) is not None:
+        time = max(time, datetime.strptime(match[1], _TIME).replace(tzinfo=UTC) + timedelta(seconds=1))
+    return f"{time:{_TIME}}-{secrets.token_hex(3)}"
 
 
 def is_name(text: str) -> bool:
     """Return whether this is the name of a backup."""
-    return _NAME.fullmatch(text) is not None
+    if (match := _NAME.fullmatch(text)) is None:
+        return False
+    try:
+        return datetime.strptime(match[1], _TIME).year < 9999
+    except ValueError:
+        return False
 
 
 def dump_path(name: str) -> str:
@@ -169,12 +183,10 @@ class Manifest:
             value = json.loads(content)
             if value["format"] != FORMAT:
                 raise BackupError("the manifest does not belong to a backup of ByteOr Cloud")
-            if value["version"] != VERSION:
-                raise BackupError(
-                    f"the backup has format version {value['version']}, but this release reads version {VERSION}"
-                )
+            if (version := int(value["version"])) != VERSION:
+                raise BackupError(f"the backup has format version {version}, but this release reads version {VERSION}")
             return cls._from_json(value)
-        except (KeyError, TypeError, ValueError, AttributeError, Malformed, RecursionError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, Malformed, RecursionError):
             raise BackupError("the manifest is damaged") from None
 
     @classmethod
@@ -195,7 +207,9 @@ class Manifest:
             blob_bytes=int(blobs["bytes"]),
             faulty_blobs=int(blobs["faulty"]),
             ledgers=tuple(
-                LedgerHead(None if each["org_id"] is None else str(each["org_id"]), int(each["seq"]), str(each["hash"]))
+                LedgerHead(
+                    None if each["org_id"] is None else str(UUID(each["org_id"])), int(each["seq"]), str(each["hash"])
+                )
                 for each in value["ledgers"]
             ),
             master_key_id=str(key["id"]),

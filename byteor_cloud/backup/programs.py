@@ -18,6 +18,7 @@ from psycopg.pq import Conninfo
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.database.embedded_files import MAJOR, Account, EmbeddedPostgresError, find_programs
 
+EMBEDDED_MAJOR = int(MAJOR)
 # A low compression level, because a dump must not slow down the service that runs at the same time.
 _DUMP = ("--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--no-unlogged-table-data")
 _FOLDERS = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/opt/homebrew/opt/postgresql@{}/bin")
@@ -51,7 +52,7 @@ def _suits(version: int, major: int, or_newer: bool) -> bool:
 
 
 def _candidates(name: str, major: int, *, or_newer: bool) -> Iterator[Path]:
-    if _suits(int(MAJOR), major, or_newer):
+    if _suits(EMBEDDED_MAJOR, major, or_newer):
         with suppress(EmbeddedPostgresError):
             yield find_programs(Account(os.geteuid(), os.getegid())) / name
     for folder in _FOLDERS:
@@ -60,10 +61,12 @@ def _candidates(name: str, major: int, *, or_newer: bool) -> Iterator[Path]:
         yield Path(found)
 
 
-def connection_arguments(session: psycopg.Connection[Any]) -> tuple[list[str], dict[str, str]]:
-    """Return the arguments and the environment with which a program connects to the session's database.
+@contextmanager
+def connection_environment(session: psycopg.Connection[Any]) -> Iterator[dict[str, str]]:
+    """Yield the environment with which a program connects to the session's database.
 
-    Other users can see the arguments of a process, so the password is only in the environment.
+    Other users can see the arguments of a process, so nothing about the connection is in them. Some parameters, such as
+    the password of a TLS key, have no variable. They are in a private service file that exists while the block runs.
     """
     parameters = session.info.get_parameters()  # without passwords
     variables = {each.keyword.decode(): each.envvar for each in Conninfo.get_defaults()}
@@ -72,15 +75,20 @@ def connection_arguments(session: psycopg.Connection[Any]) -> tuple[list[str], d
         "LC_ALL": "C",
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
     }
-    others = {}
+    others = []
     for keyword, value in parameters.items():
+        if keyword in {"service", "servicefile"}:  # the parameters contain what the service file says
+            continue
         if (variable := variables.get(keyword)) is not None:
             environment[variable.decode()] = value
         else:
-            others[keyword] = value
+            others.append(f"{keyword}={value}\n")
     if session.info.password:
         environment["PGPASSWORD"] = session.info.password
-    return [f"--dbname={psycopg.conninfo.make_conninfo('', **others)}"] if others else [], environment
+    with tempfile.NamedTemporaryFile("w", prefix="byteor-service-") as file:
+        file.writelines(["[byteor]\n", *others])
+        file.flush()
+        yield {**environment, "PGSERVICEFILE": file.name, "PGSERVICE": "byteor"}
 
 
 # Where libpq looks for a user's certificates. All other parameters of the connection are passed on explicitly.
@@ -99,7 +107,7 @@ class Dump:
         piece: bytes = self._process.stdout.read(size)
         if not piece and self._process.wait() != 0:
             self._errors.seek(0)
-            raise BackupError(f"pg_dump failed: {last_line(self._errors.read())}")
+            raise BackupError(f"pg_dump failed: {first_error(self._errors.read())}")
         return piece
 
 
@@ -107,10 +115,9 @@ class Dump:
 def dumping(session: psycopg.Connection[Any], snapshot: str) -> Iterator[Dump]:
     """Run a pg_dump that reads the exported snapshot. It ends with the block."""
     program = find_program("pg_dump", server_major(session))
-    arguments, environment = connection_arguments(session)
-    with tempfile.TemporaryFile() as errors:
+    with connection_environment(session) as environment, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603 - our own program and arguments
-            [program, *_DUMP, f"--snapshot={snapshot}", *arguments],
+            [program, *_DUMP, f"--snapshot={snapshot}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -137,10 +144,11 @@ def check_dump(file: Path, major: int) -> None:
         check=False,
     )
     if result.returncode != 0:
-        raise BackupError(f"pg_restore cannot read the dump: {last_line(result.stderr)}")
+        raise BackupError(f"pg_restore cannot read the dump: {first_error(result.stderr)}")
 
 
-def last_line(output: bytes) -> str:
-    """Return the last line of a program's error output."""
-    lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1].strip()[:500] if lines else "it was killed"
+def first_error(output: bytes) -> str:
+    """Return the first error in a program's error output. The lines after it may quote statements and rows."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    found = next((line for line in lines if "error: " in line), lines[-1] if lines else "it was killed")
+    return re.sub(r"^pg_\w+: (error: )?", "", found)[:500]

@@ -15,7 +15,7 @@ from byteor_cloud.backup import manifest
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import ListedBlob, Manifest, StoredFile
 from byteor_cloud.backup.tar_target import TarTarget
-from byteor_cloud.backup.targets import FolderTarget, Readable, Target, copy
+from byteor_cloud.backup.targets import PIECE, FolderTarget, Readable, Target, copy
 
 
 class AlteredError(BackupError):
@@ -33,7 +33,8 @@ def open_target(location: str) -> Target:
         config = settings.CONFIG
         return BucketTarget(location, endpoint_url=config.s3_endpoint_url, region=config.s3_region)
     if not location or "://" in location:
-        raise BackupError(f"{location!r} is neither a folder, nor a tar file, nor s3://BUCKET/PREFIX")
+        # An address of another kind may contain a password, so it is not shown.
+        raise BackupError("this is neither a folder, nor a tar file FILE.tar, nor s3://BUCKET/PREFIX")
     path = Path(location).absolute()
     return TarTarget(path) if path.suffix == ".tar" else FolderTarget(path)
 
@@ -41,11 +42,14 @@ def open_target(location: str) -> Target:
 class CheckedReader:
     """A stream that hashes what is read from it. At its end, raises AlteredError if it has another hash than expected.
 
-    ``name`` is the file's name in the error. Without ``expected``, the stream only hashes and counts.
+    ``name`` is the file's name in the error. Without ``expected``, the stream only hashes and counts. With ``max_size``
+    (bytes), a longer stream raises AlteredError before its end, so that an altered file cannot fill the disk.
     """
 
-    def __init__(self, source: Readable, name: str, expected: str | None = None) -> None:
-        self._source, self._name, self._expected = source, name, expected
+    def __init__(
+        self, source: Readable, name: str, expected: str | None = None, *, max_size: int | None = None
+    ) -> None:
+        self._source, self._name, self._expected, self._max_size = source, name, expected, max_size
         self._digest, self._size = hashlib.sha256(), 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -58,6 +62,8 @@ class CheckedReader:
             left -= len(piece) if size > 0 else 0
         content = b"".join(pieces)
         self._size += len(content)
+        if self._max_size is not None and self._size > self._max_size:
+            raise AlteredError(f"{self._name} was altered")
         if left and self._expected is not None and self._digest.hexdigest() != self._expected:
             raise AlteredError(f"{self._name} was altered")
         return content
@@ -101,7 +107,7 @@ class StoredBackup:
     def copy_dump(self, file: IO[bytes]) -> None:
         """Copy the dump to a file. Raises BackupError if it is missing or altered."""
         with closing(self._open(manifest.dump_path(self.manifest.name))) as source:
-            copy(CheckedReader(source, manifest.dump_path(self.manifest.name), self.manifest.dump.sha256), file)
+            copy(_checked(source, manifest.dump_path(self.manifest.name), self.manifest.dump), file)
 
     def list_blobs(self) -> Iterator[ListedBlob]:
         """Yield the listed blobs in the order of their hashes.
@@ -110,8 +116,8 @@ class StoredBackup:
         """
         path = manifest.blob_list_path(self.manifest.name)
         with closing(self._open(path)) as source:
-            checked = CheckedReader(source, path, self.manifest.blob_list.sha256)
-            while checked.read(1 << 20):
+            checked = _checked(source, path, self.manifest.blob_list)
+            while checked.read(PIECE):
                 pass
         with closing(self._open(path)) as source:
             for line in source:
@@ -121,13 +127,17 @@ class StoredBackup:
         """Copy a blob to a file. Raises BackupError if it is missing or altered."""
         path = manifest.blob_path(blob.sha256)
         with closing(self._open(path)) as source:
-            copy(CheckedReader(source, path, blob.sha256), file)
+            copy(_checked(source, path, StoredFile(blob.sha256, blob.size)), file)
 
     def _open(self, path: str) -> IO[bytes]:
         try:
             return self.target.open(path)
         except FileNotFoundError:
             raise BackupError(f"{path} is missing") from None
+
+
+def _checked(source: Readable, name: str, expected: StoredFile) -> CheckedReader:
+    return CheckedReader(source, name, expected.sha256, max_size=expected.size)
 
 
 def open_backup(location: str, name: str | None = None) -> StoredBackup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
@@ -12,7 +13,7 @@ from pathlib import Path
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import ListedBlob, Manifest
 from byteor_cloud.backup.passphrase import decrypt_key
-from byteor_cloud.backup.programs import connection_arguments, find_program, last_line, server_major
+from byteor_cloud.backup.programs import connection_environment, find_program, first_error, server_major
 from byteor_cloud.backup.reading import AlteredError, CheckedReader, StoredBackup
 from byteor_cloud.backup.targets import PIECE, sync_folder, temporary_file
 from byteor_cloud.config import PREFIX, Key, encode_key
@@ -21,6 +22,11 @@ from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.storage import blobs
 
 _BATCH = 256  # blobs whose copies wait for each other
+_APPLICATION = "byteor-cloud restore"  # the name of pg_restore's session
+_SESSIONS = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s
+"""
+_POLL_S = 0.1
 
 
 def choose_key(
@@ -135,19 +141,30 @@ class _Appended:
         return len(piece)
 
 
+def stop_earlier(session: Connection) -> None:
+    """Roll back the pg_restore of an earlier attempt whose process was killed, because pg_restore survives it.
+
+    The caller holds the lock of restores. Otherwise the earlier pg_restore might commit during the new attempt.
+    """
+    while found := session.execute(_SESSIONS, [_APPLICATION]).fetchall():
+        for (pid,) in found:
+            session.execute("SELECT pg_terminate_backend(%s)", [pid])
+        time.sleep(_POLL_S)
+
+
 def restore_dump(session: Connection, dump: Path) -> None:
     """Restore the dump into the session's database, in one transaction. Raises BackupError with pg_restore's error."""
     program = find_program("pg_restore", server_major(session))
-    arguments, environment = connection_arguments(session)
     options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
-    result = subprocess.run(  # noqa: S603 - our own program and arguments
-        [program, *options, *(arguments or ["--dbname="]), dump],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-        check=False,
-    )
+    with connection_environment(session) as environment:
+        result = subprocess.run(  # noqa: S603 - our own program and arguments
+            [program, *options, "--dbname=", dump],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**environment, "PGAPPNAME": _APPLICATION},
+            check=False,
+        )
     if result.returncode != 0:
-        raise BackupError(f"pg_restore failed: {last_line(result.stderr)}")
+        raise BackupError(f"pg_restore failed: {first_error(result.stderr)}")
     session.execute("ANALYZE")  # a dump contains no statistics, without which the first queries would be slow

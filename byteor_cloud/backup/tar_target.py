@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tarfile
 import tempfile
 from pathlib import Path
@@ -33,8 +34,12 @@ class TarTarget(Target):
             if self._path.exists():
                 raise BackupError(f"{self.location} already exists: a tar file contains one backup")
             try:
-                for leftover in self._path.parent.glob(f"{PARTIAL}{self._path.name}-*"):
-                    leftover.unlink(missing_ok=True)
+                # ``tempfile`` chooses the end of the name. A wildcard would match the temporary files of targets with
+                # similar names, to which other backups may be writing.
+                temporary = re.compile(re.escape(f"{PARTIAL}{self._path.name}-") + r"[a-z0-9_]{8}")
+                for leftover in self._path.parent.iterdir():
+                    if temporary.fullmatch(leftover.name):
+                        leftover.unlink(missing_ok=True)
                 self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed by ``finish`` or ``close``
                     dir=self._path.parent, prefix=f"{PARTIAL}{self._path.name}-", delete=False
                 )
@@ -115,7 +120,8 @@ class TarTarget(Target):
         if self._tar is not None:  # a new tar file
             return []
         names = {path.split("/")[1] for path in self._read_index() if path.startswith("backups/")}
-        return [(name, manifest.manifest_path(name) in self._read_index()) for name in sorted(names)]
+        found = sorted(filter(manifest.is_name, names))
+        return [(name, manifest.manifest_path(name) in self._read_index()) for name in found]
 
     @override
     def remove(self, name: str) -> None:

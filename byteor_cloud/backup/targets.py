@@ -44,6 +44,9 @@ class Target(ABC):
     def prepare(self) -> None:
         """Check that new backups can be written here, and that nothing else is stored here."""
 
+    def remove_leftovers(self) -> None:  # noqa: B027  a tar file has none
+        """Remove the partial blobs of backups that were killed. No other backup may be running."""
+
     @abstractmethod
     def write(self, path: str, source: Readable) -> None:
         """Store a file. If reading ``source`` fails, or the process is killed, no file with this name appears."""
@@ -106,6 +109,10 @@ class FolderTarget(Target):
                 raise BackupError(f"{self.location} contains other files, such as {foreign[0]}: use an empty folder")
             for name in sorted(OWN):
                 self._make(self._folder / name)
+
+    @override
+    def remove_leftovers(self) -> None:
+        with disk_errors(self.location):
             for leftover in (self._folder / "blobs").rglob(f"{PARTIAL}*"):
                 leftover.unlink(missing_ok=True)
 

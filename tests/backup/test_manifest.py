@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from byteor_cloud.backup.errors import BackupError
-from byteor_cloud.backup.manifest import LedgerHead, ListedBlob, Manifest, StoredFile, new_name
+from byteor_cloud.backup.manifest import LedgerHead, ListedBlob, Manifest, StoredFile, is_name, new_name
 
 HEX = "ab" * 32
+ORGANIZATION = "0193a5c0-0000-7000-8000-000000000001"
 MANIFEST = Manifest(
     name="20261129T090000Z-00ff00",
     created_at=datetime(2026, 11, 29, 9, tzinfo=UTC),
@@ -23,7 +24,7 @@ MANIFEST = Manifest(
     blob_count=3,
     blob_bytes=4,
     faulty_blobs=1,
-    ledgers=(LedgerHead(None, 7, "sha256:aa"), LedgerHead("org-1", 1 << 40, "sha256:bb")),
+    ledgers=(LedgerHead(None, 7, "sha256:aa"), LedgerHead(ORGANIZATION, 1 << 40, "sha256:bb")),
     master_key_id="0011223344556677",
     master_key=None,
     counts={"agents": 2},
@@ -42,7 +43,17 @@ def test_newer_format_is_refused_with_its_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"format": "byteor-backup", "version": 1}', MANIFEST.to_bytes()[:-9]]
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"format": "byteor-backup", "version": 1}',
+        MANIFEST.to_bytes()[:-9],
+        MANIFEST.to_bytes().replace(b'"size": 10', b'"size": Infinity'),
+        MANIFEST.to_bytes().replace(b'"version": 1', b'"version": "\\u001b[2J"'),
+        MANIFEST.to_bytes().replace(MANIFEST.name.encode(), b"../../etc/passwd"),
+        MANIFEST.to_bytes().replace(ORGANIZATION.encode(), b"1"),
+    ],
 )
 def test_damaged_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(BackupError, match="the manifest is damaged"):
@@ -61,3 +72,18 @@ def test_names_sort_by_time() -> None:
     earlier, later = datetime(2026, 9, 30, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
 
     assert new_name(earlier) < new_name(later)
+
+
+def test_name_sorts_after_last_one_even_if_clock_was_set_back() -> None:
+    last = new_name(datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
+
+    name = new_name(datetime(2026, 9, 30, tzinfo=UTC), after=last)
+
+    assert name[:16] == "20270101T000000Z"
+    assert is_name(name)
+    assert new_name(datetime(2027, 2, 1, tzinfo=UTC), after=last)[:16] == "20270201T000000Z"
+
+
+@pytest.mark.parametrize("name", ["", "..", "20261129T090000Z", "20261332T090000Z-00ff00", "20261129T090000Z-00ff00/x"])
+def test_other_names_are_not_names_of_backups(name: str) -> None:
+    assert not is_name(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from byteor_cloud.backup.errors import BackupError
-from byteor_cloud.backup.programs import connection_arguments, find_program
+from byteor_cloud.backup.programs import connection_environment, find_program, first_error
 from byteor_cloud.database.embedded_files import MAJOR
 
 
@@ -42,13 +43,29 @@ def test_newer_program_is_found_if_permitted() -> None:
         find_program("pg_restore", 99, or_newer=True)
 
 
-def test_password_is_not_in_arguments() -> None:
-    arguments, environment = connection_arguments(
-        session("s3cret", host="db.example", port="5433", dbname="byteor", user="ada", tcp_user_timeout="2000")
-    )
+def test_connection_is_passed_in_environment_and_private_file() -> None:
+    parameters = {"host": "db.example", "port": "5433", "dbname": "byteor", "user": "ada", "service": "main"}
+    with connection_environment(session("s3cret", **parameters, sslpassword="k3y")) as environment:
+        file = Path(environment["PGSERVICEFILE"])
+        content, mode = file.read_text(), file.stat().st_mode & 0o777
 
-    assert arguments == ["--dbname=tcp_user_timeout=2000"]
+    assert (content, mode, environment["PGSERVICE"]) == ("[byteor]\nsslpassword=k3y\n", 0o600, "byteor")
+    assert not file.exists()
     assert environment["PGPASSWORD"] == "s3cret"
     assert {name: environment[name] for name in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER")} == {
         "PGHOST": "db.example", "PGPORT": "5433", "PGDATABASE": "byteor", "PGUSER": "ada",
     }  # fmt: skip
+
+
+def test_error_is_shown_without_rows_and_statements() -> None:
+    output = b"""pg_restore: connecting
+pg_restore: error: COPY failed for table "x": ERROR:  duplicate key value violates unique constraint "y"
+DETAIL:  Key (email)=(ada@acme.example) already exists.
+Command was: COPY x FROM stdin;
+"""
+
+    assert first_error(output) == (
+        'COPY failed for table "x": ERROR:  duplicate key value violates unique constraint "y"'
+    )
+    assert first_error(b"pg_dump: something else\n") == "something else"
+    assert first_error(b"") == "it was killed"

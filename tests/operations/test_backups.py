@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from apps.artifacts.services import retention, uploads
 from apps.operations.services import backups
 from apps.tenancy.models import AuditEvent, AuditSeal, MasterKey
 from apps.tenancy.services import ledger
-from byteor_cloud.backup import locks, manifest
+from byteor_cloud.backup import locks, manifest, unfinished
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.passphrase import encrypt_key
 from byteor_cloud.backup.programs import find_program
 from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.backup.targets import FolderTarget
+from byteor_cloud.backup.unfinished import Unfinished
 from byteor_cloud.storage import blobs
 from tests.worlds import World, run_jobs
 
@@ -197,8 +199,6 @@ def test_incomplete_backup_is_ignored_and_then_removed(world: World, tmp_path: P
     target = tmp_path / "backups"
     artifact = store(world, b"kept")
     complete, incomplete = (back_up(target).manifest.name for _ in range(2))
-    if complete > incomplete:  # both were made in the same second
-        complete, incomplete = incomplete, complete
     (target / manifest.manifest_path(incomplete)).unlink()
 
     with open_backup(str(target)) as backup:
@@ -265,6 +265,52 @@ def test_older_schema_is_refused(world: World, tmp_path: Path) -> None:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, %s)", newest)
+
+
+def test_newest_backup_has_last_name_even_if_clock_was_set_back(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = back_up(tmp_path / "backups").manifest
+    monkeypatch.setattr(timezone, "now", lambda: first.created_at - timedelta(days=30))
+
+    second = back_up(tmp_path / "backups").manifest
+
+    assert second.created_at < first.created_at
+    with open_backup(str(tmp_path / "backups")) as newest:
+        assert newest.manifest == second
+
+
+def test_unfinished_restore_is_not_backed_up(world: World, tmp_path: Path) -> None:
+    unfinished.mark(Unfinished("20261129T083000Z-0a1b2c", "sha256:00"))
+
+    with pytest.raises(BackupError, match=r"is unfinished: run manage\.py restore again"):
+        back_up(tmp_path / "backups")
+
+    unfinished.remove_mark()
+    assert not (tmp_path / "backups").exists()
+
+
+def test_backup_in_use_by_another_installation_keeps_its_partial_files(world: World, tmp_path: Path) -> None:
+    name = back_up(tmp_path / "backups").manifest.name
+    path = tmp_path / "backups" / manifest.manifest_path(name)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "installation": "another"}))
+    (partial := tmp_path / "backups/blobs/.partial-x").touch()
+
+    with pytest.raises(BackupError, match="contains backups of another installation"):
+        back_up(tmp_path / "backups")
+
+    assert partial.exists()
+
+
+def test_server_without_pg_dump_of_its_version_is_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byteor_cloud.backup.programs.server_major", lambda session: 97)
+
+    with pytest.raises(BackupError, match=r"pg_dump of PostgreSQL 97 was not found.*install the client programs"):
+        back_up(tmp_path / "backups")
+
+    assert FolderTarget(tmp_path / "backups").list_names() == []
 
 
 def test_failed_dump_leaves_no_backup(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +34,7 @@ from byteor_cloud.errors import DeviceSignInError
 from byteor_cloud.ids import uuid7
 from tests.operations.test_commands import run
 from tests.releases import stories
+from tests.releases import test_break_glass as break_glass
 from tests.releases.stories import Run, report_from_all, run_sweep, state, waves
 from tests.resources import Place, chat_webhooks, webhooks
 from tests.worlds import Api, World, report
@@ -111,6 +113,43 @@ def test_break_glass_gets_full_time_for_its_approval(world: World, run_jobs: Run
     approval = Approval.objects.get()
     assert approval.status == "pending"
     assert approval.expires_at > timezone.now() + timedelta(seconds=deployment.policy.approval_ttl_s - 600)
+
+
+def test_denied_break_glass_is_rolled_back_when_person_resumes_offers(world: World, run_jobs: Run) -> None:
+    agents, earlier, bundle = break_glass.before(world, run_jobs)
+    urgent = break_glass.deploy(world, bundle)
+    run_jobs()
+    report_from_all(agents, "active", run_jobs)
+    break_glass.decide(world, world.reviewer, urgent, "deny", comment="no")  # its job has not run yet
+
+    restores.settle(replace(BACKUP, created_at=timezone.now()))
+    run_sweep(run_jobs)
+
+    assert state(urgent) == ("active", "")
+    assert [polled(*each) for each in agents] == [None, None]
+
+    resumed = world.admin.api.post(world.path(world.prod, "/held-offers/resume"), {"reason": "checked"})
+    run_jobs()
+
+    assert resumed.status_code == 200
+    urgent.refresh_from_db()
+    assert (urgent.status, urgent.restores) == ("rolling_back", earlier)
+    assert [polled(*each) for each in agents] == [str(urgent.pk)] * 2
+
+
+def test_break_glass_that_person_denies_after_restore_is_rolled_back(world: World, run_jobs: Run) -> None:
+    agents, earlier, bundle = break_glass.before(world, run_jobs)
+    urgent = break_glass.deploy(world, bundle)
+    run_jobs()
+    report_from_all(agents, "active", run_jobs)
+    restores.settle(replace(BACKUP, created_at=timezone.now()))
+
+    break_glass.decide(world, world.reviewer, urgent, "deny", comment="no")
+    run_jobs()
+
+    urgent.refresh_from_db()
+    assert (urgent.status, urgent.restores) == ("rolling_back", earlier)
+    assert [polled(*each) for each in agents] == [str(urgent.pk)] * 2
 
 
 def test_deployment_that_was_not_offered_is_aborted(world: World, run_jobs: Run) -> None:
@@ -308,3 +347,13 @@ def test_unfinished_restore_refuses_to_be_migrated() -> None:
 
     unfinished.remove_mark()
     call_command("migrate", verbosity=0)
+
+
+def test_restore_that_is_killed_while_server_waits_for_migration_lock_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    restore = Unfinished("20261129T083000Z-0a1b2c", BACKUP.manifest_hash)
+    monkeypatch.setattr("apps.operations.management.commands.migrate._take_lock", lambda _: unfinished.mark(restore))
+
+    with pytest.raises(CommandError, match=r"run manage\.py restore again"):
+        call_command("migrate", verbosity=0)

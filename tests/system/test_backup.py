@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from byteor_cloud.backup.targets import FolderTarget
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.object_store import BUCKET, ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until
-from tests.system.conftest import ROOT, Installation
+from tests.system.conftest import ROOT, Installation, children
 from tests.system.test_full_disk import CAN_MOUNT
 from tests.system.test_metrics import parsed
 
@@ -43,10 +45,12 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "backups"
 
 
-def start(installation: Installation, target: Path | str) -> subprocess.Popen[str]:
+def start(
+    installation: Installation, target: Path | str, *, command: str = "backup", **settings: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "manage.py"), "backup", str(target)],
-        env=installation.environment(),
+        [sys.executable, str(ROOT / "manage.py"), command, str(target)],
+        env=installation.environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,8 +76,8 @@ def wait_for_dump(session: psycopg.Connection[Any]) -> None:
     wait_until(is_waiting)
 
 
-def upload(installation: Installation) -> str:
-    """Upload an artifact through a running server, and return the address of its content."""
+def upload(installation: Installation, *contents: bytes) -> str:
+    """Upload artifacts through a running server, and return the address of their list."""
     made = installation.bootstrap()
     org, token = f"{installation.base}/api/v1/orgs/{made['org_id']}", made["token"]
 
@@ -88,18 +92,19 @@ def upload(installation: Installation) -> str:
     environment = f"{environments}/{create(environments, token, json={'name': 'dev', 'posture': 'dev'})['id']}"
     enrollment = create(f"{environment}/enrollment-tokens", token, json={})["token"]
     agent = create(f"{environment}/agents", enrollment, json={"name": "edge-1", "labels": {}})
-    create(
-        f"{installation.base}/api/v1/agents/{agent['agent_id']}/artifacts",
-        agent["api_key"],
-        files={"file": ("a", b"kept" * 1000)},
-        data={"kind": "telemetry", "captured_at": "2026-11-25T00:00:00Z"},
-    )
+    for content in contents:
+        create(
+            f"{installation.base}/api/v1/agents/{agent['agent_id']}/artifacts",
+            agent["api_key"],
+            files={"file": ("a", content)},
+            data={"kind": "telemetry", "captured_at": "2026-11-25T00:00:00Z"},
+        )
     return f"{environment}/artifacts"
 
 
 def test_running_installation_is_backed_up_and_verified(installation: Installation, target: Path) -> None:
     installation.serve()
-    upload(installation)
+    upload(installation, b"kept" * 1000)
 
     done = installation.manage("backup", str(target), BACKUP_PASSPHRASE=PASSPHRASE)
 
@@ -155,18 +160,19 @@ def test_backup_to_bucket_is_verified(installation: Installation, object_store: 
     assert (missing.returncode, missing.stderr) == (1, "CommandError: s3://no-such-bucket: the bucket does not exist\n")
 
 
-def test_interrupted_backup_exits_with_130_and_is_not_complete(
-    installation: Installation, database: str, target: Path
+def test_interrupted_backup_exits_with_130_and_leaves_no_files(
+    installation: Installation, database: str, target: Path, tmp_path: Path
 ) -> None:
-    with held_up(database) as session:
-        backup = start(installation, target)
-        wait_for_dump(session)
-        backup.send_signal(signal.SIGINT)
-        output, errors = backup.communicate(timeout=PATIENCE_S)
+    for place, number in ((target, signal.SIGINT), (tmp_path / "backup.tar", signal.SIGTERM)):
+        with held_up(database) as session:
+            backup = start(installation, place)
+            wait_for_dump(session)
+            backup.send_signal(number)
+            output, errors = backup.communicate(timeout=PATIENCE_S)
 
-    assert (backup.returncode, output, errors.splitlines()[-1]) == (130, "", "Interrupted.")
-    assert "Traceback" not in errors
-    assert FolderTarget(target).list_names() == []
+        assert (backup.returncode, output, errors.splitlines()[-1]) == (130, "", "Interrupted.")
+        assert "Traceback" not in errors
+        assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
 def test_killed_backup_releases_its_lock_and_next_one_completes(
@@ -190,6 +196,105 @@ def test_killed_backup_releases_its_lock_and_next_one_completes(
     assert done.returncode == 0, done.stderr
     assert [is_complete for _, is_complete in FolderTarget(target).list_names()] == [True]
     assert not list(target.rglob(".partial-*"))
+
+
+def test_next_backup_reuses_blobs_of_killed_one(installation: Installation, database: str, target: Path) -> None:
+    server = installation.serve()
+    upload(installation, b"one", b"two", b"three")
+    installation.stop(server)
+    first, *_, last = sorted((installation.data_dir / "artifacts/sha256").rglob("?" * 64), key=lambda path: path.name)
+    with unreadable(last):
+        backup = start(installation, target)
+        wait_until(lambda: (target / f"blobs/sha256/{first.name[:2]}/{first.name}").exists() or backup.poll())
+        backup.kill()
+        output, errors = backup.communicate(timeout=PATIENCE_S)
+    assert (backup.returncode, output) == (-signal.SIGKILL, ""), errors
+    assert [is_complete for _, is_complete in FolderTarget(target).list_names()] == [False]
+
+    done = installation.manage("backup", str(target))
+
+    assert done.returncode == 0, done.stderr
+    copied = re.search(r"blobs: 3 with 11 bytes, of which (\d) were new", done.stdout)
+    assert copied is not None, done.stdout
+    assert int(copied[1]) < 3
+    assert [is_complete for _, is_complete in FolderTarget(target).list_names()] == [True]
+    assert not list(target.rglob(".partial-*"))
+    assert installation.manage("backup", "--verify", str(target)).returncode == 0
+
+
+@contextmanager
+def unreadable(file: Path) -> Iterator[None]:
+    """Make each process that opens the file wait, because it is a pipe that nobody writes to."""
+    kept = file.with_name(f"{file.name}.kept")
+    file.rename(kept)
+    os.mkfifo(file)
+    try:
+        yield
+    finally:
+        kept.replace(file)
+
+
+@pytest.mark.parametrize(
+    ("session_name", "message"),
+    [
+        ("pg_dump", "CommandError: pg_dump failed: "),
+        ("byteor-cloud backup on%", "CommandError: the connection to the database failed: "),
+    ],
+)
+def test_terminated_session_fails_backup_with_one_line(
+    installation: Installation, database: str, target: Path, session_name: str, message: str
+) -> None:
+    with held_up(database) as session:
+        backup = start(installation, target)
+        wait_for_dump(session)
+        terminate = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name LIKE %s"
+        assert session.execute(terminate, [session_name]).fetchall() == [(True,)]
+    output, errors = backup.communicate(timeout=PATIENCE_S)
+
+    assert (backup.returncode, output) == (1, "")
+    assert errors.splitlines()[-1].startswith(message)
+    assert "Traceback" not in errors
+    assert FolderTarget(target).list_names() == []
+
+
+def test_external_database_is_backed_up_and_restored_without_password_in_arguments(
+    installation: Installation, database: str, tmp_path: Path
+) -> None:
+    password, target = "the-databases-password", tmp_path / "backup.tar"
+    with psycopg.connect(database, autocommit=True) as session:
+        session.execute("CREATE DATABASE restored")
+    url = database.replace("//byteor_cloud@", f"//byteor_cloud:{password}@")
+    settings = {
+        "DATABASE_URL": url,
+        "MASTER_KEY": base64.b64encode(bytes(range(32))).decode(),
+        "SECRET_KEY": "x" * 60,
+    }
+    with held_up(database) as session:
+        backup = start(installation, target, **settings)
+        wait_for_dump(session)
+        arguments = children(backup.pid).values()
+    output, errors = backup.communicate(timeout=PATIENCE_S)
+    assert (backup.returncode, errors.count("CommandError")) == (0, 0), errors
+    assert [Path(each.split()[0]).name for each in arguments] == ["pg_dump"]
+    assert password not in "".join(arguments) + output + errors
+
+    elsewhere = Installation(is_prepared=False)
+    settings["DATABASE_URL"] = url.replace("/byteor_cloud?", "/restored?")
+    try:
+        restored = elsewhere.manage("restore", str(target), **settings)
+        again = elsewhere.manage("restore", str(target), **settings)
+        older = elsewhere.manage(
+            "restore", str(target), **{**settings, "MASTER_KEY": base64.b64encode(bytes(32)).decode()}
+        )
+    finally:
+        elsewhere.remove()
+    assert restored.returncode == 0, restored.stdout + restored.stderr
+    assert restored.stdout.startswith("restored ")
+    assert again.stderr.splitlines() == [
+        "CommandError: the database is not empty. Restore into a new data folder or an empty database"
+    ]
+    assert "but BYTEOR_CLOUD_MASTER_KEY is the key" in older.stderr
+    assert password not in restored.stdout + restored.stderr + again.stderr + older.stderr
 
 
 def test_lost_database_fails_backup_with_one_line(installation: Installation, database: str, target: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
-from django.core.files.storage import FileSystemStorage, default_storage
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
@@ -59,7 +58,7 @@ def restore(
                 report("checking the database dump")
                 with dump.open("wb") as file:
                     stored.copy_dump(file)
-                check_dump(dump, manifest.postgresql)
+                check_dump(dump, server_major(session))
             unfinished.mark(restore)
             lost = restoring.copy_blobs(stored, on_done=lambda _: on_blob(manifest.blob_count))
             if key is not None and isinstance(current.master_key, Path):
@@ -120,6 +119,8 @@ def _locked() -> Iterator[Connection]:
         row = session.execute("SELECT pg_try_advisory_lock(%s)", [installation.MIGRATION_LOCK]).fetchone()
         if row is None or not row[0]:
             raise BackupError("another command is restoring or migrating this database")
+        session.execute("SET idle_session_timeout = 0")  # copying the blobs may take hours
+        restoring.stop_earlier(session)
         yield session
 
 
@@ -148,12 +149,15 @@ def _check_empty(restore: Unfinished) -> bool:
     earlier, has_tables = unfinished.read(), unfinished.has_tables()
     if earlier == restore:
         return has_tables
+    if earlier is not None:
+        raise BackupError(
+            f"the restore of the backup {earlier.backup} (manifest {earlier.manifest}) into this database is "
+            "unfinished: complete it, or restore into a new data folder or an empty database"
+        )
     if has_tables:
-        of = f": it has the unfinished restore of the backup {earlier.backup}" if earlier else ""
-        raise BackupError(f"the database is not empty{of}. Restore into a new data folder or an empty database")
+        raise BackupError("the database is not empty. Restore into a new data folder or an empty database")
     # A bucket may have survived the loss of the database. Its blobs are verified like those of the backup.
-    is_folder = isinstance(default_storage._wrapped, FileSystemStorage)  # type: ignore[attr-defined]  # an attribute of Django's lazy object
-    if earlier is None and is_folder and restoring.has_blobs():
+    if settings.CONFIG.s3_bucket is None and restoring.has_blobs():
         raise BackupError(
             f"the folder {settings.CONFIG.data_dir / 'artifacts'} is not empty. Restore into a new data folder"
         )

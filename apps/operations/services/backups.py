@@ -27,7 +27,7 @@ from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, MasterKey, Organization, SigningKey
 from apps.tenancy.services import audit, ledger, signing_keys, vault
 from byteor_cloud import __version__
-from byteor_cloud.backup import locks, manifest, programs
+from byteor_cloud.backup import locks, manifest, programs, unfinished
 from byteor_cloud.backup.copying import copy_blobs
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import LedgerHead, ListedBlob, Manifest
@@ -88,6 +88,7 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
         check_strength(passphrase)
     _check_place(location)
     with closing(open_target(location)) as target, locks.backup_lock() as session:
+        unfinished.check()
         _check_schema()
         target.prepare()
         signing_keys.ensure_installation_key()
@@ -95,11 +96,13 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
             vault.ensure_key()  # an error now is better than one at the end
         installation = _find_installation()
         _check_owner(target, installation)
-        for name, is_complete in target.list_names():
+        target.remove_leftovers()
+        stored = target.list_names()
+        for name, is_complete in stored:
             if not is_complete:
                 target.remove(name)
         now = timezone.now()
-        name = manifest.new_name(now)
+        name = manifest.new_name(now, after=stored[-1][0] if stored else None)
         try:
             created = _write(target, session, name, now, installation, passphrase=passphrase, report=report)
         except BaseException:
@@ -317,6 +320,7 @@ def _verify_dump(backup: StoredBackup) -> Iterator[str]:
         try:
             with (scratch / "database.dump").open("wb") as file:
                 backup.copy_dump(file)
+            # The programs of the embedded database read the dumps of older versions as well.
             programs.check_dump(scratch / "database.dump", backup.manifest.postgresql)
         except BackupError as error:
             yield str(error)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import approvals, assignments, deployments
+from apps.releases.services import approvals, assignments, deployment_jobs, deployments, rollbacks
 from apps.releases.services.late_joiners import match_current
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
@@ -77,11 +77,15 @@ def read_held(environment: Environment) -> HeldOffers:
 def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -> HeldOffers:
     """Let the environment's agents get the offers that have been held since a restore. Returns what is held now.
 
-    Late joiners get their offers as well. Paused deployments stay paused. Raises Conflict if no offers are held.
+    Late joiners get their offers as well. Paused deployments stay paused. Break-glass deployments that were not
+    approved are rolled back. Raises Conflict if no offers are held.
     """
     locked = lock_row(environment, related=("project",))
     check_resume_offers(locked)
+    unapproved = list(rollbacks.find_held_break_glass(locked.pk).values_list("pk", flat=True))
     count = assignments.resume(assignments.held(locked.pk))
+    for deployment_id in unapproved:
+        deployment_jobs.enqueue_break_glass_rollback(deployment_id)
     for deployment, joiners in match_current(locked, Agent.objects.taking_offers().filter(environment=locked)):
         assignments.offer_late(deployment, only=joiners)
     audit.record(

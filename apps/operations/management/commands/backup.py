@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -77,6 +78,8 @@ class Command(OperatorCommand):
         """Create or verify a backup, or extract its master key. Raises CommandError with one line if that fails."""
         if backup is not None and not verify and extract_master_key is None:
             raise CommandError("--backup requires --verify or --extract-master-key", returncode=2)
+        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(OSError):
             os.nice(PRIORITY)
         try:
@@ -94,7 +97,9 @@ class Command(OperatorCommand):
         except Unavailable as error:
             raise CommandError(error.detail, returncode=1) from None
         except OSError as error:
-            raise CommandError(f"the data folder cannot be used: {error.strerror}", returncode=1) from None
+            raise CommandError(
+                f"the data folder cannot be used: {error.strerror or type(error).__name__}", returncode=1
+            ) from None
         except (DatabaseError, InterfaceError, psycopg.Error) as error:
             reason = str(error).partition("\n")[0]
             raise CommandError(f"the connection to the database failed: {reason}", returncode=1) from None

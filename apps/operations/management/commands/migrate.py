@@ -62,6 +62,7 @@ class Command(migrate.Command):
         with connection.wrap_database_errors, direct_connection() as session:
             if not is_restore:
                 _take_lock(session)
+                installation.check_restored()  # again, because a restore may have held the lock until it was killed
             with _explained(), _bypass_pooler(), _limit_lock_waits():
                 self._migrate(*args, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,16 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
         """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
         database_wait.wait_for_database(self._report)
+        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files and stops pg_restore.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        is_complete = False
         try:
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
             with open_backup(source, backup) as stored:
                 settled = restoration.restore(stored, passphrase=passphrase, report=self._report, on_blob=self._count)
+                is_complete = True
                 self._print(stored.manifest, settled)
+            faults = restoration.verify(stored.manifest, report=self.stdout.write)
         except BackupError as error:
             raise CommandError(str(error)) from None
         except Unavailable as error:
@@ -85,9 +91,11 @@ class Command(OperatorCommand):
             reason = str(error).partition("\n")[0]
             raise CommandError(f"the database cannot be used: {reason}") from None
         except KeyboardInterrupt:
-            self.stderr.write("Interrupted. To complete the restore, run the same command again.")
+            rest = "To complete the restore, run the same command again."
+            if is_complete:
+                rest = "The restore is complete, but not verified: run manage.py verify_ledger."
+            self.stderr.write(f"Interrupted. {rest}")
             raise SystemExit(130) from None
-        faults = restoration.verify(stored.manifest, report=self.stdout.write)
         self.stdout.write(_NEXT.format(at=f"{stored.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC").rstrip())
         if faults:
             raise CommandError("the restored installation is not intact, see above", returncode=1)
