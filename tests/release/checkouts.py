@@ -38,8 +38,8 @@ class Release:
 class Host(Installation):
     """A data folder on which different releases run, one after the other."""
 
-    def __init__(self, release: Release) -> None:
-        super().__init__(is_prepared=False)
+    def __init__(self, release: Release, *, is_prepared: bool = False) -> None:
+        super().__init__(is_prepared=is_prepared)
         self.use(release)
 
     def use(self, release: Release) -> None:

@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
 import requests
 
+from byteor_cloud.simulator.fleet import Fleet
 from tests.artifacts.incidents import incident
 from tests.cluster import ROOT
 from tests.patience import PATIENCE_S, wait_until
 from tests.release.checkouts import Host
+from tests.system.conftest import Installation
 from tests.worlds import PLAN
 
 _AGENTS = "/api/v1/agents/"
@@ -164,17 +167,32 @@ def working(people: Sequence[Person]) -> Any:
 class SimulatedFleet:
     """A process that simulates agents of one host, which retry by themselves while the host restarts."""
 
-    def __init__(self, host: Host, person: Person, *, agents: int) -> None:
-        self._agents = agents
-        self._log = host.data_dir / "agents.log"
-        token = person.create("enrollment-tokens", {"max_uses": agents})["token"]
-        with self._log.open("wb") as log:
+    def __init__(self, host: Installation, *options: str, agents: int, log: Path, token: str = "") -> None:
+        """Start the process. ``options`` are those of ``simulate_fleet`` that say which agents it simulates."""
+        self._agents, self._log = agents, log
+        with self._log.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, ROOT / "manage.py", "simulate_fleet", "--url", host.base,
-                 "--environment", person.environment.removeprefix("/api/v1/"), "--agents", str(agents),
-                 "--seconds", "3600", "--interval-scale", "0.2", "--json"],
-                env=host.environment() | {"BYTEOR_ENROLLMENT_TOKEN": token}, stdout=subprocess.PIPE, stderr=log,
+                [sys.executable, ROOT / "manage.py", "simulate_fleet", "--url", host.base, "--agents", str(agents),
+                 "--seconds", "3600", "--json", *options],
+                env=host.environment() | {"BYTEOR_ENROLLMENT_TOKEN": token}, stdout=subprocess.PIPE, stderr=file,
             )  # fmt: skip
+
+    @classmethod
+    def enrolled(cls, host: Installation, person: Person, *, agents: int) -> Self:
+        """Enroll the agents in the person's environment, and simulate them with frequent heartbeats."""
+        token = person.create("enrollment-tokens", {"max_uses": agents})["token"]
+        environment = person.environment.removeprefix("/api/v1/")
+        return cls(
+            host, "--environment", environment, "--interval-scale", "0.2",
+            agents=agents, log=host.data_dir / "agents.log", token=token,
+        )  # fmt: skip
+
+    @classmethod
+    def known(cls, host: Installation, fleet: Sequence[tuple[str, str]], *, log: Path, interval_s: float) -> Self:
+        """Simulate the agents with these ids and keys."""
+        keys = log.with_suffix(".keys")
+        Fleet(interval_s, list(fleet)).save(keys)
+        return cls(host, "--keys", str(keys), agents=len(fleet), log=log)
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +200,8 @@ class SimulatedFleet:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def wait_until_healthy(self) -> None:
         """Wait until the log has another line, and shows that all agents are healthy."""

@@ -150,7 +150,7 @@ def test_rolling_upgrade_under_load_loses_no_request_and_no_job(
         assert [person.failure for person in people] == [None] * PEOPLE
 
     with ExitStack() as stack:
-        fleets = [stack.enter_context(SimulatedFleet(host, people[0], agents=AGENTS)) for host in site.apis]
+        fleets = [stack.enter_context(SimulatedFleet.enrolled(host, people[0], agents=AGENTS)) for host in site.apis]
         stack.enter_context(working(people))
         wait_for_rounds(1)
 

@@ -33,6 +33,8 @@ class Installation:
     """The command line of ``manage.py``."""
     folder: Path | None = None
     """The working folder of ``manage.py``, or None for that of the tests."""
+    command_timeout_s: float = PATIENCE_S
+    """The longest time that ``manage`` waits for a command."""
 
     def __init__(self, *, is_prepared: bool = True, has_database: bool = True) -> None:
         """Create the folder. A prepared folder contains the static files, and if it ``has_database`` a migrated one."""
@@ -60,7 +62,7 @@ class Installation:
             env=self.environment(**settings),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=self.command_timeout_s,
             check=False,
         )
 
