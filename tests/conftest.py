@@ -252,7 +252,7 @@ def _fresh_process() -> Iterator[None]:
     anonymous.callers = anonymous.AnonymousCallers()
     metrics.TEXT.discard()
     agent_keys.clear()
-    application.refused_agents = refused.RefusedAgents()
+    refused.refused_agents.__init__()  # type: ignore[misc]  # other modules refer to the same object
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()
     yield

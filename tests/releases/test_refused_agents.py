@@ -142,7 +142,7 @@ def test_agents_are_stored_in_background_no_faster_than_requests_are_refused(mon
         return SimpleNamespace(start=lambda: None)
 
     monkeypatch.setattr(refused, "is_module_patched", lambda _: True)
-    monkeypatch.setattr(refused.threading, "Timer", timer)
+    monkeypatch.setattr("threading.Timer", timer)
     process = refused.RefusedAgents()
     ids = [uuid7() for _ in range(150)]
 

@@ -352,7 +352,8 @@ class _RefusedList(ScopedChangeList):
 
 def _with_names(rows: QuerySet[Any]) -> QuerySet[Any]:
     """Annotate the phrase for the agent, or null if the agent is unknown."""
-    return rows.annotate(phrase=phrase_of("agent", OuterRef("agent_id")))
+    found: QuerySet[Any] = rows.annotate(phrase=phrase_of("agent", OuterRef("agent_id")))
+    return found
 
 
 @admin.register(RefusedAgent, site=site)
