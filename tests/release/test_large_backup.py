@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -172,7 +171,7 @@ def removing(site: Site, ids: Sequence[str]) -> Iterator[Callable[[], int]]:
 
 def refused_agents(site: Site) -> set[str]:
     """Return the agents whose keys the site does not know, as an operator lists them."""
-    return set(re.findall(r"agent_key_refused.*?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", site.output()))
+    return {refused["agent_id"] for refused in json.loads(site.manage("refused_agents", "--json").stdout)}
 
 
 def test_backup_under_load_contains_all_acknowledged_rows_and_agents_go_on(
@@ -229,7 +228,7 @@ def test_backup_under_load_contains_all_acknowledged_rows_and_agents_go_on(
 
             wait_until(lambda: not new.silent([agent_id for agent_id, _ in kept], since=started))
             fleet.wait_until_healthy()
-            wait_until(lambda: len(refused_agents(new)) >= len(later))
+            wait_until(lambda: len(refused_agents(new)) >= len(later), every_s=2)
             assert refused_agents(new) == {agent_id for agent_id, _ in later}
             assert new.silent(rotated, since=started) == set(rotated)
         result = fleet.finish()
