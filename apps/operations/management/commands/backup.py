@@ -31,7 +31,7 @@ from byteor_cloud.errors import Unavailable
 
 # Added to the niceness of this process and of pg_dump, so that a backup does not slow down the service. On Linux, the
 # priority of disk accesses follows from the niceness.
-PRIORITY = 10
+PRIORITY = 19
 LINE_EVERY_S = 10.0  # seconds between two lines of progress
 _UNITS = {Part.DATABASE: "MB", Part.BLOBS: "blobs"}
 
