@@ -1,7 +1,7 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
 .PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures
-.PHONY: lock schema migrations
+.PHONY: lock schema migrations release release-check
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -11,7 +11,7 @@ ARGS =
 FUZZ_SECONDS = 60
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Create .venv/ with everything for running and testing; the other targets do this first
 	@sh bootstrap.sh
@@ -28,7 +28,8 @@ demo: setup ## Run the demo once in a temporary data folder; exits with 0 if eve
 # Without the tests that take minutes by nature: those that start servers and kill processes, and those that drive
 # Chromium. ARGS can still name files in the ignored folders.
 test: setup ## Run the tests without servers and Chromium, or some: make test ARGS='tests/system/embedded -k killed'
-	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash \
+		--ignore=tests/release $(ARGS)
 
 test-system: setup ## Run the tests that start servers, and those that kill processes
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) tests/system tests/crash $(ARGS)
@@ -47,14 +48,15 @@ test-oldest: ## Run the tests of engine, agent, command, client and platform on 
 	@.venv-$(OLDEST)/bin/python -VV
 	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(IN_ORDER) $(OLDEST_TESTS) $(ARGS)
 
-check: setup ## Check lint, format, types and import contracts; and that lock files, migrations and schema are current
+check: setup ## Check lint, format, types, import contracts and new migrations; and that generated files are current
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	@for lock in runtime dev build fuzz clients; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
+	@for lock in runtime dev build fuzz clients release; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
 		{ echo "requirements/$$lock.lock is out of date: run make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
+	$(PYTHON) -m tests.schema_changes.lint
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 	$(PYTHON) -m tests.clients.write_client --check
@@ -70,6 +72,14 @@ clients: setup ## Generate a Python and a TypeScript client from docs/openapi.ya
 
 wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS names the Pythons
 	@$(PYTHON) -m tests.wheels --uv $(UV) $(ARGS)
+
+release: setup ## Build and sign the files of a release into dist/: make release ARGS='--key FILE', see docs/releasing.md
+	@sh bootstrap.sh release
+	@$(PYTHON) -m tests.release --uv $(UV) --cyclonedx .venv/release/bin/cyclonedx-py $(ARGS)
+
+# In two processes, because each of these tests starts several servers.
+release-check: setup ## Test releases, upgrades and a large backup; lists the tests that cannot run on this machine
+	@$(PYTHON) -m pytest -n 2 $(IN_ORDER) tests/release $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)
@@ -90,6 +100,7 @@ lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgra
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
 	$(COMPILE) "$$declared" --group pyproject.toml:fuzz -o requirements/fuzz.lock; \
 	$(COMPILE) "$$declared" --group pyproject.toml:clients -o requirements/clients.lock; \
+	$(COMPILE) "$$declared" --group pyproject.toml:release -o requirements/release.lock; \
 	printf 'setuptools>=77\nuv\n' | $(COMPILE) "$$declared" - -o requirements/build.lock; \
 	case "$(ARGS)" in *--upgrade*) rm -f tests/clients/package-lock.json;; esac; \
 	$(UV) run --quiet --no-project --with-requirements requirements/clients.lock \

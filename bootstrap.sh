@@ -1,7 +1,7 @@
 #!/bin/sh
 # Creates .venv/ with exactly the packages in the lock files. `make setup` calls it. Does nothing if .venv/ is current.
 # `bootstrap.sh fuzz` creates .venv/fuzz/ for `make fuzz`; `bootstrap.sh clients` creates .venv/clients/ for
-# `make clients`, with npm packages in it.
+# `make clients`, with npm packages in it; `bootstrap.sh release` creates .venv/release/ for `make release`.
 # `bootstrap.sh 3.12` creates .venv-3.12/ with the oldest release of Python 3.12 on this machine, and exits with 3 if
 # there is none.
 set -eu
@@ -17,7 +17,7 @@ fail() {
 version= into=.venv lock=requirements/dev.lock with_project=yes npm=
 case "${1:-}" in
     "") ;;
-    fuzz) into=.venv/fuzz lock=requirements/fuzz.lock with_project= ;;
+    fuzz | release) into=".venv/$1" lock="requirements/$1.lock" with_project= ;;
     clients) into=.venv/clients lock=requirements/clients.lock with_project=
         npm="tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc" ;;
     *) version="$1" into=".venv-$1" ;;

@@ -1,3 +1,5 @@
 """ByteOr Cloud: a self-hosted control plane for real-time data pipelines."""
 
-__version__ = "0.1.0"
+from byteor import __version__  # the service requires exactly this version of byteor
+
+__all__ = ["__version__"]

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from django.core.management import execute_from_command_line
 from django.db import OperationalError, connections
 
-from byteor_cloud import config
+from byteor_cloud import __version__, config
 from byteor_cloud.database.connections import PROCESS_KIND_VARIABLE
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 
 # These commands do not use the database, so the embedded database is not started for them.
-OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
+OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help"}
+OFFLINE_BACKUP = ("--verify", "--extract-master-key")  # with these options, ``backup`` only reads an existing backup
+VERSION = {"version", "--version"}
 
 
 def main() -> int:
@@ -28,12 +30,16 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. Raises SystemExit if Django reports an error of the command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
     command = (*argv[1:2], "help")[0]
+    if command in VERSION:  # Django would print its own version
+        print(f"byteor-cloud {__version__}")
+        return 0
+    is_offline = command in OFFLINE or (command == "backup" and any(each.startswith(OFFLINE_BACKUP) for each in argv))
     if command == "worker":
         os.environ[PROCESS_KIND_VARIABLE] = "worker"
     embedded: EmbeddedPostgres | None = None
     try:
         settings = config.load(os.environ)
-        if settings.database_url is None and command not in OFFLINE:
+        if settings.database_url is None and not is_offline:
             embedded = EmbeddedPostgres(settings.data_dir)
             os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = embedded.acquire()
         try:

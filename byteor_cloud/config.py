@@ -54,6 +54,7 @@ class Config:
     master_key: Key
     master_key_previous: Key | None
     secret_key: str
+    backup_passphrase: str | None = field(repr=False)
     run_demo_agents: bool
     rate_limit: bool
     api_processes: int
@@ -227,6 +228,11 @@ def _stored_secret(folder: Path, name: str) -> str:
     return path.read_text()
 
 
+def encode_key(key: bytes) -> str:
+    """Return the key as text, as in the setting or in the key's file."""
+    return base64.b64encode(key).decode()
+
+
 def read_key(source: Key | None) -> bytes | None:
     """Return the current value of a key, or None if there is none. Raises ValueError if its file is damaged."""
     if not isinstance(source, Path):
@@ -313,6 +319,7 @@ def load(environ: Mapping[str, str]) -> Config:
         master_key=master_key,
         master_key_previous=previous_key,
         secret_key=secret("SECRET_KEY", _secret),
+        backup_passphrase=take("BACKUP_PASSPHRASE", str, None),
         run_demo_agents=take("RUN_DEMO_AGENTS", _switch, False),
         rate_limit=take("RATE_LIMIT", _switch, True),
         api_processes=take("API_PROCESSES", _number(1, 64), 2),

@@ -73,6 +73,8 @@ def logging_settings(log_format: str) -> dict[str, Any]:
             # Only tracebacks: the access log (byteor_cloud.api.system.log_request) already lists failed requests.
             "django.request": {"level": "ERROR", "filters": ["with_traceback"]},
             "procrastinate": {"level": "WARNING"},
+            # At INFO, the client of the blob store logs where it found its credentials.
+            "botocore": {"level": "WARNING"},
             # At INFO, the connection pool logs every use of a connection.
             "psycopg": {"level": "WARNING"},
             "psycopg.pool": {"level": "WARNING"},

@@ -25,6 +25,7 @@ FOLDERS = (
     "engine",
     "pipelines",
     "releases",
+    "schema_changes",
     "system",
     "tenancy",
     "verify",
@@ -243,7 +244,7 @@ def _fresh_process() -> Iterator[None]:
     from apps.fleet.services import heartbeats
     from apps.fleet.services.verified_keys import agent_keys
     from apps.operations import metrics
-    from apps.releases.api.agent_path.application import waiting_room
+    from apps.releases.api.agent_path import application, refused
     from apps.tenancy.api import limits
     from byteor_cloud.server import draining
 
@@ -251,8 +252,9 @@ def _fresh_process() -> Iterator[None]:
     anonymous.callers = anonymous.AnonymousCallers()
     metrics.TEXT.discard()
     agent_keys.clear()
+    refused.refused_agents.__init__()  # type: ignore[misc]  # other modules refer to the same object
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()
     yield
     draining.reset()
-    waiting_room.open()
+    application.waiting_room.open()

@@ -67,7 +67,7 @@ def test_names_in_recipes_occur_in_their_files() -> None:
 def test_recipes_state_number_of_files_and_command() -> None:
     titles = [title for title, _ in recipes()]
 
-    assert len(titles) == 10
+    assert len(titles) == 12
     for title, text in recipes():
         stated = re.search(r"\((\d+) files?(?:, \d+ [a-z ]+)?\)$", title)
         steps = re.findall(r"^\d+\. (?!Only if)", text, re.MULTILINE)

@@ -81,10 +81,10 @@ def test_outcome_table_matches_verifier_help(capsys: pytest.CaptureFixture[str])
     assert {(word, VerificationOutcome(value)): int(code) for word, value, code in rows} == {
         (outcome.value.replace("_", " ").upper(), outcome): code for outcome, code in EXIT_CODES.items()
     }
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert all(re.search("--(trust|keys) ", call) for call in calls)
     assert "byteor-verify evidence.tar`" not in README
-    for subcommand in ([], ["ledger"]):
+    for subcommand in ([], ["ledger"], ["release"]):
         with pytest.raises(SystemExit):
             cli.main([*subcommand, "--help"])
         help_text = capsys.readouterr().out

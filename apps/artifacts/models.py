@@ -286,8 +286,8 @@ class Fixture(EnvironmentOwned, Revisioned):
     # [{"config_hash", "deployment_id"}]: the deployments whose accepted results are also expected, newest first. For
     # each, ``also_golden`` contains the result: [{"result"}]. The first also contains the configuration ("spec_kv",
     # "stage_config") if it is not too large.
-    also_expected: models.JSONField[Any, Any] = models.JSONField(default=list)
-    also_golden: models.JSONField[Any, Any] = models.JSONField(default=list)
+    also_expected: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
+    also_golden: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     created_by = models.CharField(max_length=300)
     bounded_columns = frozenset({"note", "also_expected"})
 
@@ -343,7 +343,7 @@ class Verdict(Row):
     error = models.TextField(null=True)
     stage = models.CharField(max_length=63, null=True)
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
-    example_bytes = models.PositiveIntegerField(default=0)  # the size of the verdict's examples
+    example_bytes = models.PositiveIntegerField(default=0, db_default=0)  # the size of the verdict's examples
     used_at = models.DateTimeField(default=timezone.now)  # when a regression last used the verdict
     bounded_columns = frozenset({"error"})
 

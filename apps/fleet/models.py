@@ -194,8 +194,8 @@ class Heartbeat(models.Model):
     # additional table.
     commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
     # The id of the agent's process, and up to 16 earlier ids with the Unix times of their replacement. A trigger
-    # (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` if one of them is reported again within
-    # 24 hours of its replacement.
+    # (migration ``triggers``) stores the earlier ids, and sets ``clone_suspected_at`` if one of them is reported again
+    # within 24 hours of its replacement.
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
@@ -291,7 +291,7 @@ class RunningInterval(models.Model):
 
     Database triggers on ``fleet_heartbeat`` write the intervals when a heartbeat reports another bundle, deployment or
     spec than the previous heartbeat. The triggers add at most 1,000 intervals per agent and day (see
-    ``migrations/0005_history_and_facts.py``).
+    ``migrations/0016_triggers.py``).
     """
 
     # Needs no separate index, because the index on agent and start time covers it.
@@ -403,13 +403,36 @@ class Assignment(models.Model):
     failed_bundle_hash = models.CharField(max_length=71, null=True)
     failed_since = models.DateTimeField(null=True)
     failed_detail = models.TextField(blank=True)
+    # After a restore, the creation time of the backup that this offer comes from. The offer is held: the agent does not
+    # get it until a person resumes the offers of the environment, or a newer offer replaces it. Null otherwise.
+    held_backup_at = models.DateTimeField(null=True)
     bounded_columns = frozenset({"failed_detail"})
 
     class Meta:
-        indexes = [models.Index(fields=["deployment_id"], name="fleet_assignment_deployment")]
+        indexes = [
+            models.Index(fields=["deployment_id"], name="fleet_assignment_deployment"),
+            # Usually empty, so it costs nothing to find out that an environment has no held offers.
+            models.Index(fields=["agent"], condition=Q(held_backup_at__isnull=False), name="fleet_assignment_held"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.action} {self.bundle_hash}"
+
+
+class RefusedAgent(models.Model):
+    """An agent in whose name requests were refused because their key was unusable. The agent may be unknown.
+
+    After a restore from a backup, these are the agents whose keys are newer than the backup. There are at most
+    ``refused_agents.MOST_ROWS`` rows, because anybody can send such requests.
+    """
+
+    agent_id = models.UUIDField(primary_key=True)  # not a foreign key, because the agent may be unknown
+    first_at = models.DateTimeField()
+    # When the last refused request was stored. Each process stores a request of the same agent at most once an hour.
+    last_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.agent_id)
 
 
 class SavedSearch(Row):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS, WRITE_SERIES
-from apps.fleet.services import facts, history, keys, series
+from apps.fleet.services import facts, history, keys, refused_agents, series
 from byteor_cloud.worker.jobs import runs_periodically
 
 
 @runs_periodically(DELETE_OLD_CREDENTIALS)
 def delete_old_credentials() -> None:
-    """Delete enrollment tokens and agent keys that expired or were revoked more than 90 days ago."""
+    """Delete enrollment tokens and agent keys that expired or were revoked more than 90 days ago.
+
+    Also deletes the rows of agents whose keys have not been refused for 30 days.
+    """
     keys.delete_old_credentials()
+    refused_agents.delete_old_refused()
 
 
 @runs_periodically(DELETE_OLD_HISTORY)

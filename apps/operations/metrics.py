@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from apps.artifacts.models import Artifact, Replay
 from apps.fleet.models import Agent, Liveness
 from apps.fleet.services import facts
+from apps.operations.services import backups
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.models import Environment, Stateful
 from byteor_cloud.concurrency.sharing import Shared
@@ -123,6 +124,11 @@ def _read() -> list[Metric]:
                 oldest[0] if oldest else 0,
             ),
             _value("byteor_audit_unsealed_events", "Audit events that are not sealed yet.", unsealed),
+            _value(
+                "byteor_last_backup_timestamp_seconds",
+                "Unix time at which the newest backup was completed. 0 without a backup.",
+                backup.timestamp() if (backup := backups.last_created_at()) else 0,
+            ),
         ]
 
 

@@ -122,9 +122,9 @@ class Approval(Stateful):
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     # Null means the default options.
     options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)
-    explain: models.JSONField[Any, Any] = models.JSONField(default=list)  # as in the deployment
+    explain: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])  # as in the deployment
     # The ids of the users who may decide, sorted. If empty, everybody who may operate the environment may decide.
-    reviewers: models.JSONField[Any, Any] = models.JSONField(default=list)
+    reviewers: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     # The wave that waits for this approval, counted from 0, and its deployment. Null for all other approvals.
     wave = models.PositiveIntegerField(null=True)
     rollout = models.ForeignKey(
@@ -227,7 +227,7 @@ class Deployment(Stateful):
     # The time before which an approved deployment does not start. Null if it starts as soon as possible.
     start_at = models.DateTimeField(null=True)
     # The ids of the users who may decide on the approvals, sorted. If empty, all who may operate the environment.
-    reviewers: models.JSONField[Any, Any] = models.JSONField(default=list)
+    reviewers: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     is_current = models.BooleanField(default=False)
     superseded_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
     # The deployment that a rollback of this deployment restores.
@@ -243,9 +243,10 @@ class Deployment(Stateful):
     # The regression that the replay gate evaluates. Null if the gate was off at the request, or if the regression was
     # deleted.
     regression = models.ForeignKey("Regression", on_delete=models.SET_NULL, null=True, related_name="deployments")
-    replay_gate_override = models.TextField(blank=True)  # an org_admin's reason for overriding the replay gate
+    # an org_admin's reason for overriding the replay gate
+    replay_gate_override = models.TextField(blank=True, default="", db_default="")
     # [{"group", "text"}]: the requester's explanations of differences
-    explain: models.JSONField[Any, Any] = models.JSONField(default=list)
+    explain: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     # When the build first found that only the replay gate blocks the deployment. The approval has been spent since.
     gated_at = models.DateTimeField(null=True)
     # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
@@ -484,16 +485,17 @@ class Regression(Stateful):
     progress_total = models.PositiveIntegerField(default=0)
     # The numbers of changes to the pipeline's fixtures (see ``FixtureRevision``) before this regression listed them,
     # and when the first of these fixtures expires.
-    fixtures_revision = models.BigIntegerField(default=0)
-    fixtures_removed = models.BigIntegerField(default=0)
+    fixtures_revision = models.BigIntegerField(default=0, db_default=0)
+    fixtures_removed = models.BigIntegerField(default=0, db_default=0)
     fixtures_until = models.DateTimeField(null=True)
     # {"digest", "version", "ops"}: the digest of the engine and of the packages that provide these ops
     engine: models.JSONField[Any, Any] = models.JSONField(null=True)
-    outcomes: models.JSONField[Any, Any] = models.JSONField(default=dict)  # the number of results by outcome
+    # the number of results by outcome
+    outcomes: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={})
     # The results as the statement of the test lists them. Null if the regression is not for a deployment.
     tests: models.JSONField[Any, Any] = models.JSONField(null=True)
     # Whether this regression tests what the environment runs now, with golden fixtures only.
-    of_current = models.BooleanField(default=False)
+    of_current = models.BooleanField(default=False, db_default=False)
     # {"deployment_id", "groups"}: the deployment that became current, and the groups of its differences from golden
     # results that were accepted. Null as soon as a job has added the results to the fixtures, and if there are none.
     newly_accepted: models.JSONField[Any, Any] = models.JSONField(null=True)

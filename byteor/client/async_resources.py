@@ -2071,6 +2071,43 @@ class AsyncEnvironment(AsyncCalls):
         )
         return found
 
+    async def get_held_offers(self) -> m.HeldOffers:
+        """Get the held offers of an environment.
+
+        Returns how many agents have an offer that has been held since the installation was restored from a backup.
+        Agents with a held offer keep running what they run. An offer is no longer held after the offers of the
+        environment or the deployment were resumed, or after a newer deployment was offered to the agent.
+
+        Requires the permission `environment:view`.
+        """
+        found: m.HeldOffers = await self._call("GET", f"{self._path}/held-offers", "HeldOffers")
+        return found
+
+    async def resume_offers(self, *, reason: str | None = None, idempotency_key: str | None = None) -> m.HeldOffers:
+        """Resume the offers of an environment.
+
+        Lets the agents get the offers that have been held since the installation was restored from a backup. Agents
+        that were moved to a newer bundle after the backup return to the bundle of the backup. Paused deployments
+        stay paused. Returns 409 if no offers are held. In a `prod` environment this needs the permission
+        `environment:manage`.
+
+        Requires the permission `environment:operate`.
+
+        Args:
+            reason: The reason, in your own words. It is stored in the audit trail.
+            idempotency_key: A unique key that you generate. If you retry the request with the same key and body
+                within 24 hours, the first 2xx response is returned again. A response with a secret is returned
+                again only within 10 minutes.
+        """
+        found: m.HeldOffers = await self._call(
+            "POST",
+            f"{self._path}/held-offers/resume",
+            "HeldOffers",
+            fields={"reason": given(reason)},
+            headers={"Idempotency-Key": given(idempotency_key)},
+        )
+        return found
+
     def list_regressions(
         self,
         *,

@@ -552,6 +552,15 @@ class GroupFixture(Model, kw_only=True):
     """The name of the fixture."""
 
 
+class HeldOffers(Model, kw_only=True):
+    """The offers of an environment that have been held since the installation was restored from a backup."""
+
+    agents: int
+    """The number of agents whose offers are held. These agents keep running what they run."""
+    backup_at: datetime | None
+    """When the backup was made. Null if no offers are held."""
+
+
 class JournalRecord(Model, kw_only=True):
     position: int
     """The position of the record in sequence order, starting at 0."""
@@ -2716,6 +2725,8 @@ class Preview(Model, kw_only=True):
 class Ready(Model, kw_only=True):
     status: str
     """The state of the service."""
+    version: str
+    """The release that this host runs."""
     sealing: Sealing
     """How this host isolates the processes that read uploads and compile plans."""
 

@@ -270,6 +270,8 @@ def _ways_to_continue(explanation: m.Explanation) -> Iterable[str]:
                 found[f"byteor next-wave {each.deployment_id}"] = None
             case "paused":
                 found[f"byteor resume {each.deployment_id}"] = None
+            case "offer_held":
+                found["byteor held-offers resume"] = None
             case "drained":
                 found[f"byteor agents undrain {explanation.agent_id}"] = None
     return found

@@ -43,6 +43,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Operations commands": {
         "agents": ("agents", "List, explain and manage agents."),
+        "held-offers": ("held_offers", "Show and resume offers that are held after a restore."),
         "artifacts": ("artifacts", "Download, replay, trace and bisect incidents."),
         "fixtures": ("fixtures", "Manage fixtures, the regression tests of pipelines."),
         "regress": ("fixtures", "Test a draft, version or config bundle against fixtures."),
@@ -51,7 +52,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Programs": {
         "agent": ("other_programs", "Run the reference agent (byteor-agent)."),
-        "verify": ("other_programs", "Verify evidence and ledgers offline (byteor-verify)."),
+        "verify": ("other_programs", "Verify evidence, ledgers and releases offline (byteor-verify)."),
         "replay": ("other_programs", "Replay an incident bundle offline."),
     },
     "Other commands": {

@@ -29,7 +29,7 @@ def agent(arguments: tuple[str, ...]) -> int:
 @click.command(cls=_Program, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.Path())
 def verify(arguments: tuple[str, ...]) -> int:
-    """Verify evidence and exported ledgers offline, the same program as byteor-verify."""
+    """Verify evidence, exported ledgers and releases offline, the same program as byteor-verify."""
     from byteor.verify.cli import main  # noqa: PLC0415  only this command needs the verifier
 
     return main(arguments, program="byteor verify")

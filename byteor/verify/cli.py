@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,18 +32,18 @@ def main(argv: Sequence[str] | None = None, *, program: str = "byteor-verify") -
     ``program`` is the name in the help and in errors.
     """
     arguments = _with_joined_keys(sys.argv[1:] if argv is None else argv)
-    is_ledger = arguments[:1] == ["ledger"]
+    subcommand = arguments.pop(0) if arguments and arguments[0] in _SUBCOMMANDS else None
+    make_parser = _parser if subcommand is None else _SUBCOMMANDS[subcommand]
     try:
         try:
-            parser = _ledger_parser(program) if is_ledger else _parser(program)
-            options = parser.parse_args(arguments[1:] if is_ledger else arguments)
+            options = make_parser(program).parse_args(arguments)
         except SystemExit:  # argparse has printed its help or an error: flush the output
             print_lines(())
             raise
         from .verification import UsageError, verify  # noqa: PLC0415  imported late, so that --help is fast
 
         try:
-            lines, code = verify(options, is_ledger=is_ledger)
+            lines, code = verify(options, subcommand)
         except UsageError as error:
             return _fail(program, str(error), EXIT_USAGE)
         print_lines(lines)
@@ -78,7 +78,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         prog=program,
         description="Verify the evidence of a deployment offline: who approved these bytes for which environment, how "
         "they were tested, and who approved which wave.",
-        epilog=f"{_OUTCOMES}\nFor an exported ledger, see {program} ledger --help.",
+        epilog=f"{_OUTCOMES}\nFor an exported ledger, see {program} ledger --help. For the files of a release, see "
+        f"{program} release --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -129,6 +130,24 @@ def _ledger_parser(program: str) -> argparse.ArgumentParser:
     return _with_keys(parser)
 
 
+def _release_parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"{program} release",
+        description="Verify offline that downloaded files belong to a release and are unaltered. The signed list has "
+        "the version, the commit, and each file's size and hash. Listed files that are missing are not checked, and "
+        "other files in the folder are not covered; the output names both.",
+        epilog=_OUTCOMES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "path",
+        type=Path,
+        metavar="FILE",
+        help="the signed list, release.json, in the folder with the files of the release; or that folder",
+    )
+    return _with_keys(parser)
+
+
 def _parse_start(text: str) -> tuple[int, str | None]:
     match = _START.fullmatch(text)
     if match is None:
@@ -158,3 +177,9 @@ def _with_keys(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help='print a line of JSON: {"outcome": "proven" | "consistent" | "not_proven", ...}',
     )
     return parser
+
+
+_SUBCOMMANDS: Mapping[str, Callable[[str], argparse.ArgumentParser]] = {
+    "ledger": _ledger_parser,
+    "release": _release_parser,
+}

@@ -14,6 +14,7 @@ from .trust import EvidenceCode, Unproven
 
 BUNDLE = dsse.SUBJECT_NAME
 ENVELOPE = "envelope.json"
+RELEASE = "release.json"
 APPROVAL_RECORD = "approval.json"
 TEST_RESULT = "test-result.json"
 GATE = "gate.json"

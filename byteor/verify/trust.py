@@ -31,6 +31,7 @@ class EvidenceCode(StrEnum):
     LEDGER_MALFORMED = "ledger.malformed"
     CHECKPOINT_MISSING = "checkpoint.missing"
     CHECKPOINT_ORGANIZATION = "checkpoint.organization"
+    RELEASE_ALTERED = "release.altered"
 
 
 class Unproven(Exception):

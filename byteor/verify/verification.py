@@ -1,20 +1,22 @@
-"""Decides whether exported files are proven, only consistent, or not proven."""
+"""Decides whether files are proven, only consistent, or not proven."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from byteor.engine.signing.bundle import SIGNING_KEYS
 from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import Refused
 
-from . import ledger_export
+from . import ledger_export, release_files
 from .evidence import Evidence, Proof, prove
-from .files import read_export, read_file, read_lines
+from .files import RELEASE, read_export, read_file, read_lines
 from .ledger_export import LedgerProof, Start
+from .release_files import ReleaseProof
 from .trust import Doubt, EvidenceCode, Trust, Unproven, VerificationOutcome
 
 EXIT_CODES = {VerificationOutcome.PROVEN: 0, VerificationOutcome.NOT_PROVEN: 1, VerificationOutcome.CONSISTENT: 3}
@@ -24,10 +26,13 @@ class UsageError(Exception):
     """The options exclude each other, an option is missing, or a file cannot be read."""
 
 
-def verify(options: argparse.Namespace, *, is_ledger: bool) -> tuple[list[str], int]:
-    """Check the files named in ``options``. Returns the lines to print and the exit code. Raises UsageError."""
+def verify(options: argparse.Namespace, subcommand: str | None) -> tuple[list[str], int]:
+    """Check the files named in ``options``: the evidence of a deployment, or what the subcommand verifies.
+
+    Returns the lines to print and the exit code. Raises UsageError.
+    """
     try:
-        proof, trust = _prove_ledger(options) if is_ledger else _prove_evidence(options)
+        proof, trust = _PROVERS[subcommand](options)
     except (Unproven, Refused) as error:
         outcome = VerificationOutcome.NOT_PROVEN
         refusal = {"outcome": outcome, "code": error.code, "detail": error.detail}
@@ -84,15 +89,33 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
 
 
 def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
-    exported_keys = options.exports[0].parent / SIGNING_KEYS
-    if options.keys is None and not exported_keys.exists():
-        raise UsageError(f"name the key set with --keys, or put it into the export's folder as {SIGNING_KEYS}")
-    trust = _read_trust(options, None if options.keys else read_file(exported_keys), str(exported_keys))
+    trust = _read_trust_in(options.exports[0].parent, options)
     with ExitStack() as stack:
         exports = (
             read_lines(stack.enter_context(path.open(encoding="utf-8", newline="\n"))) for path in options.exports
         )
         return ledger_export.prove(exports, trust, after=options.after and Start(*options.after)), trust
+
+
+def _prove_release(options: argparse.Namespace) -> tuple[ReleaseProof, Trust]:
+    path = options.path / RELEASE if options.path.is_dir() else options.path
+    trust = _read_trust_in(path.parent, options)
+    return release_files.prove(path, trust), trust
+
+
+_PROVERS: Mapping[str | None, Callable[[argparse.Namespace], tuple[Proof | LedgerProof | ReleaseProof, Trust]]] = {
+    None: _prove_evidence,
+    "ledger": _prove_ledger,
+    "release": _prove_release,
+}
+
+
+def _read_trust_in(folder: Path, options: argparse.Namespace) -> Trust:
+    """Return the trusted keys: those of --keys, or of the key set in the folder. Raises UsageError without either."""
+    exported_keys = folder / SIGNING_KEYS
+    if options.keys is None and not exported_keys.exists():
+        raise UsageError(f"name the key set with --keys, or put it into the folder of the files as {SIGNING_KEYS}")
+    return _read_trust(options, None if options.keys else read_file(exported_keys), str(exported_keys))
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:

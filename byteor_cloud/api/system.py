@@ -23,6 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from byteor_cloud import __version__
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
@@ -68,9 +69,11 @@ class SealingSerializer(serializers.Serializer[Any]):
 
 class ReadySerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["ready"])
+    version = serializers.CharField()
     sealing = SealingSerializer()
     descriptions = {
         "status": "The state of the service.",
+        "version": "The release that this host runs.",
         "sealing": "How this host isolates the processes that read uploads and compile plans.",
     }
 
@@ -130,7 +133,7 @@ class ReadyView(OpenView):
             failed = [name for name in failed if name not in unknown]
         if failed:
             raise Unavailable(f"Not ready: {', '.join(failed)}.", retry_after=5)
-        return Response({"status": "ready", "sealing": sealing.in_force()})
+        return Response({"status": "ready", "version": __version__, "sealing": sealing.in_force()})
 
 
 class MetricsView(OpenView):

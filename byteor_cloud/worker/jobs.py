@@ -142,8 +142,9 @@ class GivenUp:
 class Job:
     """A job to enqueue. Each subclass declares one kind of job. Its fields are the arguments, stored as JSON.
 
-    Each app's ``jobs.py`` declares the kinds that the app enqueues, even if an app above it runs them. Jobs that wait
-    during an upgrade have the old release's name and arguments, so change these only with a migration.
+    Each app's ``jobs.py`` declares the kinds that the app enqueues, even if an app above it runs them. During an
+    upgrade, workers of two releases run the jobs of both. Therefore new arguments need a new name; a worker skips names
+    that it does not know.
     """
 
     name: ClassVar[str]

@@ -11,9 +11,11 @@ from byteor_cloud.worker.jobs import KINDS, ClaimLost, GivenUp, JobLane, Kind, R
 
 LONGEST_WAIT_S = 60
 LONGEST_WAIT_AFTER_A_KILL_S = 15
+# A job that only a newer release knows is left to a worker of that release.
 _ORPHANS = """
 SELECT id, queue_name, task_name, lock, args, attempts, byteor_errors, byteor_kills, byteor_outages, byteor_person
-FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL AND task_name = ANY (%s)
+ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _MOVE = f"UPDATE procrastinate_jobs SET queue_name = %(queue)s WHERE {OWN_JOB}"  # noqa: S608  a constant
 logger = structlog.get_logger(__name__)
@@ -21,7 +23,7 @@ logger = structlog.get_logger(__name__)
 
 def record_outcome(run: FetchedJob, error: BaseException | None) -> None:
     """Record the job's success or error in the current transaction. Raises ClaimLost."""
-    kind = KINDS.get(run.task)
+    kind = KINDS[run.task]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT FROM procrastinate_jobs WHERE {OWN_JOB} FOR UPDATE", run.key)
         if cursor.rowcount == 0:
@@ -33,12 +35,12 @@ def record_outcome(run: FetchedJob, error: BaseException | None) -> None:
         run.queue = change_lane(run.queue, error.lane)
         _requeue(run, "", 0, attempts=run.attempts - 1)
     elif jobs.is_outage(error):
-        if kind is not None and kind.recurs_soon:
+        if kind.recurs_soon:
             _remove(run)
         else:
             wait = min(LONGEST_WAIT_S, 2**run.outages)
             _requeue(run, describe_error(error), wait, outages=run.outages + 1, attempts=run.attempts - 1)
-    elif run.errors + 1 >= jobs.ATTEMPTS or (kind is not None and kind.recurs_soon):
+    elif run.errors + 1 >= jobs.ATTEMPTS or kind.recurs_soon:
         why = GivenUp(killed=False, error=describe_error(error), cause=error)
         _give_up(run, kind, why, errors=run.errors + 1)
     else:
@@ -61,10 +63,10 @@ def change_lane(queue: str, lane: JobLane) -> str:
 
 
 def take_over_job() -> bool:
-    """Requeue one job of a dead worker, or make it a dead letter. Returns False if there is no such job."""
+    """Requeue one job of a dead worker, or make it a dead letter. Returns False if this worker knows no such job."""
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(_ORPHANS)
+            cursor.execute(_ORPHANS, [list(KINDS)])
             if (row := cursor.fetchone()) is None:
                 return False
         run = FetchedJob(row, None)
@@ -72,7 +74,7 @@ def take_over_job() -> bool:
         logger.warning("job_taken_over", job=run.task, id=run.id, kills=kills)
         why = f"The process that ran the job was killed {kills} times."
         if kills >= jobs.KILLS:
-            _give_up(run, KINDS.get(run.task), GivenUp(killed=True, error=why), kills=kills)
+            _give_up(run, KINDS[run.task], GivenUp(killed=True, error=why), kills=kills)
         else:
             # The first time, requeue it without a wait, since most jobs did not cause the death of their process.
             wait = 0 if kills == 1 else min(LONGEST_WAIT_AFTER_A_KILL_S, 2 ** (kills - 2))
@@ -109,9 +111,7 @@ def _requeue(
         )
 
 
-def _give_up(
-    run: FetchedJob, kind: Kind | None, why: GivenUp, *, errors: int | None = None, kills: int | None = None
-) -> None:
+def _give_up(run: FetchedJob, kind: Kind, why: GivenUp, *, errors: int | None = None, kills: int | None = None) -> None:
     """Make the job a dead letter, which replaces one for the same work, and call its kind's ``gave_up`` function."""
     _remove_dead(run)
     with connection.cursor() as cursor:
@@ -126,7 +126,7 @@ def _give_up(
             [run.errors if errors is None else errors, run.kills if kills is None else kills, why.error, run.id],
         )
     logger.error("job_given_up", job=run.task, id=run.id, killed=why.killed, error=why.error)
-    if kind is None or kind.gave_up is None:
+    if kind.gave_up is None:
         return
     try:
         with transaction.atomic():

@@ -177,6 +177,7 @@ class Worker:
         worker = self._id
         values = {
             "lane": lane.value,
+            "tasks": list(KINDS),
             "full": full,
             "names": list(self._served),
             "turns": list(self._served.values()),
@@ -217,9 +218,7 @@ class Worker:
     def _work(self, claim: HeldClaim) -> None:
         run, error = claim.run, None
         try:
-            if (kind := KINDS.get(run.task)) is None:
-                raise LookupError(f"No function is registered for the job {run.task}.")
-            kind.run(claim, **run.arguments)
+            KINDS[run.task].run(claim, **run.arguments)
         except BaseException as caught:
             error = caught
         try:

@@ -166,6 +166,15 @@ def _messages(options: argparse.Namespace) -> list[Row]:
         return messages.run(options.rounds)
 
 
+def _backup(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import backup
+
+        return backup.run(
+            folder, free_port(), blobs=options.backup_blobs, seconds=options.seconds, rounds=options.rounds
+        )
+
+
 def _slow_clients(options: argparse.Namespace) -> list[Row]:
     from tests.bench import slow_clients
 
@@ -227,6 +236,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "deployment": _deployment,
     "ledger": _ledger,
     "messages": _messages,
+    "backup": _backup,
     "slow-clients": _slow_clients,
     "replay": _replay,
     "regression": _regression,
@@ -246,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--poll-agents", type=int, default=20_000, help="the number of agents that wait in long polls")
     parser.add_argument("--poll-processes", type=int, default=8, help="the number of API processes for poll")
     parser.add_argument("--fixtures", type=int, default=1_000, help="the number of fixtures of regression")
+    parser.add_argument("--backup-blobs", type=int, default=5_000, help="the number of blobs that backup copies")
     parser.add_argument("--loads", help="the loads of neighbours, separated by commas; by default all")
     parser.add_argument("--json", type=Path, default=OUTPUT / "results.json", help="where to write the results")
     parser.add_argument("--picture", type=Path, default=OUTPUT / "results.svg", help="where to draw the picture")

@@ -9,6 +9,7 @@ import statistics
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from django.core.management import call_command
 from django.db import connection
@@ -22,14 +23,12 @@ CHANGES = [
 ]  # fmt: skip
 
 
-def _fill() -> None:
-    """Create and seal an organization's audit events."""
+def store_events(world: Any) -> None:
+    """Create and seal audit events of the world's organization."""
     from apps.tenancy.models import AuditEvent
     from apps.tenancy.services import ledger
     from byteor_cloud.ids import uuid7
-    from tests.worlds import World
 
-    world = World("bench")
     began = datetime.now(UTC)
     for start in range(0, EVENTS, 10_000):
         AuditEvent.objects.bulk_create(
@@ -66,7 +65,9 @@ def _database_seconds() -> float:
 
 def run() -> None:
     """Print the rate of each round, the median, and the growth of this process's memory."""
-    _fill()
+    from tests.worlds import World
+
+    store_events(World("bench"))
     call_command("verify_ledger", stdout=io.StringIO())  # warm up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rates = []

@@ -20,9 +20,10 @@ CONNECTIONS = 16
 _REPORT = """
 done = function(summary, latency)
   local e = summary.errors
-  io.write(string.format('\\nRESULT {"requests": %d, "microseconds": %d, "bad": %d, "p50_us": %d, "p99_us": %d}\\n',
+  io.write(string.format('\\nRESULT {"requests": %d, "microseconds": %d, "bad": %d, ' ..
+    '"p50_us": %d, "p95_us": %d, "p99_us": %d}\\n',
     summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(99)))
+    latency:percentile(50), latency:percentile(95), latency:percentile(99)))
 end
 """
 # Reads "ID KEY" lines and sends the request that ``send(id, key)`` returns for each of them in turn. The requests are
@@ -48,6 +49,7 @@ class Load:
 
     rate: float
     p50_ms: float
+    p95_ms: float
     p99_ms: float
     bad: int
 
@@ -95,7 +97,8 @@ def wrk(
     if result["bad"] and not may_refuse:
         raise RuntimeError(f"{result['bad']} requests were refused or failed:\n{done}")
     rate = result["requests"] / (result["microseconds"] / 1e6)
-    return Load(rate, result["p50_us"] / 1000, result["p99_us"] / 1000, result["bad"])
+    p50_ms, p95_ms, p99_ms = (result[f"p{percent}_us"] / 1000 for percent in (50, 95, 99))
+    return Load(rate, p50_ms, p95_ms, p99_ms, result["bad"])
 
 
 def median_ms(port: int, path: str, token: str, *, seconds: float, at_least: int = 5) -> float:

@@ -28,6 +28,7 @@ from tests.artifacts.incidents import frames, incident, ingested, journal
 from tests.browser.filled import MODELS, fill, row_page, signed_in, superuser
 from tests.described import ACTS, PAGES, SEES, TABLES
 from tests.permissions import MATRIX
+from tests.resources.environments import hold_offer
 from tests.worlds import World, plan, run_jobs
 
 P = Permission
@@ -61,6 +62,12 @@ def place_of(row: Any) -> Place:
     if "_place" not in row.__dict__:
         row._place = _place_of(row)
     return row._place  # type: ignore[no-any-return]  # no class declares ``_place``
+
+
+def environment_of(row: Any) -> Environment:
+    """Return the environment of a row that belongs to one, or the row itself."""
+    environment: Environment = row if isinstance(row, Environment) else row.environment
+    return environment
 
 
 def _place_of(row: Any) -> Place:
@@ -197,9 +204,8 @@ class Somebody:
         """Return whether the person may perform the act on this row."""
         rule = ACTS[row._meta.label_lower, name]
         place = place_of(row)
-        environment = getattr(row, "environment", None)
         needed = {rule.needs}
-        if isinstance(environment, Environment) and environment.posture == "prod":
+        if rule.on_prod is not None and environment_of(row).posture == "prod":
             needed.add(rule.on_prod)
         if place is not None and place[1] is None:
             needed.add(rule.in_organization)
@@ -329,6 +335,8 @@ class Tenants:
         for each in ACTS.values():
             if each.on is not None:
                 made.get(each.on)
+        for environment in (acme.dev, acme.prod):  # the acts before may have replaced the held offer of their agent
+            hold_offer(acme.agent(environment, "held")[0])
         facts.catch_up(Environment.objects.all())  # otherwise the first request for the agents list would do this
 
     @property
@@ -352,7 +360,7 @@ class Tenants:
             rows = [row for row in rows if row.requester_id == self.acme.operator.user.pk]
         found: dict[Any, Any] = {}
         for row in rows:
-            is_prod = rule.on_prod is not None and row.environment.posture == "prod"
+            is_prod = rule.on_prod is not None and environment_of(row).posture == "prod"
             is_organizations = rule.in_organization is not None and row.project_id is None
             if (is_prod, is_organizations) not in found and applies(row):
                 found[is_prod, is_organizations] = row

@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from apps.artifacts.models import UnreferencedBlob
 from apps.console.frame import ReadOnlyAdmin, site
 from apps.console.frame.scope import lineage
-from apps.fleet.models import Agent, EnrollmentToken
+from apps.fleet.models import Agent, EnrollmentToken, RefusedAgent
 from apps.pipelines.models import Draft
 from apps.releases.models import Deployment
 from apps.tenancy.models import (
@@ -85,6 +85,7 @@ def fill_operators_tables() -> None:
     assert user is not None
     SignInLink.objects.create(user=user, digest="d", expires_at=timezone.now())
     RateCounter.objects.create(key=f"user:{uuid4()}", minute=1, count=1)
+    RefusedAgent.objects.create(agent_id=uuid4(), first_at=timezone.now(), last_at=timezone.now())
     UnreferencedBlob.objects.create(content_hash="sha256:" + "c" * 64)
     IdempotencyKey.objects.create(
         caller=f"user:{uuid4()}", key=str(uuid4()), fingerprint="f", status=201, response=b"{}",

@@ -40,6 +40,7 @@ MESSAGES = {
     ("tenancy.project", "invite"): "X added",
     ("tenancy.project", "delete"): "X deleted",
     ("tenancy.environment", "create_enrollment_token"): "X created",
+    ("tenancy.environment", "resume_offers"): "Offers in X resumed",
     ("tenancy.environment", "settings"): "Settings of X changed",
     ("tenancy.environment", "move"): "X moved",
     ("tenancy.environment", "delete"): "X deleted",

@@ -11,6 +11,7 @@ import pytest
 
 import byteor
 import byteor_cloud
+from byteor_cloud import command_line
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("requests", "cryptography", "jsonschema_rs", "byteor.engine")
@@ -34,8 +35,17 @@ finally:
     assert ended.returncode == (0 if options == ["--help"] else 2)
 
 
-def test_service_requires_byteor_of_same_version() -> None:
+def test_all_places_name_the_same_version() -> None:
     service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert f"byteor=={byteor.__version__}" in service["dependencies"]
     assert service["version"] == byteor_cloud.__version__ == byteor.__version__
+    assert f"/agent/byteor-{byteor.__version__}-py3-none-any.whl" in (ROOT / "docs/terminal.md").read_text()
+
+
+@pytest.mark.parametrize("option", ["version", "--version"])
+def test_manage_py_prints_version_of_service(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Django would print its own version."""
+    assert command_line.run(["manage.py", option]) == 0
+
+    assert capsys.readouterr().out == f"byteor-cloud {byteor.__version__}\n"

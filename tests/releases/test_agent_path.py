@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import transaction
 from django.test import Client
 
-from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.fleet.models import Agent, AgentKey, Heartbeat, RefusedAgent
 from apps.releases.api.agent_path import exchange
 from apps.tenancy.credentials import Family, generate
 from byteor_cloud.ids import uuid7
@@ -43,7 +43,10 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of the fleet and releases apps without random values, and with one text for all times."""
+    """Return all rows of the fleet and releases apps without random values, and with one text for all times.
+
+    Omits refused agents, which only the layer stores: agents send the requests that it handles again and again.
+    """
     random = {"id", "next_heartbeat_s"}
     models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]
     return {
@@ -56,6 +59,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
             for row in model._default_manager.order_by("pk").values()
         ]
         for model in models
+        if model is not RefusedAgent
     }
 
 

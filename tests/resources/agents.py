@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.fleet.models import Agent
+from django.utils import timezone
+
+from apps.fleet.models import Agent, RefusedAgent
 from apps.fleet.services import agents, series
+from byteor_cloud.ids import uuid7
 from tests.permissions import MANAGE, OPERATE, VIEW, NoRole
 from tests.resources import AGENT_TEXT, MACHINE, Act, Call, E, Further, Place, Resource, Table
 from tests.worlds import Api
@@ -24,6 +27,10 @@ def drained(place: Place) -> Agent:
     made, _ = place.world.agent(place.environment, "drained")
     agents.set_drained(made, drained=True, reason="", actor=place.world.admin.actor)
     return made
+
+
+def refused_agent(place: Place) -> RefusedAgent:
+    return RefusedAgent.objects.create(agent_id=uuid7(), first_at=timezone.now(), last_at=timezone.now())
 
 
 def _renamed(place: Place) -> dict[str, Any]:
@@ -89,6 +96,7 @@ RESOURCE = Resource(
             "fleet.labelcount", short={"key": "at most 128 characters", "value": "at most 255 characters"}
         ),
         Table("fleet.runninginterval"),
+        Table("fleet.refusedagent", row=refused_agent),
         Table("fleet.savedsearch"),
         Table("fleet.agentseries", short=_SLOTS),
         Table("fleet.environmentseries", short=_SLOTS),

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ class Installation:
 
     max_files: int | None = None
     """The number of files that each server process may open, or None for the system's limit."""
+    program: Sequence[str] = (sys.executable, str(ROOT / "manage.py"))
+    """The command line of ``manage.py``."""
+    folder: Path | None = None
+    """The working folder of ``manage.py``, or None for that of the tests."""
+    command_timeout_s: float = PATIENCE_S
+    """The longest time that ``manage`` waits for a command."""
 
     def __init__(self, *, is_prepared: bool = True, has_database: bool = True) -> None:
         """Create the folder. A prepared folder contains the static files, and if it ``has_database`` a migrated one."""
@@ -51,11 +57,12 @@ class Installation:
     def manage(self, *argv: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ``manage.py`` to its end."""
         return subprocess.run(
-            [sys.executable, str(ROOT / "manage.py"), *argv],
+            [*self.program, *argv],
+            cwd=self.folder,
             env=self.environment(**settings),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=self.command_timeout_s,
             check=False,
         )
 
@@ -70,7 +77,8 @@ class Installation:
         earlier = self.output().count("byteor-cloud: serving")
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "serve"],
+                [*self.program, "serve"],
+                cwd=self.folder,
                 env=self.environment(API_BIND_ADDR=f"127.0.0.1:{self.port}", **settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -16,6 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 
+import byteor
+from apps.operations.management import installation
 from byteor_cloud.api import system
 from byteor_cloud.api.readiness import Check, run_checks
 from byteor_cloud.captures import sealing
@@ -51,7 +53,8 @@ def not_ready(response: Any) -> str:
 def test_readyz_returns_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
     response = Client().get("/readyz")
 
-    assert (response.status_code, response.json()) == (200, {"status": "ready", "sealing": sealing.in_force()})
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "version": byteor.__version__, "sealing": sealing.in_force()}
 
 
 def test_applied_migrations_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +93,19 @@ def test_readyz_names_missing_migrations() -> None:
     finally:
         MigrationRecorder(connection).record_applied("tenancy", newest.name)
     assert Client().get("/readyz").status_code == 200
+
+
+def test_server_starts_and_is_ready_on_schema_of_next_release() -> None:
+    recorder = MigrationRecorder(connection)
+    before = recorder.applied_migrations().keys()
+    recorder.record_applied("tenancy", "9999_next_release")
+    try:
+        installation.migrate()
+
+        assert Client().get("/readyz").status_code == 200
+        assert recorder.applied_migrations().keys() == {*before, ("tenancy", "9999_next_release")}
+    finally:
+        recorder.record_unapplied("tenancy", "9999_next_release")
 
 
 def test_readyz_names_wrong_master_key(settings: Any) -> None:

@@ -191,19 +191,6 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     Raises Cancelled if the replay is canceled or deleted, Requeued as ``_leave_short_lane`` does, ClaimLost, and the
     other errors of ``children.run_in_child``.
     """
-    request = {
-        **child_request(row),
-        "kind": "replay",
-        "folder": str(capture),
-        "created_unix_ms": int((row.started_at or row.created_at).timestamp() * 1000),
-        "bundle_dir": f"artifacts/{row.artifact_id}",
-        "policy_env": row.environment.posture,
-        "mode": row.mode,
-        "performs": row.mode == Replay.Mode.EXECUTE,
-        "approval_provided": row.approval is not None,
-        "journal_lane": row.journal_lane,
-        "last_n": row.last_n,
-    }
     release_connection()
 
     def on_tick(progress: children.Progress) -> bool:
@@ -218,7 +205,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
 
     with data_folders.scratch_folder() as folder, data_folders.scratch_folder() as programs:
         return children.run_in_child(
-            request,
+            replay_request(row, capture),
             scratch=folder,
             readable=[capture],
             effects=_executor(row, capture, programs, claim, turn) if row.mode == Replay.Mode.EXECUTE else None,
@@ -239,6 +226,23 @@ def _executor(row: Replay, capture: Path, programs: Path, claim: Claim, turn: Tu
     )
     until = turn.clock() + TOTAL_S
     return Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
+
+
+def replay_request(row: Replay, capture: Path) -> dict[str, Any]:
+    """Return the request to a child process to run a replay of the unpacked ``capture``."""
+    return {
+        **child_request(row),
+        "kind": "replay",
+        "folder": str(capture),
+        "created_unix_ms": int((row.started_at or row.created_at).timestamp() * 1000),
+        "bundle_dir": f"artifacts/{row.artifact_id}",
+        "policy_env": row.environment.posture,
+        "mode": row.mode,
+        "performs": row.mode == Replay.Mode.EXECUTE,
+        "approval_provided": row.approval is not None,
+        "journal_lane": row.journal_lane,
+        "last_n": row.last_n,
+    }
 
 
 def child_request(row: Replay) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from apps.releases.models import AgentReport, Deployment, DeploymentAgent, Regre
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
+from byteor_cloud.backup.locks import may_delete_blobs
 from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import each_row, without_large
 from byteor_cloud.errors import NotStored, Unavailable
@@ -127,12 +128,15 @@ def delete_unreferenced_blobs() -> int:
     """Delete the blobs that ``UnreferencedBlob`` lists, unless a row refers to them. Returns how many were deleted.
 
     Each blob is deleted in its own transaction. Raises Unavailable or OSError if the blob store fails. The next run
-    then starts with the other blobs, and tries the failed one again after them.
+    then starts with the other blobs, and tries the failed one again after them. While a backup runs, nothing is
+    deleted, because the backup may still have to copy the blobs.
     """
     removed = 0
     for content_hash in _list_unreferenced():
         try:
             removed += _delete_blob(content_hash)
+        except _BackupRunning:
+            break
         except (Unavailable, OSError):
             UnreferencedBlob.objects.filter(pk=content_hash).update(since=timezone.now())
             raise
@@ -146,9 +150,15 @@ def _list_unreferenced() -> Iterator[str]:
         yield from page
 
 
+class _BackupRunning(Exception):
+    """Blobs must not be deleted now. The next run deletes them."""
+
+
 @transaction.atomic
 def _delete_blob(content_hash: str) -> bool:
-    """Delete the blob unless a row refers to it again. Returns whether the blob was deleted."""
+    """Delete the blob unless a row refers to it again. Returns whether the blob was deleted. Raises _BackupRunning."""
+    if not may_delete_blobs():
+        raise _BackupRunning
     # A transaction that deletes an artifact or a deployment holds this lock until it commits, so waiting for the lock
     # makes sure that the check below sees the deletion.
     listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()

@@ -65,6 +65,8 @@ PHRASES: Final[Mapping[str, str]] = {
     "artifact.reject": "rejected {}",
     "artifact.requeue": "scheduled another check of {}",
     "artifact.verify": "verified {}",
+    "backup.create": "created {}",
+    "backup.restore": "restored the installation from {}",
     "bisect.cancel": "canceled {}",
     "bisect.fail": "could not complete {}",
     "bisect.request": "requested {}",
@@ -107,6 +109,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "enrollment_token.revoke": "revoked {}",
     "environment.create": "created {}",
     "environment.delete": "deleted {}",
+    "environment.resume_offers": "resumed the offers in {}",
     "environment.update": "changed {}",
     "fixture.create": "created {}",
     "fixture.current_fails": "found failing golden fixtures in {}",
@@ -248,7 +251,7 @@ NOUNS: Final[Mapping[str, str]] = {
 }
 # The kinds of resources in events.
 RESOURCES: Final = frozenset(
-    {*_KINDS, "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
+    {*_KINDS, "backup", "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
 )
 
 

@@ -64,6 +64,7 @@ _ERRORS: Final[Mapping[str, str]] = {
     "connection": "Connection failed",
     "protocol": "Invalid HTTP response",
     "master_key": "Secret cannot be decrypted",
+    "restored": "Not sent after the restore from a backup",
 }
 
 

@@ -205,7 +205,7 @@ def _find_errors(
 
 # The statement stores a batch of heartbeats of different agents. It locks their rows in the order of the ids, so that
 # two batches cannot deadlock. None of the columns that it changes is indexed. Since each page has free space (migration
-# ``0002_hot_rows``), PostgreSQL can therefore use HOT updates, which touch no index.
+# ``triggers``), PostgreSQL can therefore use HOT updates, which touch no index.
 # The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
 # choose a plan that reads both tables completely for a fleet of 5,000 agents, which takes ten times as long.
 #
@@ -213,7 +213,8 @@ def _find_errors(
 # changes the others.
 _SQL = f"""
 WITH locked AS (
-    SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since,
+    SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.since,
+        CASE WHEN s.held_backup_at IS NULL THEN s.bundle_hash END AS offered_hash,
         floor(date_part('epoch', now()) / {SLOT_S})::int AS slot
     FROM json_to_recordset(%s::json) AS b (
         number int, agent_id uuid, status text, agent_version text, report jsonb, deployment_id uuid, bundle_hash text,

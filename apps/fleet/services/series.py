@@ -2,7 +2,7 @@
 
 Each heartbeat adds its values to the agent's ``Heartbeat`` row, which it writes anyway. A usual heartbeat changes only
 the first four columns below. If the slot, the process, the deployment or the set of reported values has changed, or a
-counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the other
+counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``triggers``) changes the other
 columns as well:
 
 - ``series_slot`` is the number of the last heartbeat's slot: the slot's Unix time divided by 900.

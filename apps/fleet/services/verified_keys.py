@@ -5,7 +5,7 @@ together, because a second statement for each heartbeat would cost too much.
 
 Cached keys are used only while ``byteor_cloud.database.notices`` is current, so that revoking a key, decommissioning an
 agent, or deleting an environment or project takes effect within a second. Triggers send the notifications (migration
-``0004_notify_changes``). While notifications are not current, each key is looked up in the database.
+``triggers``). While notifications are not current, each key is looked up in the database.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import structlog
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
-from byteor_cloud.database.connections import direct_connection
+from byteor_cloud.backup import unfinished
+from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import data_folders
 
@@ -20,10 +20,15 @@ logger = structlog.get_logger(__name__)
 
 def migrate() -> None:
     """Migrate the database. If several processes start at the same time, one migrates and the others wait."""
-    # The lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases it.
-    with connection.wrap_database_errors, direct_connection() as session:
-        session.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
-        call_command("migrate", interactive=False, verbosity=0)
+    call_command("migrate", interactive=False, verbosity=0)
+
+
+def check_restored() -> None:
+    """Raise CommandError if a restore of the database is unfinished. ``manage.py migrate`` calls this as well."""
+    try:
+        unfinished.check()
+    except BackupError as error:
+        raise CommandError(str(error)) from None
 
 
 def find_organization(text: str) -> Organization:

@@ -14,9 +14,10 @@ from apps.releases.api.serializers.deployments import (
     RetrySerializer,
     ReviewersSerializer,
 )
+from apps.releases.api.serializers.held_offers import HeldOffersSerializer
 from apps.releases.api.serializers.labels import RelabeledSerializer, RelabelSerializer
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.releases.services import approvals, bundles, deployments, relabeling, rollout_steps
+from apps.releases.services import approvals, bundles, deployments, relabeling, restored, rollout_steps
 from apps.releases.services.relabeling import Relabeled
 from apps.releases.services.reviewers import check_change
 from apps.tenancy.actors import Actor
@@ -175,6 +176,26 @@ def remind(approval: Approval, *, actor: Actor) -> None:
     409 if the approval is not pending, and 429 within an hour of the last reminder.
     """
     approvals.remind(approval, actor=actor)
+
+
+@command(check=restored.check_resume_offers)
+@Operation(
+    "resumeOffers",
+    P.OPERATE_ENVIRONMENT,
+    needs_on_prod=P.MANAGE_ENVIRONMENT,
+    body=OptionalReasonSerializer,
+    responses={200: HeldOffersSerializer},
+    errors=(Conflict,),
+    example={"reason": "The agents that differ may return to these releases."},
+)
+def resume_offers(environment: Environment, *, reason: str, actor: Actor) -> restored.HeldOffers:
+    """Resume the offers of an environment.
+
+    Lets the agents get the offers that have been held since the installation was restored from a backup. Agents that
+    were moved to a newer bundle after the backup return to the bundle of the backup. Paused deployments stay paused.
+    Returns 409 if no offers are held. In a `prod` environment this needs the permission `environment:manage`.
+    """
+    return restored.resume_offers(environment, reason=reason, actor=actor)
 
 
 @command()

@@ -61,7 +61,8 @@ class _Assigned(NamedTuple):
 
 
 _assignments = FrequentStatement("""
-SELECT agent_id, deployment_id, bundle_deployment_id, action, bundle_hash, bundle_size, since
+SELECT agent_id, deployment_id, bundle_deployment_id, action,
+    CASE WHEN held_backup_at IS NULL THEN bundle_hash END, bundle_size, since
 FROM fleet_assignment WHERE agent_id = ANY(%s::uuid[])
 """)
 _ANY_AGENT = UUID("a6f14c5e-5dd0-4cf7-9c4e-2f1d3b6c9e07")

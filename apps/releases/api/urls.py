@@ -6,6 +6,7 @@ from apps.releases.api.views import (
     bundles,
     deployments,
     explanations,
+    held_offers,
     history,
     labels,
     matrix,
@@ -42,6 +43,8 @@ environment = [
     route("agents/<uuid:id>/explain", explanations.ExplanationViewSet, get="retrieve"),
     route("agents/<uuid:id>/history", history.HistoryViewSet, get="list"),
     route("agents/summary", history.AgentSummaryViewSet, get="retrieve"),
+    route("held-offers", held_offers.HeldOffersViewSet, get="retrieve"),
+    route("held-offers/resume", held_offers.HeldOffersViewSet, post="resume_offers"),
     route("fleet-state", history.FleetStateViewSet, get="list"),
 ]
 agent = [

@@ -37,7 +37,9 @@ UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
 )
-_NO_OFFER = dict.fromkeys(("deployment_id", "bundle_deployment_id", "action", "bundle_hash", "bundle_size", "since"))
+_NO_OFFER = dict.fromkeys(
+    ("deployment_id", "bundle_deployment_id", "action", "bundle_hash", "bundle_size", "since", "held_backup_at")
+)
 _ENLIST = """
 INSERT INTO releases_deploymentagent
     (deployment_id, agent_id, wave, counted, action, progress, detail, updated_at, before_id)
@@ -138,9 +140,11 @@ def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
 
     Agents are left out if the deployment was already offered to them, if they are assigned its bundle, or if they have
     an offer of a deployment in flight. Without ``take_over``, agents of other pipelines are left out as well. If the
-    configuration is known bad, there are no late joiners.
+    configuration is known bad, there are no late joiners. There are none either while the environment has held offers.
     """
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
+        return matching.none()
+    if held(deployment.environment_id).exists():
         return matching.none()
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
     return (
@@ -267,7 +271,8 @@ def withdraw(deployment: Deployment) -> None:
             )
         else:
             before_id, since, progress = again
-            _assign(found, earlier[before_id], by=earlier[before_id], since=since, progress=progress)
+            offered = earlier[before_id]
+            _assign(found, offered, by=offered, since=since, progress=progress, keeps_hold=True)
         _change(deployment, found, progress=AgentProgress.PENDING, offered_at=None)
 
 
@@ -314,6 +319,28 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     _record_failures(deployment, late, detail, timed_out=True, at=now)
 
 
+def hold_all(backup_at: datetime) -> int:
+    """Hold the offers of all agents, which come from a backup of that time. Returns the number of held offers."""
+    return Assignment.objects.filter(bundle_hash__isnull=False).update(held_backup_at=backup_at)
+
+
+def held(environment_id: UUID) -> QuerySet[Assignment]:
+    """Return the assignments of the environment's agents whose offers are held."""
+    return Assignment.objects.filter(
+        held_backup_at__isnull=False, agent__environment_id=environment_id, agent__decommissioned_at=None
+    )
+
+
+def is_held(deployment: Deployment) -> bool:
+    """Return whether an offer of this deployment is held."""
+    return Assignment.objects.filter(held_backup_at__isnull=False, deployment_id=deployment.pk).exists()
+
+
+def resume(offers: QuerySet[Assignment]) -> int:
+    """Stop holding these offers, so that the agents get them. Returns their number."""
+    return offers.update(held_backup_at=None)
+
+
 def delete_deployment_agents(condition: Q) -> int:
     """Delete the deployment agents that meet the condition and return their number. Assignments are kept."""
     return delete_in_batches(DeploymentAgent.objects.filter(condition))
@@ -326,8 +353,12 @@ def _assign(
     by: Deployment,
     since: datetime | None,
     progress: str = AgentProgress.OFFERED,
+    keeps_hold: bool = False,
 ) -> None:
-    """Assign the bundle of ``built`` to the agents. ``by`` is ``built`` or the deployment that is being rolled back."""
+    """Assign the bundle of ``built`` to the agents. ``by`` is ``built`` or the deployment that is being rolled back.
+
+    With ``keeps_hold``, offers that are held stay held.
+    """
     Assignment.objects.filter(agent_id__in=unnest_ids(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,
@@ -336,6 +367,7 @@ def _assign(
         bundle_size=built.bundle_size or 0,
         since=since,
         progress=progress,
+        **({} if keeps_hold else {"held_backup_at": None}),
     )
 
 

@@ -395,12 +395,16 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment, unde
 
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
-    """Pause or resume a deployment. The status stays ``deploying``. Raises Conflict as ``check_set_paused`` does."""
+    """Pause or resume a deployment. The status stays ``deploying``. Raises Conflict as ``check_set_paused`` does.
+
+    After a restore, resuming a deployment also resumes its offers.
+    """
     lock_row(deployment.environment)
     locked = lock_row(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
     if not paused:
         wave_holds.resume_clock(locked)
+        assignments.resume(assignments.held(locked.environment_id).filter(deployment_id=locked.pk))
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
     record_event(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)

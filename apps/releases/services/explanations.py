@@ -133,6 +133,7 @@ def _agent_facts(agent: Any) -> facts.AgentFacts:
             bundle_hash=assignment.bundle_hash,
             since=assignment.since,
             progress=AgentProgress(assignment.progress),
+            held_backup_at=assignment.held_backup_at,
         )
     if heartbeat.running_bundle_hash is not None:
         running = facts.RunningFacts(heartbeat.running_deployment_id, heartbeat.running_bundle_hash)

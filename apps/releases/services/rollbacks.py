@@ -6,9 +6,9 @@ from collections.abc import Collection
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 
-from apps.releases.models import Deployment, DeploymentAgent, KnownBad
+from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import assignments, bundles, failures, wave_holds
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
@@ -154,12 +154,23 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
 
 def find_unapproved_break_glass() -> QuerySet[Deployment]:
     """Return the unapproved break-glass deployments to roll back or stop: unfinished or current, and not known bad."""
-    barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     unfinished = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
-    return Deployment.objects.filter(
-        assignments.UNAPPROVED_BREAK_GLASS,
-        Q(status__in=unfinished) | Q(is_current=True, status=DeploymentStatus.ACTIVE),
-    ).exclude(Exists(barred))
+    return _unapproved_break_glass().filter(
+        Q(status__in=unfinished) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+    )
+
+
+def find_held_break_glass(environment_id: UUID) -> QuerySet[Deployment]:
+    """Return the unapproved break-glass deployments whose rollback waits because their offers are held."""
+    held = assignments.held(environment_id)
+    return _unapproved_break_glass().filter(
+        Q(pk__in=held.values("deployment_id")) | Q(pk__in=held.values("bundle_deployment_id"))
+    )
+
+
+def _unapproved_break_glass() -> QuerySet[Deployment]:
+    barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+    return Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS).exclude(Exists(barred))
 
 
 @transaction.atomic
@@ -168,12 +179,17 @@ def roll_back_break_glass(deployment_id: str) -> None:
 
     A deployment that has not finished fails if it cannot be rolled back. A current deployment that cannot be rolled
     back keeps running, because stopping it would be no safer, but its configuration becomes known bad.
+
+    Does nothing while the deployment's offers are held since a restore, unless a person denied the approval after the
+    restore. When a person resumes the offers, the rollback is enqueued again.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
         return
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
+    if _is_held(deployment, found.approval):
+        return
     why = f"break-glass: the approval is {found.approval.status}"
     under_way = deployment.status == DeploymentStatus.DEPLOYING
     has_failed = deployment.status == DeploymentStatus.FAILED
@@ -183,3 +199,12 @@ def roll_back_break_glass(deployment_id: str) -> None:
         bundles.mark_known_bad(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
         assignments.withdraw(fail(deployment, f"approval_{found.approval.status}", why))
+
+
+def _is_held(deployment: Deployment, approval: Approval) -> bool:
+    """Return whether offers of the deployment are held since a restore, and nobody has denied the approval since."""
+    backup_at = touched_agents(deployment).aggregate(at=Max("agent__assignment__held_backup_at"))["at"]
+    if backup_at is None:
+        return False
+    # Decisions after the backup can only have been made after the restore.
+    return not approval.decisions.filter(decision="deny", created_at__gt=backup_at).exists()

@@ -66,6 +66,12 @@ def run_step(deployment_id: str) -> None:
         lock_row(found.environment)
         deployment = lock_row(found, related=RELATED)
         now = timezone.now()
+        if deployment.status in _RUNNING and assignments.is_held(deployment):
+            # Agents do not get these offers, so their timeouts are suspended.
+            if deployment.served_at is not None:
+                deployment.served_at = None
+                deployment.save(update_fields=["served_at"])
+            return
         if deployment.status in _RUNNING:
             _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:

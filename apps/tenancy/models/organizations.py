@@ -98,8 +98,8 @@ class Environment(Row, Revisioned):
     posture = models.CharField(max_length=10, choices=enum_choices(policy.Posture))
     settings = models.JSONField(default=dict)
     # The place in the order of the project's environments: 1, 2, and so on, without gaps. A deleted environment keeps
-    # its last position.
-    position = models.PositiveIntegerField()
+    # its last position. The default is only for processes of a release without this column.
+    position = models.PositiveIntegerField(db_default=1)
     deleted_at = models.DateTimeField(null=True, editable=False)
 
     objects = EnvironmentQuerySet.as_manager()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Min, QuerySet
+from django.db.models import Min, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from apps.tenancy.models import AuditEvent, AuditSeal, Organization
@@ -197,6 +197,16 @@ def export_lines(organization: Organization | None, *, after_seq: int = 0) -> It
     if after_seq > seq:
         raise InvalidInput.at_parameter("after_seq", f"Must be at most {seq}, the last sealed `seq`.", code="max_value")
     return _lines(organization, after_seq=after_seq, seq=seq, last=last)
+
+
+def list_heads() -> Iterator[tuple[UUID | None, int, str]]:
+    """Yield the organization, sequence number and hash of the last link of each chain that has any links."""
+    last = AuditSeal.objects.filter(organization=OuterRef("pk")).order_by("-seq")
+    heads = Organization.objects.annotate(seq=Subquery(last.values("seq")[:1]), hash=Subquery(last.values("hash")[:1]))
+    installation = AuditSeal.objects.filter(organization=None).order_by("seq").last()
+    if installation is not None:
+        yield None, installation.seq, installation.hash
+    yield from heads.exclude(seq=None).order_by("pk").values_list("pk", "seq", "hash").iterator()
 
 
 def find_seq_before(organization: Organization, moment: datetime) -> int:

@@ -71,6 +71,11 @@ def ensure_key() -> str:
     return str(stored)
 
 
+def export_key(exported_id: str) -> bytes:
+    """Return this host's key with the id, to encrypt it into a backup. Raises MasterKeyUnavailable."""
+    return _find_key(exported_id)
+
+
 def seal(row: models.Model, name: str, plaintext: bytes) -> None:
     """Encrypt ``plaintext`` into the row's column. The columns in the field's context must already be set.
 

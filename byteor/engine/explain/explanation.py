@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from byteor.engine.explain.facts import Facts
+from byteor.engine.explain.facts import Facts, OfferFacts
 from byteor.engine.explain.findings import BecauseCode as B
 from byteor.engine.explain.findings import Explanation, Finding, NextEvent, Statements
 from byteor.engine.explain.findings import NextCode as N
@@ -69,6 +69,9 @@ def _statements(facts: Facts) -> Statements:
         return
     offer = agent.offer
     offer_state = list(explain_missing_offer(facts) if offer is None else explain_offer(facts, offer))
+    if offer is not None and offer.held_backup_at is not None:
+        is_settled = offer.progress in ARRIVED and is_running_offer(agent.running, offer)
+        offer_state = [*offer_state[:is_settled], *_held(facts, offer)]
     pending = [each for deployment in facts.deployments for each in explain_pending(facts, deployment)]
     if offer is None:
         yield from (*pending, *offer_state)
@@ -90,6 +93,13 @@ def _statements(facts: Facts) -> Statements:
         ends = facts.freeze.ends_at
         yield Finding(B.FREEZE_WINDOW, f"A freeze window is open until {at(ends)}{because(facts.freeze.reason)}.")
         yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may start again.", ends)
+
+
+def _held(facts: Facts, offer: OfferFacts) -> Statements:
+    label, backup_at = facts.label(offer.source, offer.bundle_hash), at(offer.held_backup_at)
+    detail = f"The offer of {label} is held, because the installation was restored from a backup of {backup_at}."
+    yield Finding(B.OFFER_HELD, detail, offer.deployment)
+    yield NextEvent(N.RESUME, f"When somebody resumes the held offers of the environment, it is offered {label}.")
 
 
 def _liveness(facts: Facts) -> Statements:

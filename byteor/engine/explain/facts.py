@@ -111,7 +111,10 @@ class DeploymentFacts:
 
 @dataclass(frozen=True, slots=True)
 class OfferFacts:
-    """The agent's offer. The deployment ``deployment`` made the offer, and ``source`` built the bundle."""
+    """The agent's offer. The deployment ``deployment`` made the offer, and ``source`` built the bundle.
+
+    After a restore, the agent does not get the offer while ``held_backup_at`` is the time of the backup.
+    """
 
     deployment: UUID
     source: UUID
@@ -119,6 +122,7 @@ class OfferFacts:
     bundle_hash: str
     since: datetime | None
     progress: AgentProgress
+    held_backup_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class BecauseCode(StrEnum):
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
     ROLLBACK_FAILED = "rollback_failed"
+    OFFER_HELD = "offer_held"
     NEVER_OFFERED = "never_offered"
     DECOMMISSIONED = "decommissioned"
     DRAINED = "drained"

@@ -44,7 +44,9 @@ class ApprovalCode(StrEnum):
 
 
 class StatementCode(StrEnum):
-    """Refusals of statements: how a configuration was tested, why the replay gate was open, who approved a wave."""
+    """Refusals of statements: how a configuration was tested, why the replay gate was open, who approved a wave, and
+    which files belong to a release.
+    """
 
     TEST_RESULT_MALFORMED = "test_result.malformed"
     TEST_RESULT_UNSIGNED = "test_result.unsigned"
@@ -58,6 +60,10 @@ class StatementCode(StrEnum):
     WAVE_UNSIGNED = "wave_approval.unsigned"
     WAVE_UNKNOWN_KEY = "wave_approval.unknown_key"
     WAVE_BAD_SIGNATURE = "wave_approval.bad_signature"
+    RELEASE_MALFORMED = "release.malformed"
+    RELEASE_UNSIGNED = "release.unsigned"
+    RELEASE_UNKNOWN_KEY = "release.unknown_key"
+    RELEASE_BAD_SIGNATURE = "release.bad_signature"
     # A statement does not belong to the bundle or to the other statement, or a statement is missing.
     SUBJECT = "statements.subject"
     DEPLOYMENT = "statements.deployment"

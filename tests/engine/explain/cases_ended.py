@@ -334,6 +334,21 @@ ENDED = [
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
     Case(
+        "runs a later bundle than the backup from which its offer was restored",
+        facts(old(), offer=replace(offer(since=7300), held_backup_at=ago(600)), **runs(NEW)),
+        "agent-1 runs an unknown bundle (sha256:3…): the offer of quotes/one is held, because the installation was"
+        " restored from a backup of 2026-01-01 02:50:00 UTC.",
+        (B.OFFER_HELD,),
+        ((N.HEARTBEAT, 20), (N.RESUME, None)),
+    ),
+    Case(
+        "runs the offer that is held",
+        facts(old(), offer=replace(offer(since=7300), held_backup_at=ago(600)), **runs(OLD)),
+        "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.OFFER_HELD),
+        ((N.HEARTBEAT, 20), (N.RESUME, None)),
+    ),
+    Case(
         "decommissioned",
         facts(old(), **SETTLED, decommissioned_at=ago(60)),
         "agent-1 was decommissioned at 2026-01-01 02:59:00 UTC, so it no longer receives offers.",

@@ -14,6 +14,7 @@ from byteor_cloud.worker.jobs import Claim, GivenUp, Job, JobLane, runs, runs_cl
 from byteor_cloud.worker.process import Worker
 from tests.patience import PATIENCE_S
 
+UNKNOWN = "test.unknown"
 ran: list[Any] = []
 gave_up: list[Any] = []
 proceed = threading.Event()
@@ -107,6 +108,15 @@ def enqueue(
     serial: str | None = None,
 ) -> None:
     jobs.enqueue(job, organization=organization, person=person, once=once, serial=serial)
+
+
+def enqueue_unknown(organization: UUID, person: UUID, *, count: int = 1) -> None:
+    """Enqueue jobs of a task that no function is registered for, as a process of a newer release would do."""
+    execute(
+        "INSERT INTO procrastinate_jobs (queue_name, byteor_person, task_name, args)"
+        " SELECT %s, %s, %s, '{}' FROM generate_series(1, %s)",
+        jobs.queue_of(JobLane.INGEST, organization), str(person), UNKNOWN, count,
+    )  # fmt: skip
 
 
 def work(**options: Any) -> None:

@@ -96,16 +96,6 @@ def test_retried_dead_letter_that_fails_again_is_requeued() -> None:
     assert waiting() == []
 
 
-def test_job_with_unknown_name_becomes_dead_letter() -> None:
-    enqueue(Note(word="a"))
-    execute("UPDATE procrastinate_jobs SET task_name = 'test.gone'")
-    for _ in range(5):
-        work()
-        make_due()
-
-    assert waiting() == [("test.gone", "failed")]
-
-
 # -- outages of the database or storage
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,16 +12,18 @@ from django.db import connection, transaction
 from byteor_cloud.database import connections
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker import jobs, process
-from byteor_cloud.worker.jobs import JobLane
+from byteor_cloud.worker.jobs import KINDS, JobLane, Kind
 from byteor_cloud.worker.statements import DUE_LANES, FETCH
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
+    UNKNOWN,
     Block,
     BlockWebhookLane,
     Note,
     Running,
     TakeTurns,
     enqueue,
+    enqueue_unknown,
     execute,
     kill_worker,
     maintain_queue,
@@ -228,23 +231,83 @@ def test_fetch_cost_does_not_depend_on_queue_length(statement: str, is_full: boo
             for _ in range(waiting_jobs):
                 enqueue(TakeTurns(who="x"), organization, person=person)
             enqueue(TakeTurns(who="y"), organization, person=uuid7())
-        execute("ANALYZE procrastinate_jobs")
-        values: dict[str, Any] = {
-            "lane": "ingest", "full": [f"ingest:{person}"] if is_full else [], "names": [], "turns": [],
-            "has_suspect": False, "suspect_waits": 60, "worker": None, "lanes": list(JobLane),
-        }  # fmt: skip
-        with connection.cursor() as cursor:
-            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, values)
-            (plan,) = cursor.fetchone()
-        return _actual_rows(plan[0]["Plan"])
+        return _rows_read(statement, full=[f"ingest:{person}"] if is_full else [])
 
     few, many = rows(200), rows(2000)
     assert many <= 2 * few
 
 
+def _rows_read(statement: str, *, full: Sequence[str] = ()) -> float:
+    execute("ANALYZE procrastinate_jobs")
+    values: dict[str, Any] = {
+        "lane": "ingest", "tasks": list(KINDS), "full": list(full), "names": [], "turns": [],
+        "has_suspect": False, "suspect_waits": 60, "worker": None, "lanes": list(JobLane),
+    }  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, values)
+        (plan,) = cursor.fetchone()
+    return _actual_rows(plan[0]["Plan"])
+
+
 def _actual_rows(node: dict[str, Any]) -> float:
     read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
     return float(read * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
+
+
+# -- jobs of a newer release
+
+
+def test_job_of_unknown_task_waits_while_others_run() -> None:
+    """During an upgrade, a newer release enqueues jobs that workers of the older one do not know."""
+    organization, person = uuid7(), uuid7()
+    enqueue_unknown(organization, person)
+    enqueue(TakeTurns(who="same person"), organization, person=person)
+    enqueue(TakeTurns(who="same organization"), organization)
+    enqueue(TakeTurns(who="other organization"), uuid7())
+
+    work()
+
+    assert sorted(ran) == ["other organization", "same organization", "same person"]
+    assert execute("SELECT task_name, status, attempts FROM procrastinate_jobs") == [(UNKNOWN, "todo", 0)]
+
+
+def test_worker_that_knows_task_runs_waiting_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    enqueue_unknown(uuid7(), uuid7())
+    work()
+    assert waiting() == [(UNKNOWN, "todo")]
+
+    monkeypatch.setitem(KINDS, UNKNOWN, Kind(lambda _: ran.append("newer")))
+    work()
+
+    assert (ran, waiting()) == (["newer"], [])
+
+
+def test_job_of_unknown_task_is_not_taken_over_from_dead_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    enqueue_unknown(uuid7(), uuid7())
+    enqueue(Note(word="a"))
+    execute("UPDATE procrastinate_jobs SET byteor_kills = %s WHERE task_name = %s", jobs.KILLS - 1, UNKNOWN)
+    kill_worker()
+
+    maintain_queue()
+    assert waiting() == [(UNKNOWN, "doing"), ("test.note", "todo")]
+
+    given_up: list[Any] = []
+    monkeypatch.setitem(KINDS, UNKNOWN, Kind(lambda _: None, gave_up=given_up.append))
+    maintain_queue()
+    assert waiting() == [(UNKNOWN, "failed"), ("test.note", "todo")]
+    assert len(given_up) == 1
+
+
+@pytest.mark.parametrize("statement", [DUE_LANES, FETCH], ids=["due", "fetch"])
+def test_fetch_cost_does_not_depend_on_number_of_jobs_of_unknown_task(statement: str) -> None:
+    def rows(waiting_jobs: int) -> float:
+        execute("TRUNCATE procrastinate_jobs CASCADE")
+        organization, person = uuid7(), uuid7()
+        enqueue_unknown(organization, person, count=waiting_jobs)
+        enqueue(TakeTurns(who="x"), organization, person=person)
+        return _rows_read(statement)
+
+    assert rows(2000) <= 2 * rows(200)
 
 
 def test_queue_names_fit_into_notification_channel_names() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path
@@ -25,6 +25,8 @@ from apps.console.frame import (
     state_pill,
 )
 from apps.console.frame.acts import permitted_by
+from apps.console.frame.base import ScopedChangeList
+from apps.console.frame.columns import text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
 from apps.console.pages.agents import bulk
@@ -32,10 +34,20 @@ from apps.console.pages.agents.captures import REQUEST_CAPTURE
 from apps.console.pages.agents.enrollment import describe_enrolled
 from apps.console.pages.agents.listing import AgentChangeList, find_agents, labels_cell, running_cell, state_cell
 from apps.console.pages.agents.page import agent_page
+from apps.console.pages.audit_sentences import page_of, phrase_of
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
 from apps.fleet.api import commands
 from apps.fleet.api.serializers import RotationMode
-from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.models import (
+    Agent,
+    AgentKey,
+    AgentQuerySet,
+    Assignment,
+    EnrollmentToken,
+    Heartbeat,
+    Liveness,
+    RefusedAgent,
+)
 from apps.fleet.services import agents, facts, keys, labels
 from apps.releases.api.commands import change as change_labels
 from apps.tenancy.models import Environment
@@ -330,3 +342,47 @@ class AssignmentAdmin(ReadOnlyAdmin):
 
     def page_title(self, row: Assignment) -> str:
         return f"Assignment of {row.agent}"
+
+
+class _RefusedList(ScopedChangeList):
+    def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
+        """Return the rows of the list with the names of the agents that exist."""
+        return _with_names(super().get_queryset(request, *args))
+
+
+def _with_names(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Annotate the phrase for the agent, or null if the agent is unknown."""
+    found: QuerySet[Any] = rows.annotate(phrase=phrase_of("agent", OuterRef("agent_id")))
+    return found
+
+
+@admin.register(RefusedAgent, site=site)
+class RefusedAgentAdmin(ReadOnlyAdmin):
+    """Agents whose keys were refused. They may be unknown, so only installation operators see them."""
+
+    holds = (
+        "The agents whose keys were refused in the last 30 days. After a restore, these are the agents that were "
+        "enrolled after the backup, or whose keys were rotated since."
+    )
+    ordering = ("-last_at", "-agent_id")
+    list_display = ("agent_id", "known_agent", "first_at", "last_at")
+    narrow_columns = ("known_agent", "last_at")
+    sortable_by = ()
+    search_fields = ("=agent_id",)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
+        return _RefusedList
+
+    def page_title(self, row: RefusedAgent) -> str:
+        return "Refused agent"
+
+    def summary(self, request: HttpRequest, row: RefusedAgent) -> dict[str, Any]:
+        """Show the agent, if it is known."""
+        named = _with_names(RefusedAgent.objects.filter(pk=row.pk)).get()
+        return {"facts": [("Agent", self.known_agent(named))]}
+
+    @admin.display(description="Agent")
+    def known_agent(self, row: Any) -> str:
+        if not row.phrase:
+            return "Unknown"
+        return text_link(page_of("agent", str(row.pk)), row.phrase.removeprefix("the "))

@@ -17,6 +17,7 @@ from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.audit import AuditEventAdmin, last_events_panel
 from apps.console.pages.environments.failing import failing_panels
 from apps.console.pages.environments.fleet import fleet_panel, read_fleet
+from apps.console.pages.environments.held_offers import RESUME_OFFERS, describe_held
 from apps.console.pages.environments.incidents import incidents_panel
 from apps.console.pages.environments.pipelines import pipelines_panel, read_deployments
 from apps.console.pages.environments.settings import (
@@ -29,6 +30,7 @@ from apps.console.pages.environments.settings import (
 from apps.console.pages.environments.surroundings import read_surroundings
 from apps.console.pages.organizations.acts import DELETE_ENVIRONMENT, MOVE_ENVIRONMENT
 from apps.console.pages.series import environments_panel
+from apps.releases.services.restored import read_held
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
@@ -47,7 +49,7 @@ class EnvironmentAdmin(LiveAdmin):
     ordering = ("-project_id", "position", "-id")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
-    acts = (CREATE_ENROLLMENT_TOKEN, EDIT_SETTINGS, MOVE_ENVIRONMENT, DELETE_ENVIRONMENT)
+    acts = (CREATE_ENROLLMENT_TOKEN, RESUME_OFFERS, EDIT_SETTINGS, MOVE_ENVIRONMENT, DELETE_ENVIRONMENT)
     live_template = "console/environment.html"
     every_s = 5
 
@@ -77,7 +79,10 @@ class EnvironmentAdmin(LiveAdmin):
             **super().summary(request, row),
             "status": state_pill(row.posture),
             "headline": describe_policy(row),
-            "marks": describe_freeze(row.effective_settings.freeze_windows, now),
+            "marks": [
+                *describe_held(read_held(row)),
+                *describe_freeze(row.effective_settings.freeze_windows, now),
+            ],
             "hidden_acts": {DELETE_ENVIRONMENT.label},
             "menu": {DELETE_ENVIRONMENT.label},
             "panels": panels,

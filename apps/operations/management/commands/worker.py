@@ -30,6 +30,7 @@ class Command(OperatorCommand):
         current: Config = settings.CONFIG
         # During a database outage the worker starts anyway and waits. Each use of the key checks it again.
         with suppress(DatabaseError, InterfaceError):
+            installation.check_restored()
             vault.ensure_key()
         connection.close()
         installation.create_folders()

@@ -26,6 +26,7 @@ from apps.releases.api.agent_path.exchange import (
     StartResponse,
     recognize,
 )
+from apps.releases.api.agent_path.refused import refused_agents
 from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
@@ -110,6 +111,7 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
         return None
     key = agent_keys.find(credential_digest(text))
     if key is None:
+        refused_agents.note(call.agent_id)
         raise Unauthenticated(UNUSABLE)
     return key if key.agent_id == call.agent_id and call.route.scope in key.scopes else None
 

@@ -1,0 +1,36 @@
+"""The banner and the act of an environment whose offers have been held since a restore."""
+
+from __future__ import annotations
+
+from apps.console.frame.acts import Act
+from apps.console.pages.deployments.phrases import agent_count
+from apps.releases.api import commands
+from apps.releases.services.restored import HeldOffers
+
+RESUME_OFFERS = Act.of(
+    commands.resume_offers,
+    label="Resume offers",
+    done="Offers in {} resumed",
+    explain="The agents get the offers of the backup again. Agents that were moved to a newer release after the backup "
+    "return to the release of the backup. To avoid that, first deploy what they should run: a new deployment replaces "
+    "the held offers of its agents.",
+    comment="optional",
+    icon="play_arrow",
+)
+
+
+def describe_held(held: HeldOffers) -> list[tuple[str, str, list[str]]]:
+    """Return the banner of held offers, if there are any. A banner is its tone, its title and its lines."""
+    if held.backup_at is None:
+        return []
+    return [
+        (
+            "warn",
+            f"Restored from a backup of {held.backup_at:%Y-%m-%d %H:%M} UTC",
+            [
+                f"Offers to {agent_count(held.agents)} are held. The agents keep running what they run until a person "
+                "resumes the offers or deploys something new to them.",
+                "Drifted agents do not run what the backup offers them. Check them before you resume the offers.",
+            ],
+        )
+    ]

@@ -1,0 +1,23 @@
+"""What ends after a restore from a backup: enrollment tokens, and the list of refused agents."""
+
+from __future__ import annotations
+
+from django.db.models import F
+
+from apps.fleet.models import EnrollmentToken, RefusedAgent
+from apps.tenancy.actors import Actor
+from apps.tenancy.services import tokens
+
+
+def settle(*, actor: Actor) -> dict[str, int]:
+    """Revoke the usable enrollment tokens, because their uses may have been spent since. Returns their number.
+
+    Also empties the list of refused agents, so that it contains only agents that are refused after the restore. Call
+    this in a transaction.
+    """
+    RefusedAgent.objects.all().delete()
+    usable = EnrollmentToken.objects.usable().filter(uses__lt=F("max_uses")).select_related("environment__project")
+    rows = list(usable.order_by("pk"))
+    for token in rows:
+        tokens.revoke(token, action="enrollment_token.revoke", actor=actor, scope=token.environment)
+    return {"enrollment_tokens_revoked": len(rows)}

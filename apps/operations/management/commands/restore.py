@@ -1,0 +1,124 @@
+"""``manage.py restore SOURCE``: restore a backup into an empty installation."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError
+
+from apps.operations.management import database_wait, restoration
+from apps.operations.management.operator_command import OperatorCommand
+from apps.operations.services.restores import Settled
+from byteor_cloud.backup.errors import BackupError
+from byteor_cloud.backup.manifest import Manifest
+from byteor_cloud.backup.passphrase import read_passphrase
+from byteor_cloud.backup.reading import open_backup
+from byteor_cloud.config import PREFIX
+from byteor_cloud.errors import Unavailable
+
+_LINE_EVERY_S = 5.0
+_CHANGES = {
+    "approvals_revoked": "approvals revoked (their credentials may have been spent)",
+    "deployments_aborted": "deployments aborted (they had not been offered to agents)",
+    "deployments_paused": "deployments paused",
+    "offers_held": "offers held (agents keep running what they run)",
+    "replays_interrupted": "execute replays set to failed (their side effects may have happened)",
+    "sessions_ended": "console sessions ended",
+    "links_expired": "one-time sign-in links expired",
+    "enrollment_tokens_revoked": "enrollment tokens revoked",
+    "webhook_deliveries_dropped": "pending webhook deliveries set to failed",
+    "chat_messages_dropped": "pending chat messages set to failed",
+    "mails_dropped": "pending e-mails not sent",
+}
+_NEXT = """
+Next steps (the backup was made at {at}):
+1. Start the server. If credentials were revoked after the backup, revoke them again: user tokens, API keys, agent keys,
+   and memberships.
+2. Agents connect by themselves, except those that were enrolled after the backup, or whose keys were rotated since.
+   manage.py refused_agents lists those that have tried to connect. Enroll them again.
+3. Compare what agents run with the environment pages of the console. Then resume the offers of each environment in the
+   console or with byteor held-offers resume, and resume or abort the paused deployments. docs/backup.md explains each
+   step.
+"""
+
+
+class Command(OperatorCommand):
+    help = (
+        "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
+        "may have happened after the backup are not repeated: unspent approvals are revoked, deployments are paused, "
+        "offers are held until a person resumes them, and sessions end. If a restore is interrupted, run the same "
+        "command again to complete it. Exits with 0 if the restored installation is intact, and otherwise with 1."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the arguments for the backup and the passphrase."""
+        parser.add_argument("source", metavar="SOURCE", help="a folder, a file FILE.tar, or s3://BUCKET/PREFIX")
+        parser.add_argument("--backup", metavar="NAME", help="the backup to restore (default: the newest complete one)")
+        parser.add_argument(
+            "--passphrase-file",
+            type=Path,
+            metavar="FILE",
+            help="file with the passphrase that decrypts the master key in the backup (default: the setting "
+            f"{PREFIX}BACKUP_PASSPHRASE)",
+        )
+
+    def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
+        """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
+        database_wait.wait_for_database(self._report)
+        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files and stops pg_restore.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        is_complete = False
+        try:
+            passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
+            with open_backup(source, backup) as stored:
+                settled = restoration.restore(stored, passphrase=passphrase, report=self._report, on_blob=self._count)
+                is_complete = True
+                self._print(stored.manifest, settled)
+            faults = restoration.verify(stored.manifest, report=self.stdout.write)
+        except BackupError as error:
+            raise CommandError(str(error)) from None
+        except Unavailable as error:
+            raise CommandError(error.detail) from None
+        except OSError as error:
+            raise CommandError(f"the data folder cannot be used: {error.strerror or type(error).__name__}") from None
+        except (DatabaseError, InterfaceError, psycopg.Error) as error:
+            reason = str(error).partition("\n")[0]
+            raise CommandError(f"the database cannot be used: {reason}") from None
+        except KeyboardInterrupt:
+            rest = "To complete the restore, run the same command again."
+            if is_complete:
+                rest = "The restore is complete, but not verified: run manage.py verify_ledger."
+            self.stderr.write(f"Interrupted. {rest}")
+            raise SystemExit(130) from None
+        self.stdout.write(_NEXT.format(at=f"{stored.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC").rstrip())
+        if faults:
+            raise CommandError("the restored installation is not intact, see above", returncode=1)
+
+    def _report(self, line: str) -> None:
+        self.stderr.write(f"byteor-cloud: {line}")
+
+    _copied = 0
+    _next_line = 0.0
+
+    def _count(self, total: int) -> None:
+        """Count a blob, and report the number from time to time."""
+        self._copied += 1
+        if time.monotonic() >= self._next_line or self._copied == total:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            self._report(f"{self._copied:,} of {total:,} blobs restored")
+
+    def _print(self, manifest: Manifest, settled: Settled) -> None:
+        counts = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in manifest.counts.items())
+        self.stdout.write(
+            f"Backup {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC restored, to event {settled.seq} "
+            f"of the installation's ledger{f': {counts}' if counts else ''}"
+        )
+        for name, count in settled.counts.items():
+            if count:
+                self.stdout.write(f"  {_CHANGES[name]}: {count:,}")

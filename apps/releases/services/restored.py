@@ -1,0 +1,104 @@
+"""What happens to approvals, deployments and offers after a restore from a backup, and how a person resumes offers.
+
+The backup does not know what happened after it was made. A credential may have been spent, a deployment may have
+finished, and agents may run something newer. Therefore nothing of the past goes on without a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Count, Max
+from django.utils import timezone
+
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import approvals, assignments, deployment_jobs, deployments, rollbacks
+from apps.releases.services.late_joiners import match_current
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import lock_row
+from byteor.engine.machines import ApprovalStatus, DeploymentStatus
+from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.errors import Conflict
+
+REASON = "restored from a backup"
+RESUME = "environment.resume_offers"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOffers:
+    """The number of an environment's agents whose offers are held, and when the backup was made, if there are any."""
+
+    agents: int
+    backup_at: datetime | None
+
+
+@transaction.atomic
+def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
+    """Stop all releases that were under way in the backup of ``backup_at``. Returns what was done, with numbers.
+
+    Revokes approvals whose credential was not spent, aborts deployments that were not offered yet, pauses rollouts, and
+    holds the offers of all agents. Break-glass deployments that wait for their approval get their full time again.
+    """
+    now = timezone.now()
+    unspent = Approval.objects.filter(
+        status=ApprovalStatus.APPROVED, credential__isnull=False, used_at=None, expires_at__gt=now
+    )
+    revoked = [approvals.revoke(approval, actor=actor) for approval in without_large(unspent).order_by("pk")]
+    waiting = Approval.objects.filter(status=ApprovalStatus.PENDING, break_glass=True)
+    for deployment in Deployment.objects.filter(approval__in=waiting).select_related("approval").order_by("pk"):
+        approval, until = deployment.approval, now + timedelta(seconds=deployment.policy.approval_ttl_s)
+        if approval is not None and approval.expires_at < until:
+            approval.expires_at = until
+            approval.save(update_fields=["expires_at"])
+    not_offered = Deployment.objects.filter(status__in=[DeploymentStatus.APPROVED, DeploymentStatus.BUILDING])
+    aborted = [deployments.abort(row, reason=REASON, actor=actor) for row in not_offered.order_by("pk")]
+    under_way = Deployment.objects.filter(status=DeploymentStatus.DEPLOYING, paused_at=None)
+    paused = [deployments.set_paused(row, paused=True, reason=REASON, actor=actor) for row in under_way.order_by("pk")]
+    return {
+        "approvals_revoked": len(revoked),
+        "deployments_aborted": len(aborted),
+        "deployments_paused": len(paused),
+        "offers_held": assignments.hold_all(backup_at),
+    }
+
+
+def read_held(environment: Environment) -> HeldOffers:
+    """Return how many of the environment's offers have been held since a restore, and when the backup was made."""
+    found = assignments.held(environment.pk).aggregate(agents=Count("pk"), backup_at=Max("held_backup_at"))
+    return HeldOffers(**found)
+
+
+@transaction.atomic
+def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -> HeldOffers:
+    """Let the environment's agents get the offers that have been held since a restore. Returns what is held now.
+
+    Late joiners get their offers as well. Paused deployments stay paused. Break-glass deployments that were not
+    approved are rolled back. Raises Conflict if no offers are held.
+    """
+    locked = lock_row(environment, related=("project",))
+    check_resume_offers(locked)
+    unapproved = list(rollbacks.find_held_break_glass(locked.pk).values_list("pk", flat=True))
+    count = assignments.resume(assignments.held(locked.pk))
+    for deployment_id in unapproved:
+        deployment_jobs.enqueue_break_glass_rollback(deployment_id)
+    for deployment, joiners in match_current(locked, Agent.objects.taking_offers().filter(environment=locked)):
+        assignments.offer_late(deployment, only=joiners)
+    audit.record(
+        RESUME,
+        actor=actor,
+        scope=locked,
+        resource=("environment", locked.pk),
+        changes={"reason": reason, "agents": count},
+    )
+    return read_held(locked)
+
+
+def check_resume_offers(environment: Environment) -> None:
+    """Raise Conflict if the environment has no held offers."""
+    if not assignments.held(environment.pk).exists():
+        raise Conflict("No offers are held in this environment.", code="offers.not_held")

@@ -1,0 +1,32 @@
+"""An operation for migrations that builds an index while other transactions write to its table."""
+
+from __future__ import annotations
+
+from typing import Any, override
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+
+# A concurrent build waits for older transactions, and nobody waits for it except other changes of the schema. So it may
+# wait much longer than other migrations, and a timeout would discard the whole index.
+WAIT_S = 600
+
+
+class BuildIndexConcurrently(AddIndexConcurrently):
+    """Builds an index without blocking writes. Its migration must have ``atomic = False`` and no other operation.
+
+    An attempt that was interrupted leaves an invalid index, which costs writes and is never used. So an index with this
+    name is dropped first.
+    """
+
+    @override
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        with schema_editor.connection.cursor() as cursor:
+            cursor.execute("SHOW lock_timeout")
+            [before] = cursor.fetchone()
+        schema_editor.execute(f"SET lock_timeout = '{WAIT_S}s'")
+        try:
+            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(self.index.name)}")
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+        finally:
+            schema_editor.execute(f"SET lock_timeout = '{before}'")

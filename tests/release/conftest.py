@@ -1,0 +1,27 @@
+"""A way to print results even if the test passes and runs in a process of xdist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+pytest.register_assert_rewrite("tests.release.checkouts", "tests.release.rolling_load")
+
+_KEY = "printed"
+
+
+@pytest.fixture
+def announce(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return a function that adds a line to the summary of the whole run."""
+    return lambda line: record_property(_KEY, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the announced lines of all tests."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and report.when == "call":
+                for key, line in report.user_properties:
+                    if key == _KEY:
+                        terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {line}")

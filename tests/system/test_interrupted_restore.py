@@ -1,0 +1,137 @@
+"""``manage.py restore`` that is killed, started twice, or followed by another backup or a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from byteor_cloud.database.embedded import EmbeddedPostgres
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, children
+from tests.system.test_backup import start, unreadable, upload
+
+PASSPHRASE = "correct horse battery"
+SETTINGS = {"BACKUP_PASSPHRASE": PASSPHRASE}
+
+
+@pytest.fixture(scope="module")
+def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two backups of the same three blobs."""
+    folder = tmp_path_factory.mktemp("restore") / "backups"
+    old = Installation()
+    try:
+        server = old.serve()
+        upload(old, b"one", b"two", b"three")
+        old.stop(server)
+        for _ in range(2):
+            made = old.manage("backup", str(folder), **SETTINGS)
+            assert made.returncode == 0, made.stderr
+    finally:
+        old.remove()
+    return folder
+
+
+class Target(Installation):
+    """A new data folder whose embedded database keeps running."""
+
+    def __init__(self) -> None:
+        super().__init__(is_prepared=False)
+        self._database = EmbeddedPostgres(self.data_dir)
+        self.url = self._database.acquire()
+
+    def restore(self, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.manage("restore", str(source), *options, **SETTINGS)
+
+    def remove(self) -> None:
+        self._database.release()
+        super().remove()
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    made = Target()
+    yield made
+    made.remove()
+
+
+def blob_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("sha256/??/" + "?" * 64))
+
+
+def refused(done: subprocess.CompletedProcess[str], reason: str) -> None:
+    """Check that a command printed one error line with this reason, and no secret."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    [line] = [each for each in done.stderr.splitlines() if each.startswith("CommandError: ")]
+    assert reason in line
+    assert "Traceback" not in done.stderr
+    assert PASSPHRASE not in done.stderr
+
+
+def check_restored(target: Target, done: subprocess.CompletedProcess[str], backups: Path) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {each.name for each in blob_files(backups)}
+    assert {each.name for each in blob_files(target.data_dir / "artifacts")} == names
+    assert target.manage("verify_ledger").returncode == 0
+
+
+def test_killed_restore_is_completed_by_same_command_only(target: Target, backups: Path) -> None:
+    earlier = sorted(each.name for each in (backups / "backups").iterdir())[0]
+    foreign = target.data_dir / "artifacts/sha256/ab" / ("ab" * 32)
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"of another installation")
+    refused(target.restore(backups), "artifacts is not empty. Restore into a new data folder")
+    shutil.rmtree(target.data_dir / "artifacts")
+    *_, last = blob_files(backups)
+
+    with unreadable(last):
+        restore = start(target, backups, command="restore", **SETTINGS)
+        wait_until(lambda: blob_files(target.data_dir / "artifacts") or restore.poll() is not None)
+        refused(target.restore(backups), "another command is restoring or migrating this database")
+        refused(target.manage("serve"), "is unfinished: run manage.py restore again")
+        assert restore.poll() is None
+        restore.kill()
+        restore.communicate(timeout=PATIENCE_S)
+
+    refused(target.manage("serve"), "is unfinished: run manage.py restore again")
+    refused(target.restore(backups, "--backup", earlier), "is unfinished: complete it, or restore into a new data")
+    content = last.read_bytes()
+    last.unlink()
+    refused(target.restore(backups), f"{last.name} is missing")
+    last.write_bytes(content)
+    check_restored(target, target.restore(backups), backups)
+    refused(target.restore(backups), "the database is not empty")
+
+
+def test_pg_restore_of_killed_restore_does_not_survive_next_attempt(target: Target, backups: Path) -> None:
+    # Until this transaction ends, pg_restore waits, because it creates a table with the same name.
+    with psycopg.connect(target.url) as session:
+        session.execute("CREATE TABLE notifications_chatwebhook ()")
+        restore = start(target, backups, command="restore", **SETTINGS)
+        with psycopg.connect(target.url, autocommit=True) as watcher:
+            waiting = (
+                "SELECT 1 FROM pg_stat_activity"
+                " WHERE application_name = 'byteor-cloud restore' AND wait_event_type = 'Lock'"
+            )
+            wait_until(lambda: watcher.execute(waiting).fetchone() or restore.poll() is not None)
+        [survivor] = children(restore.pid)
+        os.kill(survivor, signal.SIGSTOP)
+        restore.kill()
+        restore.communicate(timeout=PATIENCE_S)
+        session.rollback()
+
+    try:
+        done = target.restore(backups)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(survivor, signal.SIGKILL)
+
+    check_restored(target, done, backups)
