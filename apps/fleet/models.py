@@ -422,7 +422,7 @@ class Assignment(models.Model):
 class RefusedAgent(models.Model):
     """An agent in whose name requests were refused because their key was unusable. The agent may be unknown.
 
-    After a restore from a backup, these are the agents whose keys are newer than the backup. There are at most
+    After a restore, these include the agents whose keys are newer than the backup. There are at most
     ``refused_agents.MOST_ROWS`` rows, because anybody can send such requests.
     """
 

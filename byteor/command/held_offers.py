@@ -41,7 +41,7 @@ def _describe(held: m.HeldOffers) -> str:
     return (
         f"Restored from a backup of {held.backup_at:%Y-%m-%d %H:%M} UTC: the offers to {agents_of(held.agents)} are "
         f"held. {keeps} running what {'it runs' if held.agents == 1 else 'they run'}.\n"
-        "To list agents that run something else than in the backup: byteor agents list --drifted"
+        "To list agents that do not run what the backup offers them: byteor agents list --drifted"
     )
 
 

@@ -78,7 +78,7 @@ def _shortened(names: Sequence[str]) -> str:
 def prove(path: Path, trust: Trust) -> ReleaseProof:
     """Verify the signed list in this file, and then the listed files in the same folder.
 
-    Raises Unproven or Refused if the list is not signed by a trusted key, a file differs from it, or none is there.
+    Raises Unproven or Refused if no trusted key signed the list, a file differs from it, or no listed file is there.
     """
     try:
         verified = release_statement.verify(parse_object(read_file(path, _MAX_LIST_BYTES)), trust.keyset)
@@ -111,10 +111,11 @@ def _check_file(path: Path, expected: FileEntry) -> None:
         size = os.fstat(file.fileno()).st_size
         if size != expected.size:
             raise Unproven(
-                EvidenceCode.RELEASE_ALTERED, f"{path.name} has {size:,} bytes, and in the list {expected.size:,} bytes"
+                EvidenceCode.RELEASE_ALTERED,
+                f"{path.name} has {size:,} bytes, but the list says {expected.size:,} bytes",
             )
         found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     if found != expected.sha256:
         raise Unproven(
-            EvidenceCode.RELEASE_ALTERED, f"{path.name} has the hash {found}, and in the list {expected.sha256}"
+            EvidenceCode.RELEASE_ALTERED, f"{path.name} has the hash {found}, but the list says {expected.sha256}"
         )

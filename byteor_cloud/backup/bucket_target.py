@@ -23,7 +23,7 @@ from byteor_cloud.backup import manifest
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.targets import OWN, Readable, Target
 
-_PART = 32 << 20  # bytes; with at most 10,000 parts, a dump can have 312 GiB
+_PART = 32 << 20  # bytes; an upload has at most 10,000 parts, so a dump can have up to 312 GiB
 _MISSING = {"NoSuchKey", "404"}
 _REASONS = {
     "NoSuchBucket": "the bucket does not exist",
@@ -86,7 +86,7 @@ class BucketTarget(Target):
     @override
     def remove_leftovers(self) -> None:
         # The store keeps the parts of an unfinished upload, and charges for them, but does not list them as objects.
-        with contextlib.suppress(BackupError, FileNotFoundError), self._errors():  # they are harmless otherwise
+        with contextlib.suppress(BackupError, FileNotFoundError), self._errors():  # the permission may be missing
             uploads = self._client.get_paginator("list_multipart_uploads")
             for folder in sorted(OWN):
                 for page in uploads.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"):
@@ -109,7 +109,7 @@ class BucketTarget(Target):
     def open(self, path: str) -> IO[bytes]:
         with self._errors():
             body: IO[bytes] = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"]
-            return _Body(body, self)  # type: ignore[return-value]  # the methods that readers use
+            return _Body(body, self)  # type: ignore[return-value]  # it has the methods that readers use
 
     @override
     def list_blobs(self, folder: str) -> dict[str, int]:

@@ -56,7 +56,7 @@ def _select(session: Connection, statement: str, lock: int) -> bool:
 
 
 def may_delete_blobs() -> bool:
-    """Return whether no backup is running. If so, none starts to read blobs until the caller's transaction ends."""
+    """Return whether no backup is running. If True, none starts to copy blobs until the caller's transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock_shared(%s)", [_REMOVAL_LOCK])
         return bool(cursor.fetchone()[0])

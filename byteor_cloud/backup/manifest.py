@@ -123,7 +123,7 @@ class LedgerHead:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup contains. Every field except ``name`` describes the snapshot of the database in the dump."""
+    """What a backup contains. All facts about the database come from the snapshot in the dump."""
 
     name: str
     created_at: datetime
@@ -146,7 +146,7 @@ class Manifest:
     master_key: EncryptedKey | None
     """The key itself, or None if the backup was made without a passphrase."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of rows, such as of agents, for information only."""
+    """The numbers of some rows, such as agents, for information only."""
 
     def to_bytes(self) -> bytes:
         """Return the content of the manifest's file."""
@@ -225,5 +225,5 @@ def _stored_file(value: Any) -> StoredFile:
 
 
 def hash_of(content: bytes) -> str:
-    """Return the hash by which a manifest is known, ``sha256:<hex>``."""
+    """Return the hash that identifies a manifest, ``sha256:<hex>``."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -113,7 +113,7 @@ class Dump:
 
 @contextmanager
 def dumping(session: psycopg.Connection[Any], snapshot: str) -> Iterator[Dump]:
-    """Run a pg_dump that reads the exported snapshot. It ends with the block."""
+    """Run a pg_dump that reads the exported snapshot. It is killed at the end of the block."""
     program = find_program("pg_dump", server_major(session))
     with connection_environment(session) as environment, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603 - our own program and arguments
@@ -122,7 +122,7 @@ def dumping(session: psycopg.Connection[Any], snapshot: str) -> Iterator[Dump]:
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C reaches this process, which then stops pg_dump
+            start_new_session=True,  # so that Ctrl-C interrupts only this process, which then kills pg_dump
         )
         try:
             yield Dump(process, errors)

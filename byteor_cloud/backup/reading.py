@@ -40,7 +40,7 @@ def open_target(location: str) -> Target:
 
 
 class CheckedReader:
-    """A stream that hashes what is read from it. At its end, raises AlteredError if it has another hash than expected.
+    """A stream that hashes what is read from it. At its end, it raises AlteredError if the hash is not ``expected``.
 
     ``name`` is the file's name in the error. Without ``expected``, the stream only hashes and counts. With ``max_size``
     (bytes), a longer stream raises AlteredError before its end, so that an altered file cannot fill the disk.
@@ -53,7 +53,7 @@ class CheckedReader:
         self._digest, self._size = hashlib.sha256(), 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return exactly ``size`` bytes, or all that are left. Raises AlteredError if none are left after these."""
+        """Return exactly ``size`` bytes, or all that are left. Raises AlteredError if the stream was altered."""
         pieces, left = [], size
         # Callers may stop after a short read, so this method itself reads until the end.
         while left and (piece := self._read(left)):

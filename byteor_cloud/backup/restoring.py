@@ -1,4 +1,4 @@
-"""The parts of a restore that know no tables: the master key, the blobs and the database dump."""
+"""The parts of a restore that do not depend on the tables: the master key, the blobs and the database dump."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from byteor_cloud.database.connections import Connection
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.storage import blobs
 
-_BATCH = 256  # blobs whose copies wait for each other
+_BATCH = 256  # blobs that must all be copied before the next ones are started
 _APPLICATION = "byteor-cloud restore"  # the name of pg_restore's session
 _SESSIONS = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s
@@ -142,9 +142,9 @@ class _Appended:
 
 
 def stop_earlier(session: Connection) -> None:
-    """Roll back the pg_restore of an earlier attempt whose process was killed, because pg_restore survives it.
+    """Roll back the pg_restore of an earlier attempt, which keeps running if only its parent process was killed.
 
-    The caller holds the lock of restores. Otherwise the earlier pg_restore might commit during the new attempt.
+    Otherwise it might commit during the new attempt. The caller must hold the migration lock.
     """
     while found := session.execute(_SESSIONS, [_APPLICATION]).fetchall():
         for (pid,) in found:

@@ -134,7 +134,7 @@ def _forget_members(tar: tarfile.TarFile) -> None:
 
 
 class _Part(io.RawIOBase):
-    """A part of an open file, from its current position, which is closed with it."""
+    """A part of an open file, from the file's current position. Closing the part closes the file."""
 
     def __init__(self, file: io.FileIO, size: int) -> None:
         self._file, self._left = file, size

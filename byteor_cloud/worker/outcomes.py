@@ -63,7 +63,7 @@ def change_lane(queue: str, lane: JobLane) -> str:
 
 
 def take_over_job() -> bool:
-    """Requeue one job of a dead worker, or make it a dead letter. Returns False if this worker knows no such job."""
+    """Requeue one job of a dead worker, or make it a dead letter. Returns False if this worker knows none."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(_ORPHANS, [list(KINDS)])

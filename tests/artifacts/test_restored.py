@@ -1,4 +1,4 @@
-"""After a restore from a backup: execute replays are interrupted, and a dry run gives the same result again."""
+"""After a restore from a backup, execute replays are interrupted, and a repeated dry run gives the same result."""
 
 from __future__ import annotations
 

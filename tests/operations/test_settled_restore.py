@@ -1,4 +1,4 @@
-"""After a restore, nothing goes on as if nothing had happened since the backup, until a person lets it."""
+"""After a restore, pending work that may have been done since the backup is stopped or waits for a person."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _AGENTS = "/api/v1/agents/"
 
 
 class Client:
-    """A client that sends each request to another host, and repeats it if it got 503 or no response.
+    """A client that alternates between the hosts, and repeats a request that got 503 or no response.
 
     The repeated request has the same ``Idempotency-Key``.
     """

@@ -1,4 +1,4 @@
-"""``make release`` writes equal bytes twice, whose signed list the released verifier proves, or refuses in one line."""
+"""``make release`` writes the same bytes each time, which the released verifier proves, or fails with one line."""
 
 from __future__ import annotations
 

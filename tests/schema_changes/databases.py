@@ -1,4 +1,4 @@
-"""Databases of their own on the tests' server, migrated by ``manage.py`` with other or additional migrations."""
+"""Separate databases on the tests' server, migrated by ``manage.py`` with other or additional migrations."""
 
 from __future__ import annotations
 

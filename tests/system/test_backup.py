@@ -1,4 +1,4 @@
-"""``manage.py backup`` beside a running server: interrupted, killed, on a full disk, and without its database."""
+"""``manage.py backup`` while a server runs: interrupted, killed, on a full disk, and without its database."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_running_installation_is_backed_up_and_verified(installation: Installati
     lines = done.stdout.splitlines()
     assert is_complete
     assert lines[0] == f"Backup {name} created in {target}:"
-    assert lines[2].startswith("  blobs: 1 with 4000 bytes, of which 1 were new")
+    assert lines[2].startswith("  blobs: 1 with 4000 bytes (1 new)")
     assert lines[3].startswith("  manifest: sha256:")
     assert lines[4].endswith(", encrypted with the passphrase")
     assert PASSPHRASE not in done.stdout + done.stderr
@@ -214,7 +214,7 @@ def test_next_backup_reuses_blobs_of_killed_one(installation: Installation, data
     done = installation.manage("backup", str(target))
 
     assert done.returncode == 0, done.stderr
-    copied = re.search(r"blobs: 3 with 11 bytes, of which (\d) were new", done.stdout)
+    copied = re.search(r"blobs: 3 with 11 bytes \((\d) new\)", done.stdout)
     assert copied is not None, done.stdout
     assert int(copied[1]) < 3
     assert [is_complete for _, is_complete in FolderTarget(target).list_names()] == [True]

@@ -1,4 +1,4 @@
-"""A backup of a running installation, restored elsewhere: agents go on, and nothing of the past happens again."""
+"""A backup of a running installation, restored elsewhere: agents continue, and no earlier action is repeated."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What does not continue after a restore from a backup: execute replays, whose side effects may have happened.
 
-Another replay is repeated, to prove that the restored system computes the same.
+One completed dry run is repeated, to check that the restored installation computes the same result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The list of agents whose keys are refused. After a restore, their keys are newer than the backup.
+"""The list of agents whose keys are refused. After a restore, it shows the agents with keys newer than the backup.
 
 Anybody can send a key that looks valid with any agent id, so the number of rows is limited.
 """
@@ -24,7 +24,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('fleet.refused_agents', 0
 
 @transaction.atomic
 def store_refused(agent_ids: Sequence[UUID]) -> None:
-    """Store that the keys of these agents were refused now. Excess agents are left out if there are too many rows."""
+    """Store that the keys of these agents were refused now. New agents are left out if there are too many rows."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)  # otherwise processes could together exceed the maximum, or deadlock
     now, known = timezone.now(), RefusedAgent.objects.filter(pk__in=agent_ids)

@@ -1,4 +1,4 @@
-"""Restores a backup: blobs, database and master key, then what must not go on as before the backup."""
+"""Restores a backup: the blobs, the database and the master key. Then stops work that may have been done since."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _MOST_NAMED = 20
 def restore(
     stored: StoredBackup, *, passphrase: str | None, report: Callable[[str], None], on_blob: Callable[[int], None]
 ) -> restores.Settled:
-    """Restore the backup, and settle what must not go on. If an earlier attempt was interrupted, completes it.
+    """Restore the backup, and settle work that must not continue. If an earlier attempt was interrupted, completes it.
 
-    ``report`` is called with lines about the progress, and ``on_blob`` after each blob with the number of all blobs.
-    Raises BackupError or OSError. Until the whole restore is complete, the database refuses to be served.
+    ``report`` is called with lines about the progress, and ``on_blob`` after each blob with the total number of blobs.
+    Raises BackupError or OSError. Until the whole restore is complete, servers refuse to start with this database.
     """
     manifest = stored.manifest
     current: Config = settings.CONFIG
@@ -132,7 +132,7 @@ def _check_versions(manifest: Manifest, major: int) -> None:
     if newer := sorted(set(manifest.migrations) - known):
         raise BackupError(
             f"the backup was made by release {manifest.product_version}, whose database schema is newer than this "
-            f"release's (it has the migration {newer[0]}): restore it with that release"
+            f"release's (it has the migration {newer[0]}): restore it with that release or a newer one"
         )
     if manifest.postgresql > major:
         raise BackupError(

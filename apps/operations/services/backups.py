@@ -1,4 +1,4 @@
-"""Creates backups of the installation and verifies them. ``byteor_cloud.backup`` knows the format."""
+"""Creates backups of the installation and verifies them. ``byteor_cloud.backup`` implements the format."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ MAX_NAMED = 100  # blobs with a fault that are reported by name; the blob list c
 def create(location: str, *, passphrase: str | None, report: Report) -> Created:
     """Back up the database and the blobs while the service runs.
 
-    The dump, and everything in the manifest, is of one snapshot. All blobs that the snapshot refers to still exist
-    when they are copied, because no blob is deleted until the end. Blobs that are missing or altered in the blob store
-    are listed in the backup as such.
+    The dump and the facts in the manifest come from one snapshot of the database. All blobs that the snapshot refers to
+    still exist when they are copied, because no blob is deleted until the end. Blobs that are missing or altered in the
+    blob store are listed in the backup as such.
 
     Raises BackupError, or a database error if the connection is lost. The backup is then not complete, and the next
     one with the same target reuses the blobs that were copied.
@@ -119,7 +119,7 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
 
 
 def _check_place(location: str) -> None:
-    """Refuse the data folder, because the backup would be lost with it, or would be cleaned up with its folders."""
+    """Raise BackupError if the place is in the data folder, with which the backup would be lost or cleaned up."""
     if "://" not in location:
         place, data_dir = Path(location).resolve(), settings.CONFIG.data_dir.resolve()
         if place.is_relative_to(data_dir):
@@ -142,7 +142,7 @@ def _find_installation() -> str:
 
 
 def _check_owner(target: Target, installation: str) -> None:
-    """Raise BackupError if another installation uses the target: each would restore the other's backups."""
+    """Raise BackupError if another installation uses the target: its backup might be restored as the newest one."""
     complete = [name for name, is_complete in target.list_names() if is_complete]
     if complete and StoredBackup(target, complete[-1]).manifest.installation != installation:
         raise BackupError(f"{target.location} contains backups of another installation: use another place")
@@ -341,7 +341,7 @@ def _verify_blobs(backup: StoredBackup, report: Report) -> Iterator[str]:
         yield str(error)
         return
     if (done, size) != (total, backup.manifest.blob_bytes):
-        yield "the number or the size of the listed blobs is not the one in the manifest"
+        yield "the number or the total size of the listed blobs differs from the manifest"
 
 
 def _verify_blob(backup: StoredBackup, blob: ListedBlob) -> Iterator[str]:

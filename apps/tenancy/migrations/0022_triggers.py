@@ -1,4 +1,4 @@
-"""Create the triggers that protect the audit trail and delete counts, and extend procrastinate's table of jobs.
+"""Create the triggers of the audit trail and of use counts, and extend procrastinate's table of jobs.
 
 It also runs in databases in which the replaced migrations have created them. So each statement can be repeated.
 """

@@ -361,7 +361,7 @@ class RefusedAgentAdmin(ReadOnlyAdmin):
     """Agents whose keys were refused. They may be unknown, so only installation operators see them."""
 
     holds = (
-        "The agents whose keys were refused in the last 30 days. After a restore, these are the agents that were "
+        "The agents whose keys were refused in the last 30 days. After a restore, these include the agents that were "
         "enrolled after the backup, or whose keys were rotated since."
     )
     ordering = ("-last_at", "-agent_id")

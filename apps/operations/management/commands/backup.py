@@ -113,16 +113,15 @@ class Command(OperatorCommand):
         made = created.manifest
         self.stdout.write(f"Backup {made.name} created in {target}:")
         self.stdout.write(f"  database: {made.dump.size} bytes ({_counts(made)})")
-        self.stdout.write(
-            f"  blobs: {made.blob_count} with {made.blob_bytes} bytes, of which {created.copied} were new"
-        )
+        self.stdout.write(f"  blobs: {made.blob_count} with {made.blob_bytes} bytes ({created.copied} new)")
         self.stdout.write(f"  manifest: {created.manifest_hash}")
         self.stdout.write(_about_key(made))
         for blob in created.faults:
             self.stderr.write(f"the blob {blob.sha256} is {blob.fault} in the blob store")
         if made.faulty_blobs:
             raise CommandError(
-                f"the backup does not contain {_count(made.faulty_blobs, 'blob')} missing or altered in the blob store",
+                f"{_count(made.faulty_blobs, 'blob')} missing or altered in the blob store. The backup contains all"
+                " other data",
                 returncode=1,
             )
 
@@ -167,8 +166,8 @@ def _counts(made: Manifest) -> str:
 def _about_key(made: Manifest, *, is_checked: bool = True) -> str:
     if made.master_key is None:
         return (
-            f"  master key: NOT in the backup. To restore it, you need the master key {made.master_key_id}; keep a copy"
-            " of it in another place."
+            f"  master key: NOT in the backup. To restore the backup, you need the master key {made.master_key_id}."
+            " Keep a copy of the key in another place."
         )
     checked = "" if is_checked else "; not checked, because no passphrase was given"
     return f"  master key: {made.master_key_id}, encrypted with the passphrase{checked}"
@@ -196,7 +195,7 @@ def _progress() -> Iterator[Report]:
 
 
 class _Lines:
-    """Writes a line when a part begins, then every few seconds."""
+    """Writes a line when a part begins, then every ten seconds, and when all blobs are done."""
 
     def __init__(self) -> None:
         self._part: Part | None = None

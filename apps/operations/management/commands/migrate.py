@@ -22,7 +22,7 @@ from django.db.migrations.loader import MigrationLoader
 from apps.operations.management import installation
 from byteor_cloud.database.connections import database_settings, direct_connection
 
-LOCK_POLL_S = 0.5  # seconds between attempts to take it
+LOCK_POLL_S = 0.5  # seconds between attempts to take the migration lock
 # Statements of other processes queue behind a migration that waits for a lock. So it gives up after a second, and lets
 # them run before its next attempt. It fails ten minutes after the first attempt that timed out.
 LOCK_TIMEOUT_S = 1

@@ -17,8 +17,9 @@ class Command(OperatorCommand):
     help = (
         "List the agents whose keys were refused in the last 30 days, the latest first. After a restore, an unknown "
         "agent may have been enrolled after the backup, and the key of a known agent may have been rotated since. "
-        "The key of a decommissioned agent is always refused. Requests with a made-up agent id are listed as well. A "
-        f"request is listed within a few seconds, and again after an hour. At most {MOST_ROWS:,} agents are stored."
+        "The key of a decommissioned agent is always refused. Requests with a made-up agent id are listed as well. An "
+        "agent appears within a few seconds of its request, and each server process updates its entry at most once an "
+        f"hour. At most {MOST_ROWS:,} agents are stored."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,7 +31,7 @@ class Command(OperatorCommand):
         found = list_refused()
         if json:
             return jsonlib.dumps([asdict(each) for each in found], default=_as_json)
-        return "\n".join(map(_line, found)) or "no agent was refused"
+        return "\n".join(map(_line, found)) or "No agent has been refused in the last 30 days."
 
 
 def _as_json(value: Any) -> str:

@@ -40,11 +40,11 @@ _NEXT = """
 Next steps (the backup was made at {at}):
 1. Start the server. If credentials were revoked after the backup, revoke them again: user tokens, API keys, agent keys,
    and memberships.
-2. Agents connect by themselves, except those that were enrolled after the backup, or whose keys were rotated since.
+2. Agents reconnect automatically, except those that were enrolled after the backup, or whose keys were rotated since.
    manage.py refused_agents lists those that have tried to connect. Enroll them again.
-3. Compare what agents run with the environment pages of the console. Then resume the offers of each environment in the
-   console or with byteor held-offers resume, and resume or abort the paused deployments. docs/backup.md explains each
-   step.
+3. On the environment pages of the console, compare what agents run with what the backup offers them. Then resume the
+   offers of each environment in the console or with byteor held-offers resume, and resume or abort the paused
+   deployments. docs/backup.md explains each step.
 """
 
 
@@ -52,8 +52,8 @@ class Command(OperatorCommand):
     help = (
         "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
         "may have happened after the backup are not repeated: unspent approvals are revoked, deployments are paused, "
-        "offers are held until a person resumes them, and sessions end. If a restore is interrupted, run the same "
-        "command again to complete it. Exits with 0 if the restored installation is intact, and otherwise with 1."
+        "offers are held until a person resumes them, and sessions are deleted. If a restore is interrupted, run the "
+        "same command again to complete it. Exits with 0 if the restored installation is intact, and otherwise with 1."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -35,7 +35,7 @@ class RefusedAgents:
         self._lock = threading.Lock()
 
     def note(self, agent_id: UUID) -> None:
-        """Note that a request for this agent had an unusable key. Makes no query while a server handles the request.
+        """Note that a request for this agent had an unusable key. In a server, the request does not wait for a query.
 
         If too many agents are already waiting to be stored, this does nothing. A later request can be noted instead.
         """
