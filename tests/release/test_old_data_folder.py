@@ -138,7 +138,7 @@ def test_data_folder_of_old_commit_upgrades(
         shown = {each["id"]: each["status"] for each in person.all(f"{person.production}/deployments")}
         assert shown == {each["id"]: each["status"] for each in deployments}
 
-        # The demo's agents continue by themselves.
+        # The demo's agents continue without intervention.
         seen = {agent["id"]: agent["last_seen_at"] for agent in person.all(f"{person.production}/agents")}
         wait_until(
             lambda: all(

@@ -21,7 +21,7 @@ CREATE OR REPLACE TRIGGER releases_deployment_note_unreferenced AFTER DELETE ON 
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION artifacts_note_unreferenced('bundle_hash');
 """
 
-# Count for quotas and usage. An artifact counts with its own bytes and with what is derived from them, also if another
+# Count for quotas and usage. An artifact counts with its own bytes and with what is derived from them, even if another
 # artifact has the same content.
 UPLOADS = """
 CREATE OR REPLACE FUNCTION artifacts_count_upload() RETURNS trigger LANGUAGE plpgsql AS $$

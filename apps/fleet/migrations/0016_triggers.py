@@ -54,7 +54,7 @@ CREATE OR REPLACE TRIGGER tenancy_organization_notify AFTER DELETE OR UPDATE OF 
 """
 
 # Write the intervals in which each agent ran a bundle. Heartbeats of one agent wait for each other at the agent's row,
-# so that the function never runs twice at once for one agent.
+# so the function never runs twice at the same time for one agent.
 RUNNING = """
 -- The plan is kept for the whole connection. It must suit a large table, also when it was made for an empty one.
 CREATE OR REPLACE FUNCTION fleet_record_running() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -197,7 +197,7 @@ CREATE OR REPLACE TRIGGER fleet_heartbeat_boot BEFORE UPDATE OF boot_id ON fleet
 WHEN (OLD.boot_id <> NEW.boot_id) EXECUTE FUNCTION fleet_supersede_boot();
 """
 
-# How many pulses of each environment have which values, counted by triggers that only insert.
+# Count the pulses of each environment by their values, with triggers that only insert.
 PULSE_COUNTS = """
 CREATE OR REPLACE FUNCTION fleet_count_pulses() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -10,13 +10,13 @@ CREATE OR REPLACE TRIGGER releases_configbundle_immutable BEFORE UPDATE ON relea
     FOR EACH ROW EXECUTE FUNCTION byteor_refuse_change();
 """
 
-# Each row is updated a few times soon after it was inserted. Free space on its page avoids changes of the indexes.
+# Each row is updated a few times soon after it was inserted. With free space on its page, an update changes no index.
 FREE_SPACE = """
 ALTER TABLE releases_deploymentagent SET (fillfactor = 50);
 """
 
-# How many agents of each deployment have come how far. The triggers only insert. Nobody waits for a new row, so that
-# reports of different agents do not wait for each other.
+# Count the agents of each deployment by progress. The triggers only insert, and no transaction waits for a new row, so
+# that reports of different agents do not wait for each other.
 PROGRESS = """
 CREATE OR REPLACE FUNCTION releases_count_progress() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
