@@ -507,7 +507,7 @@ class AsyncEnvironment(AsyncCalls):
 
         Changes the labels of all agents that match the selector, in one transaction. Changed agents that match the
         target of a current deployment are then offered that deployment. Agents that no longer match keep their
-        bundle. In a `prod` environment this needs the permission `environment:manage`. Use `dry_run` to see the
+        bundle. In a `prod` environment, this requires the permission `environment:manage`. Use `dry_run` to see the
         effect first.
 
         Requires the permission `environment:operate`.
@@ -2075,8 +2075,8 @@ class AsyncEnvironment(AsyncCalls):
         """Get the held offers of an environment.
 
         Returns how many agents have an offer that has been held since the installation was restored from a backup.
-        Agents with a held offer keep running what they run. An offer is no longer held after the offers of the
-        environment or the deployment were resumed, or after a newer deployment was offered to the agent.
+        Agents with a held offer keep running what they run. An offer is held until a person resumes the offers of
+        the environment or the deployment, or until a newer deployment is offered to the agent.
 
         Requires the permission `environment:view`.
         """
@@ -2088,7 +2088,7 @@ class AsyncEnvironment(AsyncCalls):
 
         Lets the agents get the offers that have been held since the installation was restored from a backup. Agents
         that were moved to a newer bundle after the backup return to the bundle of the backup. Paused deployments
-        stay paused. Returns 409 if no offers are held. In a `prod` environment this needs the permission
+        stay paused. Returns 409 if no offers are held. In a `prod` environment, this requires the permission
         `environment:manage`.
 
         Requires the permission `environment:operate`.

@@ -193,7 +193,7 @@ def resume_offers(environment: Environment, *, reason: str, actor: Actor) -> res
 
     Lets the agents get the offers that have been held since the installation was restored from a backup. Agents that
     were moved to a newer bundle after the backup return to the bundle of the backup. Paused deployments stay paused.
-    Returns 409 if no offers are held. In a `prod` environment this needs the permission `environment:manage`.
+    Returns 409 if no offers are held. In a `prod` environment, this requires the permission `environment:manage`.
     """
     return restored.resume_offers(environment, reason=reason, actor=actor)
 
@@ -214,7 +214,7 @@ def change(
 
     Changes the labels of all agents that match the selector, in one transaction. Changed agents that match the target
     of a current deployment are then offered that deployment. Agents that no longer match keep their bundle.
-    In a `prod` environment this needs the permission `environment:manage`. Use `dry_run` to see the effect first.
+    In a `prod` environment, this requires the permission `environment:manage`. Use `dry_run` to see the effect first.
     """
     labels = LabelChange(changes.get("set", {}), changes.get("unset", ()))
     return relabeling.relabel(environment, selector, labels, dry_run=dry_run, actor=actor)

@@ -29,7 +29,7 @@ class HeldOffersViewSet(EnvironmentViewSet):
         """Get the held offers of an environment.
 
         Returns how many agents have an offer that has been held since the installation was restored from a backup.
-        Agents with a held offer keep running what they run. An offer is no longer held after the offers of the
-        environment or the deployment were resumed, or after a newer deployment was offered to the agent.
+        Agents with a held offer keep running what they run. An offer is held until a person resumes the offers of the
+        environment or the deployment, or until a newer deployment is offered to the agent.
         """
         return Response(self.get_serializer(read_held(self.environment)).data)
