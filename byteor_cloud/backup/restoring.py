@@ -18,7 +18,7 @@ from byteor_cloud.backup.reading import AlteredError, CheckedReader, StoredBacku
 from byteor_cloud.backup.targets import PIECE, sync_folder, temporary_file
 from byteor_cloud.config import PREFIX, Key, encode_key
 from byteor_cloud.database.connections import Connection
-from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.errors import InsufficientStorage, NotStored, Unavailable
 from byteor_cloud.storage import blobs
 
 _BATCH = 256  # blobs that must all be copied before the next ones are started
@@ -111,7 +111,7 @@ def _copy(backup: StoredBackup, blob: ListedBlob) -> None:
         with blobs.receive(blob.sha256) as file:
             backup.copy_blob(blob, _Appended(file))  # type: ignore[arg-type]  # only ``write`` is called
             blobs.put_file(content_hash, file)
-    except Unavailable as error:
+    except (InsufficientStorage, Unavailable) as error:
         raise BackupError(f"the blob store cannot be used: {error.detail}") from error
     except OSError as error:
         raise BackupError(f"the blob store cannot be used: {error.strerror or type(error).__name__}") from error

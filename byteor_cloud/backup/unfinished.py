@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db import connection
+from django.db import connection, transaction
 
 from byteor_cloud.backup.errors import BackupError
 
@@ -55,7 +55,7 @@ def check() -> None:
 
 def mark(restore: Unfinished) -> None:
     """Store that this restore is unfinished."""
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_CREATE)
         cursor.execute(f"INSERT INTO {_SCHEMA}.unfinished VALUES (%s, %s)", [restore.backup, restore.manifest])  # noqa: S608  a constant
 

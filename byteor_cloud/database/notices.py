@@ -19,6 +19,7 @@ import structlog
 from psycopg import sql
 
 from byteor_cloud.concurrency import deadline
+from byteor_cloud.database import serving
 from byteor_cloud.database.connections import direct_connection, wait_for
 
 LEASE_S, PING_S, RETRY_S = 0.9, 0.3, 0.2
@@ -80,6 +81,7 @@ class Notices:
     def _follow(self, session: psycopg.Connection[Any]) -> None:
         session.add_notify_handler(self._deliver)
         with deadline.limited(RESPONSE_S):
+            serving.share(session)
             for channel in self._handlers:
                 session.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         for handler in self._gap_handlers:

@@ -18,6 +18,7 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
 from byteor_cloud.concurrency import deadline
+from byteor_cloud.database import serving
 from byteor_cloud.database.connections import direct_connection
 from byteor_cloud.worker import host, jobs
 from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
@@ -119,7 +120,12 @@ class Worker:
         """Return the connection that is notified of new jobs. Discard notifications that the next fetch handles."""
         if self._listener is None or self._listener.closed:
             session = direct_connection()
-            session.execute("LISTEN procrastinate_any_queue_v1")
+            try:
+                serving.share(session)
+                session.execute("LISTEN procrastinate_any_queue_v1")
+            except psycopg.Error:
+                session.close()
+                raise
             self._listener = session
         self._listener.pgconn.consume_input()
         while self._listener.pgconn.notifies() is not None:

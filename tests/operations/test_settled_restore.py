@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -253,6 +254,58 @@ def test_new_deployment_replaces_held_offers_of_its_agents(world: World, run_job
     report_from_all(agents[:1], "active", run_jobs)
     assert state(deployment) == ("active", "")
     assert held(world).json()["agents"] == 1
+
+
+def test_aborted_deployment_does_not_bring_held_offers_back(world: World, run_jobs: Run) -> None:
+    agents, (_, two), _ = stories.running(world, 2)
+    restores.settle(BACKUP)
+    deployment = stories.offered(world, two)
+    assert [polled(*each) for each in agents] == [str(deployment.pk)] * 2
+
+    stories.command(world.operator.api, world, deployment, "abort", reason="wrong version")
+    run_sweep(run_jobs)
+
+    assert state(deployment) == ("failed", "aborted")
+    assert [polled(*each) for each in agents] == [None, None]
+
+
+@pytest.mark.parametrize("is_before_restore", [True, False])
+def test_decommissioned_agent_does_not_hold_up_rollback(world: World, run_jobs: Run, is_before_restore: bool) -> None:
+    agents, _, (_, second) = stories.running(world, 2, 2)
+    stories.roll_back(world, second)
+    run_jobs()
+
+    def settle() -> None:
+        assert restores.settle(BACKUP).counts["offers_held"] == (1 if is_before_restore else 2)
+
+    def decommission() -> None:
+        path = world.path(rest=f"/agents/{agents[0][0].pk}")
+        assert world.admin.api.delete(path).status_code == 204
+        run_jobs()
+
+    for step in (decommission, settle) if is_before_restore else (settle, decommission):
+        step()
+    assert resume(world).status_code == 200
+    report_from_all(agents[1:], "rolled_back", run_jobs)
+    run_sweep(run_jobs)
+
+    assert state(second)[0] == "rolled_back"
+
+
+def test_bundle_of_held_offer_cannot_be_downloaded(world: World) -> None:
+    [(agent, api)] = stories.running(world, 1)[0]
+    path = f"/api/v1/agents/{agent.pk}"
+    offer = api.get(f"{path}/deployment").json()["desired"]
+
+    def download() -> int:
+        with closing(api.get(f"{path}/deployment/bundle?hash={offer['bundle_hash']}")) as response:
+            return response.status_code
+
+    assert download() == 200
+    restores.settle(BACKUP)
+    assert download() == 409
+    resume(world)
+    assert download() == 200
 
 
 def test_waiting_poll_gets_offer_when_it_is_resumed(world: World) -> None:

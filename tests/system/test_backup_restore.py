@@ -91,15 +91,21 @@ def test_restored_installation_goes_on_where_backup_ended(
         server.terminate()
         assert server.wait(PATIENCE_S) == 0
 
-        # An altered blob stops the restore. It can be completed when the blob is repaired.
+        # Another installation may use a bucket that contains blobs.
         in_bucket = make_target(**object_store.settings)
+        stray = object_store.bucket.put_object(Key=f"sha256/ab/{'ab' * 32}", Body=b"stray")
+        whole = (tmp_path / "backup", "--passphrase-file", passphrase)
+        refused(in_bucket.restore(*whole), f"the bucket {BUCKET} contains blobs")
+
+        # An altered blob stops the restore. It can be completed when the blob is repaired.
         blob = sorted((tmp_path / "backup/blobs").rglob("?" * 64))[0]
         content = blob.read_bytes()
         blob.write_bytes(content[:-1] + b"?")
-        refused(in_bucket.restore(tmp_path / "backup", "--passphrase-file", passphrase), f"{blob.name} was altered")
+        refused(in_bucket.restore(*whole, "--use-existing-blobs"), f"{blob.name} was altered")
+        stray.delete()
         refused(in_bucket.manage("serve", **object_store.settings), "run manage.py restore again")
         blob.write_bytes(content)
-        first = in_bucket.restore(tmp_path / "backup", "--passphrase-file", passphrase)
+        first = in_bucket.restore(*whole)
         assert first.returncode == 0, first.stdout + first.stderr
         assert "approvals revoked (their credentials may have been spent): 1\n" in first.stdout
         assert f"offers held (agents keep running what they run): {len(AGENTS)}\n" in first.stdout

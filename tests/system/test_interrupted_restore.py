@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from byteor_cloud.database import serving
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
@@ -91,6 +92,10 @@ def test_killed_restore_is_completed_by_same_command_only(target: Target, backup
     refused(target.restore(backups), "artifacts is not empty. Restore into a new data folder")
     shutil.rmtree(target.data_dir / "artifacts")
     *_, last = blob_files(backups)
+
+    with psycopg.connect(target.url, autocommit=True) as server:
+        serving.share(server)
+        refused(target.restore(backups), "servers or workers are connected to this database")
 
     with unreadable(last):
         restore = start(target, backups, command="restore", **SETTINGS)

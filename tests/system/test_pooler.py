@@ -85,8 +85,11 @@ def test_listening_and_locking_sessions_bypass_pooler(pooled: Pooled) -> None:
 
     # The worker listens, and two API processes check that their connections work.
     assert sorted(query for (query,) in direct) == ["LISTEN procrastinate_any_queue_v1", "SELECT 1", "SELECT 1"]
-    # Transactions of jobs hold advisory locks for a short time, but no session keeps one.
-    wait_until(lambda: pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == [])
+    shared = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted"
+    assert pooled.ask(shared) == [(1,)] * 3  # a restore refuses a database that these processes use
+    # Transactions of jobs hold exclusive advisory locks for a short time, but no session keeps one.
+    exclusive = "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
+    wait_until(lambda: pooled.ask(exclusive) == [])
 
 
 def test_key_of_decommissioned_agent_is_refused_by_both_processes(

@@ -24,6 +24,7 @@ from byteor_cloud.backup.programs import check_dump, find_program, server_major
 from byteor_cloud.backup.reading import StoredBackup
 from byteor_cloud.backup.unfinished import Unfinished
 from byteor_cloud.config import Config
+from byteor_cloud.database import serving
 from byteor_cloud.database.connections import Connection, direct_connection
 from byteor_cloud.storage import data_folders
 
@@ -31,7 +32,12 @@ _MOST_NAMED = 20
 
 
 def restore(
-    stored: StoredBackup, *, passphrase: str | None, report: Callable[[str], None], on_blob: Callable[[int], None]
+    stored: StoredBackup,
+    *,
+    passphrase: str | None,
+    use_existing_blobs: bool,
+    report: Callable[[str], None],
+    on_blob: Callable[[int], None],
 ) -> restores.Settled:
     """Restore the backup, and settle work that must not continue. If an earlier attempt was interrupted, completes it.
 
@@ -50,7 +56,7 @@ def restore(
             key_id=vault.key_id,
         )
         _check_versions(manifest, server_major(session))
-        has_data = _check_empty(restore)
+        has_data = _check_empty(restore, use_existing_blobs=use_existing_blobs)
         installation.create_folders()
         with data_folders.scratch_folder() as folder:
             dump = folder / "database.dump"
@@ -59,7 +65,7 @@ def restore(
                 with dump.open("wb") as file:
                     stored.copy_dump(file)
                 check_dump(dump, server_major(session))
-            unfinished.mark(restore)
+                unfinished.mark(restore)
             lost = restoring.copy_blobs(stored, on_done=lambda _: on_blob(manifest.blob_count))
             if key is not None and isinstance(current.master_key, Path):
                 restoring.store_key(key, current.master_key)
@@ -121,6 +127,8 @@ def _locked() -> Iterator[Connection]:
             raise BackupError("another command is restoring or migrating this database")
         session.execute("SET idle_session_timeout = 0")  # copying the blobs may take hours
         restoring.stop_earlier(session)
+        if not serving.take(session):
+            raise BackupError("servers or workers are connected to this database: stop them, and try again")
         yield session
 
 
@@ -141,7 +149,7 @@ def _check_versions(manifest: Manifest, major: int) -> None:
     find_program("pg_restore", major)
 
 
-def _check_empty(restore: Unfinished) -> bool:
+def _check_empty(restore: Unfinished, *, use_existing_blobs: bool) -> bool:
     """Return whether an earlier attempt of this restore has restored the database already.
 
     Raises BackupError if the installation contains anything else.
@@ -156,9 +164,15 @@ def _check_empty(restore: Unfinished) -> bool:
         )
     if has_tables:
         raise BackupError("the database is not empty. Restore into a new data folder or an empty database")
-    # A bucket may have survived the loss of the database. Its blobs are verified like those of the backup.
-    if settings.CONFIG.s3_bucket is None and restoring.has_blobs():
+    bucket = settings.CONFIG.s3_bucket
+    if (bucket is not None and use_existing_blobs) or not restoring.has_blobs():
+        return False
+    if bucket is None:
         raise BackupError(
             f"the folder {settings.CONFIG.data_dir / 'artifacts'} is not empty. Restore into a new data folder"
         )
-    return False
+    raise BackupError(
+        f"the bucket {bucket} contains blobs. If another installation uses it, choose another bucket, because each "
+        "installation deletes the blobs that it does not know. If the bucket survived the loss of the database, use "
+        "--use-existing-blobs"
+    )

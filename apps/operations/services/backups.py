@@ -162,10 +162,14 @@ def _write(
         with (scratch / "wanted").open("w+b") as wanted, (scratch / "listed").open("w+b") as listed:
             with _snapshot() as snapshot:
                 facts = _read_facts()
-                total = _write_wanted(wanted)
+                master_key = _encrypt_key(facts.master_key_id, passphrase)
                 with programs.dumping(session, snapshot) as dump:
                     checked = _Reported(dump, manifest.dump_path(name), report)
                     target.write(manifest.dump_path(name), checked)
+                total = _write_wanted(wanted)
+            # To the snapshot, a table that a migration rewrote before pg_dump locked it looks empty.
+            if _list_migrations() != facts.migrations:
+                raise BackupError("the database was migrated during the backup: back up again")
             connection.close()  # copying the blobs may take hours
             blobs = _Blobs(total, report)
             wanted.seek(0)
@@ -194,7 +198,7 @@ def _write(
             faulty_blobs=blobs.faulty,
             ledgers=facts.ledgers,
             master_key_id=facts.master_key_id,
-            master_key=_encrypt_key(facts.master_key_id, passphrase),
+            master_key=master_key,
             counts=facts.counts,
         )
         content = written.to_bytes()
@@ -216,9 +220,8 @@ def _snapshot() -> Iterator[str]:
 
 
 def _read_facts() -> _Facts:
-    applied = MigrationRecorder.Migration.objects.order_by("app", "name").values_list("app", "name")
     return _Facts(
-        migrations=tuple(f"{app}.{name}" for app, name in applied),
+        migrations=_list_migrations(),
         ledgers=tuple(
             LedgerHead(None if organization_id is None else str(organization_id), seq, digest)
             for organization_id, seq, digest in ledger.list_heads()
@@ -231,6 +234,11 @@ def _read_facts() -> _Facts:
             "audit_events": AuditEvent.objects.count(),
         },
     )
+
+
+def _list_migrations() -> tuple[str, ...]:
+    applied = MigrationRecorder.Migration.objects.order_by("app", "name").values_list("app", "name")
+    return tuple(f"{app}.{name}" for app, name in applied)
 
 
 def _write_wanted(file: IO[bytes]) -> int:

@@ -50,7 +50,9 @@ FROM (
     FROM ({agents}) AS matched
 ) AS found
 JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
-LEFT JOIN releases_deployment AS earlier ON earlier.id = assignment.bundle_deployment_id
+LEFT JOIN releases_deployment AS earlier
+    -- If the offer is held, the agent may run something else. Without a person, it must not get that offer again.
+    ON earlier.id = assignment.bundle_deployment_id AND assignment.held_backup_at IS NULL
 ORDER BY found.place  -- store the rows in the order of agent ids, because lists show them in this order
 RETURNING agent_id
 """
@@ -321,7 +323,8 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 def hold_all(backup_at: datetime) -> int:
     """Hold the offers of all agents, which come from a backup of that time. Returns the number of held offers."""
-    return Assignment.objects.filter(bundle_hash__isnull=False).update(held_backup_at=backup_at)
+    enrolled = Assignment.objects.filter(bundle_hash__isnull=False, agent__decommissioned_at=None)
+    return enrolled.update(held_backup_at=backup_at)
 
 
 def held(environment_id: UUID) -> QuerySet[Assignment]:
@@ -333,7 +336,7 @@ def held(environment_id: UUID) -> QuerySet[Assignment]:
 
 def is_held(deployment: Deployment) -> bool:
     """Return whether an offer of this deployment is held."""
-    return Assignment.objects.filter(held_backup_at__isnull=False, deployment_id=deployment.pk).exists()
+    return held(deployment.environment_id).filter(deployment_id=deployment.pk).exists()
 
 
 def resume(offers: QuerySet[Assignment]) -> int:

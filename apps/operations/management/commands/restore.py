@@ -20,7 +20,7 @@ from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.config import PREFIX
-from byteor_cloud.errors import Unavailable
+from byteor_cloud.errors import DomainError
 
 _LINE_EVERY_S = 5.0
 _CHANGES = {
@@ -67,8 +67,22 @@ class Command(OperatorCommand):
             help="file with the passphrase that decrypts the master key in the backup (default: the setting "
             f"{PREFIX}BACKUP_PASSPHRASE)",
         )
+        parser.add_argument(
+            "--use-existing-blobs",
+            action="store_true",
+            help="restore into a bucket that contains blobs, because only the database was lost. No other installation "
+            "may use the bucket",
+        )
 
-    def handle(self, *args: Any, source: str, backup: str | None, passphrase_file: Path | None, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        source: str,
+        backup: str | None,
+        passphrase_file: Path | None,
+        use_existing_blobs: bool,
+        **options: Any,
+    ) -> None:
         """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
         database_wait.wait_for_database(self._report)
         # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files and stops pg_restore.
@@ -77,13 +91,19 @@ class Command(OperatorCommand):
         try:
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
             with open_backup(source, backup) as stored:
-                settled = restoration.restore(stored, passphrase=passphrase, report=self._report, on_blob=self._count)
+                settled = restoration.restore(
+                    stored,
+                    passphrase=passphrase,
+                    use_existing_blobs=use_existing_blobs,
+                    report=self._report,
+                    on_blob=self._count,
+                )
                 is_complete = True
                 self._print(stored.manifest, settled)
             faults = restoration.verify(stored.manifest, report=self.stdout.write)
         except BackupError as error:
             raise CommandError(str(error)) from None
-        except Unavailable as error:
+        except DomainError as error:
             raise CommandError(error.detail) from None
         except OSError as error:
             raise CommandError(f"the data folder cannot be used: {error.strerror or type(error).__name__}") from None

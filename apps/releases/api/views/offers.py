@@ -74,7 +74,9 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         is not a statement of the agent's current offer.
         """
         digest = self.parameter_values["sha256"]
-        offered = Assignment.objects.filter(agent=self.agent, bundle_hash__isnull=False).values("bundle_deployment_id")
+        offered = Assignment.objects.filter(agent=self.agent, bundle_hash__isnull=False, held_backup_at=None).values(
+            "bundle_deployment_id"
+        )
         found = Attestation.objects.filter(deployment__in=offered, sha256=digest).first()
         if found is None:
             raise Conflict("This statement is not offered to the agent now. Fetch the offer again.", code="not_desired")
@@ -95,7 +97,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         """
         bundle_hash = self.parameter_values["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
-        if assignment.bundle_hash != bundle_hash:
+        if assignment.bundle_hash != bundle_hash or assignment.held_backup_at is not None:
             raise Conflict("This bundle is not offered to the agent now. Fetch the offer again.", code="not_desired")
         try:
             source = blobs.read(bundle_hash)
