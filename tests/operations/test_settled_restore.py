@@ -299,7 +299,7 @@ def test_bundle_of_held_offer_cannot_be_downloaded(world: World) -> None:
 
     def download() -> int:
         with closing(api.get(f"{path}/deployment/bundle?hash={offer['bundle_hash']}")) as response:
-            return response.status_code
+            return int(response.status_code)
 
     assert download() == 200
     restores.settle(BACKUP)
