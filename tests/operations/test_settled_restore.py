@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -298,8 +297,10 @@ def test_bundle_of_held_offer_cannot_be_downloaded(world: World) -> None:
     offer = api.get(f"{path}/deployment").json()["desired"]
 
     def download() -> int:
-        with closing(api.get(f"{path}/deployment/bundle?hash={offer['bundle_hash']}")) as response:
-            return int(response.status_code)
+        response = api.get(f"{path}/deployment/bundle?hash={offer['bundle_hash']}")
+        if response.streaming:
+            response.getvalue()  # reading to the end closes the file
+        return int(response.status_code)
 
     assert download() == 200
     restores.settle(BACKUP)
