@@ -10,13 +10,14 @@ import json
 import os
 import sys
 import time
+from itertools import chain, repeat
 from typing import Any
 
 AGENTS, ARTIFACTS = 2_000, 10_000
 REMOVED = 500  # artifacts that are removed during the test, in addition to the others
 INTERVAL_S = 20  # the heartbeat interval of the environment
 _ARTIFACT_BYTES = 2048
-_PAUSE_S = 0.2  # between two removals
+_PAUSE_S = 1.0  # between two removals, so that artifacts are left after the backup
 
 
 def fill() -> dict[str, Any]:
@@ -41,12 +42,16 @@ def fill() -> dict[str, Any]:
 
 
 def remove(ids: list[str]) -> None:
-    """Delete artifacts as retention does, and their blobs as soon as no backup runs. Prints a line for each blob."""
+    """Delete artifacts as retention does, and their blobs as soon as no backup runs. Prints a line for each blob.
+
+    Continues with the blobs until the process is killed.
+    """
     from apps.artifacts.models import Artifact
     from apps.artifacts.services.retention import delete_unreferenced_blobs
 
-    for artifact_id in ids:
-        Artifact.objects.filter(pk=artifact_id).delete()
+    for artifact_id in chain(ids, repeat(None)):
+        if artifact_id is not None:
+            Artifact.objects.filter(pk=artifact_id).delete()
         for _ in range(delete_unreferenced_blobs()):
             print("removed", flush=True)
         time.sleep(_PAUSE_S)
