@@ -77,9 +77,9 @@ release: setup ## Build and sign the files of a release into dist/: make release
 	@sh bootstrap.sh release
 	@$(PYTHON) -m tests.release --uv $(UV) --cyclonedx .venv/release/bin/cyclonedx-py $(ARGS)
 
-# In two processes, because each of these tests starts several servers.
+# In one process, because each of these tests starts several servers. Two processes are not faster on two cores.
 release-check: setup ## Test releases, upgrades and a large backup; lists the tests that cannot run on this machine
-	@$(PYTHON) -m pytest -n 2 $(IN_ORDER) tests/release $(ARGS)
+	@$(PYTHON) -m pytest tests/release $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)
