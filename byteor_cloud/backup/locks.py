@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from django.db import connection
 
 from byteor_cloud.backup.errors import BackupError
-from byteor_cloud.database.connections import Connection, direct_connection
+from byteor_cloud.database.connections import Connection, direct_connection, try_lock
 
 # Two locks: a removal holds the second one shared for a moment, which must not look like another backup.
 _BACKUP_LOCK = 7_226_190_010  # the ids of advisory locks: arbitrary, but equal in all processes
@@ -37,7 +37,7 @@ def backup_lock() -> Iterator[Connection]:
         name = f"byteor-cloud backup on {socket.gethostname()[:24]}, process {os.getpid()}"
         session.execute("SELECT set_config('application_name', %s, false)", [name])
         session.execute("SET idle_session_timeout = 0")  # copying the blobs may take hours
-        if not _select(session, "SELECT pg_try_advisory_lock(%s)", _BACKUP_LOCK):
+        if not try_lock(session, _BACKUP_LOCK):
             holder = session.execute(_HOLDER, [_BACKUP_LOCK]).fetchone()
             detail = f" ({holder[0]}, database session {holder[1]}, since {holder[2]} UTC)" if holder else ""
             raise BackupError(f"another backup of this installation is running{detail}: wait until it ends")
@@ -48,11 +48,6 @@ def backup_lock() -> Iterator[Connection]:
 def check_held(session: Connection) -> None:
     """Raise OperationalError if the session was closed. Blobs may then have been deleted during the backup."""
     session.execute("SELECT 1")
-
-
-def _select(session: Connection, statement: str, lock: int) -> bool:
-    row = session.execute(statement, [lock]).fetchone()
-    return row is not None and bool(row[0])
 
 
 def may_delete_blobs() -> bool:

@@ -174,6 +174,16 @@ def direct_connection() -> Connection:
     return Connection.connect(autocommit=True, **{**network, **options, **parameters})
 
 
+def try_lock(session: psycopg.Connection[Any], lock: int, *, shared: bool = False) -> bool:
+    """Take an advisory lock until the session ends. Returns False if another session has it.
+
+    ``lock`` is an arbitrary id, equal in all processes. If all of them take it with ``shared``, several can have it.
+    """
+    function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    row = session.execute(f"SELECT {function}(%s)".encode(), [lock]).fetchone()
+    return row is not None and bool(row[0])
+
+
 def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run a statement that is prepared once per connection, and return its rows.
 

@@ -10,20 +10,17 @@ from typing import Any
 
 import psycopg
 
+from byteor_cloud.database.connections import try_lock
+
 _LOCK = 7_226_190_012  # the id of an advisory lock: arbitrary, but equal in all processes
 
 
 def share(session: psycopg.Connection[Any]) -> None:
     """Hold the lock until the session ends. Raises OperationalError while a restore has it."""
-    if not _try(session, "SELECT pg_try_advisory_lock_shared(%s)"):
+    if not try_lock(session, _LOCK, shared=True):
         raise psycopg.OperationalError("a restore of the database is running")
 
 
 def take(session: psycopg.Connection[Any]) -> bool:
     """Take the lock alone until the session ends. Returns False if a server uses the database."""
-    return _try(session, "SELECT pg_try_advisory_lock(%s)")
-
-
-def _try(session: psycopg.Connection[Any], statement: str) -> bool:
-    row = session.execute(statement.encode(), [_LOCK]).fetchone()
-    return row is not None and bool(row[0])
+    return try_lock(session, _LOCK)

@@ -25,7 +25,7 @@ from byteor_cloud.backup.reading import StoredBackup
 from byteor_cloud.backup.unfinished import Unfinished
 from byteor_cloud.config import Config
 from byteor_cloud.database import serving
-from byteor_cloud.database.connections import Connection, direct_connection
+from byteor_cloud.database.connections import Connection, direct_connection, try_lock
 from byteor_cloud.storage import data_folders
 
 _MOST_NAMED = 20
@@ -122,8 +122,7 @@ def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
 def _locked() -> Iterator[Connection]:
     """Open a session that holds the migration lock, so that no server starts to migrate the empty database."""
     with connection.wrap_database_errors, direct_connection() as session:
-        row = session.execute("SELECT pg_try_advisory_lock(%s)", [installation.MIGRATION_LOCK]).fetchone()
-        if row is None or not row[0]:
+        if not try_lock(session, installation.MIGRATION_LOCK):
             raise BackupError("another command is restoring or migrating this database")
         session.execute("SET idle_session_timeout = 0")  # copying the blobs may take hours
         restoring.stop_earlier(session)

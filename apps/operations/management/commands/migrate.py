@@ -20,7 +20,7 @@ from django.db.migrations.exceptions import InconsistentMigrationHistory, Migrat
 from django.db.migrations.loader import MigrationLoader
 
 from apps.operations.management import installation
-from byteor_cloud.database.connections import database_settings, direct_connection
+from byteor_cloud.database.connections import database_settings, direct_connection, try_lock
 
 LOCK_POLL_S = 0.5  # seconds between attempts to take the migration lock
 # Statements of other processes queue behind a migration that waits for a lock. So it gives up after a second, and lets
@@ -126,7 +126,7 @@ def _take_lock(session: psycopg.Connection[Any]) -> None:
     # A statement that waits for the lock would have a snapshot, and CREATE INDEX CONCURRENTLY, in the process that has
     # the lock, would wait for the end of this statement. PostgreSQL would not detect this deadlock.
     is_waiting = False
-    while not session.execute("SELECT pg_try_advisory_lock(%s)", [installation.MIGRATION_LOCK]).fetchall()[0][0]:
+    while not try_lock(session, installation.MIGRATION_LOCK):
         if not is_waiting:
             logger.info("migration_waits_for_other_process")
         is_waiting = True
