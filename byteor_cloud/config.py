@@ -205,12 +205,15 @@ def _list[T](entry: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
 
 
 @contextlib.contextmanager
-def _new_secret_file(path: Path) -> Iterator[str]:
-    """Yield the name of a temporary file with a new secret, which the caller links or moves to ``path``."""
+def _secret_file(path: Path, secret: bytes) -> Iterator[str]:
+    """Yield the name of a temporary file with the secret, which the caller links or moves to ``path``.
+
+    Only the owner can read the file.
+    """
     # A random name, because process ids are not unique: in a container, every start may have the same one.
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
+            file.write(base64.b64encode(secret).decode())
             file.flush()
             os.fsync(file.fileno())
             yield file.name
@@ -223,14 +226,9 @@ def _stored_secret(folder: Path, name: str) -> str:
     path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _new_secret_file(path) as temporary, contextlib.suppress(FileExistsError):
+        with _secret_file(path, secrets.token_bytes(32)) as temporary, contextlib.suppress(FileExistsError):
             os.link(temporary, path)
     return path.read_text()
-
-
-def encode_key(key: bytes) -> str:
-    """Return the key as text, as in the setting or in the key's file."""
-    return base64.b64encode(key).decode()
 
 
 def read_key(source: Key | None) -> bytes | None:
@@ -253,14 +251,20 @@ def replace_key(present: Path, previous: Path) -> bool:
         os.link(present, previous)
     if previous.read_bytes() != present.read_bytes():
         return False
-    with _new_secret_file(present) as temporary:
-        Path(temporary).replace(present)
-    folder = os.open(present.parent, os.O_RDONLY)
+    store_key(secrets.token_bytes(32), present)
+    return True
+
+
+def store_key(key: bytes, path: Path) -> None:
+    """Write the key to a file that only its owner can read, in place of an earlier one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _secret_file(path, key) as temporary:
+        Path(temporary).replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return True
 
 
 def load(environ: Mapping[str, str]) -> Config:

@@ -1,8 +1,7 @@
-"""The parts of a restore that do not depend on the tables: the master key, the blobs and the database dump."""
+"""The parts of a restore that do not depend on the tables: the choice of the key, the blobs and the database dump."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from byteor_cloud.backup.manifest import ListedBlob, Manifest
 from byteor_cloud.backup.passphrase import decrypt_key
 from byteor_cloud.backup.programs import connection_environment, find_program, first_error, server_major
 from byteor_cloud.backup.reading import AlteredError, CheckedReader, StoredBackup
-from byteor_cloud.backup.targets import PIECE, sync_folder, temporary_file
-from byteor_cloud.config import PREFIX, Key, encode_key
+from byteor_cloud.backup.targets import PIECE
+from byteor_cloud.config import PREFIX, Key
 from byteor_cloud.database.connections import Connection
 from byteor_cloud.errors import InsufficientStorage, NotStored, Unavailable
 from byteor_cloud.storage import blobs
@@ -66,17 +65,6 @@ def choose_key(
             f"the master key in this backup is encrypted: use --passphrase-file or {PREFIX}BACKUP_PASSPHRASE"
         )
     return key
-
-
-def store_key(key: bytes, path: Path) -> None:
-    """Write the master key to a file that only its owner can read."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with temporary_file(path.parent) as file:
-        file.write(encode_key(key).encode())
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(file.name, path)
-    sync_folder(path.parent)
 
 
 def has_blobs() -> bool:

@@ -13,7 +13,8 @@ from typing import IO, Any, ClassVar, override
 
 from byteor_cloud.backup import manifest
 from byteor_cloud.backup.errors import BackupError
-from byteor_cloud.backup.targets import PARTIAL, Readable, Target, copy, disk_errors, sync_folder
+from byteor_cloud.backup.targets import PARTIAL, Readable, Target, copy, disk_errors
+from byteor_cloud.storage.file_storage import sync_folder
 
 
 class TarTarget(Target):

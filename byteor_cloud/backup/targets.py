@@ -14,6 +14,7 @@ from typing import IO, Any, ClassVar, Protocol, override
 
 from byteor_cloud.backup import manifest
 from byteor_cloud.backup.errors import BackupError
+from byteor_cloud.storage.file_storage import sync_folder
 
 PIECE = 1 << 20  # bytes per read
 PARTIAL = ".partial-"  # the prefix of the names of files that are being written
@@ -187,12 +188,3 @@ def temporary_file(folder: Path) -> Iterator[Any]:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(file.name)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the folder's entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -58,13 +58,13 @@ class AtomicFileStorage(FileSystemStorage):
             self._durable_folders.discard(folder)
             folder.mkdir(parents=True, exist_ok=True)
             file.move(target)
-        _sync(folder)
+        sync_folder(folder)
         if folder not in self._durable_folders:  # another process may have just created the folder
-            _sync(folder.parent)
+            sync_folder(folder.parent)
             self._durable_folders.add(folder)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Write the folder's entries to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -23,7 +23,7 @@ from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.programs import check_dump, find_program, server_major
 from byteor_cloud.backup.reading import StoredBackup
 from byteor_cloud.backup.unfinished import Unfinished
-from byteor_cloud.config import Config
+from byteor_cloud.config import Config, store_key
 from byteor_cloud.database import serving
 from byteor_cloud.database.connections import Connection, direct_connection, try_lock
 from byteor_cloud.storage import data_folders
@@ -68,7 +68,7 @@ def restore(
                 unfinished.mark(restore)
             lost = restoring.copy_blobs(stored, on_done=lambda _: on_blob(manifest.blob_count))
             if key is not None and isinstance(current.master_key, Path):
-                restoring.store_key(key, current.master_key)
+                store_key(key, current.master_key)
             if not has_data:
                 report("restoring the database")
                 restoring.restore_dump(session, dump)

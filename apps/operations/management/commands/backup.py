@@ -25,8 +25,7 @@ from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
-from byteor_cloud.backup.restoring import store_key
-from byteor_cloud.config import PREFIX
+from byteor_cloud.config import PREFIX, store_key
 from byteor_cloud.errors import Unavailable
 
 # Added to the niceness of this process and of pg_dump, so that a backup does not slow down the service. On Linux, the
