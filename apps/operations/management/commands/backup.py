@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,21 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, InterfaceError
 
-from apps.operations.management.operator_command import OperatorCommand
+from apps.operations.management.backup_command import BackupCommand
 from apps.operations.services import backups
 from apps.operations.services.backups import Part, Report
-from apps.tenancy.services.vault import MasterKeyUnavailable
-from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.config import PREFIX, store_key
-from byteor_cloud.errors import Unavailable
 
 # Added to the niceness of this process and of pg_dump, so that a backup does not slow down the service. On Linux, the
 # priority of disk accesses follows from the niceness.
@@ -35,22 +29,22 @@ LINE_EVERY_S = 10.0  # seconds between two lines of progress
 _UNITS = {Part.DATABASE: "MB", Part.BLOBS: "blobs"}
 
 
-class Command(OperatorCommand):
+class Command(BackupCommand):
     help = (
         "Back up the database and the blobs while the service runs. A folder or bucket contains many backups, which "
         "share their blobs; a tar file contains one. Run the command again if it was interrupted. Exits with 1 if the "
         "backup failed, or if the blob store has no valid copy of a blob."
     )
 
+    database_failed = "the connection to the database failed"
+
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the target and the options."""
         parser.add_argument("target", metavar="TARGET", help="a folder, a file FILE.tar, or s3://BUCKET/PREFIX")
-        parser.add_argument(
-            "--passphrase-file",
-            type=Path,
-            metavar="FILE",
-            help="file with the passphrase that encrypts the master key in the backup (default: the setting "
-            f"{PREFIX}BACKUP_PASSPHRASE); without a passphrase, the backup does not contain the master key",
+        self.add_passphrase(
+            parser,
+            "encrypts the master key in the backup",
+            note="; without a passphrase, the backup does not contain the master key",
         )
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument("--verify", action="store_true", help="check an existing backup instead")
@@ -77,11 +71,9 @@ class Command(OperatorCommand):
         """Create or verify a backup, or extract its master key. Raises CommandError with one line if that fails."""
         if backup is not None and not verify and extract_master_key is None:
             raise CommandError("--backup requires --verify or --extract-master-key", returncode=2)
-        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(OSError):
             os.nice(PRIORITY)
-        try:
+        with self.one_line_errors():
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
             if verify:
                 self._verify(target, backup, passphrase)
@@ -89,22 +81,6 @@ class Command(OperatorCommand):
                 self._extract_key(target, backup, passphrase, extract_master_key)
             else:
                 self._create(target, passphrase)
-        except BackupError as error:
-            raise CommandError(str(error), returncode=1) from None
-        except MasterKeyUnavailable:
-            raise  # the base class handles it
-        except Unavailable as error:
-            raise CommandError(error.detail, returncode=1) from None
-        except OSError as error:
-            raise CommandError(
-                f"the data folder cannot be used: {error.strerror or type(error).__name__}", returncode=1
-            ) from None
-        except (DatabaseError, InterfaceError, psycopg.Error) as error:
-            reason = str(error).partition("\n")[0]
-            raise CommandError(f"the connection to the database failed: {reason}", returncode=1) from None
-        except KeyboardInterrupt:
-            self.stderr.write("Interrupted.")
-            raise SystemExit(130) from None
 
     def _create(self, target: str, passphrase: str | None) -> None:
         with _progress() as report:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, InterfaceError
 
 from apps.operations.management import database_wait, restoration
-from apps.operations.management.operator_command import OperatorCommand
+from apps.operations.management.backup_command import BackupCommand
 from apps.operations.services.restores import Settled
-from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
-from byteor_cloud.config import PREFIX
-from byteor_cloud.errors import DomainError
 
 _LINE_EVERY_S = 5.0
 _CHANGES = {
@@ -48,7 +42,7 @@ Next steps (the backup was made at {at}):
 """
 
 
-class Command(OperatorCommand):
+class Command(BackupCommand):
     help = (
         "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
         "may have happened after the backup are not repeated: unspent approvals are revoked, deployments are paused, "
@@ -56,17 +50,14 @@ class Command(OperatorCommand):
         "same command again to complete it. Exits with 0 if the restored installation is intact, and otherwise with 1."
     )
 
+    database_failed = "the database cannot be used"
+    after_interruption = " To complete the restore, run the same command again."
+
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the arguments for the backup and the passphrase."""
         parser.add_argument("source", metavar="SOURCE", help="a folder, a file FILE.tar, or s3://BUCKET/PREFIX")
         parser.add_argument("--backup", metavar="NAME", help="the backup to restore (default: the newest complete one)")
-        parser.add_argument(
-            "--passphrase-file",
-            type=Path,
-            metavar="FILE",
-            help="file with the passphrase that decrypts the master key in the backup (default: the setting "
-            f"{PREFIX}BACKUP_PASSPHRASE)",
-        )
+        self.add_passphrase(parser, "decrypts the master key in the backup")
         parser.add_argument(
             "--use-existing-blobs",
             action="store_true",
@@ -85,10 +76,7 @@ class Command(OperatorCommand):
     ) -> None:
         """Restore the backup and print what was restored and changed. Raises CommandError if that is not possible."""
         database_wait.wait_for_database(self._report)
-        # SIGTERM interrupts the command like Ctrl-C, so that it removes its temporary files and stops pg_restore.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        is_complete = False
-        try:
+        with self.one_line_errors():
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
             with open_backup(source, backup) as stored:
                 settled = restoration.restore(
@@ -98,24 +86,9 @@ class Command(OperatorCommand):
                     report=self._report,
                     on_blob=self._count,
                 )
-                is_complete = True
+                self.after_interruption = " The restore is complete, but not verified: run manage.py verify_ledger."
                 self._print(stored.manifest, settled)
             faults = restoration.verify(stored.manifest, report=self.stdout.write)
-        except BackupError as error:
-            raise CommandError(str(error)) from None
-        except DomainError as error:
-            raise CommandError(error.detail) from None
-        except OSError as error:
-            raise CommandError(f"the data folder cannot be used: {error.strerror or type(error).__name__}") from None
-        except (DatabaseError, InterfaceError, psycopg.Error) as error:
-            reason = str(error).partition("\n")[0]
-            raise CommandError(f"the database cannot be used: {reason}") from None
-        except KeyboardInterrupt:
-            rest = "To complete the restore, run the same command again."
-            if is_complete:
-                rest = "The restore is complete, but not verified: run manage.py verify_ledger."
-            self.stderr.write(f"Interrupted. {rest}")
-            raise SystemExit(130) from None
         self.stdout.write(_NEXT.format(at=f"{stored.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC").rstrip())
         if faults:
             raise CommandError("the restored installation is not intact, see above", returncode=1)
