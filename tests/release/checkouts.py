@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import ROOT
+from tests.release.changelog import find_release
 from tests.system.conftest import Installation
 
 OVERLAY = Path(__file__).with_name("next_release")
@@ -60,11 +60,9 @@ def find_first_release() -> tuple[str, str]:
 
     The changelog names it. Before the release, HEAD is used.
     """
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    section = re.search(r"^## \[0\.1\.0\] - .*?(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
-    commit = section and re.search(r"^Commit: `([0-9a-f]{40})`", section[0], re.MULTILINE)
-    if commit:
-        return commit[1], f"release 0.1.0 is commit {commit[1]}, as CHANGELOG.md says"
+    release = find_release((ROOT / "CHANGELOG.md").read_text(), "0.1.0")
+    if release is not None and release.commit is not None:
+        return release.commit, f"release 0.1.0 is commit {release.commit}, as CHANGELOG.md says"
     return "HEAD", "RELEASE 0.1.0 NOT TESTED: CHANGELOG.md names no commit of 0.1.0 yet, so HEAD was used instead"
 
 

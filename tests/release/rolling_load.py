@@ -164,6 +164,18 @@ def working(people: Sequence[Person]) -> Any:
             thread.join()
 
 
+def wait_for_rounds(people: Sequence[Person], count: int) -> None:
+    """Wait until each person has completed this many further rounds. Raises AssertionError if a request failed."""
+    goals = [person.rounds + count for person in people]
+
+    def are_done() -> bool:
+        done = all(person.rounds >= goal for person, goal in zip(people, goals, strict=True))
+        return done or any(person.failure for person in people)
+
+    wait_until(are_done, every_s=0.25)
+    assert [person.failure for person in people] == [None] * len(people)
+
+
 class SimulatedFleet:
     """A process that simulates agents of one host, which retry by themselves while the host restarts."""
 

@@ -24,7 +24,7 @@ from tests.cluster import ROOT
 from tests.patience import PATIENCE_S, wait_until
 from tests.release.checkouts import Host, Release
 from tests.release.large_installation import AGENTS, ARTIFACTS, INTERVAL_S
-from tests.release.rolling_load import Client, Person, SimulatedFleet, working
+from tests.release.rolling_load import Client, Person, SimulatedFleet, wait_for_rounds, working
 from tests.system.conftest import children
 from tests.system.test_metrics import parsed
 
@@ -256,18 +256,6 @@ def test_backup_under_load_contains_all_acknowledged_rows_and_agents_go_on(
         f" and {during[2]} blobs were deleted; restore {restore_s:.0f} s"
     )
     announce(f"agents: {len(kept)} went on by themselves, {len(later)} were listed; {json.dumps(result['answers'])}")
-
-
-def wait_for_rounds(people: Sequence[Person], count: int) -> None:
-    """Wait until each person has completed this many further rounds. Raises AssertionError if a request failed."""
-    goals = [person.rounds + count for person in people]
-
-    def are_done() -> bool:
-        done = all(person.rounds >= goal for person, goal in zip(people, goals, strict=True))
-        return done or any(person.failure for person in people)
-
-    wait_until(are_done, every_s=0.25)
-    assert [person.failure for person in people] == [None] * len(people)
 
 
 def rotate(person: Person, agent_id: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.object_store import ObjectStore, object_store
 from tests.patience import wait_until
 from tests.release.checkouts import Host, Release, check_out, find_first_release, make_next_release
-from tests.release.rolling_load import Client, Person, SimulatedFleet, working
+from tests.release.rolling_load import Client, Person, SimulatedFleet, wait_for_rounds, working
 from tests.system.test_hosts import together
 
 __all__ = ["object_store"]
@@ -137,22 +137,10 @@ def test_rolling_upgrade_under_load_loses_no_request_and_no_job(
     client = Client(site.apis)
     people = _people(site, client)
 
-    def wait_for_rounds(count: int) -> None:
-        """Wait until each person has completed this many further rounds."""
-        goals = [person.rounds + count for person in people]
-        wait_until(
-            lambda: (
-                all(person.rounds >= goal for person, goal in zip(people, goals, strict=True))
-                or any(person.failure for person in people)
-            ),
-            every_s=0.25,
-        )
-        assert [person.failure for person in people] == [None] * PEOPLE
-
     with ExitStack() as stack:
         fleets = [stack.enter_context(SimulatedFleet.enrolled(host, people[0], agents=AGENTS)) for host in site.apis]
         stack.enter_context(working(people))
-        wait_for_rounds(1)
+        wait_for_rounds(people, 1)
 
         migrated = site.hosts[0]
         migrated.use(new)
@@ -165,20 +153,20 @@ def test_rolling_upgrade_under_load_loses_no_request_and_no_job(
         assert enqueued >= 2 * AGENTS
 
         site.restart(site.apis[1], old)  # a process of the old release also starts on the new schema
-        wait_for_rounds(2)
+        wait_for_rounds(people, 2)
         assert site.waiting("operations.fill_column") == enqueued
         assert {release for release, _ in site.jobs("doing")} == {old.name}
 
         for host in site.apis:
             site.restart(host, new)
-            wait_for_rounds(1)
+            wait_for_rounds(people, 1)
         assert site.waiting("operations.fill_column") == enqueued
 
         site.restart(site.workers[0], new)
         wait_until(lambda: site.waiting("operations.fill_column") == 0)
-        wait_for_rounds(1)
+        wait_for_rounds(people, 1)
         site.restart(site.workers[1], new)
-        wait_for_rounds(1)
+        wait_for_rounds(people, 1)
         for fleet in fleets:
             fleet.wait_until_healthy()
         results = [fleet.finish() for fleet in fleets]

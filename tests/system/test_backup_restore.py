@@ -6,21 +6,19 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import requests
 
-from byteor_cloud.database.embedded import EmbeddedPostgres
 from byteor_cloud.demo.main_job import ADMIN, AGENTS, REVIEWER, Demo
 from byteor_cloud.demo.processes import ApiClient
 from tests.object_store import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation
+from tests.system.restore_target import PASSPHRASE, RestoreTarget, refused
 
 __all__ = ["object_store"]
-PASSPHRASE = "correct horse battery staple"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
 
@@ -29,25 +27,6 @@ def passphrase(tmp_path: Path) -> Path:
     file = tmp_path / "passphrase"
     file.write_text(f"{PASSPHRASE}\n")
     return file
-
-
-class RestoreTarget(Installation):
-    """A new data folder, whose embedded database keeps running between commands, so that they start faster."""
-
-    def __init__(self, **settings: str) -> None:
-        super().__init__(is_prepared=False)
-        self.settings = settings
-        self._database = EmbeddedPostgres(self.data_dir)
-        self._database.acquire()
-
-    def restore(self, source: object, *options: object, **settings: str) -> CompletedProcess[str]:
-        return self.manage("restore", str(source), *map(str, options), **{**self.settings, **settings})
-
-    def remove(self) -> None:
-        for server in list(self.servers):
-            self.stop(server)
-        self._database.release()
-        super().remove()
 
 
 @pytest.fixture
@@ -61,14 +40,6 @@ def make_target() -> Iterator[Any]:
     yield make
     for each in made:
         each.remove()
-
-
-def refused(done: CompletedProcess[str], reason: str) -> None:
-    """Check that the command printed one error line with this reason."""
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith("CommandError: ")
-    assert reason in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_restored_installation_goes_on_where_backup_ended(

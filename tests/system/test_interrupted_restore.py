@@ -1,4 +1,4 @@
-"""``manage.py restore`` that is killed, started twice, or followed by another backup or a server."""
+"""Tests of restores that are killed, started twice, or started while a server uses the database."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import psycopg
 import pytest
 
 from byteor_cloud.database import serving
-from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
+from tests.system.restore_target import PASSPHRASE, RestoreTarget, refused
 from tests.system.test_backup import start, unreadable, upload
 
-PASSPHRASE = "correct horse battery"
 SETTINGS = {"BACKUP_PASSPHRASE": PASSPHRASE}
 
 
@@ -40,25 +39,9 @@ def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Target(Installation):
-    """A new data folder whose embedded database keeps running."""
-
-    def __init__(self) -> None:
-        super().__init__(is_prepared=False)
-        self._database = EmbeddedPostgres(self.data_dir)
-        self.url = self._database.acquire()
-
-    def restore(self, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        return self.manage("restore", str(source), *options, **SETTINGS)
-
-    def remove(self) -> None:
-        self._database.release()
-        super().remove()
-
-
 @pytest.fixture
-def target() -> Iterator[Target]:
-    made = Target()
+def target() -> Iterator[RestoreTarget]:
+    made = RestoreTarget(**SETTINGS)
     yield made
     made.remove()
 
@@ -67,24 +50,14 @@ def blob_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("sha256/??/" + "?" * 64))
 
 
-def refused(done: subprocess.CompletedProcess[str], reason: str) -> None:
-    """Check that a command printed one error line with this reason, and no secret."""
-    assert done.returncode != 0
-    assert done.stdout == ""
-    [line] = [each for each in done.stderr.splitlines() if each.startswith("CommandError: ")]
-    assert reason in line
-    assert "Traceback" not in done.stderr
-    assert PASSPHRASE not in done.stderr
-
-
-def check_restored(target: Target, done: subprocess.CompletedProcess[str], backups: Path) -> None:
+def check_restored(target: RestoreTarget, done: subprocess.CompletedProcess[str], backups: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     names = {each.name for each in blob_files(backups)}
     assert {each.name for each in blob_files(target.data_dir / "artifacts")} == names
     assert target.manage("verify_ledger").returncode == 0
 
 
-def test_killed_restore_is_completed_by_same_command_only(target: Target, backups: Path) -> None:
+def test_killed_restore_is_completed_by_same_command_only(target: RestoreTarget, backups: Path) -> None:
     earlier = sorted(each.name for each in (backups / "backups").iterdir())[0]
     foreign = target.data_dir / "artifacts/sha256/ab" / ("ab" * 32)
     foreign.parent.mkdir(parents=True)
@@ -116,7 +89,7 @@ def test_killed_restore_is_completed_by_same_command_only(target: Target, backup
     refused(target.restore(backups), "the database is not empty")
 
 
-def test_pg_restore_of_killed_restore_does_not_survive_next_attempt(target: Target, backups: Path) -> None:
+def test_pg_restore_of_killed_restore_does_not_survive_next_attempt(target: RestoreTarget, backups: Path) -> None:
     # Until this transaction ends, pg_restore waits, because it creates a table with the same name.
     with psycopg.connect(target.url) as session:
         session.execute("CREATE TABLE notifications_chatwebhook ()")
