@@ -1,4 +1,4 @@
-"""Decides whether files are proven, only consistent, or not proven."""
+"""Decides whether evidence, a ledger or a release is PROVEN, only CONSISTENT, or NOT PROVEN."""
 
 from __future__ import annotations
 

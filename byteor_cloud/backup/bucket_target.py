@@ -140,7 +140,7 @@ class BucketTarget(Target):
 
 
 class _Body:
-    """The body of a response. Its errors are those of the target."""
+    """The body of a response, whose errors are converted like those of the target."""
 
     def __init__(self, body: Any, target: BucketTarget) -> None:
         self._body, self._target = body, target

@@ -1,4 +1,4 @@
-"""Copying of blobs from the blob store to a target."""
+"""Copies blobs from the blob store to a target."""
 
 from __future__ import annotations
 

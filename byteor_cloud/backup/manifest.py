@@ -139,12 +139,12 @@ class Manifest:
     blob_count: int
     blob_bytes: int
     faulty_blobs: int
-    """The number of listed blobs with a fault."""
+    """The number of listed blobs that were missing or altered in the blob store."""
     ledgers: tuple[LedgerHead, ...]
     master_key_id: str
     """The id of the master key that all secrets in the dump are encrypted under (``vault.key_id``)."""
     master_key: EncryptedKey | None
-    """The key itself, or None if the backup was made without a passphrase."""
+    """The encrypted key, or None if the backup was made without a passphrase."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """The numbers of some rows, such as agents, for information only."""
 

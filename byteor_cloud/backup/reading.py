@@ -1,4 +1,4 @@
-"""Reading of backups. Every byte is checked against the hashes in the manifest."""
+"""Reads backups, and checks every byte against the hashes in the manifest."""
 
 from __future__ import annotations
 

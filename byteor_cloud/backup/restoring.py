@@ -36,7 +36,7 @@ def choose_key(
     passphrase: str | None,
     key_id: Callable[[bytes], str],
 ) -> bytes | None:
-    """Return the master key from the backup that must be stored, or None if the configured key is the backup's.
+    """Return the backup's master key if it must be stored, or None if it is already configured.
 
     ``configured_ids`` are the ids of the configured keys. Raises BackupError if the passphrase is wrong, or if this
     installation would not have the key that the backup's secrets are encrypted under.

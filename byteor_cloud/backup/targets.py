@@ -118,7 +118,7 @@ class FolderTarget(Target):
                 leftover.unlink(missing_ok=True)
 
     def _make(self, folder: Path) -> None:
-        """Create a private folder and its parents, durably."""
+        """Create a folder that only its owner can read, and its parents, so that they survive a power failure."""
         if folder.is_dir():
             return
         if folder != self._folder:

@@ -16,7 +16,7 @@ _LOCK = 7_226_190_012  # the id of an advisory lock: arbitrary, but equal in all
 
 
 def share(session: psycopg.Connection[Any]) -> None:
-    """Hold the lock until the session ends. Raises OperationalError while a restore has it."""
+    """Share the lock with other servers until the session ends. Raises OperationalError while a restore has it."""
     if not try_lock(session, _LOCK, shared=True):
         raise psycopg.OperationalError("a restore of the database is running")
 

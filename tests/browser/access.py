@@ -335,7 +335,7 @@ class Tenants:
         for each in ACTS.values():
             if each.on is not None:
                 made.get(each.on)
-        for environment in (acme.dev, acme.prod):  # the acts before may have replaced the held offer of their agent
+        for environment in (acme.dev, acme.prod):  # the acts above may have ended the hold on an offer
             hold_offer(acme.agent(environment, "held")[0])
         facts.catch_up(Environment.objects.all())  # otherwise the first request for the agents list would do this
 

@@ -92,7 +92,7 @@ class Person:
     """The outputs of the replays, which have equal inputs."""
 
     def work(self, stopping: threading.Event) -> None:
-        """Repeat the round until the event is set."""
+        """Repeat the round of requests until the event is set."""
         try:
             while not stopping.is_set():
                 self._release_and_replay()
@@ -151,7 +151,7 @@ class Person:
 
 @contextmanager
 def working(people: Sequence[Person]) -> Any:
-    """Let the people work during the block."""
+    """Let each person repeat rounds of requests while the block runs."""
     stopping = threading.Event()
     threads = [threading.Thread(target=person.work, args=(stopping,)) for person in people]
     for thread in threads:

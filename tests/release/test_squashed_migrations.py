@@ -34,7 +34,7 @@ LEFT JOIN auth_permission AS permission ON permission.content_type_id = type.id 
 
 
 def read_schema(database: Database) -> list[str]:
-    """Return the statements of a dump, without their order and without the order of columns."""
+    """Return the statements of a dump. They and the columns in them are sorted, because their order does not matter."""
     # pg_dump adds a random key in two lines.
     lines = [
         line for line in database.dump_schema().splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))

@@ -151,7 +151,7 @@ def _list_unreferenced() -> Iterator[str]:
 
 
 class _BackupRunning(Exception):
-    """Blobs must not be deleted now. The next run deletes them."""
+    """A backup is running, so no blob may be deleted. The next run deletes them."""
 
 
 @transaction.atomic

@@ -5,7 +5,7 @@ It also runs in databases in which the replaced migrations have created them. So
 
 from django.db import migrations
 
-# Free space on each page, so that an update stores the row on the same page and changes no index.
+# Leave free space on each page. An update can then store the row's new version on the same page, and changes no index.
 FREE_SPACE = """
 ALTER TABLE fleet_heartbeat SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 ALTER TABLE fleet_pulse SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
@@ -98,9 +98,9 @@ CREATE OR REPLACE TRIGGER fleet_heartbeat_running AFTER UPDATE ON fleet_heartbea
     ) EXECUTE FUNCTION fleet_record_running();
 """
 
-# Note the agents whose narrow copies are out of date. A heartbeat that changes nothing but its time and its report
-# calls no function and writes no other row. The function only inserts, and nobody waits for a new row, so it adds no
-# deadlock.
+# Insert a row into ``fleet_changedagent`` for each agent whose ``Pulse`` is out of date. A heartbeat that changes only
+# its time and its report calls no function and writes no other row. The function only inserts, and no transaction waits
+# for a new row, so it cannot deadlock.
 PULSE = """
 CREATE OR REPLACE FUNCTION fleet_note_agent() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN

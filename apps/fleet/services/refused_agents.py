@@ -44,7 +44,7 @@ class RefusalReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRefusal:
-    """An agent whose key is refused. The names are None if the agent is unknown."""
+    """An entry of the list. The four names are None if the database does not know the agent."""
 
     agent_id: UUID
     reason: RefusalReason

@@ -39,7 +39,7 @@ from byteor_cloud.storage import data_folders
 
 
 class Part(StrEnum):
-    """The part of a backup that is in progress."""
+    """The two parts of a backup, of which one is in progress."""
 
     DATABASE = "database"
     BLOBS = "blobs"
@@ -119,7 +119,7 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
 
 
 def _check_place(location: str) -> None:
-    """Raise BackupError if the place is in the data folder, with which the backup would be lost or cleaned up."""
+    """Raise BackupError if the place is in the data folder, because the backup would be lost together with it."""
     if "://" not in location:
         place, data_dir = Path(location).resolve(), settings.CONFIG.data_dir.resolve()
         if place.is_relative_to(data_dir):
@@ -167,7 +167,7 @@ def _write(
                     checked = _Reported(dump, manifest.dump_path(name), report)
                     target.write(manifest.dump_path(name), checked)
                 total = _write_wanted(wanted)
-            # To the snapshot, a table that a migration rewrote before pg_dump locked it looks empty.
+            # If a migration rewrites a table before pg_dump has locked it, the snapshot sees an empty table.
             if _list_migrations() != facts.migrations:
                 raise BackupError("the database was migrated during the backup: back up again")
             connection.close()  # copying the blobs may take hours
@@ -258,7 +258,7 @@ def _write_wanted(file: IO[bytes]) -> int:
 
 
 class _Reported(CheckedReader):
-    """The dump, whose progress is reported."""
+    """A stream of the dump that reports its progress."""
 
     def __init__(self, dump: programs.Dump, name: str, report: Report) -> None:
         super().__init__(dump, name)

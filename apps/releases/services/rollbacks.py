@@ -206,5 +206,5 @@ def _is_held(deployment: Deployment, approval: Approval) -> bool:
     backup_at = touched_agents(deployment).aggregate(at=Max("agent__assignment__held_backup_at"))["at"]
     if backup_at is None:
         return False
-    # Decisions after the backup can only have been made after the restore.
+    # The restored database contains a decision after the backup's time only if it was made after the restore.
     return not approval.decisions.filter(decision="deny", created_at__gt=backup_at).exists()

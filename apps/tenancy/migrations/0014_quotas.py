@@ -6,7 +6,7 @@ Triggers of the counted tables, in the migrations of their apps, insert the coun
 import django.db.models.deletion
 from django.db import migrations, models
 
-# Deleting an environment's rows adds counts, which must be deleted as well.
+# While an environment is deleted, other triggers insert changes of its counts. Delete these changes after it.
 FORGET = """
 CREATE FUNCTION tenancy_forget_use() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -32,7 +32,7 @@ RATE_COUNTERS = """
 ALTER TABLE tenancy_ratecounter SET UNLOGGED;
 """
 
-# Deleting an environment's rows adds counts, which must be deleted as well.
+# While an environment is deleted, other triggers insert changes of its counts. Delete these changes after it.
 USE = """
 CREATE OR REPLACE FUNCTION tenancy_forget_use() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

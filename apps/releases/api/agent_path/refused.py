@@ -50,7 +50,7 @@ class RefusedAgents:
             threading.Timer(PAUSE_S, self.store).start()
 
     def store(self) -> None:
-        """Store the noted agents. If that is not possible, their next requests are noted again."""
+        """Store the collected agents. If that fails, their next requests collect them again."""
         with self._lock:
             due, self._due = self._due, []
         try:

@@ -1,4 +1,4 @@
-"""Serializer of the offers that are held after a restore."""
+"""The serializer of an environment's held offers."""
 
 from __future__ import annotations
 
