@@ -125,7 +125,7 @@ def test_domain_series_exist_with_zero_in_new_installation(db: None) -> None:
 
     names = tuple(family.name for family in metrics.REGISTRY.collect())
     counted = {key: value for key, value in series.items() if key.startswith(names)}
-    assert len(names) == 11
+    assert len(names) == 12
     assert {k: v for k, v in counted.items() if v} == {}
     assert len([key for key in counted if key.startswith("byteor_deployments{")]) == 9
     assert {"byteor_agents{online}", "byteor_jobs{failed}", "byteor_replays{diverged}"} <= set(counted)
@@ -253,13 +253,13 @@ def test_metrics_contain_no_tenant_names_or_ids(world: World) -> None:
         assert word not in text
 
 
-def test_collection_makes_twelve_queries_and_is_cached(
+def test_collection_makes_thirteen_queries_and_is_cached(
     world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "CACHE_S", 60.0)
     collector = metrics.DomainCollector()
 
-    with django_assert_num_queries(14):  # twelve queries, a savepoint and a statement timeout
+    with django_assert_num_queries(15):  # thirteen queries, a savepoint and a statement timeout
         first = list(collector.collect())
     with django_assert_num_queries(0):
         assert list(collector.collect()) == first
