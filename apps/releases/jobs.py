@@ -23,6 +23,12 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
     deployment_id: str
 
 
+class OfferAfterHold(Job, name="releases.offer_after_hold", lane=JobLane.RELEASES):
+    """Offer late joiners what they could not get while the environment's offers were held, once none are held."""
+
+    environment_id: str
+
+
 class ReplayDecided(Job, name="artifacts.replay_decided", lane=JobLane.INGEST):
     """Queue, deny or fail the replays of an approval that was decided, expired or revoked."""
 

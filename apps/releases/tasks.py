@@ -12,6 +12,7 @@ from apps.releases.jobs import (
     SUM_PROGRESS,
     SWEEP,
     BuildBundle,
+    OfferAfterHold,
     StepRollout,
     UndoBreakGlass,
 )
@@ -68,6 +69,12 @@ def welcome(job: WelcomeAgent) -> None:
 def welcome_several(job: WelcomeAgents) -> None:
     """Offer new or relabeled agents the deployments that are current for them."""
     late_joiners.offer_to_late_joiners(job.agent_ids.split(","))
+
+
+@runs(OfferAfterHold)
+def offer_after_hold(job: OfferAfterHold) -> None:
+    """Make the offers that late joiners did not get during a hold, or check again in a minute if it has not ended."""
+    late_joiners.offer_after_hold(job.environment_id)
 
 
 @runs(AgentLeft)

@@ -40,6 +40,7 @@ STORED = {
     "notifications.send_mails": ["organization_id"],
     "releases.agent_left": ["agent_id"],
     "releases.build": ["deployment_id"],
+    "releases.offer_after_hold": ["environment_id"],
     "releases.step": ["deployment_id"],
     "releases.undo_break_glass": ["deployment_id"],
     "releases.welcome": ["agent_id"],

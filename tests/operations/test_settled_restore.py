@@ -11,6 +11,7 @@ from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Agent, EnrollmentToken
 from apps.notifications.models import ChatDelivery, Notification
@@ -225,6 +226,23 @@ def test_held_offers_reach_agents_when_person_resumes_them(world: World, run_job
     assert (event.actor_display, event.changes) == (world.operator.user.email, {"reason": "checked", "agents": 2})
     again = resume(world)
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:offers.not_held")
+
+
+def test_late_joiners_get_offers_when_last_agent_with_held_offer_is_decommissioned(world: World, run_jobs: Run) -> None:
+    agents, _, (deployment,) = stories.running(world, 2)
+    restores.settle(BACKUP)
+    late = world.agent(name="late")
+
+    offers = []
+    for agent, _ in agents:
+        run_jobs()
+        offers.append(polled(*late))
+        assert world.admin.api.delete(world.path(rest=f"/agents/{agent.pk}")).status_code == 204
+    assert offers == [None, None]
+
+    run_jobs()
+    assert polled(*late) == str(deployment.pk)
+    assert not ProcrastinateJob.objects.filter(task_name="releases.offer_after_hold").exists()
 
 
 def test_environment_page_says_that_offers_are_held(world: World) -> None:

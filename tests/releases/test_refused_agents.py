@@ -124,6 +124,20 @@ def test_excess_agents_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed()[old].last_at > timezone.now() - timedelta(hours=1)
 
 
+def test_known_agents_replace_unknown_ones_of_full_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused_agents, "MOST_ROWS", 3)
+    known = [world.agent(name=name)[0].pk for name in "abcd"]
+    oldest, old, *more = (uuid7() for _ in range(4))
+    store_refused([oldest, old])
+    seen(oldest, days=1)
+
+    store_refused([*more, *known[:2]])  # one of these fits, the other needs the place of an unknown agent
+
+    assert set(listed()) == {old, *known[:2]}
+    store_refused([*more, *known])
+    assert set(listed()) == set(known[:3])
+
+
 def test_processes_together_store_no_excess_agents(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_agents, "MOST_ROWS", 30)
     ids = [uuid7() for _ in range(40)]

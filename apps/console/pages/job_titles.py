@@ -33,6 +33,7 @@ TITLES: Final[Mapping[str, str]] = {
     notifications.DELETE_OLD.name: "Delete old notifications",
     releases.BuildBundle.name: "Build a deployment",
     releases.StepRollout.name: "Continue a rollout",
+    releases.OfferAfterHold.name: "Offer deployments to late joiners after a hold",
     releases.UndoBreakGlass.name: "Undo a break-glass deployment",
     releases.ReplayDecided.name: "Continue replays after a decision",
     releases.RunRegression.name: "Run a regression",

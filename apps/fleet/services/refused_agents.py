@@ -24,14 +24,30 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('fleet.refused_agents', 0
 
 @transaction.atomic
 def store_refused(agent_ids: Sequence[UUID]) -> None:
-    """Store that the keys of these agents were refused now. New agents are left out if there are too many rows."""
+    """Store that the keys of these agents were refused now.
+
+    If there are too many rows, agents that the database knows replace unknown ones, whose ids strangers may have
+    invented. The others are left out.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)  # otherwise processes could together exceed the maximum, or deadlock
     now, known = timezone.now(), RefusedAgent.objects.filter(pk__in=agent_ids)
     new = sorted(set(agent_ids) - set(known.values_list("pk", flat=True)))
     known.update(last_at=now)
-    free = max(0, MOST_ROWS - RefusedAgent.objects.count())
-    RefusedAgent.objects.bulk_create(RefusedAgent(agent_id=each, first_at=now, last_at=now) for each in new[:free])
+    free = MOST_ROWS - RefusedAgent.objects.count()
+    if len(new) > free:
+        enrolled = set(Agent.objects.filter(pk__in=new).values_list("pk", flat=True))
+        new.sort(key=lambda each: each not in enrolled)
+        free += _delete_unknown(len(enrolled) - free)
+    RefusedAgent.objects.bulk_create(
+        RefusedAgent(agent_id=each, first_at=now, last_at=now) for each in new[: max(0, free)]
+    )
+
+
+def _delete_unknown(count: int) -> int:
+    """Delete up to ``count`` rows of agents that the database does not know, and return the number of deleted rows."""
+    unknown = RefusedAgent.objects.exclude(pk__in=Agent.objects.values("pk"))
+    return RefusedAgent.objects.filter(pk__in=unknown.order_by("last_at", "pk")[: max(0, count)]).delete()[0]
 
 
 class RefusalReason(StrEnum):

@@ -329,14 +329,21 @@ def hold_all(backup_at: datetime) -> int:
 
 def held(environment_id: UUID) -> QuerySet[Assignment]:
     """Return the assignments of the environment's agents whose offers are held."""
-    return Assignment.objects.filter(
-        held_backup_at__isnull=False, agent__environment_id=environment_id, agent__decommissioned_at=None
-    )
+    return _held().filter(agent__environment_id=environment_id)
+
+
+def environments_with_held_offers() -> QuerySet[Assignment, Any]:
+    """Return the ids of the environments with agents whose offers are held."""
+    return _held().values("agent__environment_id")
 
 
 def is_held(deployment: Deployment) -> bool:
     """Return whether an offer of this deployment is held."""
     return held(deployment.environment_id).filter(deployment_id=deployment.pk).exists()
+
+
+def _held() -> QuerySet[Assignment]:
+    return Assignment.objects.filter(held_backup_at__isnull=False, agent__decommissioned_at=None)
 
 
 def resume(offers: QuerySet[Assignment]) -> int:

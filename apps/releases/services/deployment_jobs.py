@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
+from apps.releases.jobs import BuildBundle, OfferAfterHold, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
+from apps.tenancy.models import Environment
 from byteor.engine.machines import DeploymentStatus
 from byteor_cloud.worker.jobs import enqueue
+
+HOLD_CHECKED_EVERY_S = 60
 
 
 def step_rollouts_of_agent(agent_id: str) -> None:
@@ -31,6 +34,16 @@ def enqueue_build(deployment_id: object) -> None:
 def enqueue_break_glass_rollback(deployment_id: object) -> None:
     """Enqueue the rollback of an unapproved break-glass deployment, unless it is already queued."""
     _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
+
+
+def enqueue_offer_after_hold(environment: Environment) -> None:
+    """Enqueue the offers to late joiners of an environment whose offers are held. They are due after a minute."""
+    enqueue(
+        OfferAfterHold(environment_id=str(environment.pk)),
+        organization=environment.project.organization_id,
+        once=f"offer_after_hold:{environment.pk}",
+        after_s=HOLD_CHECKED_EVERY_S,
+    )
 
 
 def _enqueue(job: StepRollout | BuildBundle | UndoBreakGlass, *, once: str) -> None:

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from apps.fleet.models import Agent
 from apps.fleet.services.selection import unnest_ids
 from apps.releases.models import Deployment
-from apps.releases.services import assignments
+from apps.releases.services import assignments, deployment_jobs
 from apps.tenancy.models import Environment
 from apps.tenancy.services.state import lock_row
 from byteor_cloud.database.large_columns import each_row
@@ -23,8 +23,34 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
     for environment in Environment.objects.filter(pk__in=agents.values("environment")).order_by("pk"):
         with transaction.atomic():
             lock_row(environment)
-            for deployment, joiners in match_current(environment, agents.filter(environment=environment)):
-                assignments.offer_late(deployment, only=joiners)
+            _offer(environment, agents.filter(environment=environment))
+
+
+@transaction.atomic
+def offer_after_hold(environment_id: str) -> None:
+    """Offer the environment's late joiners what they did not get while offers were held.
+
+    A hold ends not only when a person resumes the offers, but also when new deployments have replaced them, or when
+    their agents are decommissioned. While offers are held, this enqueues itself again.
+    """
+    found = Environment.objects.filter(pk=environment_id).first()
+    if found is None:
+        return
+    environment = lock_row(found, related=("project",))
+    if assignments.held(environment.pk).exists():
+        deployment_jobs.enqueue_offer_after_hold(environment)
+    else:
+        offer_to_all_late_joiners(environment)
+
+
+def offer_to_all_late_joiners(environment: Environment) -> None:
+    """Offer each late joiner of the locked environment the newest current deployment whose target matches it."""
+    _offer(environment, Agent.objects.taking_offers().filter(environment=environment))
+
+
+def _offer(environment: Environment, agents: QuerySet[Agent]) -> None:
+    for deployment, joiners in match_current(environment, agents):
+        assignments.offer_late(deployment, only=joiners)
 
 
 def match_current(

@@ -13,10 +13,9 @@ from django.db import transaction
 from django.db.models import Count, Max
 from django.utils import timezone
 
-from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals, assignments, deployment_jobs, deployments, rollbacks
-from apps.releases.services.late_joiners import match_current
+from apps.releases.services.late_joiners import offer_to_all_late_joiners
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
@@ -59,11 +58,15 @@ def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
     aborted = [deployments.abort(row, reason=REASON, actor=actor) for row in not_offered.order_by("pk")]
     under_way = Deployment.objects.filter(status=DeploymentStatus.DEPLOYING, paused_at=None)
     paused = [deployments.set_paused(row, paused=True, reason=REASON, actor=actor) for row in under_way.order_by("pk")]
+    count = assignments.hold_all(backup_at)
+    environments = Environment.objects.filter(pk__in=assignments.environments_with_held_offers())
+    for environment in environments.select_related("project").order_by("pk"):
+        deployment_jobs.enqueue_offer_after_hold(environment)
     return {
         "approvals_revoked": len(revoked),
         "deployments_aborted": len(aborted),
         "deployments_paused": len(paused),
-        "offers_held": assignments.hold_all(backup_at),
+        "offers_held": count,
     }
 
 
@@ -86,8 +89,7 @@ def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -
     count = assignments.resume(assignments.held(locked.pk))
     for deployment_id in unapproved:
         deployment_jobs.enqueue_break_glass_rollback(deployment_id)
-    for deployment, joiners in match_current(locked, Agent.objects.taking_offers().filter(environment=locked)):
-        assignments.offer_late(deployment, only=joiners)
+    offer_to_all_late_joiners(locked)
     audit.record(
         RESUME,
         actor=actor,
