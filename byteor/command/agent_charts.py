@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _SHORTEST: Final = 8  # characters of a chart in a narrow terminal
-_TITLE, _NUMBERS = 13, 36  # the widths of the columns beside the chart, in characters
+_TITLE, _NUMBERS = 13, 36  # the widths of the columns left and right of the chart, in characters
 
 
 def _count(value: float) -> str:
@@ -25,7 +25,7 @@ def _count(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One chart. ``combine`` computes the value of several slots, and ``is_counter`` is whether it is their sum."""
+    """One chart. ``is_counter`` is whether the values of several slots are added; otherwise the maximum is shown."""
 
     title: str
     field: str

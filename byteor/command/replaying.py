@@ -234,7 +234,8 @@ def difference(found: Mapping[str, Any]) -> str:
     if kind == "extra":
         return "the capture has no such record"
     if named := ", ".join(each or "the whole record" for each in pointers[:5]):
-        return f"{named}{f' and {len(pointers) - 5} more' if len(pointers) > 5 else ''} differs"
+        more = f" and {len(pointers) - 5} more" if len(pointers) > 5 else ""
+        return f"{named}{more} {'differs' if len(pointers) == 1 else 'differ'}"
     if diff := found.get("diff"):
         one, other = (escape(bytes.fromhex(diff[side] or "")) for side in ("expected_hex", "actual_hex"))
         return f"from byte {diff['offset']:,}, it is “{other}”, expected “{one}”"

@@ -41,7 +41,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     facts = dict(line.split(":", 1) for line in shown.out.splitlines() if ":" in line and line[0] != " ")
     assert facts["For"].strip() == "deployment of quotes:1 to prod"
     assert facts["Approvals"].strip() == "0 of 1"
-    assert facts["Agents"].strip() == "1 agent; now 1 run something else or nothing"
+    assert facts["Agents"].strip() == "1 agent; now 1 runs something else or nothing"
     assert facts["Note"].strip() == "for the fair"
     assert facts["Replaces"].strip() == "nothing"
     assert facts["Config hash"].strip() == deployment.config_hash
@@ -57,7 +57,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert not ApprovalDecision.objects.exists()
 
     approved = terminal("approve", "--yes", "--comment", "Looks right")
-    done = "Approved the deployment of quotes:1 to prod: 1 of 1 approvals. It can start.\n"
+    done = "Approved the deployment of quotes:1 to prod: 1 of 1 approvals. No more are needed.\n"
     assert approved == (0, done, "")
     assert state(deployment)[0] == "approved"
     assert ApprovalDecision.objects.get().comment == "Looks right"
@@ -130,7 +130,7 @@ def test_wave_is_approved_for_the_report_that_was_shown(terminal: Terminal, worl
     assert "The earlier waves have changed since this report." in outdated.err
 
     approved = terminal("approve", str(deployment.pk), "--yes", "--digest", digest)
-    assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approvals. It can start.\n", approved.err
+    assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approvals. No more are needed.\n", approved.err
     run_jobs()
     assert stories.progress(deployment) == ["active", "offered", "offered", "offered"]
 

@@ -172,7 +172,7 @@ def test_signed_in_person_learns_that_chosen_place_does_not_exist(terminal: Term
     found = terminal("login", terminal.url, "--name", "ci", "--org", "nobody", "--token", stdin=token_of(world.viewer))
 
     assert found.code == 1
-    assert "Signed in, but no environment was selected. No organization matches nobody." in found.err
+    assert "Signed in, but --org, --project and --env were not applied. No organization matches nobody." in found.err
     assert stored()["contexts"]["ci"]["token"] == token_of(world.viewer)
 
 
