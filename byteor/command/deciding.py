@@ -282,7 +282,7 @@ def _reviewed(session: Session, text: str | None, verb: str, *, yes: bool) -> _R
 
 
 class _Review:
-    """What an approval covers, for the person who decides. It is read before the decision, which refers to it."""
+    """What an approval covers, as read from the server before the decision."""
 
     def __init__(self, session: Session, approval: m.Approval) -> None:
         self._environment, self._approval = session.environment, approval
@@ -307,7 +307,7 @@ class _Review:
         return f"{'the deployment' if wave is None else f'wave {wave + 1}'} of {self._version} to {self._place}"
 
     def decide(self, decision: str, comment: str | None, digest: str | None, groups: list[str] | None) -> m.Approval:
-        """Send the decision. It covers only the report of the wave that was read, or the regression that was shown."""
+        """Send the decision, with the digest of the wave's report, and the regression if the review was shown."""
         approval, report = self._approval, self._approval.wave_report
         regression = self._packet.regression if self._packet else None
         return self._environment.decide_approval(

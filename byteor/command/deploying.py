@@ -511,8 +511,10 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
 
     \b
     Exit codes:
-      0  the config bundle is active; with --detach, the deployment is requested and needs no approval
-      1  refused, blocked by the replay gate, or the approval was denied, revoked or expired: nothing changed
+      0  the config bundle is active; with --detach: the deployment is requested and
+         does not wait for approval
+      1  refused, blocked by the replay gate, or the approval was denied, revoked or
+         expired: nothing changed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
       130  interrupted by Ctrl-C; the rollout continues

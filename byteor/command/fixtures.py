@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from byteor.client import models as m
 
 MOST_SHOWN: Final = 20  # the most groups, and fixtures that failed, are unstable or were not tested, in a table
-MOST_EXAMPLES: Final = 5  # the most groups whose captured records are printed
+MOST_EXAMPLES: Final = 5  # the most groups whose examples are printed
 _SHORT: Final = 12  # characters of the id of a group
 FIXTURE = Named(lambda session: (fixture.name for fixture in session.environment.list_fixtures(limit=200)))
 

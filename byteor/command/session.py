@@ -39,7 +39,7 @@ def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name
     """Return the row of a list with this name or id, or the only row whose id begins or ends with the text.
 
     ``listed`` is the client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises
-    Refusal if no row or more than one row matches. The message then lists rows.
+    Refusal if no row or more than one row matches.
     """
     if not is_name(text):
         raise Refusal(f"{text!r} is not the name or the id of any {what}.", USAGE)

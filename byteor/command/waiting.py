@@ -51,7 +51,7 @@ def wait_for[Row](
         with bar(title) as move:
             while True:
                 try:
-                    with on_retry(lambda: None):  # a note is printed below
+                    with on_retry(lambda: None):  # no note by the client, because one is printed below
                         row: Any = read()
                 except ByteOrError as error:
                     now = monotonic()
