@@ -109,7 +109,10 @@ def find_needs(home: Home, fleets: Mapping[Environment, Fleet], console_user: Co
 
 
 def _place_of(need: Need) -> tuple[int, float, float, str]:
-    """Return the sort key: the rank, then the deadline if there is one, and otherwise the age."""
+    """Return the sort key: the rank, and then the deadline or the age.
+
+    Deadlines only decide the order of break-glass deployments and of what waits for the person.
+    """
     due = float("inf") if need.due is None else need.due.timestamp()
     at = 0.0 if need.at is None else need.at.timestamp()
     if need.rank == _WAITING:
@@ -122,7 +125,7 @@ def _cut(ranked: Sequence[Need], scope: Tenant, *, is_cut: bool) -> Needs:
     links = [(count_of(count, kind), with_scope(url, scope)) for (kind, url), count in others.items()]
     more = ""
     if others:
-        more = f"and {others.total():,}{' or more' if is_cut else ''} more:"
+        more = f"and {'at least ' if is_cut else ''}{others.total():,} more:"
     return Needs(ranked[:SHOWN], more, links)
 
 
