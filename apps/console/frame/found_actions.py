@@ -74,8 +74,9 @@ class _Action:
 def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: str) -> list[FoundAction]:
     """Return at most ``MOST`` actions that the text names and that the person may perform, the best first.
 
-    Only the actions that the largest number of words name are offered. Takes at most three queries for each of their
-    tables and each permission that they need, and those of the acts' ``applies`` for at most ``MOST`` rows.
+    Offers only the actions whose own words match the largest number of words in the text. Takes at most three queries
+    for each of their tables and each permission that they need, and those of the acts' ``applies`` for at most ``MOST``
+    rows.
     """
     words = [each for each in (word.strip(".,;:!?'\"") for word in text.casefold().split()) if each not in _LINKING]
     words = [each for each in words if len(each) > 1 or each.isdigit()]
