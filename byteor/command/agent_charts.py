@@ -51,7 +51,7 @@ def show_series(series: m.Series) -> None:
     """Print the series: a chart for each value that was reported, or, in a pipe, a row for each slot."""
     points = series.points
     if not any(point.online for point in points):
-        note("No heartbeats in this time. Values appear 15 minutes after the first heartbeat.")
+        note("No heartbeats in this time. Values appear within 20 minutes of the first heartbeat.")
     elif is_terminal():
         for line in _charts(points, series.step_s, get_terminal_size().columns):
             say(line)

@@ -226,11 +226,11 @@ def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
     assert [(each["id"], each["of_current"], each["requested_by"]) for each in listed] == [
         (str(row.pk), True, "system:regressions")
     ]
-    assert titles()[0] == "What runs now fails its fixtures"
+    assert titles()[0] == "What runs now did not pass its fixtures"
     page = client.get(row_page(world.dev)).content.decode()
     assert (f"{row_page(row)}" in page, "cards" in page) == (True, True)
     [(tone, title, _)] = marks(made)
-    assert (tone, title) == ("bad", "What runs now fails its fixtures")
+    assert (tone, title) == ("bad", "What runs now did not pass its fixtures")
     assert "what runs now" in client.get(row_page(row)).content.decode()
 
     # A deleted fixture is no longer shown as failing, nor is one that passes.

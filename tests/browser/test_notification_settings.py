@@ -50,7 +50,7 @@ def test_page_lists_every_event_with_its_default(world: World) -> None:
     found = defaults(page)
     assert found["An approval is waiting for your decision."] == "Immediately"
     assert found["A rollout finished."] == "Off"
-    assert found["A deployment was rolled back."] == "Off, but immediately for your own deployments"
+    assert found["A deployment was rolled back."] == "Off, but immediately for the requester"
     assert all(text in page.text for text in found)
 
 
@@ -205,7 +205,7 @@ def test_form_has_at_most_40_environments(world: World) -> None:
 def test_organization_admin_edits_defaults(world: World) -> None:
     url = act(world.organization, "notification_defaults")
     admin = signed_in(world.admin.user)
-    assert "Not set: Off, but immediately for your own deployments" in admin.get(url).text
+    assert "Not set: Off, but immediately for the requester" in admin.get(url).text
 
     sent(admin, world.organization, "notification_defaults", {"rollout.finished": "daily", "agents.failed": "now"})
 
