@@ -1,4 +1,4 @@
-"""``manage.py simulate_fleet``: simulate thousands of agents in one process, against a running server."""
+"""``manage.py simulate_fleet``: simulate thousands of agents against a running server."""
 
 from __future__ import annotations
 
