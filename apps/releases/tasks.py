@@ -73,7 +73,10 @@ def welcome_several(job: WelcomeAgents) -> None:
 
 @runs(OfferAfterHold)
 def offer_after_hold(job: OfferAfterHold) -> None:
-    """Make the offers that late joiners did not get while offers were held. If some still are, retry in a minute."""
+    """Make the offers that late joiners did not get while offers were held.
+
+    If offers are still held, check again in a minute.
+    """
     late_joiners.offer_after_hold(job.environment_id)
 
 

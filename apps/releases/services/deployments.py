@@ -285,7 +285,7 @@ def check_retry(
 ) -> list[UUID]:
     """Return the ids of the agents to retry. Raises the errors that ``retry`` would.
 
-    Without ``agents``, returns at most ``most`` ids.
+    Without ``agents``, ``most`` limits the number of ids.
     """
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         detail = "The deployment is active, but another deployment superseded it. Retry that deployment instead."

@@ -1,7 +1,8 @@
 """What happens to approvals, deployments and offers after a restore from a backup, and how a person resumes offers.
 
 The backup does not know what happened after it was made. A credential may have been spent, a deployment may have
-finished, and agents may run something newer. Therefore no release from before the restore continues without a person.
+finished, and agents may run something newer. Therefore releases from before the restore continue only if a person
+resumes or repeats them.
 """
 
 from __future__ import annotations
