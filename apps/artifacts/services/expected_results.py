@@ -24,7 +24,7 @@ WORKER = system_actor("regressions")
 MAX_RESULTS = 20
 """The maximum number of results that a fixture expects in addition to its golden result."""
 MAX_NAMED = 5
-"""The maximum number of fixtures that an audit event names."""
+"""The maximum number of fixtures that an audit event or a ``CurrentFailure`` names."""
 _PAGE = 100  # results that are read at a time, because each may have 1,000 groups
 
 
