@@ -1,4 +1,4 @@
-"""Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a counter.
+"""Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a row.
 
 All other requests are counted in the database, or in memory while the disk is full.
 """
