@@ -199,7 +199,7 @@ def _failing_results(now: datetime | None = None) -> QuerySet[RegressionResult]:
 def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
     """Return the failures that the newest completed regressions of current deployments show.
 
-    Fixtures that since were deleted, have expired or expect another golden result are left out.
+    Fixtures that have since been deleted or expired, or now expect another golden result, are left out.
     ``current`` has the id, the pipeline and the ``newest_test`` of each current deployment.
     """
     failures = []

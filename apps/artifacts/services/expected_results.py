@@ -91,7 +91,7 @@ def _expect(regression_id: UUID) -> None:
 def _accepted_results(row: Regression, accepted: frozenset[str]) -> Iterator[tuple[Fixture, dict[str, Any]]]:
     """Yield the fixtures whose differences were all accepted, each with the candidate's result.
 
-    Fixtures that since were deleted or expect another golden result are left out.
+    Fixtures that have since been deleted, or now expect another golden result, are left out.
     """
     results = RegressionResult.objects.filter(
         regression=row,
