@@ -120,6 +120,6 @@ def _discard(unneeded: Iterable[folders.CaptureFolder]) -> list[Path]:
 
 
 def _delete(discarded: Iterable[Path]) -> None:
-    """Delete discarded folders. Call it after the transaction: if the process dies, the next cleanup deletes them."""
+    """Delete discarded folders. Call this after the transaction: if the process dies, the next cleanup deletes them."""
     for each in discarded:
         run_in_disk_thread(shutil.rmtree, each, ignore_errors=True)

@@ -217,7 +217,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = SECTION
     holds = "Receivers outside of this installation that are notified of events."
-    hint = "Create a webhook to send events of deployments and approvals to your own systems."
+    hint = "Create a webhook to send events of deployments, approvals and fixtures to your own systems."
     related = ("organization", "project__organization", "environment__project__organization")
     reads = ("events",)
     list_display = ("receiver", "state", "subscription", "covers", "failing_since", "created_at")

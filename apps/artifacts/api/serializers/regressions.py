@@ -39,8 +39,8 @@ class RequestRegressionSerializer(StrictSerializer):
             "The id of the version to test, instead of a config bundle. A stage of the version has the parameters of "
             "the stage with the same id and op in the configuration that the version is compared with."
         ),
-        "draft_id": "The id of the draft to test, instead of a config bundle. Its stages have the same parameters as "
-        "those of a version.",
+        "draft_id": "The id of the draft to test, instead of a config bundle. Its stages get their parameters in the "
+        "same way as those of a version.",
         "against": (
             f"The config hashes of at most {MAX_BASELINES} configurations to compare with. Each must have a config "
             "bundle of the same pipeline in this environment. By default, the candidate is compared with the "
