@@ -146,6 +146,11 @@ def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world
             if reviewers == [viewer]:
                 put_settings(world.admin, environment, world, reviewers=[])
 
+    # Replacing an operator by a viewer is loosening for two reasons, but is named once.
+    put_settings(world.admin, world.prod, world, reviewers=[operator])
+    refused = put_settings(world.project_admin, world.prod, world, reviewers=[viewer])
+    assert refused.json()["detail"] == "Only an org_admin may loosen reviewers in a prod environment."
+
     # A member of another project is a member of this one only with a role in the organization.
     Membership.objects.filter(user=world.reviewer.user).update(project=world.project)
     assert put_settings(world.project_admin, world.prod, world, reviewers=[reviewer]).status_code == 200

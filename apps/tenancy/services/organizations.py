@@ -220,7 +220,8 @@ def _shift(environments: QuerySet[Environment], by: int) -> None:
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
     """Raise Forbidden for looser rules, unless ``may_loosen``, and InvalidInput for reviewers without a role."""
     loosened = loosened_settings(Posture(before.posture), before.settings_with_defaults, after)
-    if _adds_loosely(before, after["reviewers"]) and before.posture != Posture.DEV:
+    adds_loosely = _adds_loosely(before, after["reviewers"]) and before.posture != Posture.DEV
+    if adds_loosely and "reviewers" not in loosened:
         loosened.append("reviewers")
     if loosened and not may_loosen:
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} in a {before.posture} environment.")
