@@ -120,7 +120,10 @@ def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
 
 @contextmanager
 def _locked() -> Iterator[Connection]:
-    """Open a session that holds the migration lock, so that no server starts to migrate the empty database."""
+    """Open a session that holds the migration lock, so that no server starts to migrate the empty database.
+
+    Raises BackupError if another command migrates or restores the database, or if servers or workers use it.
+    """
     with connection.wrap_database_errors, direct_connection() as session:
         if not try_lock(session, installation.MIGRATION_LOCK):
             raise BackupError("another command is restoring or migrating this database")

@@ -8,7 +8,7 @@ from datetime import timedelta
 from apps.tenancy.models import MessageEvent
 
 LOOKED_BACK = timedelta(days=7)
-"""How old a cause may be if no worker was running. Must be shorter than the time for which events are kept."""
+"""The maximum age of a cause, after no worker was running. Must be shorter than the time for which events are kept."""
 
 
 def insert(found: Iterable[MessageEvent]) -> None:
