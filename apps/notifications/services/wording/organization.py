@@ -19,8 +19,8 @@ _CREDENTIALS: dict[str, type[Credential]] = {
     "organization_key": OrganizationKey,
     "enrollment_token": EnrollmentToken,
 }
-# The unit of each quota, as in "its quota of 1 byte of storage" (the noun and the words after it), and what happens when
-# the quota is used up.
+# The unit of each quota (the noun and the words after it, as in "its quota of 1 byte of storage"), and what happens
+# when the quota is used up.
 _QUOTAS = {
     Quota.AGENTS: ("agent", "", "New agents cannot enroll"),
     Quota.STORED_BYTES: ("byte", " of storage", "Uploads and other new data are refused"),
