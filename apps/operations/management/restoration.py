@@ -75,7 +75,7 @@ def restore(
         for blob in lost[:_MOST_NAMED]:
             report(f"the blob {blob.sha256} was already {blob.fault} when the backup was made")
         if len(lost) > _MOST_NAMED:
-            report(f"{len(lost) - _MOST_NAMED} more blobs were already missing or altered when the backup was made")
+            report(f"in total, {len(lost)} blobs were already missing or altered when the backup was made")
         call_command("migrate", interactive=False, verbosity=0, is_restore=True)
         vault.ensure_key()
         with transaction.atomic(), connection.cursor() as cursor:
