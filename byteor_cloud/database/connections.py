@@ -26,7 +26,8 @@ from byteor_cloud.concurrency import deadline, event_loop
 
 # A worker has a thread for each slot (``jobs.SLOTS``), and three to fetch jobs, send heartbeats and maintain the queue.
 WORKER_THREADS = 32
-MIN_API_POOL = 16  # an API process may have few threads, but probes and scrapes are handled without one
+# Probes and scrapes use connections in addition to the requests that occupy the threads of an API process.
+MIN_API_POOL = 16
 # The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of the process (a key of TIMEOUTS). It is set before Django starts.
