@@ -121,7 +121,7 @@ CASES = [
     Case("webhook.failing", let_webhook_fail, "The webhook to hooks.example.com has been failing since ", ADMIN),
     Case("key.expires", let_api_key_age, "The API key ci of acme expires at ", ADMIN),
     Case("key.expires", let_token_age, "Your token bor_usr_", {"viewer": "now"}),
-    Case("quota.near", use_quota, "acme has used up its quota of 1 agents.", ADMIN),
+    Case("quota.near", use_quota, "acme has used up its quota of 1 agent.", ADMIN),
     Case("member.invited", invite, "admin@acme.example invited you to acme as operator.", {"invited": "now"}),
 ]  # fmt: skip
 

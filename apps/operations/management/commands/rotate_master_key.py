@@ -69,7 +69,7 @@ def _lock() -> None:
 
 
 def _rotate() -> Mapping[str, int]:
-    """Re-encrypt the values. Raises CommandError if a live host lacks the key that is to be the installation's."""
+    """Re-encrypt the values. Raises CommandError if a live host lacks the new master key."""
     new = vault.own_key_ids()[0]
     if new != vault.ensure_key() and (without := _hosts_without(new)):
         raise CommandError(
