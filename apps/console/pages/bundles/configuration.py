@@ -25,14 +25,12 @@ def configuration_panel(row: ConfigBundle, *, compute: Compute) -> dict[str, Any
     """
     values = compute(diff_configurations, None, bundles.runtime_config(row))
     rest = len(values) - _SHOWN
+    left = f"{count_of(rest, 'more value')} {'is' if rest == 1 else 'are'}"
     return {
         "id": "configuration",
         "title": "Configuration",
         "wide": True,
-        "lead": f"{count_of(rest, 'more value')} {'is' if rest == 1 else 'are'} not shown. “All fields” has all of "
-        "them."
-        if rest > 0
-        else "",
+        "lead": f"{left} not shown. “All fields” has the complete configuration." if rest > 0 else "",
         "columns": ("Part", "Name", "Value"),
         "rows": [
             (
