@@ -64,7 +64,7 @@ def two_versions(world: World) -> tuple[Any, Any]:
 def test_new_agent_has_no_heartbeat_and_no_bundle(world: World) -> None:
     agent, _ = world.agent()
 
-    assert headline(world, agent) == ("Enrolled now; no heartbeat yet. Runs nothing, and has no offer.")
+    assert headline(world, agent) == "Enrolled now; no heartbeat yet. Runs nothing, and has no offer."
     assert summary(world, agent)["primary"] == ""
 
 
