@@ -30,7 +30,7 @@ START_NEXT_WAVE = Act.of(
     commands.next_wave,
     label="Start next wave",
     done="Next wave of {} started",
-    explain="The next wave starts now. The pause or the manual hold before it ends.",
+    explain="The next wave starts now, even during a pause or a manual hold.",
     preview=preview_next_wave,
     icon="skip_next",
     comment="optional",
