@@ -108,7 +108,7 @@ def preview_abort(row: Any) -> str:
 def preview_rollback(row: Any) -> str:
     """Return how many agents would return to which version and config bundle.
 
-    With more than ``_MAX_READ`` agents, return only how many would return, and the deployment that would become current.
+    With more than ``_MAX_READ`` agents, return only how many return, and which deployment would become current.
     """
     target = rollbacks.check_start(row)
     counted: AgentCounts = row.counted
