@@ -64,9 +64,7 @@ def two_versions(world: World) -> tuple[Any, Any]:
 def test_new_agent_has_no_heartbeat_and_no_bundle(world: World) -> None:
     agent, _ = world.agent()
 
-    assert headline(world, agent) == (
-        "Enrolled now; no heartbeat yet. Runs nothing, and no deployment has offered it a bundle."
-    )
+    assert headline(world, agent) == "Enrolled now; no heartbeat yet. Runs nothing, and has no offer."
     assert summary(world, agent)["primary"] == ""
 
 
@@ -166,7 +164,7 @@ def test_bundle_of_unknown_origin_is_named_by_hash(world: World) -> None:
         status="healthy", last_seen_at=timezone.now(), running_bundle_hash=UNKNOWN, running_since=timezone.now()
     )
 
-    assert "Runs sha256:cccccccccc…, and no deployment has offered it a bundle." in headline(world, agent)
+    assert "Runs sha256:cccccccccc…, and has no offer." in headline(world, agent)
 
 
 # -- the rest of the page --------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def test_deploy_form_explains_differences_and_overrides_gate(world: World) -> No
     def outlook(client: Any, **values: str) -> str:
         return str(client.post(url, deploy_form(_preview="", **values)).context["outlook"].gate)
 
-    first = "Its fixtures are tested first: 1 fixture, compared with what the target's agents run."
+    first = "1 fixture of the pipeline quotes is tested first, compared with what the target's agents run."
     assert (offered(admin), outlook(admin)) == ([], "")
     require(world, replay_gate="warn")
     assert offered(admin) == named

@@ -232,7 +232,9 @@ def test_only_visible_people_are_named(world: World) -> None:
     assert "can approve" in panel(row, world.viewer)["lead"]
 
     [shown] = signed_in(guest).get(live(row)).context["summary"]["panels"]
-    assert shown["lead"] == "1 approval is needed. Everybody who may operate the environment can approve this request."
+    assert (
+        shown["lead"] == "1 approval is needed. Other people who may operate the environment can approve this request."
+    )
     join_project(world, "helper", Role.OPERATOR)
     page = signed_in(guest).get(live(row))
     assert (

@@ -370,7 +370,7 @@ def test_search_results_can_be_opened_by_keyboard(
     expect(dialog).not_to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    page.get_by_label("Use shortcuts of single keys").uncheck()
+    page.get_by_label("Use single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.reload()
     for key in ("/", "?", "g", "o"):
@@ -382,7 +382,7 @@ def test_search_results_can_be_opened_by_keyboard(
     page.keyboard.press("Escape")
     page.get_by_role("button", name=re.compile("^Account")).click()
     page.get_by_role("button", name="Keyboard shortcuts").click()
-    expect(page.get_by_label("Use shortcuts of single keys")).not_to_be_checked()
+    expect(page.get_by_label("Use single-key shortcuts")).not_to_be_checked()
 
 
 def test_result_selected_after_typing_stays_selected_when_response_arrives(

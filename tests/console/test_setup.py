@@ -179,7 +179,7 @@ def test_page_names_agents_that_enroll_with_token(world: World, other: World) ->
     type(agent.heartbeat).objects.filter(pk=agent.pk).update(last_seen_at=timezone.now())
     page = client.get(url)
     assert "&lt;b&gt;vm-1</a> <span>connected" in page.text
-    assert "1 of 2 agents have enrolled. Waiting for more …" in page.text
+    assert "1 of 2 agents has enrolled. Waiting for more …" in page.text
     assert 'data-moving="yes"' in page.text
     EnrollmentToken.objects.filter(pk=token.pk).update(revoked_at=timezone.now())
     page = client.get(url)

@@ -41,9 +41,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class TimeLeft:
-    """The time until the rollout is done or, if a later wave has a hold, until the wave ``held_wave`` waits for it.
+    """The time until the rollout is done or, if a later wave has a hold, until that wave would start without the hold.
 
-    Waves are counted from 0.
+    ``held_wave`` is that wave, counted from 0.
     """
 
     time: timedelta
@@ -120,7 +120,7 @@ def describe_progress(percent: int | None, left: TimeLeft | None) -> str:
 
 
 def _describe(time: timedelta) -> str:
-    """Return a time rounded to minutes, from one hour to ten minutes, and from one day to hours."""
+    """Return a time rounded to minutes, to ten minutes if it is over an hour, or to hours if it is over a day."""
     minutes = round(time / timedelta(minutes=1))
     if time < timedelta(minutes=1):
         return "less than a minute"
