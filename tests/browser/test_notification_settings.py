@@ -120,7 +120,7 @@ def test_environment_that_person_cannot_see_cannot_be_added(world: World, other:
     assert stored(world) == {}
 
 
-def test_choices_without_column_are_kept(world: World) -> None:
+def test_choices_for_environments_not_in_form_are_kept(world: World) -> None:
     dev, prod = str(world.dev.pk), str(world.prod.pk)
     choose(world, {"agents.failed": {dev: "off", prod: "now"}, "quota.near": {prod: "daily"}})
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
@@ -134,7 +134,7 @@ def test_choices_without_column_are_kept(world: World) -> None:
     assert stored(world) == {"agents.failed": {dev: "off", prod: "daily"}, "quota.near": {prod: "daily"}}
 
 
-def test_settings_changed_in_meantime_are_not_overwritten(world: World) -> None:
+def test_settings_changed_meanwhile_are_not_overwritten(world: World) -> None:
     viewer = signed_in(world.viewer.user)
     revision = viewer.get(PAGE).context["revision"]
     choose(world, {"agents.failed": {"*": "off"}})

@@ -27,7 +27,7 @@ LEVELS = {"org_id": "organization", "project_id": "project", "env_id": "environm
 
 @pytest.fixture
 def url(tenants: Tenants) -> Iterator[str]:
-    """Serve the API. Forget the rows that the test adds to the tenants, since they are rolled back."""
+    """Serve the API. After the test, remove the rows that it made from the cache of the tenants."""
     place = tenants.home.place
     made = dict(place._made)
     with served() as url:

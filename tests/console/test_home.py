@@ -234,7 +234,7 @@ def test_role_in_other_project_shows_no_needs(world: World) -> None:
     assert needs(person) == []
 
 
-def test_number_of_dead_letters_is_lower_limit_if_not_all_are_read(world: World) -> None:
+def test_number_of_dead_letters_is_shown_as_minimum_if_not_all_are_read(world: World) -> None:
     made = fill(world)
     for _ in range(MOST_OF_KIND + 5):
         jobs.dead_letter(StepRollout(deployment_id=str(made.deployment.pk)))
@@ -399,7 +399,7 @@ def test_organization_has_matrix_for_each_of_first_projects(world: World) -> Non
 # -- cost ---------------------------------------------------------------------------------------------------------
 
 
-def test_home_takes_15_queries_in_every_scope_and_for_any_number_of_rows(world: World) -> None:
+def test_home_takes_at_most_15_queries_in_every_scope_and_for_any_number_of_rows(world: World) -> None:
     made = fill(world)
     admin, root = signed_in(world.admin.user), signed_in(superuser())
     scopes = ["all", *(str(each.pk) for each in (world.organization, world.project, made.environment))]

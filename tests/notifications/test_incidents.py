@@ -146,7 +146,7 @@ def test_repetition_of_reopened_incident_is_grouped_with_it(world: World) -> Non
     assert MessageEvent.objects.latest("pk").outcome == EventOutcome.GROUPED
 
 
-def test_incident_of_other_environment_does_not_reopen(world: World) -> None:
+def test_incident_is_not_reopened_by_incident_of_other_environment(world: World) -> None:
     ingested(world, capture())
     MessageEvent.objects.update(environment=world.prod)
     age(timedelta(days=8))
