@@ -1,4 +1,4 @@
-"""The agent's package that the service offers: complete, the same in each process, and without credentials."""
+"""The agent's package that the service offers: complete, identical when it is built again, and without credentials."""
 
 from __future__ import annotations
 

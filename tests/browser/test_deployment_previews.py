@@ -41,7 +41,7 @@ def summary(world: World, row: Any) -> dict[str, Any]:
     return found
 
 
-def test_acts_say_what_they_will_do_to_rollout(world: World, run_jobs: Run) -> None:
+def test_previews_of_acts_describe_effect_on_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 8)
     deployment = stories.offered(world, second, strategy=waves(50, 100, pause_s=900, threshold=50))
     report(agents[0][1], agents[0][0], "active")

@@ -120,7 +120,7 @@ def test_page_of_many_groups_needs_few_queries_and_reads_no_payloads_for_viewers
 
 
 @pytest.mark.django_db
-def test_headline_says_what_happened(world: World) -> None:
+def test_headline_describes_state_and_result_of_regression(world: World) -> None:
     now = bundle(world, "now")
     client = signed_in(world.operator.user)
 

@@ -135,7 +135,7 @@ def test_rollback_refuses_to_choose_between_several_deployments(
     assert state(rollout)[0] == "rolling_back"
 
 
-def test_rollback_waits_until_capture_proves_it(
+def test_rollback_with_capture_starts_after_replays_have_finished(
     terminal: Terminal, world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 1)

@@ -313,7 +313,7 @@ def test_most_urgent_needs_are_first(world: World) -> None:
     assert ages == sorted(ages, reverse=True)
 
 
-def test_list_is_cut_and_links_to_rest(world: World) -> None:
+def test_list_of_needs_is_shortened_and_links_to_all_approvals(world: World) -> None:
     fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     world.deployment(bundle)
@@ -330,7 +330,7 @@ def test_list_is_cut_and_links_to_rest(world: World) -> None:
     assert signed_in(world.reviewer.user).get(found.links[0][1]).context["cl"].result_count == SHOWN + 3
 
 
-def test_page_without_needs_says_so(world: World) -> None:
+def test_home_says_that_nothing_is_needed_if_there_are_no_needs(world: World) -> None:
     agents, _, _ = running(world, 1)
     send_heartbeat_running(*agents[0])
 

@@ -191,7 +191,7 @@ def test_page_names_agents_that_enroll_with_token(world: World, other: World) ->
         assert signed_in(person.user).get(url).status_code == 404
 
 
-def test_organization_created_later_has_steps_of_its_own(world: World) -> None:
+def test_project_created_later_has_its_own_steps(world: World) -> None:
     fill(world)
     client = signed_in(world.admin.user)
     empty = organizations.create_project(organization=world.organization, name="empty", actor=world.admin.actor)

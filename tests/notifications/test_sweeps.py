@@ -100,7 +100,7 @@ def test_only_owner_is_notified_about_user_token_which_is_named_by_prefix(world:
     assert notified_of(world.admin) == []
 
 
-def test_enrollment_token_notifies_those_who_can_replace_it(world: World) -> None:
+def test_expiring_enrollment_token_notifies_people_who_can_replace_it(world: World) -> None:
     token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=5, actor=world.admin.actor)
     expire(token, left=3 * DAY)
 

@@ -272,7 +272,7 @@ def test_concurrent_sweeps_record_each_agent_once(concurrently: Race, world: Wor
     assert recorded() == [("prod", 2, ["edge-1", "edge-2"])]
 
 
-def test_killed_sweep_records_everything_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_missed_by_killed_sweep_is_recorded_by_next_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
 

@@ -105,7 +105,7 @@ def test_allowed_machine_collects_token_of_person_once(world: World) -> None:
         assert "name" not in copied.changes
 
 
-def test_page_shows_machine_before_anything_is_allowed(world: World) -> None:
+def test_page_shows_machine_after_code_is_entered_and_before_sign_in_is_allowed(world: World) -> None:
     started = start(Client(REMOTE_ADDR="192.0.2.7"), client_name="<b>build-7</b>")
     person = signed_in(world.viewer.user)
 
