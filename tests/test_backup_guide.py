@@ -1,4 +1,4 @@
-"""docs/backup.md says what each kind of job does after a restore."""
+"""A test that the section of docs/backup.md on jobs in the queue names every job that is not periodic."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def test_form_has_at_most_40_environments(world: World) -> None:
 # -- an organization's defaults -----------------------------------------------------------------------------------
 
 
-def test_organization_admin_edits_defaults(world: World) -> None:
+def test_organization_admin_edits_notification_defaults(world: World) -> None:
     url = act(world.organization, "notification_defaults")
     admin = signed_in(world.admin.user)
     assert "Not set: Off, but immediately for your own deployments" in admin.get(url).text

@@ -1,4 +1,4 @@
-"""Reports on waves: what their digest covers, and their sentences. Sentences of holds, and of the start time."""
+"""Tests of reports on waves (their digests and sentences), and of the sentences about holds and start times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The members in which payloads differ: of unusual payloads, up to the limits, and the stage that a group names."""
+"""Tests of the differing members of payloads, also of unusual and large ones, and of the stage that a group names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The differences of two configurations: against a slow model, and case by case."""
+"""Tests of the differences between two configurations: against a slow model, and case by case."""
 
 from __future__ import annotations
 
