@@ -61,7 +61,7 @@ def arguments_of(operation: Operation, tenants: Tenants, method: Any) -> dict[st
 
 
 def token_for(operation: Operation, tenants: Tenants) -> str | None:
-    """Return the token of a caller for whom the example succeeds. Examples contain what needs further permissions."""
+    """Return the token of a caller for whom the example succeeds. Some examples need further permissions."""
     has_example = "requestBody" in operation.documented and operation.call.on is None
     return (tenants.caller(operation.families[0]) if has_example else permitted_caller(operation, tenants)).token
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def sit_down(terminal: Terminal, world: World, person: Person, environment: Environment) -> None:
-    """Let the terminal's commands be those of the person, in this environment."""
+    """Make the terminal run commands as the person, in this environment."""
     terminal.use(
         person.api.token or "", organization="acme", project=world.project.name, environment=environment.name
     )  # fmt: skip
