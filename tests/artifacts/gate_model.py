@@ -240,7 +240,7 @@ class Model:
         return self.blocks(deployment, regression.facts)
 
     def other_blockers(self, deployment: Deployment) -> list[str]:
-        """Return the codes of what blocks an approved deployment besides the gate. Nothing waits for a gated one."""
+        """Return the codes of other blockers than the gate. A deployment that the gate blocks does not block others."""
         if deployment.status != "approved":
             return []
         others = [each for each in self.deployments.values() if each is not deployment]

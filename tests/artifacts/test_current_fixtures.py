@@ -93,7 +93,7 @@ def restore(agents: list[Member], deployment: Deployment) -> None:
     assert deployment.status == "rolled_back"
 
 
-def test_accepted_result_is_expected_once_current_until_it_is_known_bad_or_expectation_changes(world: World) -> None:
+def test_accepted_result_is_expected_from_activation_until_known_bad_or_expectation_changes(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     fixture = keep_golden(world, now)
@@ -190,7 +190,7 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     assert (event.changes["failing"], event.changes["fixtures"]) == (2, ["partly", "other"])
 
 
-def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
+def test_current_failing_fixtures_are_announced_once_and_shown_until_they_expire_or_are_deleted(
     world: World, concurrently: Race, settings: Any
 ) -> None:
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
@@ -246,7 +246,7 @@ def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
     assert (titles()[0], AuditEvent.objects.filter(action=FAILS).count()) == ("Pipelines", 1)
 
 
-def test_what_runs_now_is_tested_again_only_for_another_engine_fixture_or_configuration(
+def test_current_configuration_is_tested_again_only_for_another_engine_fixture_or_configuration(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = members(world)

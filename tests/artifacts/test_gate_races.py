@@ -127,7 +127,7 @@ def state(deployment: Deployment) -> tuple[str, str]:
     return deployment.status, deployment.reason
 
 
-def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> None:
+def test_fixture_added_during_approval_is_tested_and_deleted_fixture_no_longer_blocks_build(scene: Scene) -> None:
     world = scene.world
     made = scene.asked(2)
     run_jobs()
@@ -169,7 +169,7 @@ def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> 
     assert isinstance(added, Fixture)
 
 
-def test_acceptance_meets_abort_and_two_people_accept_and_approve(scene: Scene) -> None:
+def test_acceptance_succeeds_during_abort_and_only_one_of_two_concurrent_approvals_counts(scene: Scene) -> None:
     world = scene.world
     scene.keep_telling()
     for number, accepts_first in enumerate((True, False)):
@@ -208,7 +208,7 @@ def test_acceptance_meets_abort_and_two_people_accept_and_approve(scene: Scene) 
     assert state(made) == ("deploying", "")
 
 
-def test_regression_ends_while_approval_is_decided_or_expires_or_regression_is_canceled(scene: Scene) -> None:
+def test_regression_end_is_serialized_with_decisions_expiry_cancellation_and_new_regression(scene: Scene) -> None:
     world = scene.world
     scene.keep_telling()
 

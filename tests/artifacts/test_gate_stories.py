@@ -67,8 +67,8 @@ def random_gate(chosen: Random) -> m.Gate:
 # Each action with its relative frequency. The arguments of all actions have the same names.
 ACTIONS = {
     "request": 5, "release": 1, "push": 5, "work_off": 4, "work": 2, "wait": 2, "keep": 3, "remove": 2,
-    "change_expiry": 1, "accept": 5, "decide": 4, "abort": 1, "cancel": 1, "test_again": 1, "change_settings": 1,
-    "report": 2, "switch": 3, "roll_back": 1, "forget": 1,
+    "change_expiry": 1, "accept": 5, "decide": 4, "abort": 1, "cancel": 1, "request_regression": 1,
+    "change_settings": 1, "report": 2, "switch": 3, "roll_back": 1, "forget": 1,
 }  # fmt: skip
 FAILURES = {
     "aborted", "approval_denied", "approval_expired", "empty_target", "known_bad", "replay_gate", "rollback_failed",
@@ -334,7 +334,7 @@ class Stories(RuleBasedStateMachine):
         if tested:
             Regression.objects.filter(pk=tested[which % len(tested)]).delete()
 
-    def test_again(self, which: int, **_: Any) -> None:
+    def request_regression(self, which: int, **_: Any) -> None:
         """Request a regression. Waiting deployments get it if it compares with what their agents run."""
         waiting = [each for each in self.model.deployments.values() if each.status in m.WAITING]
         config = waiting[which % len(waiting)].config if waiting else which % CONFIGS
@@ -520,7 +520,7 @@ class Stories(RuleBasedStateMachine):
         for row in Regression.objects.filter(environment=self.scene.here).exclude(pk__in=self.model.regressions):
             deployment = asked.get(row.pk)
             if deployment is None:
-                continue  # ``test_again`` adds it
+                continue  # ``request_regression`` adds it
             baselines = self.model.baselines(deployment.site)
             assert tuple(each["config_hash"] for each in row.baselines) == tuple(
                 self.model.hashes[each] for each in baselines
@@ -553,7 +553,7 @@ class Stories(RuleBasedStateMachine):
             assert any(found.lower().endswith(each["detail"].lower()) for found in because), (because, each)
 
     def end(self) -> None:
-        """Let time pass while nobody acts. Blocked deployments show the truth, and none waits forever."""
+        """Let time pass while nobody acts. Check that deployments show their blockers and that none waits forever."""
         for _ in range(60):
             self._sweep()
             self.work_off()

@@ -141,7 +141,7 @@ def test_viewer_sees_groups_without_payloads_and_lists_have_no_groups(world: Wor
         assert (query, len(found)) == (query, count)
 
 
-def test_example_of_shared_verdict_is_shown_only_where_its_capture_is(world: World) -> None:
+def test_example_of_shared_verdict_is_shown_only_in_environment_that_has_its_capture(world: World) -> None:
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     here = capture(world, now)
     kept(world, here)

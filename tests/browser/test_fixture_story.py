@@ -50,7 +50,7 @@ def pipeline(*stages: str) -> dict[str, Any]:
 
 
 def masked(number: int) -> bytes:
-    """Return what the pipeline is said to have made of a record."""
+    """Return the output that the incident contains for a record."""
     if number % 5 == 0:
         return b'{"trade":{"venue":"XETR"}}'
     return CAPTURED if number == 12 else b'{"card":"00******%02d","id":%d}' % (number, number)

@@ -206,7 +206,7 @@ def test_page_and_list_take_same_number_of_queries_for_any_number_of_groups_and_
     assert form["every"].label == "Accept all 60 groups that are not accepted"
 
 
-def test_only_finished_regression_of_config_bundle_offers_to_accept(world: World) -> None:
+def test_differences_can_be_accepted_only_in_finished_regression_of_config_bundle(world: World) -> None:
     row = bundle(world, "next")
     client = signed_in(world.reviewer.user)
     tested = regressions.request(environment=world.dev, version=row.version, actor=world.operator.actor)
@@ -229,7 +229,7 @@ def test_only_finished_regression_of_config_bundle_offers_to_accept(world: World
     assert not Acceptance.objects.exists()
 
 
-def test_deploy_form_explains_differences_and_overrides_gate(world: World) -> None:
+def test_deploy_form_has_fields_for_explanations_and_gate_override(world: World) -> None:
     members(world)
     row = store_regression(
         bundle(world, "next", STRICT), [bundle(world, "now")], keep(world, bundle(world, "kept"), cards(1)), groups=30

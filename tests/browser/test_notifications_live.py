@@ -157,7 +157,7 @@ def test_account_menu_and_notifications_link_to_settings(world: World, page: Pag
     page.wait_for_url(f"**{SETTINGS}")
 
 
-def test_pages_are_accessible(world: World, page: Page, shot: Callable[..., None], settings: Any) -> None:
+def test_notification_pages_are_accessible(world: World, page: Page, shot: Callable[..., None], settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, smtp_url=None)
     prepare(sign_in(page, world.reviewer.user))
     wrong = [*examine(page, PAGE)]

@@ -31,7 +31,7 @@ def waiting(world: World, candidate: ConfigBundle, **body: Any) -> tuple[Deploym
 
 
 @pytest.mark.django_db
-def test_form_offers_unaccepted_groups_and_names_what_else_blocks(world: World) -> None:
+def test_form_offers_unaccepted_groups_and_names_other_blockers(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", STRICT, OTHER_MASK)
     kept(world, capture(world, now))

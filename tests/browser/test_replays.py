@@ -132,7 +132,7 @@ def test_diverged_replay_can_be_traced_compared_and_bisected(world: World) -> No
     assert "v2" in shown
 
 
-def test_pages_show_bytes_of_other_payloads_and_why_first_bad_version_stopped(world: World) -> None:
+def test_pages_show_bytes_of_non_json_payloads_and_why_first_bad_version_stopped(world: World) -> None:
     stages = {"copy": "identity", "check": "dataguard_check"}
     good, bad = (world.version(content=plan(stages=[{"id": id, "op": op}])) for id, op in stages.items())
     config = {"check": {"schema": {}, "on_reject": "stop"}}

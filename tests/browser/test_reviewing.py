@@ -244,7 +244,7 @@ def test_only_visible_people_are_named(world: World) -> None:
     assert "reviewer@acme.example" not in page.text
 
 
-def test_ten_people_are_named_and_the_others_counted(world: World) -> None:
+def test_ten_people_are_named_and_others_are_counted(world: World) -> None:
     row = requested(world)
     for number in range(20):
         world.person(Role.OPERATOR, f"person-{number:02}")
@@ -255,7 +255,7 @@ def test_ten_people_are_named_and_the_others_counted(world: World) -> None:
     assert lead.endswith("person-08@acme.example and 13 more can approve this request.")
 
 
-def test_ten_reviewers_who_have_not_decided_are_named_and_the_others_counted(world: World) -> None:
+def test_ten_reviewers_who_have_not_decided_are_named_and_others_are_counted(world: World) -> None:
     people = [world.person(Role.VIEWER, f"person-{number:02}") for number in range(15)]
     row = requested(world, people)
     decide(row, people[14], "deny", "no")
@@ -285,7 +285,7 @@ def test_changes_come_first_then_decision_then_facts(world: World) -> None:
     assert order == sorted(order)
 
 
-def test_only_approve_is_prominent(world: World) -> None:
+def test_only_approve_button_is_prominent(world: World) -> None:
     row = requested(world)
 
     text = signed_in(world.reviewer.user).get(row_page(row)).text

@@ -116,7 +116,7 @@ def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world
     assert client.get(reverse("admin:search"), {"s": "fra-15"}).context["note"] == "1 result"
 
 
-def test_search_finds_words_within_names_with_names_that_start_so_first(world: World) -> None:
+def test_search_lists_names_that_start_with_text_before_names_that_contain_it(world: World) -> None:
     later, _ = world.agent(world.prod, "quotes-feed-v2")
     last, _ = world.agent(world.prod, "a.b_c d-feedback")
     first, _ = world.agent(world.prod, "Feed")
@@ -128,7 +128,7 @@ def test_search_finds_words_within_names_with_names_that_start_so_first(world: W
     assert row_page(sixth) not in urls(world.viewer.user, "feed")
 
 
-def test_too_short_ends_of_ids_find_nothing(world: World) -> None:
+def test_search_finds_ids_only_by_at_least_their_last_6_characters(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
 
     assert row_page(agent) in urls(world.viewer.user, str(agent.pk)[-6:])

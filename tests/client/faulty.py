@@ -1,4 +1,4 @@
-"""An HTTP server that answers each request as the test says: late, half, or not at all."""
+"""An HTTP server that responds to each request as the test specifies: late, incompletely, or not at all."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LEVELS = {"org_id": "organization", "project_id": "project", "env_id": "environm
 
 @pytest.fixture
 def url(tenants: Tenants) -> Iterator[str]:
-    """Serve the API. Forget the rows that the test adds to the tenants, since they are rolled back."""
+    """Serve the API. After the test, remove the rows that it made from the cache of the tenants."""
     place = tenants.home.place
     made = dict(place._made)
     with served() as url:
@@ -61,7 +61,7 @@ def arguments_of(operation: Operation, tenants: Tenants, method: Any) -> dict[st
 
 
 def token_for(operation: Operation, tenants: Tenants) -> str | None:
-    """Return the token of a caller for whom the example succeeds. Examples contain what needs further permissions."""
+    """Return the token of a caller for whom the example succeeds. Some examples need further permissions."""
     has_example = "requestBody" in operation.documented and operation.call.on is None
     return (tenants.caller(operation.families[0]) if has_example else permitted_caller(operation, tenants)).token
 

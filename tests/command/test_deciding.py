@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def sit_down(terminal: Terminal, world: World, person: Person, environment: Environment) -> None:
-    """Let the terminal's commands be those of the person, in this environment."""
+    """Make the terminal run commands as the person, in this environment."""
     terminal.use(
         person.api.token or "", organization="acme", project=world.project.name, environment=environment.name
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert terminal("approvals", "list", "--status", "all").out.splitlines()[1].startswith("quotes  approved  1 of 1")
 
 
-def test_two_approvals_are_counted_and_own_ones_refused(terminal: Terminal, world: World) -> None:
+def test_two_people_must_approve_and_requester_is_refused(terminal: Terminal, world: World) -> None:
     four_eyes = world.environment("prod", "four-eyes", required_approvals=2)
     deployment = pending(world, four_eyes)
 
@@ -115,7 +115,9 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     )
 
 
-def test_wave_is_approved_for_the_report_that_was_shown(terminal: Terminal, world: World, run_jobs: Run) -> None:
+def test_wave_approval_with_digest_of_outdated_report_is_refused(
+    terminal: Terminal, world: World, run_jobs: Run
+) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     strategy = {**waves(25, 100, threshold=100), "holds": [None, "approval"]}
     deployment = stories.offered(world, second, strategy=strategy)

@@ -69,7 +69,7 @@ def test_help_is_sentences_in_lines_of_at_most_100_characters(name: str) -> None
         assert max(map(len, each.get_help(click.Context(each, info_name=each.name)).splitlines())) <= 100
 
 
-def test_modules_of_commands_import_nothing_slow(tmp_path: Path) -> None:
+def test_command_modules_import_no_slow_modules(tmp_path: Path) -> None:
     modules = sorted(f"byteor.command.{each.stem}" for each in Path(byteor.command.__path__[0]).glob("*.py"))
     lazy = [each for each in modules if not each.endswith(("__init__", ".plan_files"))]  # the latter needs PyYAML
     program = f"import {', '.join(lazy)}, json, sys; print(json.dumps([*sys.modules]))"

@@ -194,7 +194,7 @@ def test_approved_wave_waits_for_end_of_pause(wave_done_at: datetime | None) -> 
     assert plan(agents, HELD, released=2, wave_done_at=NOW - timedelta(seconds=300), paused=True).offer == ()
 
 
-def test_hold_stands_only_while_wave_is_done_and_later_wave_has_agents() -> None:
+def test_hold_is_in_effect_only_while_wave_is_done_and_later_wave_has_agents() -> None:
     undecided: dict[str, Any] = {"wave_done_at": NOW}
     late = agent(THREE, P.OFFERED, age_s=TIMEOUT_S)
     tolerant = Strategy.waves((50, 100), holds=(None, "manual"), failure_threshold_percent=50)

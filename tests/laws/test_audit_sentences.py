@@ -82,7 +82,7 @@ def test_every_action_has_phrase() -> None:
 
 
 @pytest.mark.django_db
-def test_every_recorded_event_is_a_sentence_with_name_of_its_resource(world: World) -> None:
+def test_recorded_events_have_sentences_without_unfilled_placeholders(world: World) -> None:
     fill(world)
 
     events = list(with_subjects(AuditEvent.objects.all()))

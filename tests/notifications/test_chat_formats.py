@@ -29,7 +29,7 @@ def visible(text: str) -> str:
 
 @given(TEXTS)
 @example("0.`")  # the character that stands for the backtick is a letter
-def test_slack_sees_no_markup_mention_or_link(text: str) -> None:
+def test_text_escaped_for_slack_contains_no_markup_mention_or_link(text: str) -> None:
     escaped = escape_slack(text)
 
     assert not set(escaped) & set("<>*~`\n\r")
@@ -42,7 +42,7 @@ def test_slack_sees_no_markup_mention_or_link(text: str) -> None:
 
 
 @given(TEXTS)
-def test_mattermost_sees_no_markup_mention_or_link(text: str) -> None:
+def test_text_escaped_for_mattermost_contains_no_markup_mention_or_link(text: str) -> None:
     escaped = escape_mattermost(text)
 
     unescaped = re.sub(r"\\[\\`*{}\[\]()#+\-.!_>~|]", "", escaped)
@@ -53,7 +53,7 @@ def test_mattermost_sees_no_markup_mention_or_link(text: str) -> None:
 
 
 @given(st.text(alphabet=MARKUP))
-def test_text_stays_readable(text: str) -> None:
+def test_escaped_text_shows_same_visible_characters(text: str) -> None:
     slack = escape_slack(text).replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")
     mattermost = re.sub(r"\\(.)", r"\1", escape_mattermost(text))
     for each, shown in SHOWN_AS.items():
@@ -89,7 +89,7 @@ def test_message_has_one_link_and_bounded_length(lines: list[str], format: ChatF
     assert len(text) <= MAX_LENGTH + 200
 
 
-def test_lines_beyond_the_limit_are_counted() -> None:
+def test_lines_beyond_limit_are_counted() -> None:
     content = Content("Changes", "/admin/", "Open", ("x" * 300,) * 20)
 
     text = format_message(ChatFormat.SLACK, content, base_url="")["text"]

@@ -111,7 +111,7 @@ def test_several_notifications_are_one_summary(server: SmtpServer, world: World,
     assert Notification.objects.filter(user=world.viewer.user).values("mailed_at").distinct().count() == 1
 
 
-def test_daily_notifications_are_one_summary_in_the_morning(
+def test_daily_notifications_are_sent_as_one_summary_in_morning(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     choose(world.viewer, "daily")

@@ -127,7 +127,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.event}-{case.cause.__name__}")
-def test_exactly_the_people_concerned_are_notified(world: World, other: World, case: Case) -> None:
+def test_event_notifies_exactly_expected_people(world: World, other: World, case: Case) -> None:
     people = gather(world, other)
     if case.event != "member.invited":
         MessageEvent.objects.all().delete()

@@ -100,7 +100,7 @@ def test_only_owner_is_notified_about_user_token_which_is_named_by_prefix(world:
     assert notified_of(world.admin) == []
 
 
-def test_enrollment_token_notifies_those_who_can_replace_it(world: World) -> None:
+def test_expiring_enrollment_token_notifies_people_who_can_replace_it(world: World) -> None:
     token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=5, actor=world.admin.actor)
     expire(token, left=3 * DAY)
 
@@ -141,7 +141,7 @@ def test_token_of_person_who_left_notifies_nobody(world: World) -> None:
     assert keys(MessageType.KEY_EXPIRES) == 0
 
 
-def test_key_that_was_revoked_meanwhile_is_obsolete(world: World) -> None:
+def test_event_about_key_revoked_meanwhile_is_obsolete(world: World) -> None:
     key = make_key(world, left=DAY)
     credentials.record_expiring()
     tokens.revoke(key, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
@@ -225,7 +225,7 @@ def test_message_about_disabled_webhook_contains_reason_but_no_url(world: World)
     assert MessageEvent.objects.get().path == f"/admin/tenancy/webhook/{webhook.pk}/change/"
 
 
-def test_webhook_that_works_again_is_obsolete(world: World) -> None:
+def test_event_about_webhook_that_works_again_is_obsolete(world: World) -> None:
     make_webhook(world, timedelta(hours=2))
     organization.record_failing_webhooks()
     Webhook.objects.update(failing_since=None)
@@ -308,7 +308,7 @@ MINUTES = timedelta(minutes=1)
     [(60 * MINUTES, 14.5 * MINUTES, True), (60 * MINUTES, 16 * MINUTES, False), (10 * MINUTES, 4.5 * MINUTES, True),
      (10 * MINUTES, 6 * MINUTES, False)],
 )  # fmt: skip
-def test_last_call_is_15_minutes_or_half_of_the_time_before_deadline(
+def test_last_call_is_sent_15_minutes_or_half_of_time_before_deadline(
     world: World, bundle: ConfigBundle, lasts: timedelta, left: timedelta, is_due: bool
 ) -> None:
     break_glass(world, bundle, lasts=lasts, left=left)

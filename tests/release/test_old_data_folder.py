@@ -106,7 +106,7 @@ class Person:
         return self.call("GET", path)
 
 
-def test_data_folder_of_old_commit_upgrades(
+def test_data_folder_of_old_commit_is_upgraded(
     tmp_path_factory: pytest.TempPathFactory, announce: Callable[[str], None]
 ) -> None:
     old = check_out("old", COMMIT, tmp_path_factory.mktemp("old"))

@@ -56,7 +56,7 @@ class Holds:
         return "approval" if "approval" in left else "manual" if "manual" in left else None
 
     def _keep(self, deployment: Deployment, wave: int, kind: str) -> None:
-        """Let the hold stand. If it is new, or its approval has ended or is outdated, it begins again."""
+        """Keep the hold, or begin it again if it is new or if its approval is no longer pending or is outdated."""
         standing = deployment.hold
         is_same = standing is not None and (standing.wave, standing.approval is None) == (wave, kind == "manual")
         approval = standing.approval if standing else None
@@ -76,7 +76,7 @@ class Holds:
         deployment.events["hold"] += 1
 
     def _lift(self, deployment: Deployment) -> None:
-        """End the hold, if one stands. Its approval is withdrawn unless it has ended."""
+        """End the hold in effect, if any. Withdraw its approval unless the approval has ended."""
         approval = deployment.hold.approval if deployment.hold else None
         if approval is not None and approval.status in {"pending", "approved"}:
             approval.status = "revoked"

@@ -43,7 +43,7 @@ class Holds(Worker):
         digest=st.sampled_from(["right", "right", "right", "right", "old", "wrong", "missing"]),
     )  # fmt: skip
     def steer(self, which: int, what: str, person: str, digest: str) -> None:
-        """Act on a deployment that has holds, preferably where one stands."""
+        """Act on a deployment that has holds, preferably one with a hold in effect."""
         held = self._held()
         standing = [d for d in held if d.hold]
         deployment = (standing or held)[which % len(standing or held)]
@@ -145,7 +145,7 @@ class Holds(Worker):
     # What deployments wait for.
 
     def _pass_hold(self, deployment: m.Deployment) -> None:
-        """End the hold that stands. If too few people can decide, first change the reviewers."""
+        """End the hold in effect. If too few people can decide, first change the reviewers."""
         hold = deployment.hold
         if hold is None:
             return

@@ -156,7 +156,7 @@ def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world
     assert put_settings(world.project_admin, world.prod, world, reviewers=[reviewer]).status_code == 200
 
 
-def test_default_environment_settings_name_members_who_become_reviewers(world: World) -> None:
+def test_default_reviewers_must_be_members_and_apply_to_new_environments(world: World) -> None:
     path, environments = f"/api/v1/orgs/{world.organization.pk}", world.path(world.prod).rpartition("/")[0]
     (operator,), foreign = ids(world.operator), str(uuid4())
 
@@ -243,7 +243,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     assert ask(world, free, reviewers=[]).json()["reviewers"] == []
 
 
-def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) -> None:
+def test_only_reviewers_decide_regardless_of_role(world: World, run_jobs: Run) -> None:
     prod, (viewer, reviewer) = world.prod, ids(world.viewer, world.reviewer)
     bundle = bundle_in(world, prod)
     stranger = World("globex")

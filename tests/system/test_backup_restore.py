@@ -42,7 +42,7 @@ def make_target() -> Iterator[Any]:
         each.remove()
 
 
-def test_restored_installation_goes_on_where_backup_ended(
+def test_restored_installation_continues_from_state_of_backup(
     object_store: ObjectStore, passphrase: Path, tmp_path: Path, make_target: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in CREDENTIALS.items():

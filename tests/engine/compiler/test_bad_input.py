@@ -56,7 +56,7 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_hostile_text_of_4_mib_is_checked_within_20_s_and_200_mib(text: str) -> None:
+def test_hostile_text_of_4_mib_takes_at_most_20_s_of_processor_time_and_200_mib(text: str) -> None:
     program = textwrap.dedent(PROGRAM).replace("TEXT", text)
     result = subprocess.run(
         [sys.executable, "-c", program],

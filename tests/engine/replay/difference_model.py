@@ -1,4 +1,4 @@
-"""A slow and obvious model of the difference of two configurations, written from the contract and not from the engine.
+"""A slow, simple model of the differences between configurations, written from the contract and not from the engine.
 
 It runs each record through ``model.py`` on its own, and compares JSON values as tables of their nodes.
 """
