@@ -47,7 +47,7 @@ def processor_ms(command: Sequence[str], variables: Mapping[str, str]) -> float:
 
 
 def run() -> list[Row]:
-    """Print the median of each command. Return those that have a goal."""
+    """Print the median time of each command. Return the ratios to the yardstick for the commands with a goal."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for number in range(RUNS + 1):
         for name, command in COMMANDS.items():

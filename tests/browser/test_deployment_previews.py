@@ -130,7 +130,7 @@ def test_act_on_rows_of_list_is_explained_in_general(world: World) -> None:
 
 
 def shift(deployment: Deployment, ago: timedelta) -> None:
-    """Let the waves of the deployment have begun, and its agents have reported, ``ago``."""
+    """Move all entries of the deployment's timeline to ``ago`` before now."""
     entries = TimelineEntry.objects.filter(deployment=deployment)
     entries.update(created_at=timezone.now() - ago)
 

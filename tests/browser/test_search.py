@@ -283,7 +283,7 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
     fill(world, "2")
 
     assert costs(*texts) == before
-    # Whether a rollback is possible takes queries for each of the few deployments that are offered.
+    # To check whether a rollback is possible takes queries for each of the few deployments that are offered.
     assert max(*before, *costs("roll back quotes")) <= 15
 
 

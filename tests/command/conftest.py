@@ -48,7 +48,7 @@ class Terminal:
         file.write_text(json.dumps({"current": "test", "contexts": {"test": context}}))
 
     def __call__(self, *arguments: str, stdin: str = "") -> Output:
-        """Run a command to its end. Its output is piped, and nobody can be asked."""
+        """Run a command to its end. Its input and output are not a terminal, so the command cannot prompt."""
         source = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
         self._monkeypatch.setattr(sys, "stdin", source)
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:

@@ -77,7 +77,7 @@ def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World,
 def test_failed_agents_are_retried_by_name(terminal: Terminal, world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = held(world, agents, second, run_jobs, "failed")
-    # The current deployment could be meant as well.
+    # Without a name, the command could also mean the current deployment.
     ambiguous = terminal("retry")
     assert (ambiguous.code, str(deployment.pk) in ambiguous.err) == (2, True)
 
