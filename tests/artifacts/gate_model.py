@@ -240,7 +240,7 @@ class Model:
         return self.blocks(deployment, regression.facts)
 
     def other_blockers(self, deployment: Deployment) -> list[str]:
-        """Return what else than the gate blocks an approved deployment. Deployments that the gate blocks delay no other."""
+        """Return what blocks an approved deployment, other than the gate. Gated deployments do not delay others."""
         if deployment.status != "approved":
             return []
         others = [each for each in self.deployments.values() if each is not deployment]

@@ -106,7 +106,7 @@ def test_tested_version_takes_parameters_of_baseline(world: World) -> None:
     another = finished(world, post(world, version_id=str(other.pk), against=[now.config_hash]))
 
     assert [(each["status"], each["verdicts"]["computed"]) for each in (same, another)] == [
-        ("passed", 0),  # an equal configuration is equal without a replay
+        ("passed", 0),  # an equal configuration needs no replay
         ("passed", 1),
     ]
     assert (same["config_hash"], same["results"][0]["outcome"]) == (None, "equal")

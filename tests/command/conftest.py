@@ -58,7 +58,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Serve the application, and return a terminal of the world's operator, who works in its ``dev`` environment."""
+    """Serve the application, and yield a terminal of the world's operator, who works in its ``dev`` environment."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for name in ("BYTEOR_URL", "BYTEOR_TOKEN", "BYTEOR_CONTEXT"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""A slow and obvious model of the difference of two configurations, written from the contract and not from the engine.
+"""A slow and simple model of the difference of two configurations, written from the contract and not from the engine.
 
 It runs each record through ``model.py`` on its own, and compares JSON values as tables of their nodes.
 """
@@ -129,7 +129,7 @@ def shortened(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _beginnings(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield the path, its parent, and so on."""
+    """Return an iterator over the path, its parent, and so on."""
     return (path[:length] for length in range(len(path), -1, -1))
 
 
