@@ -351,7 +351,7 @@ class Stories(RuleBasedStateMachine):
     # Fixtures
 
     def keep(self, which: int, other: int, flag: bool, **_: Any) -> None:
-        """Keep a capture, sometimes with a golden result, and sometimes until an hour from now."""
+        """Keep a capture, sometimes with a golden result, and sometimes only for ten minutes or an hour."""
         capture, golden = which % CAPTURES, other % CONFIGS if other >= 15 else None
         expected = None
         if golden is not None:
