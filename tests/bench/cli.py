@@ -20,7 +20,7 @@ PYTHON = sys.executable
 BYTEOR = str(Path(PYTHON).with_name("byteor"))
 COMPLETE = {"_BYTEOR_COMPLETE": "bash_complete", "COMP_WORDS": "byteor dr", "COMP_CWORD": "1"}
 CLIENT = "from byteor.client import ByteOr; ByteOr('http://127.0.0.1')"
-# The rows without a goal are the yardstick, and what the first request additionally imports.
+# Without a goal: the yardstick, the additional imports of the first request, and the asynchronous client.
 COMMANDS: Mapping[str, Sequence[str]] = {
     YARDSTICK: (PYTHON, "-c", "pass"),
     "import byteor.client": (PYTHON, "-c", CLIENT),
