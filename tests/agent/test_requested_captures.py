@@ -20,7 +20,7 @@ def requested(plane: Any, capture_id: str = "c1", last_n: int | None = None) -> 
 
 
 def uploads(plane: Any) -> list[tuple[str, str]]:
-    """Return the request and the kind of each upload."""
+    """Return the id of the requested capture and the kind of each upload."""
     forms = [request.form for request in plane.sent("POST", "/artifacts")]
     return [(form["capture_id"].decode(), form["kind"].decode()) for form in forms]
 

@@ -40,7 +40,7 @@ class Oracle:
         after, before = self.outputs[candidate][capture], self.outputs[baseline][capture]
         if after == before:
             return FixtureOutcome.EQUAL, frozenset()
-        # Baselines share the first group, and not the second.
+        # Baselines with different outputs share the first group, but not the second.
         return FixtureOutcome.DIFFERENT, frozenset({group_id(after), group_id(before + after)})
 
     def work_of(self, capture: int, candidate: int, baseline: int) -> tuple[int, int]:
@@ -88,7 +88,7 @@ class Fixture:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the verdicts of a candidate say: the groups of each baseline (None: of golden results), and counts."""
+    """The verdicts of a candidate: the differing groups, each with its baseline (None: a golden result), and counts."""
 
     differing: frozenset[tuple[str, int | None]] = frozenset()
     verdicts: int = 0
@@ -221,13 +221,13 @@ class Model:
         return found
 
     def truth(self, deployment: Deployment, now: datetime) -> list[str]:
-        """Return why the deployment may not start now, from what agents run now and the fixtures that are live now."""
+        """Return the codes of the gate, computed from what agents run now and the fixtures that are live now."""
         if not deployment.is_governed:
             return []
         return self.blocks(deployment, self.test(deployment.config, self.baselines(deployment.site), now))
 
     def shown(self, deployment: Deployment) -> list[str]:
-        """Return the codes that the deployment shows, from the regression that it has."""
+        """Return the codes of the gate that the deployment shows, computed from the deployment's regression."""
         if not deployment.is_governed:
             return []
         if deployment.regression is None:
@@ -240,7 +240,7 @@ class Model:
         return self.blocks(deployment, regression.facts)
 
     def other_blockers(self, deployment: Deployment) -> list[str]:
-        """Return the codes of other blockers than the gate. A deployment that the gate blocks does not block others."""
+        """Return what blocks an approved deployment, other than the gate. Gated deployments do not delay others."""
         if deployment.status != "approved":
             return []
         others = [each for each in self.deployments.values() if each is not deployment]

@@ -120,13 +120,13 @@ def test_accepted_result_is_expected_from_activation_until_known_bad_or_expectat
     assert count(world.dev) == (before[0], before[1] + 1)
     [event] = AuditEvent.objects.filter(action="fixture.expect_accepted")
     assert (event.resource_id, event.changes["names"], event.changes["fixtures"]) == (str(made.pk), ["cards"], 1)
-    # What runs now is tested after its result is expected, and therefore passes.
+    # What runs now is tested only after the fixtures expect its result, so the test passes.
     assert (statuses(changed), AuditEvent.objects.filter(action=FAILS).exists()) == (["passed"], False)
     expected_results.expect_accepted()
     scan()
     assert (statuses(changed), count(world.dev)) == (["passed"], (before[0], before[1] + 1))
 
-    # It is not tested while the fixtures do not expect its result yet.
+    # What runs now is not tested before the fixtures expect its result.
     Regression.objects.filter(of_current=True, config_bundle=changed).delete()
     waiting = {"deployment_id": str(made.pk), "groups": []}
     Regression.objects.filter(deployments=made).update(newly_accepted=waiting)
@@ -233,7 +233,7 @@ def test_current_failing_fixtures_are_announced_once_and_shown_until_they_expire
     assert (tone, title) == ("bad", "What runs now did not pass its fixtures")
     assert "what runs now" in client.get(row_page(row)).content.decode()
 
-    # A deleted fixture is no longer shown as failing, nor is one that passes.
+    # Expired and deleted fixtures are no longer shown as failing. Fixtures that pass are not shown.
     Fixture.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert (titles()[0], marks(made)) == ("Pipelines", [])
     Fixture.objects.update(expires_at=None)
@@ -285,7 +285,7 @@ def test_current_configuration_is_tested_again_only_for_another_engine_fixture_o
     assert statuses(now) == ["cancelled", "passed", "passed"]
     assert RegressionResult.objects.filter(regression__of_current=True, baseline__isnull=False).count() == 0
 
-    # The newest is kept, and proves that it was tested.
+    # The newest regression is kept, because it proves that what runs now was tested.
     old = timezone.now() - timedelta(days=100)
     Regression.objects.update(finished_at=old)
     assert retention.delete_old_regressions() == 2

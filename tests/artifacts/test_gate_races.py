@@ -218,7 +218,7 @@ def test_regression_end_is_serialized_with_decisions_expiry_cancellation_and_new
     def outcomes(made: Deployment) -> tuple[str, tuple[str, str]]:
         return Regression.objects.get(deployments=made).status, state(made)
 
-    # Nobody can approve before the end is stored, and the approval does not expire meanwhile.
+    # Nobody can approve before the regression's end is stored, and the approval does not expire meanwhile.
     made = scene.asked(2)
     Regression.objects.update(created_at=timezone.now() - timedelta(minutes=10))
     Approval.objects.filter(deployment=made).update(expires_at=timezone.now() - timedelta(minutes=5))
@@ -235,7 +235,7 @@ def test_regression_end_is_serialized_with_decisions_expiry_cancellation_and_new
     assert outcomes(made) == ("differs", ("pending_approval", ""))
     deployments.abort(made, actor=world.admin.actor)
 
-    # A denial, and a cancellation.
+    # A denial, or a cancellation, while the regression ends.
     made = scene.asked(2)
     denies = lambda: decide(world, made, decision="deny", comment="no")  # noqa: E731
     decided, ended = scene.meet(denies, (approvals, "_close"), finishes(made))
@@ -254,7 +254,7 @@ def test_regression_end_is_serialized_with_decisions_expiry_cancellation_and_new
             assert blocked_by(world, made) == ["replay_gate.differs"]
         deployments.abort(made, actor=world.admin.actor)
 
-    # Another regression replaces the one that ends. The deadline moves once.
+    # A new regression replaces the one that is ending. The deadline moves only once.
     made = scene.asked(2)
     Regression.objects.update(created_at=timezone.now() - timedelta(hours=1))
     before = Approval.objects.get(deployment=made).expires_at

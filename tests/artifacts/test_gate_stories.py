@@ -137,7 +137,7 @@ class Stories(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         """Start a story in which agents run one or two configurations, with some fixtures.
 
-        The seed decides the whole story. Hypothesis would tell many stories with the same values and the same begin.
+        The seed decides the whole story. If Hypothesis drew each value, many stories would begin in the same way.
         """
         self.chosen = chosen = Random(seed)
         oracle, gate = random_oracle(chosen), random_gate(chosen)
@@ -351,7 +351,7 @@ class Stories(RuleBasedStateMachine):
     # Fixtures
 
     def keep(self, which: int, other: int, flag: bool, **_: Any) -> None:
-        """Keep a capture, sometimes with a golden result, and sometimes until an hour from now."""
+        """Keep a capture, sometimes with a golden result, and sometimes only for ten minutes or an hour."""
         capture, golden = which % CAPTURES, other % CONFIGS if other >= 15 else None
         expected = None
         if golden is not None:
@@ -384,7 +384,7 @@ class Stories(RuleBasedStateMachine):
     # Agents
 
     def report(self, which: int, flag: bool, other: int, **_: Any) -> None:
-        """Let one agent report, or let all agents report that they run what they are offered."""
+        """Let one or all agents report that they run what they are offered. If ``other`` is 0, they report failures."""
         for number in [which % len(SITES)] if flag else range(len(SITES)):
             self._report(number, "failed" if other == 0 else "active")
 
@@ -532,7 +532,7 @@ class Stories(RuleBasedStateMachine):
             assert each.reason != "approval_expired" or each.status != "failed" or not is_early, each
 
     def _check(self) -> None:
-        """Check that each waiting deployment shows what blocks it, and that no approval was revoked."""
+        """Check that each waiting deployment shows what blocks it, and that only aborts revoked approvals."""
         for deployment in self.model.deployments.values():
             if deployment.status in m.WAITING:
                 path = self.scene.world.path(self.scene.here, f"/deployments/{deployment.pk}")

@@ -1,4 +1,4 @@
-"""Tests of how PostgreSQL's programs are found and connected."""
+"""Tests of how PostgreSQL's programs are found, and how they connect to the database."""
 
 from __future__ import annotations
 

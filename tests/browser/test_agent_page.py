@@ -31,13 +31,13 @@ UNKNOWN = "sha256:" + "c" * 64
 
 
 def summary(world: World, agent: Agent, **query: str) -> dict[str, Any]:
-    """Return the context of the agent's page, as a viewer sees it."""
+    """Return the ``summary`` in the context of the agent's page, as a viewer sees it."""
     context: dict[str, Any] = signed_in(world.viewer.user).get(row_page(agent), query).context["summary"]
     return context
 
 
 def headline(world: World, agent: Agent) -> str:
-    """Return the text of the headline, without the links and the times since something happened."""
+    """Return the text of the headline, without HTML tags."""
     return strip_tags(summary(world, agent)["headline"])
 
 
@@ -264,7 +264,7 @@ def test_page_takes_at_most_15_queries_regardless_of_history(world: World) -> No
 
 
 def add_history(agent: Agent, *ran: Deployment) -> None:
-    """Add periods of the last four weeks in which the agent ran the deployments in turn, and series of a week."""
+    """Add periods of the last four weeks in which the agent ran the deployments in turn, and series of 8 days."""
     now = timezone.now()
     periods = [
         RunningInterval(

@@ -130,7 +130,7 @@ def test_act_on_rows_of_list_has_general_description(world: World) -> None:
 
 
 def shift(deployment: Deployment, ago: timedelta) -> None:
-    """Move the entries of the deployment's timeline to ``ago`` before now."""
+    """Move all entries of the deployment's timeline to ``ago`` before now."""
     entries = TimelineEntry.objects.filter(deployment=deployment)
     entries.update(created_at=timezone.now() - ago)
 

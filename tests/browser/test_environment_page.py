@@ -205,7 +205,7 @@ def test_page_takes_at_most_15_queries_for_any_fleet_size(world: World, monkeypa
         counts.append(len(queries))
 
     assert max(counts) <= 15, counts
-    assert panel(client.get(url), TITLE)["rows"]  # also counted: the fixtures that what runs now fails
+    assert panel(client.get(url), TITLE)["rows"]  # the queries of this panel were counted too
 
 
 def test_banner_announces_next_freeze_window_within_7_days(world: World) -> None:

@@ -161,13 +161,13 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     assert shown["If nothing happens"] == "deadlines are paused until the regression has finished"
     assert "rows" not in summary["gate"]
     assert 'aria-label="3 of 12 verdicts"' in client.get(live(made)).text
-    # Nothing tested, and deleted.
+    # A regression that tested nothing, and a deleted regression.
     summary, _ = change(status="passed", groups=[], outcomes={}, vacuous=True, fixtures=0, finished_at=now)
     assert summary["gate"]["headline"] == "Nothing was tested: the pipeline quotes has no fixtures."
     assert "The regression says nothing about the configuration." in client.get(row_page(made)).text
     Regression.objects.all().delete()
     assert gate(client, made)["headline"] == "The regression was deleted."
-    # Overridden, and only shown.
+    # A gate that is overridden, one that only warns, and one that is off.
     Deployment.objects.filter(pk=made.pk).update(replay_gate_override="The exchange changes today.")
     summary, shown = change()
     assert ("warn", "Replay gate overridden", ["“The exchange changes today.”"]) in summary["marks"]

@@ -87,7 +87,7 @@ def test_hidden_tab_sends_no_requests_until_it_is_visible(world: World, page: Pa
     expect(bell(page)).to_have_accessible_name("Notifications 1 unread")
     assert len(requests) == 1
     page.clock.run_for(15_000)
-    bell(page).hover()  # a round trip to the page, after which its request is known
+    bell(page).hover()  # a round trip to the browser, after which the page's request is in ``requests``
     assert len(requests) == 2
 
 

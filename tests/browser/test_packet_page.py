@@ -47,7 +47,7 @@ def test_form_offers_unaccepted_groups_and_names_other_blockers(world: World) ->
     groups = dict(decision()["groups"])
     assert len(groups) == 2
     assert decision(deployment)["groups"] == decision()["groups"]
-    # A group alone leaves the other one, and a reason is needed.
+    # Both groups must be accepted, and with a reason.
     first, second = groups
     values = {"accept_groups": [first, second]}
     missing = sent(reviewer, approval, "accept", values)

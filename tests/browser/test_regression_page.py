@@ -211,7 +211,7 @@ def test_fixture_can_be_edited_and_deleted_with_permission(world: World) -> None
     assert (row.name, row.note, row.owner, row.expires_at) == ("renamed", "a note", world.viewer.user, None)
     assert shown_messages(sent(operator, row, "edit", values, follow=True)) == [("info", "Nothing changed.")]
 
-    # An administrator also changes these.
+    # An administrator also changes the expectation and the expiry.
     all_values = {**values, "owner": "", "expect": str(replay.pk), "expires_at": "2999-01-01"}
     for _ in range(2):
         sent(admin, row, "edit", all_values)

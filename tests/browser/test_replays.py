@@ -299,7 +299,7 @@ def test_artifact_page_lists_bisect_of_many_versions(world: World) -> None:
         environment=world.dev,
         artifact=artifact,
         predicate="fails",
-        versions=[{**verdict, "number": number} for number in range(100)],  # lists do not read so many verdicts
+        versions=[{**verdict, "number": number} for number in range(100)],  # lists do not read all of these verdicts
         requested_by="x",
     )
 

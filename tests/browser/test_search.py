@@ -283,7 +283,7 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
     fill(world, "2")
 
     assert costs(*texts) == before
-    # Whether a rollback is possible takes queries for each of the few deployments that are offered.
+    # To check whether a rollback is possible takes queries for each of the few deployments that are offered.
     assert max(*before, *costs("roll back quotes")) <= 15
 
 
@@ -362,7 +362,7 @@ def test_search_results_can_be_opened_by_keyboard(
     page.keyboard.press("k")
     expect(rows.nth(0).locator("a").first).to_be_focused()
 
-    # Typed text does not trigger shortcuts, and people can switch single keys off.
+    # Typed text does not trigger shortcuts, and people can switch off single-key shortcuts.
     page.keyboard.press("/")
     page.keyboard.type("g?")
     box = page.locator("#search input")  # the list of agents has another search

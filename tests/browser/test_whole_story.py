@@ -67,7 +67,7 @@ class Hand:
         self.link(name, within=self.page.locator("#nav-sidebar-inner"))
 
     def fill(self, label: str, text: str) -> None:
-        """Type the text into the first field whose label contains this text."""
+        """Type ``text`` into the first field whose label contains ``label``."""
         self.page.get_by_label(label).first.fill(text)
 
     def check(self, label: str) -> None:

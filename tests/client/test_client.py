@@ -48,7 +48,7 @@ OK = Answer(body=ORGANIZATION)
 
 @contextmanager
 def connected(*answers: Any) -> Iterator[tuple[ByteOr, Faulty]]:
-    """Serve the answers, and yield a client and the server."""
+    """Serve these responses, and yield a client and the server."""
     with faulty(*answers) as server, ByteOr(server.url, TOKEN) as client:
         yield client, server
 

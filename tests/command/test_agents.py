@@ -26,7 +26,7 @@ HASH, SPEC = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 
 
 def beat(agent: Agent, api: Api, *, deployment: Any = None, **body: Any) -> Any:
-    """Send a heartbeat, of an agent that runs the deployment if it is given. Return the response."""
+    """Send a heartbeat and return the response. If ``deployment`` is given, the agent reports that it runs it."""
     if deployment is not None:
         body["active"] = {"deployment_id": str(deployment.pk), "bundle_hash": HASH, "spec_hash": SPEC}
     sent = {"status": "healthy", "agent_version": "1", **body}
@@ -50,7 +50,7 @@ def labels(agent: Agent) -> dict[str, str]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """The last part of the path and the query of each request that the client sends."""
+    """Record and return the last part of the path, and the query, of each request that the client sends."""
     requests: list[tuple[str, dict[str, Any]]] = []
     send = Connection.send
 

@@ -33,7 +33,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]) -> None:
 
 @pytest.fixture
 def capture(world: World) -> Artifact:
-    """A capture of a pipeline that drops the second of three records. The recorded output has all of them."""
+    """Return a capture of a pipeline that drops the second of three records. The recorded output has all of them."""
     version = world.version()
     return ingested(world, incident(version.spec_kv, stage_config=CHECK, expected=frames(*EVERYTHING)))
 
@@ -75,7 +75,7 @@ def test_damaged_content_is_not_saved(terminal: Terminal, capture: Artifact, tmp
 
 
 def other_content() -> str:
-    """Store bytes under a hash that is not theirs."""
+    """Store bytes under a wrong hash, and return this hash."""
     digest = "sha256:" + "0" * 64
     blobs.put(digest, b"other")
     return digest

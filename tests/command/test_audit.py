@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def admin(terminal: Terminal, world: World) -> Terminal:
-    """The terminal of an administrator."""
+    """Return the terminal of an administrator."""
     terminal.use(world.admin.api.token or "", organization="acme", project="trading", environment="dev")
     return terminal
 
@@ -112,7 +112,7 @@ def test_followed_events_are_printed_once_in_order_despite_lost_connection(
         world.environment("dev", "third")
 
     def commit_late() -> None:
-        """Create an event with an earlier time than the newest event, as if its transaction had taken longer."""
+        """Create an event whose time is earlier than the newest one's, as if its transaction had taken longer."""
         newest = AuditEvent.objects.latest("id")
         AuditEvent.objects.create(
             organization=world.organization, timestamp=newest.timestamp - timedelta(seconds=20), action="late.commit",

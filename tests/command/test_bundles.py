@@ -30,7 +30,7 @@ env:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """The path of a configuration in YAML."""
+    """Write a configuration in YAML, and return its path."""
     (tmp_path / "config.yaml").write_text(YAML)
     return tmp_path / "config.yaml"
 
@@ -51,7 +51,7 @@ def test_config_bundle_is_created_from_file_and_options(terminal: Terminal, worl
     }  # fmt: skip
     assert bundle.stage_config == {"check": {"schema": {"type": "object", "required": ["id"]}, "on_reject": "stop"}}
 
-    # What ``show`` prints is a file for ``create``.
+    # ``create`` accepts the output of ``show``.
     shown = terminal("bundles", "show", "quotes-eu").out.partition("\n\n")[2]
     again = terminal(
         "bundles", "create", "quotes", "-f", "-", "--name", "same", "--json", "name,config_hash", stdin=shown

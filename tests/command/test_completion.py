@@ -86,7 +86,7 @@ def test_failed_completion_prints_nothing(tmp_path: Path) -> None:
 
 
 class Tab:
-    """Asks in this process, as the script for Bash does."""
+    """Completes lines in this process, as the script for Bash does in a new process."""
 
     def __init__(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
         self._terminal, self._monkeypatch = terminal, monkeypatch

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def sit_down(terminal: Terminal, world: World, person: Person, environment: Environment) -> None:
-    """Make the terminal run commands as the person, in this environment."""
+    """Run the terminal's next commands as the person, in this environment."""
     terminal.use(
         person.api.token or "", organization="acme", project=world.project.name, environment=environment.name
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert '  + env REGION: "eu"' in shown.out.splitlines()
     assert world.operator.user.email in facts["Requested"]
 
-    # Without --yes, the request is shown where it does not disturb, and nothing is decided.
+    # Without --yes, the request is printed to stderr, and nothing is decided.
     unasked = terminal("approve")
     assert (unasked.code, unasked.out) == (2, "")
     *lines, refusal = unasked.err.splitlines()

@@ -46,7 +46,7 @@ class Fleet:
 
 @pytest.fixture
 def during(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function whose arguments are called one after the other, whenever the command waits."""
+    """Return a function that takes steps. Whenever the command waits, the next step is called."""
 
     def play(*steps: Step) -> None:
         script = iter(steps)
@@ -274,7 +274,7 @@ def test_revoked_token_exits_4_and_says_that_rollout_continues(terminal: Termina
 
 @pytest.fixture
 def lost_response(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Return a function after which the response to the next creation is lost: the exception is raised instead."""
+    """Return a function that makes the next POST request raise the given exception after the server has responded."""
 
     def lose(failure: BaseException) -> None:
         send, failures = httpx2.Client.send, iter([failure])

@@ -20,7 +20,7 @@ from tests.worlds import World
 
 # These read their own arguments, and are tested with the programs that they call.
 OWN_ARGUMENTS = {"agent", "verify", "replay"}
-# These print a script, never end, or ask a person in a browser; a test of their own checks their JSON.
+# These print a script, never end, or ask a person in a browser, so their own tests run them.
 WITHOUT_EXAMPLE = {"completion", "audit follow", "login", "logout"}
 
 
@@ -97,7 +97,7 @@ def test_command_prints_json_with_all_or_chosen_fields(
 ) -> None:
     group = COMMANDS[name.split(maxsplit=1)[0]][0]
     arguments = import_module(f"tests.command.examples.{group}").examples(world, tmp_path)[name]
-    if name != "api":  # whose fields are those of the response
+    if name != "api":  # its fields are those of the response
         with django_assert_num_queries(0):
             refused = terminal(*name.split(), *arguments, "--json", "no_such_field")
         assert (refused.code, refused.out) == (2, "")

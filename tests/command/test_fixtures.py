@@ -25,7 +25,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]) -> None:
 
 @pytest.fixture
 def now(world: World) -> ConfigBundle:
-    """A config bundle with a capture that is kept as the fixture ``cards``."""
+    """Create and return a config bundle, a capture of which is kept as the fixture ``cards``."""
     made = bundle(world, "now")
     kept(world, capture(world, made, RECORDS))
     return made

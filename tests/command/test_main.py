@@ -92,7 +92,7 @@ def test_interrupted_command_prints_interrupted_and_exits_130(tmp_path: Path) ->
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
         assert running.stdin
-        running.stdin.write("#" * 200_000)  # more than a pipe takes: when it was written, the command is reading it
+        running.stdin.write("#" * 200_000)  # more than a pipe holds, so the command is reading when the write returns
         running.stdin.flush()
         running.send_signal(signal.SIGINT)
         out, err = running.communicate()

@@ -408,7 +408,7 @@ def test_home_takes_at_most_15_queries_in_every_scope_and_for_any_number_of_rows
         found = []
         for client in (admin, root):
             for scope in scopes:
-                client.get("/admin/", {"in": scope})  # settles the agents, and remembers the scope
+                client.get("/admin/", {"in": scope})  # updates the agents' facts, and stores the scope
                 with CaptureQueriesContext(connection) as queries:
                     assert client.get("/admin/", {"in": scope}).status_code == 200
                 found.append(len(queries))

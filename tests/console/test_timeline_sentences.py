@@ -54,7 +54,7 @@ def test_every_event_has_sentence() -> None:
 
 
 def test_every_event_in_code_is_listed() -> None:
-    """Find the constant events of the calls. The other calls have transitions or the status of an approval."""
+    """Find all constants in event arguments. Other events come from a transition or from an approval's status."""
     calls = [
         node
         for path in SERVICES.glob("*.py")

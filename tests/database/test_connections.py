@@ -183,7 +183,7 @@ def set_config(settings: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def frequent(transactional_db: None) -> Iterator[Callable[[str], FrequentStatement]]:
-    """Return a function that creates frequent statements, whose connections are closed after the test."""
+    """Yield a function that creates frequent statements, whose connections are closed after the test."""
     made: list[FrequentStatement] = []
 
     def make(statement: str) -> FrequentStatement:

@@ -1,4 +1,4 @@
-"""Hostile plans are refused, with work in proportion to their length, and with at most 200 MiB of memory for 4 MiB."""
+"""Hostile plans are refused. The work is in proportion to their length, and 4 MiB need at most 200 MiB of memory."""
 
 import json
 import subprocess

@@ -22,7 +22,7 @@ def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder for packages. The folder and the example package's module are on the import path."""
+    """Yield a folder for packages. The folder and the example package's module are on the import path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLE))
     importlib.invalidate_caches()

@@ -169,7 +169,7 @@ def test_differences_beyond_256_ki_characters_of_pointers_are_counted(bundle: Ma
     found = compared(bundle, ring("identity"), ring("empty"), records, ops={"empty": lambda *_: b"{}"})
 
     assert (len(found.groups), found.more) == (66, 5)
-    assert found.groups[-1]["pointers"] == ["/n"]  # a shorter one still fits
+    assert found.groups[-1]["pointers"] == ["/n"]  # this short pointer still fits
 
 
 def test_different_side_effects_of_each_record_are_differences(bundle: MakeBundle, ring: MakeRing) -> None:
