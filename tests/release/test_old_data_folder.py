@@ -44,7 +44,7 @@ class OldServer:
         self.token = token[1]
 
     def kill(self) -> None:
-        """Kill all of its processes and the database server with SIGKILL, as a power failure would."""
+        """Kill the demo's processes and the database server with SIGKILL, as a power failure would."""
         killed = {self._installation.database_pid()}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):

@@ -86,7 +86,7 @@ class Site:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment of commands. They import what is installed, and not what tests forbid to import."""
+        """The environment variables of commands, without PYTHONPATH, which hides installed packages in tests."""
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {
             **inherited, "BYTEOR_URL": self.installation.base, "BYTEOR_TOKEN": self.fleet.token,
