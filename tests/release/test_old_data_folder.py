@@ -147,7 +147,7 @@ def test_data_folder_of_old_commit_upgrades(
             )
         )
 
-        # So do the deployments: one in progress, one that waits for it, and a paused one.
+        # The deployments continue: one in progress, one that waits for it, and a paused one when it is resumed.
         person.activate(agents[2])
         person.wait_for(begun, "status", "active")
         for agent in agents[2:]:

@@ -1,4 +1,4 @@
-"""Tests of evidence with the decisions on waves, and of forgeries of these.
+"""Tests of evidence with the decisions on waves, and of forged decisions.
 
 The forger may have every statement that the organization signed. Some forgeries are statements that only the server
 could have signed, because the verifier must not rely on the server's checks.
