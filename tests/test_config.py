@@ -45,7 +45,7 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# The settings that another one requires.
+# Other settings that a setting requires.
 MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://cloud.example"}
 REQUIRED = {"SMTP_URL": MAIL}
 SMTP_FORM = (

@@ -187,8 +187,8 @@ def test_heartbeats_add_increases_of_counters_to_series(
     assert of_agent(world, together, clock)[0] == point(**expected)
 
 
-def test_series_equal_sum_of_reports_of_agents(world: World, clock: Clock) -> None:
-    """Two agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
+def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> None:
+    """Three agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
     chance = random.Random(SEED)
     expected: dict[Agent, dict[datetime, dict[str, Any]]] = {}
     simulated: list[dict[str, Any]] = []

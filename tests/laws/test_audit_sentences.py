@@ -57,7 +57,7 @@ STORED = {
 ACTIONS = {f"{kind}.{verb}" for kind, verbs in STORED.items() for verb in verbs.split()} | {
     f"{machine.name}.{event}" for machine in MACHINES for event in machine.events
 }
-# Calls that record an event, with the action as a text.
+# Calls that record an event, with the action as a string.
 RECORDED = re.compile(
     r"(?:audit\.(?:record|record_of_person|Entry)|record_credential)\(\s*\"([\w.]+)\""
     r"|\baction=\"(\w+\.[\w.]+)\"|\b(?:action|else) = ?\"(\w+\.[\w.]+)\""

@@ -164,7 +164,7 @@ CASES = [
     ),
     Case(
         "rollout.stopped", deny, "The deployment of quotes v1 to prod stopped: its approval was denied.",
-        # The reviewer denied it.
+        # The reviewer, who denied the approval, is not notified.
         {"admin": "off", "project_admin": "off", "viewer": "off", "guest": "off", "operator": "now"},
     ),
     Case(

@@ -18,18 +18,18 @@ TRICKS = [
     "~gone~", "`code`", "```", "> quote", "# title", ":smile:", "&lt;!channel&gt;", "![x](y)", "quotes_v1", " ", "\n",
 ]  # fmt: skip
 TEXTS = st.text() | st.text(alphabet=MARKUP, max_size=40) | st.lists(st.sampled_from(TRICKS)).map("".join)
-# Invisible, and the characters that stand for those that Slack and Mattermost cannot escape.
+# An invisible character, and lookalikes of characters that Slack and Mattermost cannot escape.
 SHOWN_AS = {"\u200b": "", "\u2217": "*", "\u223c": "~", "\u02cb": "`", "\u02cd": "_", "\u2039": "<", "\uff04": "$"}
 
 
 def visible(text: str) -> str:
-    """Return the visible characters of a text, without those that the formats replace."""
+    """Return the visible characters of a text, except those in ``SHOWN_AS``."""
     return "".join(each for each in text if each.isprintable() and not each.isspace() and each not in SHOWN_AS)
 
 
 @given(TEXTS)
-@example("0.`")  # the character that stands for the backtick is a letter
-def test_text_escaped_for_slack_contains_no_markup_mention_or_link(text: str) -> None:
+@example("0.`")  # the lookalike of the backtick is a letter
+def test_slack_sees_no_markup_mention_or_link(text: str) -> None:
     escaped = escape_slack(text)
 
     assert not set(escaped) & set("<>*~`\n\r")

@@ -53,7 +53,7 @@ def world(world: World) -> World:
 
 
 def make_key(world: World, name: str = "ci", *, left: timedelta, life: timedelta = 30 * DAY) -> OrganizationKey:
-    """Create an API key that expires in ``left``, and was created ``life`` before."""
+    """Create an API key that expires in ``left``, ``life`` after its creation."""
     key, _ = tokens.create_organization_key(
         organization=world.organization, name=name, role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -154,7 +154,7 @@ def test_event_about_key_revoked_meanwhile_is_obsolete(world: World) -> None:
 
 
 def make_webhook(world: World, since: timedelta | None, **columns: Any) -> Webhook:
-    """Create a webhook that has been failing for ``since``."""
+    """Create a webhook that has been failing for ``since``, or that does not fail if ``since`` is None."""
     webhook, _ = subscriptions.create(
         organization=world.organization, url="https://hooks.example.com:8443/secret-path", events=["*"],
         actor=world.admin.actor,
@@ -197,7 +197,7 @@ def test_webhooks_that_failed_for_an_hour_notify_once_with_host_only(world: Worl
 
     Webhook.objects.update(failing_since=timezone.now() - timedelta(minutes=62))
     organization.record_failing_webhooks()
-    assert keys(MessageType.WEBHOOK_FAILING) == 3  # it worked in between
+    assert keys(MessageType.WEBHOOK_FAILING) == 3  # another start time means that the webhook worked in between
 
 
 def test_working_briefly_failing_disabled_and_deleted_webhooks_notify_nobody(
@@ -289,7 +289,7 @@ def test_quotas_of_other_tenants_are_independent(world: World, other: World) -> 
 
 
 def break_glass(world: World, bundle: ConfigBundle, *, lasts: timedelta, left: timedelta) -> Approval:
-    """Request a break-glass deployment, as if some of its time had passed."""
+    """Request a break-glass deployment. Return its approval, which is valid for ``lasts`` and expires in ``left``."""
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "break_glass": {"reason": "outage"}}
     response = world.admin.api.post(world.path(bundle.environment, "/deployments"), body)
     assert response.status_code == 201, response.json()
@@ -344,7 +344,7 @@ def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bu
 
 
 def fill(world: World, count: int) -> None:
-    """Create ``count`` causes of each kind of event that sweeps record."""
+    """Create ``count`` failing webhooks and expiring credentials of each kind, and use up the quota of agents."""
     for number in range(count):
         make_key(world, f"key-{timezone.now().timestamp()}-{number}", left=DAY)
         make_webhook(world, timedelta(hours=2))

@@ -221,7 +221,7 @@ def test_many_agents_that_go_silent_together_are_not_offline_until_another_heart
 
     beat(agent, api)
     look()
-    assert recorded() == []  # the others have ten intervals to come back
+    assert recorded() == []  # the other agents have ten intervals to come back
 
     watch()
     look()

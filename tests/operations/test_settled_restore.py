@@ -184,7 +184,7 @@ def test_rollout_is_paused_until_person_resumes_it(world: World, run_jobs: Run) 
     run_sweep(run_jobs)
 
     assert resumed.status_code == 200
-    assert [polled(*each) for each in agents] == [str(rollout.pk), None]  # the offer of the earlier one is still held
+    assert [polled(*each) for each in agents] == [str(rollout.pk), None]  # the second agent's offer is still held
     assert report(first_api, first, "active").status_code == 200
     run_jobs()
     assert polled(second, second_api) == str(rollout.pk)

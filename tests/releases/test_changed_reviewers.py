@@ -35,7 +35,7 @@ def decide(world: World, deployment: Deployment, by: Person) -> str:
 
 
 def consented(world: World) -> Deployment:
-    """Request a deployment that two reviewers must approve, and let two people of different lists approve it."""
+    """Request a deployment that needs two approvals. Two people approve it, but one of them is no longer a reviewer."""
     world.prod.settings = {"required_approvals": 2}
     world.prod.save(update_fields=["settings"])
     stories.fleet(world, 1, world.prod)

@@ -86,7 +86,7 @@ type Start = Callable[[World, int], list[Node]]
 
 @pytest.fixture
 def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
-    """Return a function that enrolls ``count`` agents in prod without starting them."""
+    """Yield a function that enrolls ``count`` agents in prod without starting them."""
     nodes: list[Node] = []
 
     def enroll(world: World, count: int) -> list[Node]:

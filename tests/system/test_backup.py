@@ -34,7 +34,7 @@ PASSPHRASE = "correct horse battery"
 
 @pytest.fixture
 def database(installation: Installation) -> Iterator[str]:
-    """Keep the installation's database running, and return its URL."""
+    """Keep the installation's database running, and yield its URL."""
     embedded = EmbeddedPostgres(installation.data_dir)
     yield embedded.acquire()
     embedded.release()

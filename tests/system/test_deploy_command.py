@@ -86,7 +86,7 @@ class Site:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment variables of commands. Without PYTHONPATH, commands can import all installed packages."""
+        """The environment variables of commands, without PYTHONPATH, which hides installed packages in tests."""
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {
             **inherited, "BYTEOR_URL": self.installation.base, "BYTEOR_TOKEN": self.fleet.token,

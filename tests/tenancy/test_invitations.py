@@ -111,7 +111,7 @@ def test_no_link_is_shown_if_invitations_are_sent_by_email(world: World, mail: N
 
 
 def test_project_admin_gets_no_link(world: World) -> None:
-    """With a link to an account that has more permissions elsewhere, a project admin could get them."""
+    """With a link to an account that has more permissions elsewhere, a project admin could get these permissions."""
     invite(world, role="org_admin")
 
     assert invite(world, world.project_admin, project=True).json()["invitation_url"] is None
@@ -156,7 +156,7 @@ def test_other_organization_gets_no_link_to_invited_account(world: World, other:
     assert invite_again(other).json()["invitation_url"] is None
     assert invite_again(world).json()["invitation_url"] is None
 
-    # The first organization must not get into the other one either.
+    # The first organization's link must not give access to the other organization either.
     assert use(url) == 401
     assert not accounts.is_claimed(bob())
 

@@ -61,7 +61,7 @@ def sealed() -> dict[str, bytes]:
 
 
 def test_all_encrypted_columns_are_sealed_fields() -> None:
-    """Only the vault encrypts columns, and backups the master key.
+    """Only the vault encrypts columns, and only backups encrypt the master key.
 
     Each binary column must be a SealedField, or be listed here as not encrypted.
     """

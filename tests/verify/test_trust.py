@@ -15,7 +15,7 @@ from tests.verify.exports import KID, STRANGER, _signed_with, entries, signed, w
 
 
 def forged_by(forger: World) -> Files:
-    """Create a consistent export, without an approval record, that only the forger's active key signed."""
+    """Create a consistent export that only the forger's active key signed, without an approval record."""
     credential = forger.credential(private_key=forger.active)
     return export(forger, forger.bundle(approval=credential), approval=credential)
 

@@ -1,4 +1,4 @@
-"""Tests of evidence with the decisions on waves, and of forgeries of these.
+"""Tests of evidence with the decisions on waves, and of forged decisions.
 
 The forger may have every statement that the organization signed. Some forgeries are statements that only the server
 could have signed, because the verifier must not rely on the server's checks.
@@ -181,7 +181,7 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
 
 
 def test_repeated_and_own_approvals_are_proven(makers: World, verify: Verifier) -> None:
-    """Approved, withdrawn and approved again, the second time by the requester, where that is allowed."""
+    """The approval of the wave is withdrawn. Then the requester approves the wave, which the settings allow."""
     found = bundle_hash_of(makers)
     again = wave(found, approval_id="approval-3", reviewers=(), allow_self_approval=True, decisions=(decision(BOB),))
 
