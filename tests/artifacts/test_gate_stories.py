@@ -137,7 +137,8 @@ class Stories(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         """Start a story in which agents run one or two configurations, with some fixtures.
 
-        The seed decides the whole story. Hypothesis would tell many stories with the same values and the same begin.
+        The seed decides the whole story. If Hypothesis chose each value, many stories would have the same values and
+        the same start.
         """
         self.chosen = chosen = Random(seed)
         oracle, gate = random_oracle(chosen), random_gate(chosen)
