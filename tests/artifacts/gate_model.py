@@ -182,7 +182,7 @@ class Model:
         return tuple(ranked[:MAX_BASELINES])
 
     def test(self, candidate: int, baselines: Iterable[int], now: datetime) -> Facts:
-        """Return what a test of the candidate against the baselines must find with the fixtures that are live at ``now``."""
+        """Return what a test of the candidate must find with the fixtures that are live at ``now``."""
         differing: set[tuple[str, int | None]] = set()
         verdicts = failed = 0
         work = [0, 0]
