@@ -47,7 +47,10 @@ ORACLE = Oracle(["xx", "xx", "xy", "xz"], frozenset(), frozenset(), [1] * 4)
 
 @dataclass
 class Scene:
-    """Agents that run the first configuration, a fixture, and another capture (``telling``) that shows differences."""
+    """Agents that run the first configuration, a fixture, and another capture.
+
+    With the other capture (``telling``), the outputs of configurations differ.
+    """
 
     world: World
     agents: list[Member]
@@ -56,7 +59,7 @@ class Scene:
     monkeypatch: pytest.MonkeyPatch
 
     def keep_telling(self) -> Fixture:
-        """Keep the capture with which configurations differ."""
+        """Keep the capture ``telling`` as a fixture."""
         return fixtures.create(
             self.telling, environment=self.world.dev, name="telling",
             checked=fixtures.Checked("quotes", None, None), actor=self.world.operator.actor,

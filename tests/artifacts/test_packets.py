@@ -230,7 +230,7 @@ def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_fits_i
     def queries(baselines: list[ConfigBundle], tested: list[Fixture], groups: int) -> list[str]:
         row = store_regression(changed, baselines, tested, groups=groups)
         Deployment.objects.filter(pk=made.pk).update(regression=row)
-        # The acceptance was given in another regression.
+        # Make the acceptance look as if it was given in another regression.
         acceptances.accept(row, groups=[row.groups[0]["id"]], reason="wanted", actor=world.reviewer.actor)
         Acceptance.objects.update(regression=None)
         with CaptureQueriesContext(connection) as found:
