@@ -74,8 +74,9 @@ class Attempt(Model, kw_only=True):
     status: int | None
     """The status code of the response. Null if there was no response."""
     error: str
-    """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
-    `master_key`. Empty if there was a response."""
+    """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol`,
+    `master_key`, or `restored` if the delivery was pending in a backup that was restored. Empty if there was a
+    response."""
     duration_ms: int
     """The duration of the attempt in milliseconds."""
 
@@ -93,7 +94,7 @@ class AuditActor(Model, kw_only=True):
     kind: str
     """The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`."""
     id: str
-    """The actor's id. For `system`, the name of a group of jobs, or of a command."""
+    """The actor's id. For `system`, the name of a group of jobs, a service or a command."""
     display: str
     """The actor's name or e-mail address at the time of the event."""
 
@@ -342,7 +343,7 @@ class DesiredAnswer(Model, kw_only=True):
     """What the agent should run, with the signed envelope of the bundle."""
 
     desired: Desired | None
-    """What the agent should run. Null if the agent has no offer."""
+    """What the agent should run. Null if the agent has no offer, or while its offer is held after a restore."""
 
 
 class DesiredState(Model, kw_only=True):
@@ -534,8 +535,7 @@ class GroupAcceptance(Model, kw_only=True):
     accepted_at: datetime
     """When the difference was accepted."""
     baselines: list[str | None]
-    """The config hashes of the configurations from which the difference is accepted. Null stands for golden
-    results."""
+    """The config hashes of the configurations for which the difference is accepted. Null stands for golden results."""
 
 
 class GroupBaseline(Model, kw_only=True):
@@ -1235,7 +1235,7 @@ class StrategyRequest(Model, kw_only=True):
     """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
     Defaults to 5, 25 and 100."""
     holds: list[str | None] | UnsetType = UNSET
-    """What must happen before each wave starts when the wave before it has finished. One entry for each entry of
+    """What must happen before each wave starts, once the previous wave has finished. One entry for each entry of
     `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with `next-wave`.
     `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be null. If a wave
     has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
@@ -1245,8 +1245,8 @@ class StrategyRequest(Model, kw_only=True):
     """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
     to 0."""
     auto_rollback: bool | UnsetType = UNSET
-    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
-    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail, a wave is
+    denied, or the configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
 
 
 class Target(Model, kw_only=True):
@@ -1629,7 +1629,7 @@ class Artifact(Model, kw_only=True):
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
     until the control plane's database and storage are available."""
     agent_id: str
-    """The id of the agent that uploaded the artifact."""
+    """The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
     deployment was deleted."""
@@ -1678,8 +1678,8 @@ class AuditEvent(Model, kw_only=True):
     """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
     the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
     repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
-    `count` and the `last` values. `exportAuditEvents` returns the changes of any size. Null in a list if the value
-    is larger than 4 KiB."""
+    `count` and the `last` values. `exportAuditEvents` returns changes of any size. Null in a list if the value is
+    larger than 4 KiB."""
     seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
 
@@ -2002,7 +2002,7 @@ class HeartbeatAnswer(Model, kw_only=True):
     next_heartbeat_s: float
     """The seconds after which the agent should send its next heartbeat."""
     desired: Offer | None
-    """The bundle that the agent should run. Null if it should run none."""
+    """The bundle that the agent should run. Null if it should run none, or while its offer is held after a restore."""
     signing_key_etag: str
     """The ETag of the signing keys, without its quotation marks. If it has changed, fetch the keys again."""
     commands: list[str]
@@ -2029,10 +2029,10 @@ class InvitedMember(Model, kw_only=True):
     updated_at: datetime
     """When the invited member was last changed."""
     invitation_url: str | None
-    """A link with which the person signs in for the first time. It works once, within 7 days, and is returned only
-    in this response. Null if the invitation is sent by e-mail, if the caller is not an `org_admin` of the
-    organization, or if a link must not sign in to the person's account: somebody has already signed in to it, it is
-    not active, it belongs to an installation operator, or it has a role in another organization."""
+    """A link with which the person signs in. It works once, within 7 days, and is returned only in this response.
+    Null if the invitation is sent by e-mail, if the caller is not an `org_admin` of the organization, or if a link
+    must not sign in to the person's account: somebody has already signed in to it and its address is confirmed, it
+    is not active, it belongs to an installation operator, or it has a role in another organization."""
 
 
 class JournalPage(Model, kw_only=True):
@@ -2147,7 +2147,7 @@ class ListedArtifact(Model, kw_only=True):
     until the control plane's database and storage are available. Null in a list if the value is larger than 4 KiB;
     `getArtifact` returns the value."""
     agent_id: str
-    """The id of the agent that uploaded the artifact."""
+    """The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
     deployment was deleted."""
@@ -2491,7 +2491,7 @@ class PacketGroup(Model, kw_only=True):
     """The acceptances of the difference: for each configuration that shows it, an acceptance that counts for this
     deployment. If there is none, the oldest valid acceptance, if any."""
     counts: bool
-    """Whether the difference is accepted from all configurations that show it, by acceptances that count for this
+    """Whether the difference is accepted for all configurations that show it, by acceptances that count for this
     deployment."""
     unseen: UnseenFixtures | None
     """The fixtures that show the difference now, and did not when it was accepted. If the regression in which it
@@ -2922,13 +2922,13 @@ class Strategy(Model, kw_only=True):
     """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
     to 0."""
     auto_rollback: bool
-    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
-    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail, a wave is
+    denied, or the configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
     percents: list[int] | UnsetType = UNSET
     """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
     Defaults to 5, 25 and 100."""
     holds: list[str | None] | UnsetType = UNSET
-    """What must happen before each wave starts when the wave before it has finished. One entry for each entry of
+    """What must happen before each wave starts, once the previous wave has finished. One entry for each entry of
     `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with `next-wave`.
     `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be null. If a wave
     has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
@@ -2987,7 +2987,8 @@ class WaveFailure(Model, kw_only=True):
     """`reported`: the agents reported the failure. `timeout`: they did not finish in time. `other`: the sum of the
     rarer causes."""
     detail: str
-    """What the agents reported, with numbers, ids and hashes masked."""
+    """The detail of the failures, with numbers, ids and hashes masked. Empty for `other`, and if the agents
+    reported no detail."""
     count: int
     """The number of agents."""
 
@@ -3076,7 +3077,7 @@ class Approval(Model, kw_only=True):
     """The capabilities that the approval permits."""
     warnings: list[ConfigWarning] | None
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list. Empty for a replay."""
+    Null in a list. Empty for a replay or a wave."""
     required_approvals: int
     """The number of people who must approve."""
     allow_self_approval: bool
@@ -3093,8 +3094,8 @@ class Approval(Model, kw_only=True):
     """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
     the approval was not used."""
     credential: str | None
-    """The approval credential. Null if the request was not approved, and for callers without the permission
-    `environment:operate`."""
+    """The approval credential. Null if the request was not approved, if the approval is for a wave, and for callers
+    without the permission `environment:operate`."""
     created_at: datetime
     """When the approval was created."""
 
@@ -3158,7 +3159,7 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str | UnsetType = UNSET
@@ -3199,7 +3200,7 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str | UnsetType = UNSET
@@ -3311,8 +3312,8 @@ class Deployment(Model, kw_only=True):
     blockers: list[Blocker] | None
     """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
-    lists."""
+    Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at
+    most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3386,7 +3387,7 @@ class EnvironmentSettings(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str
@@ -3427,7 +3428,7 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str | UnsetType = UNSET
@@ -3521,7 +3522,7 @@ class ListedApproval(Model, kw_only=True):
     returns the value."""
     warnings: list[ConfigWarning] | None
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list. Empty for a replay."""
+    Null in a list. Empty for a replay or a wave."""
     required_approvals: int
     """The number of people who must approve."""
     allow_self_approval: bool
@@ -3538,8 +3539,9 @@ class ListedApproval(Model, kw_only=True):
     """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
     the approval was not used."""
     credential: str | None
-    """The approval credential. Null if the request was not approved, and for callers without the permission
-    `environment:operate`. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
+    """The approval credential. Null if the request was not approved, if the approval is for a wave, and for callers
+    without the permission `environment:operate`. Null in a list if the value is larger than 4 KiB; `getApproval`
+    returns the value."""
     created_at: datetime
     """When the approval was created."""
 
@@ -3639,8 +3641,8 @@ class ListedDeployment(Model, kw_only=True):
     blockers: list[Blocker] | None
     """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
-    lists."""
+    Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at
+    most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3835,8 +3837,8 @@ class Packet(Model, kw_only=True):
     configuration: list[ConfigChange]
     """What changes in the configuration. If no deployment is replaced, every value is added."""
     regression: PacketRegression | None
-    """The regression that the replay gate evaluates. Null if the gate was off at the request, or if the regression
-    was deleted."""
+    """The regression that the replay gate evaluates. Null if the gate was off when the deployment was requested, or
+    if the regression was deleted."""
     groups: list[PacketGroup]
     """What changes in the output: the groups of differences, the most frequent first. Empty until the regression
     has finished."""
