@@ -70,9 +70,9 @@ class JsonLimits:
     ``max_values`` limits the number of commas and opening brackets, which is about the number of values. This also
     bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
-    With ``decimal``, numbers are exact: a whole number is an ``int``. Any other number is a ``float`` if a float
-    represents it exactly, and otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without ``decimal``, numbers
-    must be in a double's range.
+    With ``decimal``, no digits are lost: a whole number is an ``int``. Any other number is a ``float`` if the shortest
+    text of that float is the same number, and otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without
+    ``decimal``, numbers must be in a double's range.
     """
 
     max_bytes: int | None = None

@@ -157,7 +157,7 @@ def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
 
 
 def join_options(options: Iterable[object]) -> str:
-    """Join the options of a hint as ``"a", "b" or "c"``; at most eight are listed."""
+    """Join the options for a message or a hint as ``"a", "b" or "c"``; at most eight are listed."""
     known = list(options)
     quoted = [quote(option) for option in known[:8]]
     if len(known) > 8:

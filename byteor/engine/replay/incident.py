@@ -374,7 +374,7 @@ def _value_fault(name: str, document: dict[str, Any]) -> str | None:
         if any(not isinstance(stopped.get(key), kind) for key, kind in types.items()):
             return "stopped has a value of the wrong type"
     if name == "runtime_config.json" and not isinstance(document.get("stage_config"), dict | None):
-        return "stage_config must be an object"
+        return "stage_config must be an object or null"
     return None
 
 

@@ -192,7 +192,7 @@ class PipelineRunner:
         if self._entry is not None and self._entry in self.model.entries:
             return self._entry
         if len(ingresses) != 1:
-            raise Unsupported(f"records must enter at one of {', '.join(ingresses) or 'no ingress'}, or at a lane")
+            raise Unsupported(f"records must enter at a lane or one of the ingresses: {', '.join(ingresses) or 'none'}")
         return ingresses[0]
 
 
