@@ -1,6 +1,6 @@
 """The state machines of deployments, approvals, artifacts, requested captures, replays, bisects and regressions.
 
-Also the progress of agents with an offer.
+The module also defines the progress of an agent with an offer.
 """
 
 from __future__ import annotations

@@ -82,7 +82,10 @@ class JsonLimits:
     allow_nul: bool = False
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
     allow_surrogates: bool = False
-    """Whether strings may contain lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8."""
+    """Whether strings may contain lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8.
+
+    This has an effect only with ``allow_nul``.
+    """
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:

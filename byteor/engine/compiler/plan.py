@@ -47,7 +47,7 @@ OP = PlanText(
     max_length=4_096,
 )
 SHARD_KEY = PlanText(
-    expected="a dotted path into a JSON payload, of at most 63 characters",
+    expected="a dotted path of at most 63 characters into a JSON payload",
     example="order.customer_id",
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,

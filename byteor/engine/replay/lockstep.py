@@ -23,7 +23,7 @@ from byteor.engine.replay.selection import Selection
 from byteor.engine.replay.side_run import Row, Side, SideRun, Stop, selected_rows
 from byteor.engine.replay.work import LimitExceeded
 
-# Small batches, because the parsed payloads of larger ones do not fit into the processor's cache.
+# Small batches, because the parsed payloads of larger batches do not fit into the processor's cache.
 _BATCH_RECORDS, _BATCH_BYTES = 64, 1024 * 1024
 _PROGRESS_RECORDS = 1024  # records between two calls of the progress callback
 

@@ -153,7 +153,7 @@ def compare_examples(before: Mapping[str, Any] | None, after: Mapping[str, Any] 
 
 
 def payload_bytes(shown: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a payload in the form of ``show_payload``. If only its JSON is stored, encode it."""
+    """Return the bytes of a payload in the form of ``show_payload``: the stored bytes, or else the encoded JSON."""
     if shown["payload_base64"] is None:
         return json.dumps(shown["json"]).encode()
     return b64decode(shown["payload_base64"])
