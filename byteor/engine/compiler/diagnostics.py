@@ -149,7 +149,7 @@ def nearest_word(word: str, known: Iterable[str]) -> str | None:
 
 
 def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
-    """Yield the neighbors of ``word`` in alphabetical order, then its neighbors if words are sorted by their endings."""
+    """Yield the neighbors of ``word`` in alphabetical order, then its neighbors when sorting from the end."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)
         place = bisect_left(ordered, word[::step])
