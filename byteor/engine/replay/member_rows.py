@@ -56,7 +56,7 @@ class Change:
 
 
 class RowKind(StrEnum):
-    """What a row shows: a member that differs, or a number of equal members between two of them."""
+    """What a row shows: a member that differs, or a number of consecutive equal members."""
 
     CHANGED = "changed"
     ADDED = "added"
@@ -153,7 +153,7 @@ def compare_examples(before: Mapping[str, Any] | None, after: Mapping[str, Any] 
 
 
 def payload_bytes(shown: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a payload in the form of ``show_payload``: of its JSON value, or those that are stored."""
+    """Return the bytes of a payload in the form of ``show_payload``: the stored bytes, or else the encoded JSON."""
     if shown["payload_base64"] is None:
         return json.dumps(shown["json"]).encode()
     return b64decode(shown["payload_base64"])

@@ -170,7 +170,7 @@ def test_several_bundle_faults_are_reported_together(root: Path) -> None:
         RejectionReason("bad_value", "policy_audit.json: policy_version must be 1"),
         RejectionReason("bad_value", "policy_audit.json: stage_failure_policy must be 'stop_pipeline'"),
         RejectionReason("bad_value", "policy_audit.json: ok must be true, false or null"),
-        RejectionReason("bad_value", "runtime_config.json: stage_config must be an object"),
+        RejectionReason("bad_value", "runtime_config.json: stage_config must be an object or null"),
     ]
 
 
