@@ -150,6 +150,7 @@ def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world
     put_settings(world.admin, world.prod, world, reviewers=[operator])
     refused = put_settings(world.project_admin, world.prod, world, reviewers=[viewer])
     assert refused.json()["detail"] == "Only an org_admin may loosen reviewers in a prod environment."
+    put_settings(world.admin, world.prod, world, reviewers=[])
 
     # A member of another project is a member of this one only with a role in the organization.
     Membership.objects.filter(user=world.reviewer.user).update(project=world.project)
