@@ -42,7 +42,7 @@ _EVENTS: Final[Mapping[str, str]] = {
     "wave_approved": "Wave {wave} was approved",
     "wave_denied": "Wave {wave} was denied",
     "wave_expired": "The approval request of wave {wave} expired",
-    "wave_revoked": "The approval request of wave {wave} was withdrawn",
+    "wave_revoked": "The approval of wave {wave} was revoked",
     "agents_failed": "Agents failed",
     "pause": "Paused",
     "resume": "Resumed",
@@ -55,7 +55,7 @@ _EVENTS: Final[Mapping[str, str]] = {
     "break_glass_approved": "Approved after break-glass",
     "break_glass_denied": "Denied after break-glass",
     "break_glass_expired": "Nobody approved in time after break-glass",
-    "break_glass_revoked": "The approval request after break-glass was withdrawn",
+    "break_glass_revoked": "The approval after break-glass was revoked",
 }
 
 

@@ -224,7 +224,7 @@ def test_bisect_names_first_bad_version(terminal: Terminal, world: World) -> Non
     assert "+single_ring.egress=elsewhere" in found.out
     good = terminal("artifacts", "bisect", str(artifact.pk), "--good", "quotes:1", "--bad", "quotes:3")
     assert good.code == 1
-    assert "The oldest and the newest version have the same verdict." in good.out
+    assert "The oldest and the newest tested version have the same verdict." in good.out
     assert terminal("artifacts", "bisect", str(artifact.pk), "--good", "quotes:3", "--bad", "quotes:1").code == 1
 
 

@@ -193,7 +193,7 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
     # A second run replaces no key before the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
-    assert "The previous key was removed" in command("--finish")
+    assert "The data folder contains no previous key" in command("--finish")
     assert sorted(tmp_path.iterdir()) == [present]
     assert signing_keys.active_private_key(world.organization.pk) == raw
     assert command().startswith("2 values")

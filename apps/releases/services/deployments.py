@@ -78,7 +78,8 @@ def create_deployment(
     environment's reviewers.
 
     The build is also enqueued with ``approval``, the credential of an unused approval of the same subject, and with
-    ``break_glass``. After break-glass, another person must approve the deployment in time, or it is rolled back.
+    ``break_glass``. After break-glass, another person must approve the deployment in time. Otherwise it is
+    rolled back, if possible.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, the limit of scheduled
     deployments, another pipeline on the agents or the state of the approval prevents the deployment; QuotaExceeded;

@@ -124,7 +124,7 @@ def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
         if files[1].exists():
             yield f"The previous key is kept in {files[1]} until you run {FINISH}."
         else:
-            yield "The previous key was removed. Older backups of the database still need it."
+            yield "The data folder contains no previous key. Older backups of the database still need it."
     else:
         yield from _advice_on_settings(stored)
 
