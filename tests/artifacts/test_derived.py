@@ -90,7 +90,7 @@ def test_capture_larger_than_organization_limit_is_rejected(world: World, settin
 
     (reason,) = large.reasons
     assert (large.status, reason["code"], large.derived_bytes) == ("rejected", "too_large", 0)
-    assert "at most 10485760 are kept of one organization" in reason["detail"]
+    assert "the limit for all captures of an organization is 10485760 bytes" in reason["detail"]
     assert kept(world) == {before.pk}
     # The operator lowers the limit.
     derived.delete(before)

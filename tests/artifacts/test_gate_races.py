@@ -298,7 +298,7 @@ def test_acceptance_ends_when_configuration_becomes_current_while_another_build_
     sweep()
     run_jobs()
 
-    # The other agent still runs the first configuration, from which the difference must be accepted again.
+    # The other agent still runs the first configuration. The difference from it must be accepted again.
     assert [state(each)[0] for each in made] == ["active", "approved"]
     assert blocked_by(world, made[1]) == ["replay_gate.differs"]
     assert status(accept(world, made[1], groups)) == 201

@@ -238,7 +238,7 @@ def test_upload_over_quota_leaves_request_open_for_diagnostic(world: World) -> N
     assert shown(world, agent, capture_id) == ("uploaded", said.json()["id"])
 
 
-def test_retention_deletes_old_requests_and_deleted_artifact_leaves_uploaded_request(world: World) -> None:
+def test_old_requests_are_deleted_and_uploaded_request_is_kept_without_its_artifact(world: World) -> None:
     agent, api = world.agent()
     kept, old = requested(world, agent), requested(world, agent)
     upload(api, agent, capture_id=kept)

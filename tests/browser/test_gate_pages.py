@@ -246,7 +246,10 @@ def test_deploy_form_has_fields_for_explanations_and_gate_override(world: World)
     def outlook(client: Any, **values: str) -> str:
         return str(client.post(url, deploy_form(_preview="", **values)).context["outlook"].gate)
 
-    first = "1 fixture of the pipeline quotes is tested first, compared with what the target's agents run."
+    first = (
+        "1 fixture of the pipeline quotes is tested first. "
+        "Results are compared with golden results or with what most of the target's agents run."
+    )
     assert (offered(admin), outlook(admin)) == ([], "")
     require(world, replay_gate="warn")
     assert offered(admin) == named

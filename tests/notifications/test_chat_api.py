@@ -244,7 +244,7 @@ def test_concurrent_creations_do_not_exceed_maximum(
     assert ChatWebhook.objects.count() == 1
 
 
-# -- tests ----------------------------------------------------------------------------------------------------------
+# -- test messages ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["slack", "mattermost"])

@@ -84,7 +84,7 @@ def test_readyz_names_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_readyz_names_missing_migrations() -> None:
+def test_readyz_is_not_ready_if_migrations_are_missing() -> None:
     newest = MigrationRecorder.Migration.objects.filter(app="tenancy").latest("name")
     newest.delete()
 

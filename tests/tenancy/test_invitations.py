@@ -209,7 +209,7 @@ def test_own_organization_can_give_more_roles_to_account_claimed_with_its_link(w
     assert accounts.get_or_create_account(BOB, organization=world.organization).pk == person.pk
 
 
-def test_installation_operator_role_is_not_granted_to_account_that_admin_could_have_claimed(world: World) -> None:
+def test_account_that_admin_could_have_claimed_cannot_become_installation_operator(world: World) -> None:
     assert use(invite(world).json()["invitation_url"]) == 302
 
     with pytest.raises(Conflict) as refused:

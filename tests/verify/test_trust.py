@@ -88,7 +88,7 @@ def test_invalid_key_file_is_rejected(approved: Files, verify: Verifier, tmp_pat
     assert (result["outcome"], result["code"]) == ("not_proven", "keys.malformed")
 
 
-def test_envelope_credential_and_record_keys_must_be_trusted(makers: World, verify: Verifier) -> None:
+def test_keys_of_envelope_and_credential_and_record_must_be_trusted(makers: World, verify: Verifier) -> None:
     credential = makers.credential(private_key=makers.retiring)
     files = export(makers, makers.bundle(approval=credential), approval=credential, record={})
     retiring = keys.kid(keys.public_key(makers.retiring))

@@ -360,7 +360,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an older second statement": (
         lambda makers, _: approved_with(makers, chained(
             wave(bundle_hash_of(makers), signed_at=FOURTH + timedelta(1)), denied(bundle_hash_of(makers)))),
-        "wave_approval.time: wave-approvals.json: the statement 2 about wave 4 is older "),
+        "wave_approval.time: wave-approvals.json: statement 2 (about wave 4) is older "),
     # Waves without a hold.
     "a strategy without approval holds": (
         _holds(None, "manual", None, None), "wave_approval.hold: wave-approvals.json: wave 2: the strategy in "

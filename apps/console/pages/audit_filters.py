@@ -196,5 +196,5 @@ def _in_time(rows: QuerySet[AuditEvent], start: datetime | None, until: datetime
 
 
 def _clamp(moment: datetime) -> datetime:
-    """Return the moment, or the closest one that an id can contain."""
+    """Return the moment, moved to between the years 2000 and 9000, so that ids and arithmetic can represent it."""
     return min(max(moment, datetime(2000, 1, 1, tzinfo=UTC)), datetime(9000, 1, 1, tzinfo=UTC))

@@ -40,7 +40,7 @@ TITLES: Final[Mapping[str, str]] = {
     releases.CheckCurrent.name: "Test the current deployment",
     releases.DELETE_OLD_DETAILS.name: "Delete details of old deployments",
     releases.RENEW_TESTS.name: "Renew outdated regressions",
-    releases.SWEEP.name: "Find rollouts and approvals that are due",
+    releases.SWEEP.name: "Continue rollouts, and expire overdue approvals",
     releases.SUM_PROGRESS.name: "Sum up rollout progress",
     tenancy.PurgeProject.name: "Delete the data of a project",
     tenancy.PurgeEnvironment.name: "Delete the data of an environment",

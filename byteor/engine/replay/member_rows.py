@@ -204,7 +204,11 @@ class _Walk:
                 self._equal = 0
 
     def events(self) -> Iterator[Change | int]:
-        """Yield each change that is kept, and the number of equal members before it and after the last change."""
+        """Yield the kept changes and, between them, how many members are equal.
+
+        A number comes before the first change, between two changes and after the last one, unless it is 0. If changes
+        were left out, the last number is left out as well.
+        """
         for equal, change in self._kept:
             if equal:
                 yield equal

@@ -304,7 +304,8 @@ class RegressionSerializer(ModelSerializer):
         "them.",
         "groups": (
             "The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the "
-            "regression has finished, and with `after`. Null in a list; `getRegression` returns them."
+            "regression has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` "
+            "returns them."
         ),
         "more": "The number of further differences that belong to no group, because there are already 1,000 "
         "groups, or too many for one fixture.",

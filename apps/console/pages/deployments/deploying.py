@@ -396,7 +396,7 @@ def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> s
     tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
     if count:
         named = f"{count_of(count, 'fixture')} of the pipeline {pipeline} {'is' if count == 1 else 'are'} tested first"
-        tested = f"{named}, compared with what the target's agents run."
+        tested = f"{named}. Results are compared with golden results or with what most of the target's agents run."
     if policy.replay_gate is GateMode.WARN:
         return f"{tested} The result is shown, and does not block the deployment."
     if is_overridden:

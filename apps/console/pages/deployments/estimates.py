@@ -77,9 +77,11 @@ def measure_time(entries: Sequence[tuple[str, datetime]], now: datetime) -> time
 def estimate_rollout(
     strategy: Strategy, counts: CountsByWave, pace: Pace, *, wave: int, wave_done_at: datetime | None, now: datetime
 ) -> TimeLeft | None:
-    """Return the time left of a rollout whose waves up to ``wave`` have started; None if no agent has finished.
+    """Return the time left of a rollout whose waves up to ``wave`` have started.
 
-    ``counts`` are the agents that count, by wave and progress. ``pace`` is that of ``wave``. The pauses between waves
+    Returns None if no agent of ``wave`` has finished.
+
+    ``counts`` are the agents without late joiners, by wave and progress. ``pace`` is that of ``wave``. The pauses between waves
     are added. The estimate ends at the first wave with a hold, because nobody knows how long people take.
     """
     if not pace.finished:

@@ -310,7 +310,7 @@ def _is_text(payload: bytes) -> bool:
 
 
 def _excerpt(payload: bytes, other: bytes) -> Runs:
-    """Return the text around the first difference, with what follows the difference marked."""
+    """Return the text around the first difference, marked from the first byte that differs."""
     at = first_difference(payload, other)
     start, end = max(0, at - _BEFORE), at + _AFTER
     before, after = (part.decode("utf-8", "replace") for part in (payload[start:at], payload[at:end]))
