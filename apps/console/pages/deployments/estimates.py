@@ -81,8 +81,9 @@ def estimate_rollout(
 
     Returns None if no agent of ``wave`` has finished.
 
-    ``counts`` are the agents without late joiners, by wave and progress. ``pace`` is that of ``wave``. The pauses between waves
-    are added. The estimate ends at the first wave with a hold, because nobody knows how long people take.
+    ``counts`` are the agents without late joiners, by wave and progress. ``pace`` is that of ``wave``. The pauses
+    between waves are added. The estimate ends at the first wave with a hold, because nobody knows how long people
+    take.
     """
     if not pace.finished:
         return None
