@@ -96,7 +96,7 @@ def test_capture_larger_than_organization_limit_is_rejected(world: World, settin
     derived.delete(before)
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_derived_bytes=MIB)
     response = world.operator.api.get(world.path(rest=f"/artifacts/{before.pk}/files"))
-    assert (response.status_code, "at most 1048576 are kept" in response.json()["detail"]) == (409, True)
+    assert (response.status_code, "an organization is 1048576 bytes" in response.json()["detail"]) == (409, True)
 
 
 @pytest.mark.django_db

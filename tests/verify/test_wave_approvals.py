@@ -351,7 +351,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an empty list": (lambda _, files: {**files, FILE: b"[]"}, "statements.missing: the statement sha256:"),
     "a duplicated statement": (
         _edited(lambda each: each.append(each[1])),
-        "wave_approval.order: wave-approvals.json: the statement 3 about wave 4 is a second statement of the "),
+        "wave_approval.order: wave-approvals.json: statement 3 (about wave 4) is a second statement of the "),
     "another order": (_edited(lambda each: each.reverse()), "wave_approval.order: "),
     "a statement that the record does not list": (
         _recorded(shown={"attestations": []}), "statements.other: wave-approvals.json, statement 1: approval.json "),
