@@ -13,7 +13,7 @@ FUZZ_SECONDS = 60
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Create .venv/ with everything for running and testing; the other targets do this first
+setup: ## Create .venv/ with everything for running and testing; most other targets do this first
 	@sh bootstrap.sh
 
 run: setup ## Run the demo once through the public API, then serve on http://127.0.0.1:8080

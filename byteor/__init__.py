@@ -1,3 +1,3 @@
-"""The engine, the reference agent and the offline verifier. None of them imports Django."""
+"""The engine, reference agent, offline verifier, API client and command line. None of them imports Django."""
 
 __version__ = "0.1.0"

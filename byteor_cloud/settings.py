@@ -216,7 +216,6 @@ SPECTACULAR_SETTINGS = {
         "SigningKeyStatusEnum": ["next", "active", "retiring", "retired"],
         "ArtifactStatusEnum": ["received", "verified", "rejected"],
         "ArtifactKindEnum": "apps.artifacts.models.Artifact.Kind",
-        # Each of these enums is used by the schema of a resource and by the schema of its list rows.
         "ApprovalStatusEnum": [*map(str, machines.ApprovalStatus)],
         "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
         "BisectStatusEnum": [*map(str, machines.BisectStatus)],

@@ -112,7 +112,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_blocker: Any) -> None:
     """Let the database of each process be a copy of the embedded server's migrated database.
 
-    Migrate that one again, although its migrations are applied: the models may have new content types and permissions.
+    Migrate the server's database again, although its migrations are applied: the models may have new content types
+    and permissions.
     On a server that BYTEOR_CLOUD_DATABASE_URL names, each process migrates its own test database.
     """
     from django.core.management import call_command

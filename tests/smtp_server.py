@@ -36,10 +36,10 @@ class Step(StrEnum):
 
 
 class Trouble(StrEnum):
-    """What the server can do at a step instead of responding."""
+    """What the server can do at a step instead of its usual response."""
 
     HANG = "hang"  # until ``released`` is set; then close the connection
-    DROP = "drop"  # close the connection; at Step.MESSAGE after it has accepted the e-mail
+    DROP = "drop"  # close the connection; at Step.MESSAGE, accept the e-mail first
     DRIP = "drip"  # send a long response, one byte at a time
 
 

@@ -95,8 +95,8 @@ class Story:
     ) -> None:
         """Tell the whole story.
 
-        ``allow`` opens an address of the device sign-in as Ada, and allows it. ``invite`` gets Grace's e-mail address
-        after Ada has added her, and returns the same function for Grace.
+        ``allow`` opens the address of a device sign-in as Ada, and allows the sign-in. ``invite`` is called with
+        Grace's e-mail address after Ada has added her, and returns a function like ``allow`` for Grace.
         """
         try:
             self._sign_in(allow, invite)
@@ -146,7 +146,7 @@ class Story:
         wait_until(lambda: [each["liveness"] for each in self.ada.json("agents", "list")] == ["online"] * 2)
 
     def _release(self, name: str, plan: str, config: str, *, version: str) -> None:
-        """Save and promote the plan, bundle it, deploy it, and let Grace approve it while Ada's bar waits."""
+        """Save and promote the plan, bundle it, deploy it, and let Grace approve it while Ada's command waits."""
         self._bundle(name, plan, config, version=version)
         deploying = self.ada.start("deploy", name, "--yes", "--note", name)
         self._approve(name)
@@ -155,7 +155,7 @@ class Story:
         assert [each["running"] is not None for each in self.ada.json("agents", "list")] == [True, True]
 
     def _verify_evidence(self) -> None:
-        """Save the evidence, and prove it offline. ``evidence`` and ``kid`` are the file and the id of the key."""
+        """Save the evidence, and prove it offline. Set ``evidence`` to the file, and ``kid`` to the id of the key."""
         self.evidence = self.ada.folder / "evidence.tar"
         self.ada.run("deployments", "evidence", "quotes", "-o", str(self.evidence))
         self.kid = self.ada.json("api", "GET", "/api/v1/orgs/{org}/signing-keys")["results"][0]["kid"]
@@ -207,7 +207,7 @@ class Story:
         assert deploying.returncode == 0, out + err
 
     def _bisect(self, incident: str) -> None:
-        """Promote a version that lacks the check, and let the bisect find it."""
+        """Promote a version that lacks the check, and let the bisect find that version."""
         (self.ada.folder / "plan.yaml").write_text(PLAN[: PLAN.index("    - {id: check")])
         self.ada.run("drafts", "apply", "-f", "plan.yaml")
         self.ada.run("drafts", "promote", "quotes")

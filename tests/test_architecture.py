@@ -22,7 +22,7 @@ def defined_names(path: str) -> set[str]:
     return names
 
 
-def test_linked_pages_and_named_files_exist() -> None:
+def test_pages_and_files_named_in_architecture_page_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", PAGE)
     files = re.findall(r"`((?:apps|byteor|byteor_cloud|tests|docs)/[\w/.]*)", PAGE)
 
@@ -32,7 +32,7 @@ def test_linked_pages_and_named_files_exist() -> None:
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-def test_named_functions_are_defined_in_their_files() -> None:
+def test_functions_named_in_architecture_page_are_defined_in_their_files() -> None:
     functions = re.findall(r"`([\w/]+\.py): ([\w.]+)`", PAGE)
 
     assert [f"{path}: {name}" for path, name in functions if name not in defined_names(path)] == []

@@ -45,7 +45,7 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# The settings that another one requires.
+# Other settings that a setting requires.
 MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://cloud.example"}
 REQUIRED = {"SMTP_URL": MAIL}
 SMTP_FORM = (
@@ -127,12 +127,13 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
         (
             "REPLAY_HTTP_ALLOWLIST",
             "https://hooks.example,ftp://b",
-            "contains an invalid entry: 'ftp://b' must start with http:// or https://, and have a host and no user",
+            "contains an invalid entry: "
+            "'ftp://b' must start with http:// or https://, and have a host, no user and no port 0",
         ),
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "contains an invalid entry: 'tr' must be the absolute path of a program, without . or ..",
+            "contains an invalid entry: 'tr' must be the absolute path of a program, without ., .. or unneeded slashes",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",

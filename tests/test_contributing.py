@@ -26,7 +26,7 @@ def recipes() -> list[tuple[str, str]]:
     return [(part.split("\n")[0], part) for part in section.split("\n### ")[1:]]
 
 
-def test_linked_pages_and_named_files_exist() -> None:
+def test_pages_and_files_named_in_contributing_page_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGE) if "://" not in link]
     files = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w/.]*)`", PAGE)
 
@@ -35,7 +35,7 @@ def test_linked_pages_and_named_files_exist() -> None:
     assert [path for path in [*links, *files] if not exists(path)] == []
 
 
-def test_named_make_targets_and_test_paths_exist() -> None:
+def test_make_targets_and_test_paths_named_in_contributing_page_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     commands = re.findall(r"(?:[`$] ?|and )make ([a-z-]+)", PAGE)
     arguments = re.findall(r"make test ARGS='([^']+)'", PAGE)

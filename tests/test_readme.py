@@ -26,7 +26,7 @@ def test_settings_table_matches_settings() -> None:
     assert sorted(documented) == sorted(field.name.upper() for field in dataclasses.fields(Config))
 
 
-def test_links_and_paths_exist() -> None:
+def test_links_and_paths_in_readme_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     paths = re.findall(r"`((?:apps|byteor_cloud|tests)/[\w/.]*)`", README)
 
@@ -35,7 +35,7 @@ def test_links_and_paths_exist() -> None:
     assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
 
 
-def test_commands_exist() -> None:
+def test_commands_in_readme_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = {path.stem for path in (ROOT / "apps/operations/management/commands").glob("*.py")}
     make_calls = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))
@@ -54,7 +54,7 @@ def test_commands_start_with_path_of_virtual_environment() -> None:
         assert re.match(r"\.venv/bin/(python manage\.py|byteor-agent|byteor-verify) ", call), call
 
 
-def test_options_of_management_commands_exist() -> None:
+def test_options_of_management_commands_in_readme_exist() -> None:
     calls = re.findall(r"`?\.venv/bin/python manage\.py ([a-z_]+)([^`\n]*)", README)
 
     assert {name for name, _ in calls} >= {"bootstrap", "verify_ledger", "export_ledger", "rotate_master_key"}

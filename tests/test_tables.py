@@ -48,14 +48,14 @@ def test_every_table_has_deleting_job_or_reason_for_having_none() -> None:
 
 
 @pytest.mark.parametrize("name", named_jobs())
-def test_named_job_runs(name: str) -> None:
+def test_job_named_in_tables_page_can_run(name: str) -> None:
     kind = KINDS[name]
     arguments = {"id": str(uuid7())} if kind.periodic is None else {}
 
     kind.run(Claim(), **arguments)
 
 
-def test_named_jobs_are_periodic_or_purge_deleted_projects_and_environments() -> None:
+def test_jobs_named_in_tables_page_are_periodic_or_purge_deleted_rows() -> None:
     periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
     purges = {PurgeProject.name, PurgeEnvironment.name}
 

@@ -39,7 +39,7 @@ from byteor_cloud.errors import Unavailable
 
 
 class Artifact(Stateful):
-    """An immutable file that an agent uploaded. The blob store has its bytes under ``content_hash``."""
+    """An immutable file: an agent's upload, or some records of one. The blob store has it under ``content_hash``."""
 
     class Kind(models.TextChoices):
         INCIDENT_BUNDLE = "incident_bundle"
@@ -103,7 +103,7 @@ class Artifact(Stateful):
 
 
 class RequestedCapture(Stateful):
-    """A request that an agent upload a capture of what it runs. The responses to its heartbeats tell the agent."""
+    """A request that an agent upload a capture of what it runs. The responses to the agent's heartbeats announce it."""
 
     machine = CAPTURE
     status = models.CharField(max_length=10, choices=enum_choices(CaptureStatus), default=CaptureStatus.REQUESTED)
@@ -326,9 +326,9 @@ class Fixture(EnvironmentOwned, Revisioned):
 
 
 class Verdict(Row):
-    """What one fixture says of one candidate. A verdict is computed once, and then found by its key.
+    """The outcome of a fixture for a candidate, compared with one baseline or a golden result. It is computed once.
 
-    The key covers the fixture's records, both configurations and the engine, so the verdict never changes.
+    The key covers the fixture's records, what is compared and the engine, so the verdict never changes.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
@@ -368,7 +368,7 @@ class Verdict(Row):
 
 
 class VerdictExample(models.Model):
-    """The first difference of a group of a verdict. It contains payloads, so it is deleted with its artifact."""
+    """The first difference of a group in a verdict. It contains payloads, so it is deleted with its artifact."""
 
     # No separate index, because the unique constraint's index starts with this column.
     verdict = models.ForeignKey(Verdict, on_delete=models.CASCADE, related_name="examples", db_index=False)

@@ -404,7 +404,8 @@ class Assignment(models.Model):
     failed_since = models.DateTimeField(null=True)
     failed_detail = models.TextField(blank=True)
     # After a restore, the creation time of the backup that this offer comes from. The offer is held: the agent does not
-    # get it until a person resumes the offers of the environment, or a newer offer replaces it. Null otherwise.
+    # get it until a person resumes the offers of the environment or the deployment, or a newer offer replaces it. Null
+    # otherwise.
     held_backup_at = models.DateTimeField(null=True)
     bounded_columns = frozenset({"failed_detail"})
 

@@ -26,7 +26,7 @@ def delete_old_history() -> None:
 
 @runs_periodically(SETTLE_FACTS)
 def settle() -> None:
-    """Bring the facts of all environments up to date, and condense the rows of their counts."""
+    """Bring the facts of all environments up to date, and sum up the changes of their counts."""
     facts.maintain()
 
 

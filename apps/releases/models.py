@@ -247,13 +247,14 @@ class Deployment(Stateful):
     replay_gate_override = models.TextField(blank=True, default="", db_default="")
     # [{"group", "text"}]: the requester's explanations of differences
     explain: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
-    # When the build first found that only the replay gate blocks the deployment. The approval has been spent since.
+    # When the build first found that only the replay gate blocks the deployment. Once this is set, the build does not
+    # spend the approval again.
     gated_at = models.DateTimeField(null=True)
     # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
-    # regression has finished, and null again when the gate opens.
+    # regression has finished. Null again when the gate opens, or when something else also blocks the deployment.
     gate_until = models.DateTimeField(null=True)
     # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
-    # before the first offers, and while agents cannot download the bundle.
+    # before the first offers, while agents cannot download the bundle, and while the deployment's offers are held.
     served_at = models.DateTimeField(null=True)
     # The end of the last outage. If an offer was made earlier, its timeout starts at this time. Null without an outage.
     timeouts_from = models.DateTimeField(null=True)
@@ -462,7 +463,7 @@ class TimelineEntry(Row):
 
 
 class Regression(Stateful):
-    """A test of a candidate: its pipeline's fixtures, replayed through the candidate and through what runs now.
+    """A test of a candidate: its pipeline's fixtures are replayed through the candidate and through the baselines.
 
     The candidate is a config bundle, a version or a draft. Its spec is copied, because a draft may change.
     """

@@ -73,7 +73,10 @@ def welcome_several(job: WelcomeAgents) -> None:
 
 @runs(OfferAfterHold)
 def offer_after_hold(job: OfferAfterHold) -> None:
-    """Make the offers that late joiners did not get during a hold, or check again in a minute if it has not ended."""
+    """Make the offers that late joiners did not get while offers were held.
+
+    If offers are still held, check again in a minute.
+    """
     late_joiners.offer_after_hold(job.environment_id)
 
 
@@ -105,9 +108,9 @@ def renew_tests() -> None:
 def sweep() -> None:
     """Expire overdue approvals, and enqueue the jobs of deployments that may be able to continue.
 
-    Deployments that wait for their start time or only for the replay gate are left out. The jobs are those of
-    unapproved break-glass deployments and of deployments in flight. They notice agent timeouts, the end of pauses
-    between waves, and waiting builds that can start.
+    The jobs are those of unapproved break-glass deployments and of deployments in flight. They notice agent timeouts,
+    the end of pauses between waves, and waiting builds that can start. Deployments that wait for their start time are
+    left out, as are those whose ``gate_until`` has not passed.
     """
     now = timezone.now()
     expired = (
@@ -119,7 +122,8 @@ def sweep() -> None:
         approvals.expire(approval, actor=deployments.WORKER)
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
         deployment_jobs.enqueue_break_glass_rollback(deployment_id)
-    # What opens the gate enqueues the build of such a deployment, as does its deadline.
+    # A deployment with ``gate_until`` waits only for the replay gate. Its build is enqueued when the gate may open, and
+    # here after that time.
     due = Q(gate_until=None) | Q(gate_until__lte=now)
     due &= ~Q(status=DeploymentStatus.APPROVED) | Q(start_at=None) | Q(start_at__lte=now)
     for deployment_id, status in Deployment.objects.filter(due, status__in=IN_FLIGHT).values_list("pk", "status"):

@@ -48,7 +48,7 @@ DESCRIPTIONS: Mapping[MessageType, str] = {
     _M.KEY_EXPIRES: "A credential expires soon.",
     _M.QUOTA_NEAR: "The organization has used most of a quota.",
 }
-"""A description of each type for which people can choose, in one sentence."""
+"""A description of each type for which people choose when they get e-mails."""
 CHOOSABLE = tuple(DESCRIPTIONS)
 
 

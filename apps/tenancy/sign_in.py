@@ -35,7 +35,7 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
         return issuer
 
     def validate_userinfo_sub(self, userinfo: Any) -> Any:
-        """Reject user info without a subject, which social-auth would accept, or with another than the ID token's."""
+        """Reject user info whose subject is missing (social-auth would accept that) or differs from the ID token's."""
         if not isinstance(userinfo, dict) or not isinstance(userinfo.get("sub"), str):
             raise AuthResponseError(self, claim="sub", code="missing_claim", stage="user_info")
         return super().validate_userinfo_sub(userinfo)

@@ -89,7 +89,8 @@ def connect(
     """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
     The environment variables override the credentials in the state folder. Without these variables, an interrupted key
-    rotation is completed or discarded before any other request.
+    rotation is completed or discarded before any other request. Raises IdentityError if there are no credentials, or
+    if they belong to another agent than the state folder.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()

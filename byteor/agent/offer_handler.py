@@ -99,7 +99,10 @@ class OfferHandler:
             self._save(pending=tuple(later))
 
     def needs_handling(self, desired: ReceivedOffer) -> bool:
-        """Return whether the offer must be handled: it is neither failed nor withdrawn, and its bundle does not run."""
+        """Return whether the offer must be handled.
+
+        False for the offer of the running bundle, the last failed offer, and the last withdrawn offer.
+        """
         running, failed = self.progress.running, self.progress.last_failed
         settled = {self._withdrawn, running and running.offer, failed and failed.offer}
         return desired not in settled

@@ -55,7 +55,10 @@ class Backoff:
 def retry_while_unavailable[T](
     call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
 ) -> T:
-    """Return the result of ``call``. Retry after ControlPlaneUnavailable, up to ``tries`` calls in all."""
+    """Return the result of ``call``. Retry after ControlPlaneUnavailable, up to ``tries`` calls in all.
+
+    If ``tries`` is None, the number of calls is not limited.
+    """
     failures = 0
     while True:
         try:

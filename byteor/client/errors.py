@@ -73,7 +73,7 @@ class TooManyRequests(ApiError):
 
 
 class Unavailable(ApiError):
-    """502, 503 or 504: the service, or something that it needs, does not answer."""
+    """502, 503 or 504: the service, or something that it needs, does not respond."""
 
 
 BY_STATUS: dict[int, type[ApiError]] = {

@@ -8,7 +8,7 @@ from msgspec import Struct, to_builtins
 
 
 class Model(Struct, kw_only=True, dict=True):
-    """A resource, as a response contains it. Unknown fields are ignored, unknown values of enumerations kept."""
+    """An object of a request or a response. Unknown fields are ignored, and unknown enumeration values are kept."""
 
     @property
     def etag(self) -> str | None:

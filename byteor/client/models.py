@@ -74,8 +74,9 @@ class Attempt(Model, kw_only=True):
     status: int | None
     """The status code of the response. Null if there was no response."""
     error: str
-    """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
-    `master_key`. Empty if there was a response."""
+    """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol`,
+    `master_key`, or `restored` if the delivery was pending in a backup that was restored. Empty if there was a
+    response."""
     duration_ms: int
     """The duration of the attempt in milliseconds."""
 
@@ -93,7 +94,7 @@ class AuditActor(Model, kw_only=True):
     kind: str
     """The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`."""
     id: str
-    """The actor's id. For `system`, the name of a group of jobs, or of a command."""
+    """The actor's id. For `system`, the name of a group of jobs, a service or a command."""
     display: str
     """The actor's name or e-mail address at the time of the event."""
 
@@ -342,7 +343,7 @@ class DesiredAnswer(Model, kw_only=True):
     """What the agent should run, with the signed envelope of the bundle."""
 
     desired: Desired | None
-    """What the agent should run. Null if the agent has no offer."""
+    """What the agent should run. Null if the agent has no offer, or while its offer is held after a restore."""
 
 
 class DesiredState(Model, kw_only=True):
@@ -534,8 +535,7 @@ class GroupAcceptance(Model, kw_only=True):
     accepted_at: datetime
     """When the difference was accepted."""
     baselines: list[str | None]
-    """The config hashes of the configurations from which the difference is accepted. Null stands for golden
-    results."""
+    """The config hashes of the configurations for which the difference is accepted. Null stands for golden results."""
 
 
 class GroupBaseline(Model, kw_only=True):
@@ -647,13 +647,13 @@ class ListedVersion(Model, kw_only=True):
     draft_revision: int | None
     """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
     plan: dict[str, Any] | None
-    """The plan that the version was compiled from. Null in a list if the value is larger than 4 KiB; `getVersion`
-    returns the value."""
+    """The plan that the version was compiled from. In a list, this field is null if it is larger than 4 KiB;
+    `getVersion` returns it."""
     spec: dict[str, Any] | None
-    """The spec as JSON. Null in a list if the value is larger than 4 KiB; `getVersion` returns the value."""
+    """The spec as JSON. In a list, this field is null if it is larger than 4 KiB; `getVersion` returns it."""
     spec_kv: str | None
-    """The canonical text of the spec. Null in a list if the value is larger than 4 KiB; `getVersion` returns the
-    value."""
+    """The canonical text of the spec. In a list, this field is null if it is larger than 4 KiB; `getVersion`
+    returns it."""
     spec_hash: str
     """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
     compiler_version: str
@@ -1235,7 +1235,7 @@ class StrategyRequest(Model, kw_only=True):
     """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
     Defaults to 5, 25 and 100."""
     holds: list[str | None] | UnsetType = UNSET
-    """What must happen before each wave starts when the wave before it has finished. One entry for each entry of
+    """What must happen before each wave starts, once the previous wave has finished. One entry for each entry of
     `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with `next-wave`.
     `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be null. If a wave
     has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
@@ -1245,8 +1245,8 @@ class StrategyRequest(Model, kw_only=True):
     """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
     to 0."""
     auto_rollback: bool | UnsetType = UNSET
-    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
-    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail, a wave is
+    denied, or the configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
 
 
 class Target(Model, kw_only=True):
@@ -1281,7 +1281,8 @@ class TimelineEntry(Model, kw_only=True):
     actor: str
     """Who caused the event: an e-mail address, the name of an API key, or `system:rollout` for the worker."""
     detail: dict[str, Any] | None
-    """More about the event. The keys depend on the kind of event. Null in a list if the value is larger than 4 KiB."""
+    """More about the event. The keys depend on the kind of event. In a list, this field is null if it is larger
+    than 4 KiB."""
     created_at: datetime
     """When the timeline entry was created."""
 
@@ -1629,7 +1630,7 @@ class Artifact(Model, kw_only=True):
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
     until the control plane's database and storage are available."""
     agent_id: str
-    """The id of the agent that uploaded the artifact."""
+    """The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
     deployment was deleted."""
@@ -1678,8 +1679,8 @@ class AuditEvent(Model, kw_only=True):
     """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
     the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
     repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
-    `count` and the `last` values. `exportAuditEvents` returns the changes of any size. Null in a list if the value
-    is larger than 4 KiB."""
+    `count` and the `last` values. `exportAuditEvents` returns changes of any size. In a list, this field is null if
+    it is larger than 4 KiB."""
     seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
 
@@ -2002,7 +2003,7 @@ class HeartbeatAnswer(Model, kw_only=True):
     next_heartbeat_s: float
     """The seconds after which the agent should send its next heartbeat."""
     desired: Offer | None
-    """The bundle that the agent should run. Null if it should run none."""
+    """The bundle that the agent should run. Null if it should run none, or while its offer is held after a restore."""
     signing_key_etag: str
     """The ETag of the signing keys, without its quotation marks. If it has changed, fetch the keys again."""
     commands: list[str]
@@ -2029,10 +2030,10 @@ class InvitedMember(Model, kw_only=True):
     updated_at: datetime
     """When the invited member was last changed."""
     invitation_url: str | None
-    """A link with which the person signs in for the first time. It works once, within 7 days, and is returned only
-    in this response. Null if the invitation is sent by e-mail, if the caller is not an `org_admin` of the
-    organization, or if a link must not sign in to the person's account: somebody has already signed in to it, it is
-    not active, it belongs to an installation operator, or it has a role in another organization."""
+    """A link with which the person signs in. It works once, within 7 days, and is returned only in this response.
+    Null if the invitation is sent by e-mail, if the caller is not an `org_admin` of the organization, or if a link
+    must not sign in to the person's account: somebody has already signed in to it and its address is confirmed, it
+    is not active, it belongs to an installation operator, or it has a role in another organization."""
 
 
 class JournalPage(Model, kw_only=True):
@@ -2115,7 +2116,7 @@ class ListedAgent(Model, kw_only=True):
     """The bundle that last failed on the agent. Null if none has failed."""
     report: dict[str, Any] | None
     """Other fields of the last heartbeat, such as tuning, resources and pipeline counters. Empty before the first
-    heartbeat. Null in a list if the value is larger than 4 KiB; `getAgent` returns the value."""
+    heartbeat. In a list, this field is null if it is larger than 4 KiB; `getAgent` returns it."""
     drained_at: datetime | None
     """When the agent was drained. Null if it is not drained."""
     drain_reason: str
@@ -2144,10 +2145,10 @@ class ListedArtifact(Model, kw_only=True):
     reasons: list[Rejection] | None
     """Why the artifact was rejected, or why its check cannot continue. Otherwise empty. `check_failed`: the check
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
-    until the control plane's database and storage are available. Null in a list if the value is larger than 4 KiB;
-    `getArtifact` returns the value."""
+    until the control plane's database and storage are available. In a list, this field is null if it is larger than
+    4 KiB; `getArtifact` returns it."""
     agent_id: str
-    """The id of the agent that uploaded the artifact."""
+    """The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
     deployment was deleted."""
@@ -2166,8 +2167,8 @@ class ListedArtifact(Model, kw_only=True):
     captured_at: datetime
     """When the data was captured."""
     metadata: dict[str, Any] | None
-    """The metadata that the agent sent with the upload. Empty if it sent none. Null in a list if the value is
-    larger than 4 KiB; `getArtifact` returns the value."""
+    """The metadata that the agent sent with the upload. Empty if it sent none. In a list, this field is null if it
+    is larger than 4 KiB; `getArtifact` returns it."""
     origin: Origin | None
     """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
     created_at: datetime
@@ -2194,16 +2195,16 @@ class ListedBisect(Model, kw_only=True):
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
     and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."""
     versions: list[BisectedVersion] | None
-    """The versions from oldest to newest, with the verdicts so far. Null in a list if the value is larger than 4
-    KiB; `getBisect` returns the value."""
+    """The versions from oldest to newest, with the verdicts so far. In a list, this field is null if it is larger
+    than 4 KiB; `getBisect` returns it."""
     first_bad: str | None
     """The id of the first version that is known to be bad after a good version. Null until the bisect has
     succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such version."""
     last_good: str | None
     """The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is null."""
     diff: Diff | None
-    """The changes from the last good to the first bad version. Null unless both are known. Null in a list if the
-    value is larger than 4 KiB; `getBisect` returns the value."""
+    """The changes from the last good to the first bad version. Null unless both are known. In a list, this field is
+    null if it is larger than 4 KiB; `getBisect` returns it."""
     monotone: bool | None
     """Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and could
     test at least two versions."""
@@ -2236,19 +2237,19 @@ class ListedConfigBundle(Model, kw_only=True):
     """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
     value of the tuning profile."""
     stage_config: dict[str, Any] | None
-    """The parameters of the stages, by stage id. Null in a list if the value is larger than 4 KiB;
-    `getConfigBundle` returns the value."""
+    """The parameters of the stages, by stage id. In a list, this field is null if it is larger than 4 KiB;
+    `getConfigBundle` returns it."""
     adapters: Adapters | None
-    """The adapters with which the pipeline reads and writes records. Null in a list if the value is larger than 4
-    KiB; `getConfigBundle` returns the value."""
+    """The adapters with which the pipeline reads and writes records. In a list, this field is null if it is larger
+    than 4 KiB; `getConfigBundle` returns it."""
     env: dict[str, Any] | None
     """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
-    agent. Null in a list if the value is larger than 4 KiB; `getConfigBundle` returns the value."""
+    agent. In a list, this field is null if it is larger than 4 KiB; `getConfigBundle` returns it."""
     snapshot: Snapshot
     """Whether and how often the runtime takes snapshots of its state."""
     required_capabilities: list[str] | None
-    """The capabilities that an approval of this config bundle must permit. Null in a list if the value is larger
-    than 4 KiB; `getConfigBundle` returns the value."""
+    """The capabilities that an approval of this config bundle must permit. In a list, this field is null if it is
+    larger than 4 KiB; `getConfigBundle` returns it."""
     config_hash: str
     """The SHA-256 that identifies the content of the config bundle."""
     known_bad: bool
@@ -2279,12 +2280,12 @@ class ListedDraft(Model, kw_only=True):
     name: str
     """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
     plan: dict[str, Any] | None
-    """The plan of the pipeline. Null in a list if the value is larger than 4 KiB; `getDraft` returns the value."""
+    """The plan of the pipeline. In a list, this field is null if it is larger than 4 KiB; `getDraft` returns it."""
     revision: int
     """A number that increases with every change to the draft."""
     diagnostics: list[Diagnostic] | None
-    """The compiler's findings when the plan was last saved. Null in a list if the value is larger than 4 KiB;
-    `getDraft` returns the value."""
+    """The compiler's findings when the plan was last saved. In a list, this field is null if it is larger than 4
+    KiB; `getDraft` returns it."""
     spec_hash: str | None
     """The spec hash of the compiled plan. Null if the plan does not compile."""
     created_at: datetime
@@ -2330,21 +2331,22 @@ class ListedReplay(Model, kw_only=True):
     """The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay."""
     result: dict[str, Any] | None
     """The number and the digest of each egress's records, the counters of each stage, and the first divergence.
-    Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a stage
-    that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the stage
-    let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if
-    another record or only the notation of JSON differs, `missing` if only the capture has the record, and `extra`
-    if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members, with
-    array indices written as `*`. More than 64 pointers are replaced by their common parent. The list is empty for
-    the other kinds. In results of earlier releases, `changed` includes `bytes`, and `pointers` is null. The `diff`
-    and the `pointers` are null for callers without the permission `environment:operate`. Null if the replay has not
-    finished or has no result. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
+    Each of the result's `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about
+    a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the
+    stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes`
+    if another record or only the notation of JSON differs, `missing` if only the capture has the record, and
+    `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members,
+    with array indices written as `*`. If there are more than 64 pointers, or they are long, their common parent
+    replaces them. The list is empty for the other kinds. In results of earlier releases, `changed` includes
+    `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the permission
+    `environment:operate`. Null if the replay has not finished or has no result. In a list, this field is null if it
+    is larger than 4 KiB; `getReplay` returns it."""
     audit: dict[str, Any] | None
     """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
-    finished or has no result. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
+    finished or has no result. In a list, this field is null if it is larger than 4 KiB; `getReplay` returns it."""
     warnings: list[str] | None
     """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
-    has finished. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
+    has finished. In a list, this field is null if it is larger than 4 KiB; `getReplay` returns it."""
     error: str | None
     """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
     replay."""
@@ -2491,7 +2493,7 @@ class PacketGroup(Model, kw_only=True):
     """The acceptances of the difference: for each configuration that shows it, an acceptance that counts for this
     deployment. If there is none, the oldest valid acceptance, if any."""
     counts: bool
-    """Whether the difference is accepted from all configurations that show it, by acceptances that count for this
+    """Whether the difference is accepted for all configurations that show it, by acceptances that count for this
     deployment."""
     unseen: UnseenFixtures | None
     """The fixtures that show the difference now, and did not when it was accepted. If the regression in which it
@@ -2797,15 +2799,15 @@ class Replay(Model, kw_only=True):
     """The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay."""
     result: dict[str, Any] | None
     """The number and the digest of each egress's records, the counters of each stage, and the first divergence.
-    Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a stage
-    that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the stage
-    let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if
-    another record or only the notation of JSON differs, `missing` if only the capture has the record, and `extra`
-    if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members, with
-    array indices written as `*`. More than 64 pointers are replaced by their common parent. The list is empty for
-    the other kinds. In results of earlier releases, `changed` includes `bytes`, and `pointers` is null. The `diff`
-    and the `pointers` are null for callers without the permission `environment:operate`. Null if the replay has not
-    finished or has no result."""
+    Each of the result's `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about
+    a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the
+    stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes`
+    if another record or only the notation of JSON differs, `missing` if only the capture has the record, and
+    `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members,
+    with array indices written as `*`. If there are more than 64 pointers, or they are long, their common parent
+    replaces them. The list is empty for the other kinds. In results of earlier releases, `changed` includes
+    `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the permission
+    `environment:operate`. Null if the replay has not finished or has no result."""
     audit: dict[str, Any] | None
     """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
     finished or has no result."""
@@ -2922,13 +2924,13 @@ class Strategy(Model, kw_only=True):
     """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
     to 0."""
     auto_rollback: bool
-    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
-    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail, a wave is
+    denied, or the configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
     percents: list[int] | UnsetType = UNSET
     """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
     Defaults to 5, 25 and 100."""
     holds: list[str | None] | UnsetType = UNSET
-    """What must happen before each wave starts when the wave before it has finished. One entry for each entry of
+    """What must happen before each wave starts, once the previous wave has finished. One entry for each entry of
     `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with `next-wave`.
     `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be null. If a wave
     has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
@@ -2987,7 +2989,8 @@ class WaveFailure(Model, kw_only=True):
     """`reported`: the agents reported the failure. `timeout`: they did not finish in time. `other`: the sum of the
     rarer causes."""
     detail: str
-    """What the agents reported, with numbers, ids and hashes masked."""
+    """The detail of the failures, with numbers, ids and hashes masked. Empty for `other`, and if the agents
+    reported no detail."""
     count: int
     """The number of agents."""
 
@@ -3076,7 +3079,7 @@ class Approval(Model, kw_only=True):
     """The capabilities that the approval permits."""
     warnings: list[ConfigWarning] | None
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list. Empty for a replay."""
+    Null in a list. Empty for a replay or a wave."""
     required_approvals: int
     """The number of people who must approve."""
     allow_self_approval: bool
@@ -3093,8 +3096,8 @@ class Approval(Model, kw_only=True):
     """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
     the approval was not used."""
     credential: str | None
-    """The approval credential. Null if the request was not approved, and for callers without the permission
-    `environment:operate`."""
+    """The approval credential. Null if the request was not approved, if the approval is for a wave, and for callers
+    without the permission `environment:operate`."""
     created_at: datetime
     """When the approval was created."""
 
@@ -3158,7 +3161,7 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str | UnsetType = UNSET
@@ -3199,7 +3202,7 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str | UnsetType = UNSET
@@ -3311,8 +3314,8 @@ class Deployment(Model, kw_only=True):
     blockers: list[Blocker] | None
     """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
-    lists."""
+    Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at
+    most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3338,8 +3341,8 @@ class DeploymentAgent(Model, kw_only=True):
     """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
     withdrawn."""
     tuning: Tuning | None
-    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. Null in
-    a list if the value is larger than 4 KiB."""
+    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. In a
+    list, this field is null if it is larger than 4 KiB."""
     detail: str
     """More about the agent's progress, such as the reason for a failure. Empty after a new offer."""
     failure: Failure | None
@@ -3386,7 +3389,7 @@ class EnvironmentSettings(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str
@@ -3427,7 +3430,7 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
-    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
     """The number of days until an artifact is deleted. Defaults to 90."""
     replay_gate: str | UnsetType = UNSET
@@ -3483,7 +3486,7 @@ class ListedApproval(Model, kw_only=True):
     """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
     wave_report: WaveReport | None
     """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
-    for a wave. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
+    for a wave. In a list, this field is null if it is larger than 4 KiB; `getApproval` returns it."""
     break_glass: bool
     """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
     spec_hash: str
@@ -3495,8 +3498,8 @@ class ListedApproval(Model, kw_only=True):
     """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
     first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
     artifact, the version and the other values that decide what runs. Null for some replays that were requested in
-    an older release of the control plane. Null in a list if the value is larger than 4 KiB; `getApproval` returns
-    the value."""
+    an older release of the control plane. In a list, this field is null if it is larger than 4 KiB; `getApproval`
+    returns it."""
     strategy: dict[str, Any] | None
     """The strategy that the approval covers. Null for a replay."""
     take_over: bool
@@ -3514,14 +3517,14 @@ class ListedApproval(Model, kw_only=True):
     """The ids of the users who may decide. If empty, everybody with the permission `environment:operate` may
     decide."""
     explain: list[DifferenceExplanation] | None
-    """The requester's explanations of differences. Null in a list if the value is larger than 4 KiB; `getApproval`
-    returns the value."""
+    """The requester's explanations of differences. In a list, this field is null if it is larger than 4 KiB;
+    `getApproval` returns it."""
     capabilities: list[str] | None
-    """The capabilities that the approval permits. Null in a list if the value is larger than 4 KiB; `getApproval`
-    returns the value."""
+    """The capabilities that the approval permits. In a list, this field is null if it is larger than 4 KiB;
+    `getApproval` returns it."""
     warnings: list[ConfigWarning] | None
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list. Empty for a replay."""
+    Null in a list. Empty for a replay or a wave."""
     required_approvals: int
     """The number of people who must approve."""
     allow_self_approval: bool
@@ -3538,8 +3541,9 @@ class ListedApproval(Model, kw_only=True):
     """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
     the approval was not used."""
     credential: str | None
-    """The approval credential. Null if the request was not approved, and for callers without the permission
-    `environment:operate`. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
+    """The approval credential. Null if the request was not approved, if the approval is for a wave, and for callers
+    without the permission `environment:operate`. In a list, this field is null if it is larger than 4 KiB;
+    `getApproval` returns it."""
     created_at: datetime
     """When the approval was created."""
 
@@ -3568,8 +3572,8 @@ class ListedDeployment(Model, kw_only=True):
     bundle_size: int | None
     """The size of the deploy bundle in bytes. Null if the bundle has not been built."""
     target: Target | None
-    """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`. Null in a list if
-    the value is larger than 4 KiB; `getDeployment` returns the value."""
+    """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`. In a list, this
+    field is null if it is larger than 4 KiB; `getDeployment` returns it."""
     target_count: int
     """The number of agents that matched the target when the deployment was created."""
     strategy: Strategy
@@ -3582,8 +3586,8 @@ class ListedDeployment(Model, kw_only=True):
     replay_gate_override: str
     """The reason to override the replay gate. Empty if the deployment does not override it."""
     explain: list[DifferenceExplanation] | None
-    """The requester's explanations of differences, which approvers see next to the differences. At most 100. Null
-    in a list if the value is larger than 4 KiB; `getDeployment` returns the value."""
+    """The requester's explanations of differences, which approvers see next to the differences. At most 100. In a
+    list, this field is null if it is larger than 4 KiB; `getDeployment` returns it."""
     regression_id: str | None
     """The id of the regression that the replay gate evaluates. Null if the gate was off at the request, or if the
     regression was deleted."""
@@ -3639,8 +3643,8 @@ class ListedDeployment(Model, kw_only=True):
     blockers: list[Blocker] | None
     """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
-    lists."""
+    Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at
+    most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3659,8 +3663,8 @@ class ListedEnvironment(Model, kw_only=True):
     posture: str
     """How strict the environment's default settings are. The posture cannot be changed after creation."""
     settings: EnvironmentSettings | None
-    """The environment's settings. An update changes only the keys that it contains. Null in a list if the value is
-    larger than 4 KiB; `getEnvironment` returns the value."""
+    """The environment's settings. An update changes only the keys that it contains. In a list, this field is null
+    if it is larger than 4 KiB; `getEnvironment` returns it."""
     position: int
     """The environment's place in the order of the project's environments, counted from 1. By default, a new
     environment is the last one. When an environment is moved, the positions of the environments between its old and
@@ -3703,8 +3707,8 @@ class ListedRegression(Model, kw_only=True):
     """The configurations that the candidate is compared with."""
     not_tested: list[Untested] | None
     """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
-    candidate is not compared with them. Null in a list if the value is larger than 4 KiB; `getRegression` returns
-    the value."""
+    candidate is not compared with them. In a list, this field is null if it is larger than 4 KiB; `getRegression`
+    returns it."""
     fixtures: int
     """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
     vacuous: bool
@@ -3716,7 +3720,7 @@ class ListedRegression(Model, kw_only=True):
     """The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns them."""
     groups: list[DifferenceGroup] | None
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
-    has finished, and with `after`. Null in a list; `getRegression` returns them."""
+    has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
     """The number of further differences that belong to no group, because there are already 1,000 groups, or too
     many for one fixture."""
@@ -3731,8 +3735,8 @@ class ListedRegression(Model, kw_only=True):
     The work is the same on every machine. It is 0 until the regression has finished."""
     summary: str | None
     """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
-    and if it was canceled or could not be completed. Null in a list if the value is larger than 4 KiB;
-    `getRegression` returns the value."""
+    and if it was canceled or could not be completed. In a list, this field is null if it is larger than 4 KiB;
+    `getRegression` returns it."""
     error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
     requested_by: str
@@ -3835,8 +3839,8 @@ class Packet(Model, kw_only=True):
     configuration: list[ConfigChange]
     """What changes in the configuration. If no deployment is replaced, every value is added."""
     regression: PacketRegression | None
-    """The regression that the replay gate evaluates. Null if the gate was off at the request, or if the regression
-    was deleted."""
+    """The regression that the replay gate evaluates. Null if the gate was off when the deployment was requested, or
+    if the regression was deleted."""
     groups: list[PacketGroup]
     """What changes in the output: the groups of differences, the most frequent first. Empty until the regression
     has finished."""
@@ -3994,7 +3998,7 @@ class Regression(Model, kw_only=True):
     """The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns them."""
     groups: list[DifferenceGroup] | None
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
-    has finished, and with `after`. Null in a list; `getRegression` returns them."""
+    has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
     """The number of further differences that belong to no group, because there are already 1,000 groups, or too
     many for one fixture."""
@@ -4066,8 +4070,8 @@ class ListedOrganization(Model, kw_only=True):
     """A short name, unique in the installation, for example for commands. By default, it is derived from the name
     at creation, or random if the name has no usable characters."""
     settings: OrganizationSettings | None
-    """The organization's settings. An update changes only the keys that it contains. Null in a list if the value is
-    larger than 4 KiB; `getOrganization` returns the value."""
+    """The organization's settings. An update changes only the keys that it contains. In a list, this field is null
+    if it is larger than 4 KiB; `getOrganization` returns it."""
     created_at: datetime
     """When the organization was created."""
     updated_at: datetime

@@ -44,11 +44,11 @@ def given[Value](value: Value | None) -> Value | Omitted:
 
 
 def quoted(part: str) -> str:
-    """Quote a part of a path. Raises ValueError if the path would name another resource without it, as with ``..``."""
+    """Quote a part of a path. Raises ValueError for a part that would change the path, such as ``..``."""
     from urllib.parse import quote  # noqa: PLC0415  slow to import
 
     if part in {"", ".", ".."}:
-        raise ValueError(f"This is no id: {part!r}")
+        raise ValueError(f"This is not an id: {part!r}")
     return quote(str(part), safe="")
 
 
@@ -149,7 +149,10 @@ def lost(error: Exception) -> tuple[ConnectionFailed, bool]:
 
 
 def content_of(response: httpx2.Response, model: str) -> Any:
-    """Return the model, the JSON or the text of a successful response. Raises UnexpectedResponse."""
+    """Return the model, the JSON or the text of a successful response. Raises UnexpectedResponse.
+
+    Returns the URL of a redirect to the sign-in page, and None for an empty response.
+    """
     if not model and response.is_redirect and "/auth/" in response.url.path:
         return response.headers.get("Location")
     refuse_page(response)
@@ -178,7 +181,7 @@ def refuse_page(response: httpx2.Response) -> None:
 
 
 def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
-    """Return the arguments for httpx2's clients. Redirects are not followed, since they would get the token.
+    """Return the arguments for httpx2's clients. Redirects are not followed, since their targets could get the token.
 
     Raises ValueError for an invalid URL or token. The message does not contain the token, or a password in the URL.
     """

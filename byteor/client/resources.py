@@ -224,7 +224,7 @@ class Environment(Calls):
         """Update an agent.
 
         Changes the agent's name or labels. New labels replace all old labels, and can make the agent match the
-        target of a running deployment. So changing labels in a `prod` environment requires the permission to manage
+        target of a current deployment. So changing labels in a `prod` environment requires the permission to manage
         the environment. Without this permission, returns 403.
 
         Requires the permission `environment:operate`.
@@ -616,8 +616,8 @@ class Environment(Calls):
             comment: A comment for the requester. Required for a denial.
             expires_in_s: The number of seconds until the approval credential expires, counted from the decision
                 or, if that is later, from the start time of the deployment. Used only with the last required
-                approval. The environment's `approval_ttl_s` is both the default and the maximum. For a
-                deployment, the value at its creation applies.
+                approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and
+                the maximum. For a deployment, the value at its creation applies.
             accept_groups: The ids of groups of differences to accept together with the approval. They must be
                 in the regression of the deployment. The comment is the reason.
             regression_id: The id of the regression that you have read. If the deployment has another regression
@@ -701,7 +701,7 @@ class Environment(Calls):
 
         Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay
         then does not start. A break-glass deployment is rolled back. If the rollback is impossible, a current
-        deployment keeps running, and any other deployment fails.
+        deployment keeps running, and any other deployment fails. The approval of a wave is requested again.
 
         Requires the permission `environment:operate`.
 
@@ -736,7 +736,7 @@ class Environment(Calls):
     ) -> Pages[m.ListedArtifact]:
         """List artifacts.
 
-        Returns the artifacts that the agents of the environment uploaded, newest first.
+        Returns the artifacts of the environment, newest first.
 
         Requires the permission `environment:view`.
 
@@ -836,7 +836,7 @@ class Environment(Calls):
     def download_artifact(self, id: str) -> Download:
         """Download an artifact.
 
-        Returns the content of the artifact as it was uploaded.
+        Returns the unchanged content of the artifact.
 
         Requires the permission `environment:operate`.
         """
@@ -1387,8 +1387,8 @@ class Environment(Calls):
 
         Starts the next wave now, which ends a manual hold and skips the rest of the pause. Returns 409 unless the
         deployment is deploying, its current wave has finished within the failure threshold, and there is a next
-        wave. Also returns 409 while the deployment is paused, while the wave waits for approval, and in a freeze
-        window that the deployment does not override.
+        wave. Also returns 409 if the configuration is known bad, while the deployment is paused, while the wave
+        waits for approval, and in a freeze window that the deployment does not override.
 
         Requires the permission `environment:operate`.
 
@@ -1436,7 +1436,7 @@ class Environment(Calls):
     ) -> m.Deployment:
         """Resume a deployment.
 
-        Continues a paused deployment.
+        Continues a paused deployment. Its offers that have been held since a restore are resumed as well.
 
         Requires the permission `environment:operate`.
 
@@ -1490,8 +1490,9 @@ class Environment(Calls):
         Replaces the list of the people who may decide on the deployment's approvals, for example because one of
         them has left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can
         stay in the list even after leaving. If enough of the new reviewers have already approved, the approval is
-        granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no approval. Also returns 409
-        unless the deployment is pending approval or deploying, or its approval after break-glass is pending.
+        granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay
+        gate blocks an approval that would be granted. Also returns 409 unless the deployment is pending approval or
+        deploying, or its approval after break-glass is pending.
 
         Requires the permission `organization:manage`.
 
@@ -2169,8 +2170,8 @@ class Environment(Calls):
             version_id: The id of the version to test, instead of a config bundle. A stage of the version has
                 the parameters of the stage with the same id and op in the configuration that the version is
                 compared with.
-            draft_id: The id of the draft to test, instead of a config bundle. Its stages have the same
-                parameters as those of a version.
+            draft_id: The id of the draft to test, instead of a config bundle. Its stages get their parameters
+                in the same way as those of a version.
             against: The config hashes of at most 5 configurations to compare with. Each must have a config
                 bundle of the same pipeline in this environment. By default, the candidate is compared with the
                 configurations that the environment's agents run, at most the 5 with most agents.
@@ -3537,8 +3538,8 @@ class Organization(Calls):
     ) -> m.WebhookWithSecret:
         """Create a webhook.
 
-        Subscribes a URL to events of deployments and approvals. Deliveries are signed as specified by Standard
-        Webhooks. Only this response contains the secret (`token`).
+        Subscribes a URL to events of deployments, approvals and fixtures. Deliveries are signed as specified by
+        Standard Webhooks. Only this response contains the secret (`token`).
 
         Requires the permission `organization:manage`.
 
@@ -3827,7 +3828,7 @@ class OwnAgent(Calls):
         the oldest request that is neither uploaded nor expired. Capture the running pipeline, with at most the last
         `last_n` records of each journal. Upload the capture with `uploadArtifact`, with the request's `id` as
         `capture_id` and the reason in `metadata`. If there is nothing to capture, upload a `diagnostic` that says
-        why. Call this operation before each attempt, because it no longer returns the request when an upload is
+        why. Call this operation before each attempt, because it stops returning a request once an upload for it is
         stored.
         """
         found: m.PendingCaptureAnswer = self._call("GET", f"{self._path}/capture", "PendingCaptureAnswer")

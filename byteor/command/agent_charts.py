@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _SHORTEST: Final = 8  # characters of a chart in a narrow terminal
-_TITLE, _NUMBERS = 13, 36  # the widths of the columns beside the chart, in characters
+_TITLE, _NUMBERS = 13, 36  # the widths of the columns left and right of the chart, in characters
 
 
 def _count(value: float) -> str:
@@ -25,7 +25,7 @@ def _count(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One chart. ``combine`` computes the value of several slots, and ``is_counter`` is whether it is their sum."""
+    """One chart. ``is_counter`` is whether the values of several slots are added; otherwise the maximum is shown."""
 
     title: str
     field: str
@@ -51,7 +51,7 @@ def show_series(series: m.Series) -> None:
     """Print the series: a chart for each value that was reported, or, in a pipe, a row for each slot."""
     points = series.points
     if not any(point.online for point in points):
-        note("No heartbeats in this time. Values appear 15 minutes after the first heartbeat.")
+        note("No heartbeats in this time. Values appear within 20 minutes of the first heartbeat.")
     elif is_terminal():
         for line in _charts(points, series.step_s, get_terminal_size().columns):
             say(line)

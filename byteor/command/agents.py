@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from byteor.client.resources import Environment
 
 PAGE: Final = 200  # rows of a request
-_PAUSE_S: Final = 2.0  # between two requests that ask for a capture
-_NAMED: Final = 20  # bundles whose names one command asks for
-_SHOWN: Final = 10  # values of a label in the summary
+_PAUSE_S: Final = 2.0  # between two requests for the state of a requested capture
+_NAMED: Final = 20  # the most deployments whose bundle names one command requests
+_SHOWN: Final = 10  # the most values in a line of the summary
 _CHANGED: Final = ("matched", "changed", "deployments_offered")
 _ENROLLMENT: Final = ("id", "prefix", "token", "command", "expires_at", "max_uses", "labels", "replace")
 _PART_OF_ID: Final = frozenset("0123456789abcdef-")
@@ -153,7 +153,7 @@ def _state(agent: m.Agent | m.ListedAgent) -> str:
 @click.option(
     "--drifted/--no-drifted",
     default=None,
-    help="Only agents that do not run the desired bundle, or only those that do.",
+    help="Only agents that do not run the bundle that they should run, or only the other agents.",
 )
 @click.option("--drained/--no-drained", default=None, help="Only agents that are drained, or only those that are not.")
 @click.option(
@@ -425,11 +425,12 @@ def label(
     else:
         found = _label_selected(session, _read_labels(selector.split(",")), change, dry_run=dry_run, yes=yes)
     offered = found["deployments_offered"]
+    verb = "would be" if dry_run else "is" if offered == 1 else "are"
     show(
         found,
         as_json,
         f"{'Would change' if dry_run else 'Changed'} the labels of {found['changed']:,} of {_agents(found['matched'])}"
-        + (f"; {_agents(offered)} {'would be' if dry_run else 'are'} offered a current deployment" if offered else ""),
+        + (f"; {_agents(offered)} {verb} offered a current deployment" if offered else ""),
     )
 
 
@@ -492,8 +493,8 @@ def _agents(count: int) -> str:
 def drain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
     """Exclude an agent from deployments.
 
-    For example, while its machine is repaired. The agent keeps running its bundle, and can finish an offer that it
-    already has. Rollbacks still apply to it.
+    Drain an agent while its machine is repaired, for example. The agent keeps running its bundle, and can finish an
+    offer that it already has. Rollbacks still apply to it.
 
     \b
     Examples:
@@ -645,7 +646,7 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
 
     \b
     Examples:
-      byteor agents revoke-token bye_x4Tq9 --yes
+      byteor agents revoke-token bor_enr_x4Tq9B --yes
     """
     start = token.removesuffix("…")
     same = [each for each in _enrollment_tokens(session) if each.prefix == start]
@@ -663,7 +664,7 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
 )
 @click.option("--wait", is_flag=True, help="Wait until the capture is uploaded or the request expires.")
 @click.option(
-    "--timeout", type=DURATION, help="With --wait, stop waiting after this time, such as 5min. Default: 1 hour."
+    "--timeout", type=DURATION, help="With --wait, stop waiting after this time, such as 5min. Default: no limit."
 )
 @json_option("RequestedCapture")
 @with_session
@@ -675,8 +676,8 @@ def capture(
     After its next heartbeat, the agent uploads a capture of the pipeline that it runs. If an earlier request is still
     open, no other one is created.
 
-    With --wait, the exit code is 0 if the capture was uploaded, 1 if the agent had nothing to capture or the request
-    expired after an hour, and 8 after --timeout, when the request stays open.
+    With --wait, the exit code is 0 if the capture was uploaded, 1 if the agent could not create a capture or the
+    request expired after an hour, and 8 after --timeout, when the request stays open.
 
     \b
     Examples:

@@ -253,7 +253,7 @@ def files(session: Session, artifact: str, limit: int, as_json: str | None) -> N
 
 @artifacts.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("--lane", help="The lane of the journal. Required if there are several.")
+@click.option("--lane", help="The lane of the journal. Required if there are several journals.")
 @click.option("--after", type=click.IntRange(min=0), help="Start after the record at this position.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Start at this sequence number.")
 @click.option("--time", help="Start at the first record at or after this time, such as 2026-11-29T12:00:00Z.")
@@ -323,7 +323,7 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
 @click.argument("artifact", type=ARTIFACT)
 @click.option("--name", required=True, help="The name of the fixture, unique in its pipeline.")
 @click.option("--note", help="Why the capture is kept.")
-@click.option("--owner", help="The responsible person, by e-mail address. Default: you.")
+@click.option("--owner", help="The responsible person, by e-mail address. Default: you, or nobody with an API key.")
 @click.option("--pipeline", help="Fail if the capture belongs to another pipeline.")
 @click.option("--lane", help="Replay only the journal of this ingress. Default: all journals.")
 @click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")

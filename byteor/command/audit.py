@@ -46,12 +46,12 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 
 class Moment(click.ParamType[datetime]):
-    """A time: an age such as ``2h`` or ``7d``, or a date with or without a time of day (UTC unless it says more)."""
+    """An age such as ``2h`` or ``7d``, or a date with or without a time of day (UTC unless it has an offset)."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the time. Fails if the text is neither."""
+        """Return the time. Fails if the text is neither an age nor a date."""
         try:
             if age := _AGE.fullmatch(str(value)):
                 return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
@@ -135,7 +135,7 @@ def follow(session: Session, /, as_json: str | None, since: datetime | None, **f
 
 
 def _events(session: Session, page: int, **filters: Any) -> Iterable[m.AuditEvent]:
-    """Return the audit events with these filters, newest first. Raises Refusal for an unknown actor."""
+    """Return the audit events with these filters, newest first. Raises Refusal for an unknown actor or empty period."""
     since, until, level = (filters.get(each) for each in ("since", "until", "level"))
     if since and until and since >= until:
         raise Refusal("--since must be before --until.", USAGE)

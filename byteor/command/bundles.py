@@ -220,7 +220,7 @@ def _refusal(error: InvalidRequest, file: PlanFile | None, from_options: set[str
 
 
 def _place(pointer: str, file: PlanFile | None) -> str:
-    """Return the line of a value in the file; its pointer if the file does not contain its field."""
+    """Return the file and line of a value, or its JSON Pointer if the file does not contain its field."""
     if file is not None and pointer.split("/")[1:2] and pointer.split("/")[1] in file.plan:
         return f"{file.name}:{file.line_of(pointer)}"
     return pointer or "request"

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, get_completion_class
 
 VARIABLE: Final = "_BYTEOR_COMPLETE"  # the shell's script sets it to what it asks for, such as bash_complete
-MOST_S: Final = 3.0  # a person waits for the answer, so a slow server gives no names
+MOST_S: Final = 3.0  # a person waits, so nothing is completed if the server is slower
 _UNSAFE = re.compile(r"[^\w@%+=:,./-]")
 
 
@@ -55,12 +55,12 @@ def _script_of(cli: click.Command, shell: str) -> Any:
 
 
 class _TimeIsUp(BaseException):
-    """Raised by the alarm. Not an Exception, so that nothing on the way takes it for a failure and tries again."""
+    """Raised by the alarm. It is not an Exception, so that no handler of failures catches it and retries."""
 
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    """Raise _TimeIsUp in the block after ``MOST_S``."""
+    """Raise _TimeIsUp if the block takes more than ``MOST_S`` seconds. Without effect on Windows."""
     if not hasattr(signal, "setitimer"):  # Windows
         yield
         return
@@ -98,7 +98,7 @@ class _Bash(BashComplete):
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
-    _inserted = 0  # the characters of the values that precede the word that Bash replaces
+    _inserted = 0  # the number of characters of the value before the word that Bash replaces
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the complete arguments, and the incomplete one."""

@@ -1,7 +1,7 @@
 """The stored contexts: for each, a server, a token, and the organization, project and environment to work in.
 
-They are in ``byteor/config.json`` in the XDG configuration folder, which only its owner can read. ``BYTEOR_CONTEXT``
-names the context to use; ``BYTEOR_URL`` and ``BYTEOR_TOKEN`` override its server and token.
+They are in the file ``byteor/config.json`` in the XDG configuration folder. Only its owner can read the file.
+``BYTEOR_CONTEXT`` names the context to use; ``BYTEOR_URL`` and ``BYTEOR_TOKEN`` override its server and token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OTHERS: Final = 0o077  # the permissions of other users
 class Context:
     """Where commands work. The organization, project and environment are names or ids, or empty if none is selected.
 
-    If they are ids, the fields that end with ``_name`` contain the names.
+    A stored context contains their ids, and their names in the fields that end with ``_name``.
     """
 
     url: str = ""

@@ -21,8 +21,8 @@ PENDING: Final = "pending"
 _MOST_LINES: Final = 20  # of each section of a review
 _SIGNS: Final = {"added": "+", "removed": "-"}
 _KINDS: Final = {
-    "changed": "changed records", "bytes": "other records", "missing": "missing records", "extra": "extra records",
-    "stop": "stops", "action": "side effects",
+    "changed": "changed record", "bytes": "other record", "missing": "missing record", "extra": "extra record",
+    "stop": "stop", "action": "side effect",
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _of_pipeline(session: Session, rows: list[m.ListedApproval], name: str) -> l
 
 
 def _awaiting(session: Session, rows: Iterable[m.ListedApproval]) -> list[m.ListedApproval]:
-    """Return the approvals that the caller can decide, judging by these rows."""
+    """Return the rows that wait for the caller's decision, as far as the rows show it. Raises Refusal for API keys."""
     me = session.client.get_caller().user
     if me is None:
         raise Refusal("Only a person can decide. Sign in, or use a user token.", FAILED)
@@ -130,7 +130,7 @@ def _wave_of(approval: m.Approval | m.ListedApproval) -> int | None:
 
 
 def _count(approval: m.Approval | m.ListedApproval) -> int:
-    """Return the number of approvals that count. Those of people who are no longer reviewers do not."""
+    """Return the number of people who approved. People who are no longer reviewers are not counted."""
     return sum(
         each.decision == "approve" and (not approval.reviewers or each.user_id in approval.reviewers)
         for each in approval.decisions
@@ -236,7 +236,7 @@ def approve(
     decided = review.decide("approve", comment, digest, list(groups) or None)
     given, needed = _count(decided), decided.required_approvals
     left = needed - given
-    more = f"{left} more {'is' if left == 1 else 'are'} needed" if decided.status == PENDING else "It can start"
+    more = f"{left} more {'is' if left == 1 else 'are'} needed" if decided.status == PENDING else "No more are needed"
     show(decided, as_json, f"Approved {review.subject}: {given} of {needed} approvals. {more}.")
 
 
@@ -282,7 +282,7 @@ def _reviewed(session: Session, text: str | None, verb: str, *, yes: bool) -> _R
 
 
 class _Review:
-    """What an approval covers, for the person who decides. It is read before the decision, which is bound to it."""
+    """What an approval covers, as read from the server before the decision."""
 
     def __init__(self, session: Session, approval: m.Approval) -> None:
         self._environment, self._approval = session.environment, approval
@@ -307,7 +307,7 @@ class _Review:
         return f"{'the deployment' if wave is None else f'wave {wave + 1}'} of {self._version} to {self._place}"
 
     def decide(self, decision: str, comment: str | None, digest: str | None, groups: list[str] | None) -> m.Approval:
-        """Send the decision, for exactly what was shown: the report of the wave, or the regression."""
+        """Send the decision, with the digest of the wave's report, and the regression if the review was shown."""
         approval, report = self._approval, self._approval.wave_report
         regression = self._packet.regression if self._packet else None
         return self._environment.decide_approval(
@@ -384,8 +384,9 @@ class _Review:
         count = agents_of(deployment.target_count)
         if self._packet is None:
             return count
-        running = [f"{each.agents} run {each.version or 'a deleted version'}" for each in self._packet.agents[:5]]
-        running += [f"{self._packet.other_agents} run something else or nothing"] if self._packet.other_agents else []
+        counts = [(each.agents, each.version or "a deleted version") for each in self._packet.agents[:5]]
+        counts += [(self._packet.other_agents, "something else or nothing")] if self._packet.other_agents else []
+        running = [f"{agents} {'runs' if agents == 1 else 'run'} {what}" for agents, what in counts]
         return f"{count}; now {', '.join(running)}" if running else count
 
     def _sections(self) -> list[str]:
@@ -397,7 +398,8 @@ class _Review:
             lines += _section("Configuration changes:", packet.configuration, _change)
             lines += _section("Differences in the output:", packet.groups, _group)
             if packet.more:
-                lines.append(f"{packet.more} further differences are in no group and cannot be accepted.")
+                what = "difference is" if packet.more == 1 else "differences are"
+                lines.append(f"{packet.more} further {what} in no group and cannot be accepted.")
             lines += _section("Fixtures removed since the current release:", packet.removed_fixtures, _removed)
         lines += _section("Explanations:", found.explain, lambda each: f"{each.group}: {each.text}")
         lines += _section("Warnings:", found.warnings or [], lambda each: each.detail)
@@ -423,7 +425,8 @@ def _group(each: m.PacketGroup) -> str:
     where = (f" at {each.egress}" if each.egress else "") + (f" ({', '.join(each.pointers)})" if each.pointers else "")
     code = f", {each.code}" if each.code else ""
     state = "accepted" if each.counts else "not accepted"
-    return f"{each.count} {_KINDS.get(each.kind, each.kind)}{where}{code}: {state} (group {each.id})"
+    kind = _KINDS.get(each.kind, each.kind) + ("" if each.count == 1 else "s")
+    return f"{each.count} {kind}{where}{code}: {state} (group {each.id})"
 
 
 def _removed(each: m.RemovedFixture) -> str:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from byteor.client import models as m
 
 INTERRUPTED: Final = 130
-FIRST_POLL_S: Final = 0.25  # after a change; then less and less often
-LAST_POLL_S: Final = 2.0
+FIRST_POLL_S: Final = 0.25  # the pause after a change; without changes it grows
+LAST_POLL_S: Final = 2.0  # the longest pause
 PAGE: Final = 200  # rows; also the most failed agents whose names are looked up
 MOST_MEMBERS: Final = 2000
 BAR_WIDTH: Final = 30
@@ -67,7 +67,10 @@ def find_deployment(session: Session, text: str | None) -> m.Deployment:
 
 
 def _newest(session: Session, pipeline: str | None) -> str | None:
-    """Return the id of the rollout in progress, or else of the newest, or None. Raises Refusal if several match."""
+    """Return the id of the rollout in progress, or else of the newest deployment. None if there is none.
+
+    Raises Refusal if more than one rollout is in progress.
+    """
     listed = session.environment.list_deployments
     unfinished = [
         row for status in news.UNFINISHED for row in islice(listed(pipeline=pipeline, status=status, limit=10), 10)
@@ -188,7 +191,7 @@ class _Watch:
         self._is_lost = True
 
     def _print(self, deployment: m.Deployment) -> bool:
-        """Print the lines that were not printed for the last state. Return whether there are any."""
+        """Print the lines that are new since the last state. Return whether there are any, or the rollout has ended."""
         if deployment.status in news.ENDED:
             return True
         state = news.state_lines(deployment, self._read_people(deployment))
@@ -216,7 +219,10 @@ def _pending_approval(deployment: m.Deployment) -> str | None:
 
 
 def people_of(session: Session, deployment: m.Deployment) -> news.People | None:
-    """Return who can decide on the approval that the deployment waits for. None if it waits for none."""
+    """Return who can decide on the approval that the deployment waits for.
+
+    Returns None if it waits for none, or if the request fails.
+    """
     pending = _pending_approval(deployment)
     if pending is not None:
         with suppress_errors():
@@ -235,7 +241,7 @@ def agent_names(session: Session, deployment: m.Deployment) -> dict[str, str]:
 
 
 def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
-    """Return the e-mail addresses of members by user id. Members that the caller may not see are left out."""
+    """Return the e-mail addresses of members by user id. Members whom the caller may not see are left out."""
     if not user_ids:
         return {}
     found: dict[str, str] = {}
@@ -247,7 +253,7 @@ def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
 
 @contextmanager
 def suppress_errors() -> Iterator[None]:
-    """Ignore errors of requests in the block, whose responses are optional details of the output."""
+    """Ignore errors of requests in the block. Their responses are only optional details of the output."""
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
 
     with suppress(ByteOrError):
@@ -428,7 +434,10 @@ def _target(session: Session, labels: dict[str, str] | None, agents: str | None,
 
 
 def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
-    """Return user ids of e-mail addresses or ids; None for the environment's reviewers. Raises Refusal."""
+    """Return the user ids for e-mail addresses or ids. Raises Refusal for an unknown address.
+
+    Returns None without texts, which means the reviewers of the environment.
+    """
     if not texts:
         return None
     levels = (session.organization.list_organization_members, session.project.list_project_members)
@@ -502,8 +511,10 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
 
     \b
     Exit codes:
-      0  the config bundle is active
-      1  refused, or the approval was denied, revoked or expired: nothing changed
+      0  the config bundle is active; with --detach: the deployment is requested and
+         does not wait for approval
+      1  refused, blocked by the replay gate, or the approval was denied, revoked or
+         expired: nothing changed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
       130  interrupted by Ctrl-C; the rollout continues

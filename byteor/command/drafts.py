@@ -193,7 +193,7 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
 def promote(session: Session, draft: str, as_json: str | None) -> None:
     """Promote a draft to an immutable version.
 
-    If the newest version already has this plan, that version is returned.
+    If the last version of the draft already has this plan, that version is returned.
 
     \b
     Examples:
@@ -300,7 +300,7 @@ def copy_version(session: Session, version: str, target: str, as_json: str | Non
 
 
 def say_diagnostics(found: Iterable[m.Diagnostic], file: PlanFile | None) -> int:
-    """Print the compiler's findings on stderr, with the lines of the file. Return 1 if one is an error, else 0."""
+    """Print the compiler's findings on stderr, with the lines of the file. Return 1 if any is an error, else 0."""
     code = DONE
     for each in found:
         place = f"{file.name}:{file.line_of(each.pointer)}" if file else each.pointer or "plan"

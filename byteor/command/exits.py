@@ -13,7 +13,7 @@ PENDING: Final = 8  # waiting for approval, or the timeout expired
 
 
 class Refusal(Exception):
-    """A command failed. The text says why, and what to do."""
+    """A command failed. The text says why and, where possible, what to do."""
 
     def __init__(self, text: str, code: int = FAILED) -> None:
         super().__init__(text)

@@ -22,8 +22,8 @@ from byteor.command.waiting import wait_for, waiting_options
 if TYPE_CHECKING:
     from byteor.client import models as m
 
-MOST_SHOWN: Final = 20  # groups, and fixtures without a verdict, that are printed for people
-MOST_EXAMPLES: Final = 5
+MOST_SHOWN: Final = 20  # the most groups, and fixtures that failed, are unstable or were not tested, in a table
+MOST_EXAMPLES: Final = 5  # the most groups whose examples are printed
 _SHORT: Final = 12  # characters of the id of a group
 FIXTURE = Named(lambda session: (fixture.name for fixture in session.environment.list_fixtures(limit=200)))
 
@@ -217,7 +217,7 @@ def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | Non
     help="Compare with this config bundle. Default: what the agents run. Can be repeated.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown for a comment on a pull request.")
-@click.option("--payloads", is_flag=True, help="Print a captured record of each group of differences.")
+@click.option("--payloads", is_flag=True, help="Print a captured record of each of the first 5 groups of differences.")
 @click.option("--accept", multiple=True, metavar="GROUP", help="Accept this group of differences. Can be repeated.")
 @click.option("--reason", help="The reason for accepting the differences.")
 @waiting_options
@@ -240,9 +240,9 @@ def regress(
 ) -> int:
     """Run a regression: test a draft, version or config bundle against the fixtures of its pipeline.
 
-    The exit code is 0 if there are no differences, or if this command accepts all of them, 1 if there are others or a
-    fixture failed, and 8 after --timeout. Captured records can be confidential, so they are printed only with
-    --payloads.
+    The exit code is 0 if there are no differences, or if this command accepts all of them, 1 if there are other
+    differences or a fixture failed or is unstable, and 8 after --timeout. Captured records can be confidential, so they
+    are printed only with --payloads.
 
     \b
     Examples:
@@ -335,7 +335,10 @@ def _accept(
     reason: str | None,
     results: Sequence[m.RegressionResult],
 ) -> set[str]:
-    """Accept the groups whose ids begin with the texts, and return their ids. Raises Refusal before accepting any."""
+    """Accept the groups whose ids begin with the texts, and return their ids.
+
+    If a text does not match exactly one group, raises Refusal and accepts none.
+    """
     known = {group for each in results for group in each.groups}
     accepted = set()
     for text in chosen:
@@ -351,7 +354,7 @@ def _accept(
 
 
 def _is_clean(row: m.Regression, results: Sequence[m.RegressionResult], accepted: set[str]) -> bool:
-    """Return whether no fixture failed and all differences are accepted."""
+    """Return whether the regression passed, or this command accepted all its differences."""
     if row.status != "differs":
         return row.status == "passed"
     different = [each for each in results if each.outcome == "different"]
@@ -374,7 +377,8 @@ def _say_regression(
         running = f" ({_count(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
         say(f"Compared with {_bundle_name(session, baseline.config_hash)}{running}")
     if untested := sum(each.agents for each in row.not_tested):
-        note(f"{_count(untested, 'agent')} run configurations that were not compared.")
+        what = "runs a configuration that was" if untested == 1 else "run configurations that were"
+        note(f"{_count(untested, 'agent')} {what} not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
     if broken:
         say("")
@@ -406,7 +410,7 @@ def _say_regression(
             for word, text in _sides(each):
                 say(f"  {word.ljust(6)}  {text or '-'}")
     else:
-        note("To see a captured record of each group, use --payloads.")
+        note("To see captured records, use --payloads.")
 
 
 def _bundle_name(session: Session, config_hash: str) -> str:
@@ -423,7 +427,7 @@ def headline(row: m.Regression, results: Sequence[m.RegressionResult]) -> str:
     if row.error:
         return f"{row.error.rstrip('.')}."
     if row.vacuous:
-        return "Nothing was tested: there are no fixtures, or there is nothing to compare with."
+        return "Nothing was tested: there are no fixtures, there is nothing to compare with, or no test could run."
     counted = Counter(outcome for outcome, _ in {(each.outcome, each.fixture_id) for each in results})
     parts = [f"{_count(counted[word], 'fixture')} {word}" for word in ("failed", "unstable") if counted[word]]
     if counted["different"]:
@@ -457,7 +461,10 @@ def _place(group: m.DifferenceGroup) -> str:
 
 
 def _sides(group: m.DifferenceGroup) -> list[tuple[str, str]]:
-    """Return the example of both sides; "" for a side without a record, or if the caller may not see it."""
+    """Return the example of both sides; "" for a side without a record, or if the caller may not see it.
+
+    Returns an empty list if the example is not stored.
+    """
     example = group.example
     if example is None:
         return []
@@ -492,7 +499,7 @@ def _code(text: str) -> str:
 
 def _say_rest(number: int, what: str) -> None:
     if number > 0:
-        note(f"{_count(number, what)} more. To see all, use --json.")
+        note(f"{_count(number, f'more {what}')}. To see all, use --json.")
 
 
 def _count(number: int, what: str) -> str:

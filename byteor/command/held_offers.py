@@ -1,4 +1,4 @@
-"""``byteor held-offers``: show and resume the offers that are held since a restore from a backup."""
+"""``byteor held-offers``: show and resume the offers that are held after a restore from a backup."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def resume(session: Session, reason: str | None, yes: bool, as_json: str | None)
     """Resume the held offers of the environment, so that its agents get them.
 
     Agents that were moved to a newer release after the backup return to the release of the backup. To avoid that,
-    deploy what they should run first. Paused deployments stay paused.
+    first deploy what they should run. Paused deployments stay paused.
 
     \b
     Examples:

@@ -114,6 +114,7 @@ def cli() -> None:
       3  the rollout failed, was aborted or rolled back
       4  not signed in
       8  pending: waiting for approval, or still in progress after --timeout
+      130  interrupted by Ctrl-C
     """
 
 
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Replace closed streams, and escape text that the terminal cannot encode."""
+    """Replace closed streams, read stdin as UTF-8, and escape text that the terminal cannot encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -190,7 +191,7 @@ def _interrupted() -> int:
 
 
 def _complain(line: str) -> None:
-    """Print a line to stderr. If stderr cannot be written either, only the exit code reports the error."""
+    """Print a line to stderr. If stderr cannot be written, only the exit code reports the error."""
     try:
         click.echo(line, err=True)
     except OSError:

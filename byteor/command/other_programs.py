@@ -12,7 +12,7 @@ class _Program(click.Command):
     """A command that receives its arguments unparsed, including ``--help`` and ``--``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse nothing."""
+        """Store the arguments without parsing them."""
         ctx.params["arguments"] = tuple(args)
         return []
 

@@ -125,7 +125,7 @@ def is_terminal() -> bool:
 
 
 def when(moment: datetime | None) -> str:
-    """Return a relative time, such as ``3 min ago``, or the date and time if it is a day or more away."""
+    """Return a relative time, such as ``3 min ago``; the date and time if it is a day or more away; ``-`` for None."""
     if moment is None:
         return "-"
     seconds = (datetime.now(UTC) - moment).total_seconds()
@@ -147,7 +147,7 @@ def size_text(size: int | None) -> str:
 
 
 def short_id(text: str) -> str:
-    """Return the end of an id on a terminal, where it is easier to read and to type, and other texts unchanged."""
+    """Return an id, on a terminal only its last characters, which are easier to type. Return other texts unchanged."""
     return text[-SHORT_ID:] if is_terminal() and _ID.fullmatch(text) else text
 
 
@@ -225,7 +225,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         widths = [max(map(_cells, column)) for column in zip(titles, *rows, strict=True)]
         is_wide = sum(widths) + gaps > console.width
     for at, title in enumerate(titles):
-        # Where the rows do not fit, names and ids keep a width and the other columns are folded.
+        # If the rows do not fit, the first column and ids get a fixed width, and the other columns are folded.
         width = widths[at] if title == "ID" else min(widths[at], console.width // 3) if at == 0 else None
         justify: Any = "right" if is_number[at] else "left"
         table.add_column(title, width=width if is_wide else None, overflow="fold", justify=justify)
@@ -235,6 +235,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _are_numbers(column: Sequence[str]) -> bool:
-    """Return whether all cells are numbers, some perhaps with a unit. Missing values are allowed."""
+    """Return whether all cells with a value are numbers, perhaps with a unit, and at least one has a value."""
     known = [cell for cell in column if cell != "-"]
     return bool(known) and all(map(_NUMBER.fullmatch, known))

@@ -11,7 +11,7 @@ SHOWN: Final = 300  # characters on a terminal
 
 
 def payload_text(shown: Any) -> str:
-    """Return a payload in one line: text as it is, other bytes as ``\\x`` and two digits.
+    """Return a payload as text in one line. Bytes that are not printable text are escaped, such as ``\\x00``.
 
     ``shown`` has ``json``, ``payload_base64`` and ``truncated``. On a terminal, the text is shortened.
     """
@@ -27,6 +27,6 @@ def payload_text(shown: Any) -> str:
 
 
 def escape(payload: bytes) -> str:
-    """Return bytes as printable text in one line. What is not UTF-8 or not printable is escaped."""
+    """Return bytes as printable text in one line. Bytes that are not UTF-8 or not printable are escaped."""
     text = payload.decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

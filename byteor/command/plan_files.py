@@ -51,7 +51,7 @@ for _tag, _pattern, _first in (
 
 
 def read_plan(path: str, what: str = "plan") -> PlanFile:
-    """Read a plan from a file, or from stdin for ``-``. Raises Refusal, which names the line of the fault.
+    """Read a plan from a file, or from stdin for ``-``. Raises Refusal, which names the line of a syntax error.
 
     ``what`` is what messages call the content.
     """
@@ -72,7 +72,7 @@ def read_plan(path: str, what: str = "plan") -> PlanFile:
             mark = getattr(error, "problem_mark", None)
             reason = getattr(error, "problem", None) or "This is not YAML."
             raise Refusal(f"{name}:{mark.line + 1 if mark else 1}: {reason}", USAGE) from None
-    if is_json:  # YAML reads nearly all JSON, but not its escapes and its tabs; so YAML gives the lines only
+    if is_json:  # YAML cannot read some escapes and tabs of JSON, so it is used only to find the lines
         try:
             value = read(text, JsonLimits(max_depth=MOST_DEPTH, max_values=MOST_VALUES))
         except MalformedJson as error:
@@ -91,7 +91,10 @@ class _Reader:
         self._count = 0
 
     def value(self, node: Any, path: tuple[str | int, ...]) -> Any:
-        """Return the value of a node. Raises MarkedYAMLError for what JSON does not have, and for too much."""
+        """Return the value of a node.
+
+        Raises MarkedYAMLError for a value that JSON does not have, and for too many values or levels.
+        """
         if node is None:
             return None
         self._count += 1

@@ -165,7 +165,7 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
         else "A failed regression only warns."
     )
     if request.override_replay_gate:
-        text = f"overridden: {request.override_replay_gate.reason}"
+        text = f"overridden ({request.override_replay_gate.reason})."
     last = next(iter(session.environment.list_regressions(config_bundle_id=bundle.id, limit=1)), None)
     if last is None:
         return f"{text} This config bundle has not been tested."

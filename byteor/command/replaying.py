@@ -234,7 +234,8 @@ def difference(found: Mapping[str, Any]) -> str:
     if kind == "extra":
         return "the capture has no such record"
     if named := ", ".join(each or "the whole record" for each in pointers[:5]):
-        return f"{named}{f' and {len(pointers) - 5} more' if len(pointers) > 5 else ''} differs"
+        more = f" and {len(pointers) - 5} more" if len(pointers) > 5 else ""
+        return f"{named}{more} {'differs' if len(pointers) == 1 else 'differ'}"
     if diff := found.get("diff"):
         one, other = (escape(bytes.fromhex(diff[side] or "")) for side in ("expected_hex", "actual_hex"))
         return f"from byte {diff['offset']:,}, it is “{other}”, expected “{one}”"
@@ -554,15 +555,15 @@ def _finding(session: Session, row: m.Bisect) -> str:
         return f"Some versions could not be tested. {version.name}:{version.number} is bad.{after}"
     match row.outcome:
         case "no_change":
-            return "The oldest and the newest version have the same verdict."
+            return "The oldest and the newest tested version have the same verdict."
         case "inverted":
-            return "The oldest version is bad, and the newest version is good."
+            return "The oldest tested version is bad, and the newest one is good."
         case "inconclusive":
             return "Too few versions could be tested to find the first bad one."
     if row.finished_at:
         return f"{str(row.status).capitalize()}: {str(row.error or '').rstrip('.')}."
     done, _ = _judged(row)
-    return f"{done} of {len(row.versions)} versions have a verdict."
+    return f"{done} of {len(row.versions)} versions {'has' if done == 1 else 'have'} a verdict."
 
 
 COMMANDS: Final = (

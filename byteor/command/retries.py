@@ -1,4 +1,4 @@
-"""Requests that the client sends again: what is said about them, and when a command may go on trying."""
+"""Retries: the notes about requests that the client repeats, and the errors after which a command may retry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class _Handler(logging.Handler):
 
 
 def note_retries() -> None:
-    """Print the warnings with ``note``. Python itself would print the server's texts with control characters."""
+    """Print the warnings about retries with ``note``.
+
+    By default, Python would print them with the control characters that a server's text may contain.
+    """
     if not _LOG.handlers:
         _LOG.addHandler(_Handler(note))
 
@@ -43,9 +46,10 @@ def on_retry(act: Callable[[], None]) -> Iterator[None]:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Return whether a request that changes nothing may succeed later, because the server cannot be used now.
+    """Return whether a retry may succeed, because the server is unavailable now or limits the rate of requests.
 
-    This includes web pages of a proxy, which stands in for a server that is being restarted.
+    A web page as the response counts too: a proxy shows such a page while the server restarts. The server may have
+    carried out the request.
     """
     if isinstance(error, ApiError):
         return error.status == 429 or error.status >= 500

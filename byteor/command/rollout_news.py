@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 UNFINISHED: Final = ("pending_approval", "approved", "building", "deploying", "rolling_back")
 ENDED: Final = frozenset({"active", "failed", "denied", "rolled_back"})
-# Reasons why a deployment failed before it started, because people or the replay gate did not let it start.
+# The reasons of deployments that failed before they started: people or the replay gate did not let them start.
 REFUSED: Final = frozenset({"approval_denied", "approval_expired", "approval_revoked", "replay_gate"})
-NAMED: Final = 5  # agents and people that a line names
+NAMED: Final = 5  # the most agents or people that a line names
 
 STATUSES: Final[Mapping[str, str]] = {
     "pending_approval": "waiting for approval",
@@ -42,7 +42,7 @@ _EVENTS: Final[Mapping[str, str]] = {
     "wave_approved": "Wave {wave} was approved",
     "wave_denied": "Wave {wave} was denied",
     "wave_expired": "The approval request of wave {wave} expired",
-    "wave_revoked": "The approval request of wave {wave} was withdrawn",
+    "wave_revoked": "The approval of wave {wave} was revoked",
     "agents_failed": "Agents failed",
     "pause": "Paused",
     "resume": "Resumed",
@@ -55,7 +55,7 @@ _EVENTS: Final[Mapping[str, str]] = {
     "break_glass_approved": "Approved after break-glass",
     "break_glass_denied": "Denied after break-glass",
     "break_glass_expired": "Nobody approved in time after break-glass",
-    "break_glass_revoked": "The approval request after break-glass was withdrawn",
+    "break_glass_revoked": "The approval after break-glass was revoked",
 }
 
 
@@ -161,8 +161,8 @@ def describe_event(entry: m.TimelineEntry) -> str:
 def waves_of(deployment: m.Deployment) -> list[Wave]:
     """Return the waves that have agents, or the rollback. Empty before the bundle is built.
 
-    The API counts the agents of a rollout and not those of each wave, so agents are assigned to waves as the rollout
-    assigned them at its start, and those that have finished to the first waves.
+    The API returns counts for the whole rollout, not for each wave. Therefore, the sizes of the waves are computed in
+    the same way as at the start of the rollout, and finished agents are counted in the first waves.
     """
     progress = deployment.progress
     if deployment.status in {"rolling_back", "rolled_back"}:

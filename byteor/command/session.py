@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from byteor.client import ByteOr
     from byteor.client.resources import Environment, Organization, Project
 
-SHORTEST: Final = 4  # characters of the beginning or the end of an id
-MOST_SEARCHED: Final = 2000  # rows among which an id is searched by a part
-MOST_COMPLETED: Final = 400  # names that completion reads, because a list can be long
+SHORTEST: Final = 4  # the fewest characters by which an id can be found
+MOST_SEARCHED: Final = 2000  # the most rows that are searched for a part of an id
+MOST_COMPLETED: Final = 400  # the most names that completion reads, because a list can be long
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -36,13 +36,13 @@ def is_name(text: str) -> bool:
 
 
 def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name: bool = True) -> Any:
-    """Return the row of a list with this name, with this id, or whose id alone begins or ends with the text.
+    """Return the row of a list with this name or id, or the only row whose id begins or ends with the text.
 
-    ``listed`` is the client's method, which filters by ``name`` if ``has_name``. Raises Refusal if there is no such
-    row, or if there are several, which it lists.
+    ``listed`` is the client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises
+    Refusal if no row or more than one row matches.
     """
     if not is_name(text):
-        raise Refusal(f"{text!r} is not the name or the id of a {what}.", USAGE)
+        raise Refusal(f"{text!r} is not the name or the id of any {what}.", USAGE)
     if has_name and not is_id(text) and (same := [row for row in listed(name=text) if row.name == text]):
         return _only(same, text, what)
     rows = list(islice(listed(), MOST_SEARCHED))
@@ -67,13 +67,13 @@ def _title(row: Any) -> str:
 
 
 def connect(url: str, token: str | None = None) -> ByteOr:
-    """Return a client, which notes when it sends a request again. Raises Refusal for an invalid URL or token."""
+    """Return a client, which prints a note before each retry. Raises Refusal for an invalid URL or token."""
     from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
     from byteor.command.retries import note_retries  # noqa: PLC0415  the same
 
     note_retries()
     try:
-        urlsplit(url).port  # noqa: B018  raises if the port or the host is impossible
+        urlsplit(url).port  # noqa: B018  raises if the port or the host is invalid
         return ByteOr(url, token)
     except ValueError as error:
         raise Refusal(f"The server or the token is invalid: {error}", USAGE) from None
@@ -148,7 +148,10 @@ class Session:
 
 
 def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Callable[..., R]:
-    """Give a command a ``Session`` as its first argument, and the options that select the context."""
+    """Give a command a ``Session`` as its first argument.
+
+    Also adds the options that select the context, organization, project and environment.
+    """
 
     @click.option("--context", "-c", help="The context. Default: the current one.")
     @click.option("--org", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
@@ -178,14 +181,14 @@ class Named(click.ParamType[str]):
 
     @override
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text. Fails if it names nothing, such as an unset variable of a script."""
+        """Return the text. Fails if it cannot be a name or an id, such as the empty value of an unset variable."""
         if not is_name(value):
             self.fail(f"{value!r} is not a name or an id.", param, ctx)
         return value
 
     @override
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """Return the names that begin with the text, or nothing if the server does not respond."""
+        """Return the names that begin with the text, or an empty list if the names cannot be read."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes
 
         given = ctx.params

@@ -114,7 +114,7 @@ def login(
         try:
             found = _choose(client, found, org, project, env)
         except Refusal as error:
-            raise Refusal(f"Signed in, but no environment was selected. {error}", error.code) from None
+            raise Refusal(f"Signed in, but --org, --project and --env were not applied. {error}", error.code) from None
     contexts.store(contexts.load().with_context(name, found))
     who = caller.user.email if caller.user else f"the API key {caller.credential.prefix}…"
     expires = caller.credential.expires_at
@@ -144,7 +144,7 @@ def _server(url: str) -> str:
 
 
 def _read_token() -> str:
-    """Read the token from stdin. On a terminal, prompt for it without echo."""
+    """Read the token from stdin. On a terminal, prompt for it without echo. Raises Refusal."""
     is_typed = sys.stdin.isatty()
     token = str(click.prompt("Token", hide_input=True, err=True) if is_typed else sys.stdin.read()).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
@@ -155,7 +155,7 @@ def _read_token() -> str:
 
 
 def _device_token(server: str, *, opens_browser: bool) -> str:
-    """Sign in with the device flow (RFC 8628), and return the token. Raises Refusal."""
+    """Sign in with the device flow (RFC 8628), and return the token. Raises Refusal and errors of the client."""
     from byteor.client.errors import ByteOrError, InvalidRequest  # noqa: PLC0415  imported for a request only
     from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
@@ -182,7 +182,7 @@ def _device_token(server: str, *, opens_browser: bool) -> str:
 
 
 def _machine() -> str | None:
-    """Return the name of this machine in a form that the server accepts."""
+    """Return the name of this machine in a form that the server accepts, or None if it has no such name."""
     import socket  # noqa: PLC0415  only for signing in
 
     name = "".join(each for each in socket.gethostname() if each.isprintable())[:_LONGEST_NAME].strip()
@@ -198,9 +198,10 @@ def _open(address: str) -> None:
 
 
 def _choose(client: ByteOr, context: Context, organization: str, project: str, environment: str) -> Context:
-    """Return the context with the given levels. Other levels keep their selection, or get the only possible one.
+    """Return the context with the given levels, with the ids and names of all selected levels.
 
-    Raises Refusal if a given level does not exist, or if a level above it is not selected.
+    A new level deselects the levels below it. Where a level is not selected and only one choice exists, that choice is
+    selected. Raises Refusal if a given level does not exist, or if a level above it is not selected.
     """
     wanted, found = context.at(organization, project, environment), Context(context.url, context.token)
     org = _pick(
@@ -220,9 +221,10 @@ def _choose(client: ByteOr, context: Context, organization: str, project: str, e
 
 
 def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: str, option: str, below: str) -> Any:
-    """Return the row named ``asked``, or else the previous row, or else the only row, or None.
+    """Return the row with the name or id ``asked``, or else the row ``before``, or else the only row.
 
-    Raises Refusal if ``asked`` does not exist, or if there is no row although a row ``below`` it is requested.
+    Without such a row, returns None, or raises Refusal if a level ``below`` this one is requested. Also raises Refusal
+    if the row ``asked`` does not exist.
     """
     if asked:
         return find(listed, asked, what)
@@ -241,11 +243,11 @@ def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: s
 
 
 def _place(context: Context) -> str:
-    """Return the selected levels, such as ``acme / quotes / prod``."""
+    """Return the selected levels, such as ``acme / quotes / prod``, and how to select missing levels."""
     names = [_shown(context, each) for each in ("organization", "project", "environment")]
     chosen = " / ".join(name for name in names if name)
     missing = (
-        "" if all(names) else "To select the rest, run `byteor context set --org ORG --project PROJECT --env ENV`."
+        "" if all(names) else "To complete the context, run `byteor context set --org ORG --project PROJECT --env ENV`."
     )
     return f"{chosen}. {missing}" if chosen and missing else chosen or missing
 
@@ -299,7 +301,7 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
 
 
 def _revoke(name: str, context: Context) -> tuple[str, bool]:
-    """Revoke the token. Return a text and whether it was revoked. Raises Refusal if it may still be valid."""
+    """Revoke a user token. Return a text, and whether the token was revoked. Raises Refusal if the request failed."""
     from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  imported for a request only
 
     try:

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from byteor.client import models as m
 
 type Command = Callable[..., Any]
-_MOST: Final = 100  # deployments that are read to find the only one
+_MOST: Final = 100  # the most deployments of a list that are searched
 _POLL_S: Final = 2.0  # between requests for a rollback whose proof has not finished, if the server names no time
 
 
 def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[[Command], Command]:
-    """Return a decorator that adds what these commands share: ID, ``--reason``, ``--json`` and, if so, ``--wait``."""
+    """Return a decorator that adds ID, ``--reason``, ``--json`` and, if ``waits``, ``--wait`` and ``--timeout``."""
 
     def decorate(command: Command) -> Command:
         found = json_option("Deployment")(with_session(command))
         if waits:
             found = click.option(
                 "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-                help="With --wait, stop waiting after this time, with exit code 8.",
+                help="Stop waiting after this time, with exit code 8.",
             )(found)  # fmt: skip
             found = click.option(
                 "--wait", is_flag=True, help="Follow the rollout until it ends, like `byteor deploy`."
@@ -52,7 +52,8 @@ def next_wave(
     """Start the next wave of a rollout now.
 
     Ends a manual hold or the pause between two waves. Refused while the current wave is in progress, while the next
-    wave waits for approval, and while the rollout is paused. Default: the rollout in progress.
+    wave waits for approval, while the rollout is paused, and in a freeze window that the deployment does not override.
+    Default: the rollout in progress.
 
     \b
     Examples:
@@ -120,8 +121,8 @@ def retry(
 ) -> int:
     """Retry the failed agents of a deployment.
 
-    A failed deployment continues, and an active one stays active. Default: the only deployment that is in progress,
-    current, or the newest of its pipeline and failed.
+    A failed deployment continues, and an active one stays active. Default: the only deployment that is in progress or
+    current, or that is the newest of its pipeline and has failed.
 
     \b
     Examples:
@@ -184,9 +185,9 @@ def rollback(
 ) -> int:
     """Roll back a deployment: its agents return to what they ran before.
 
-    The configuration becomes known bad in the environment. Default: the only deployment that is in progress, current,
-    or the newest of its pipeline and failed. With --wait, the exit code is 0 if the rollback finished, and 3 if it
-    failed. With --artifact, the command first waits for the replays, at most for --timeout seconds.
+    The configuration becomes known bad in the environment. Default: the only deployment that is in progress or current,
+    or that is the newest of its pipeline and has failed. With --wait, the exit code is 0 if the rollback finished, and
+    3 if it failed. With --artifact, the command first waits for the replays, at most for --timeout seconds.
 
     \b
     Examples:
@@ -243,15 +244,19 @@ def _under_way(session: Session, text: str | None) -> m.Deployment:
     """Return the rollout with this id or of this pipeline; None selects the only one. Raises Refusal if it ended."""
     found = find_deployment(session, text)
     if found.status in news.ENDED:
-        ended = f"{_title(session, found)} is {news.status_of(found)}."
-        raise Refusal(f"No rollout is in progress. The newest deployment, {ended}" if text is None else ended)
+        title, status = _title(session, found), news.status_of(found)
+        if text is None:
+            raise Refusal(f"No rollout is in progress. The newest deployment, {title}, is {status}.")
+        raise Refusal(f"{title} is {status}.")
     return found
 
 
 def _started(session: Session, text: str | None, none: str) -> m.Deployment:
-    """Return the only deployment with agents that is deploying, current, or the newest of its pipeline and failed.
+    """Return the only deployment that has active or failed agents, and that can be retried or rolled back.
 
-    ``text`` is a pipeline or None; otherwise it is the id of any deployment. Raises Refusal with ``none``.
+    Such a deployment is deploying or current, or it is the newest of its pipeline and has failed. ``text`` names a
+    pipeline; None means all pipelines. An id, or a text without such a deployment, selects what ``find_deployment``
+    returns. Raises Refusal if more than one deployment matches, or with the message ``none`` if none does.
     """
     if text is not None and is_id(text):
         return find_deployment(session, text)

@@ -13,7 +13,7 @@ _DURATION = re.compile(r"([0-9]{1,9}) ?(s|min|m|h|d)?")
 
 
 class Duration(click.ParamType[int]):
-    """A number of seconds, or a number with the unit s, min, h or d. Converts to seconds."""
+    """A number of seconds, or a number with the unit s, m or min, h or d. Converts to seconds."""
 
     name = "duration"
 

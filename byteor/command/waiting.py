@@ -16,7 +16,7 @@ from byteor.command.exits import PENDING, Refusal
 from byteor.command.output import note
 
 FIRST_S: Final = 0.2  # the first pause between two requests
-MOST_S: Final = 2.0  # the longest one
+MOST_S: Final = 2.0  # the longest pause
 PATIENCE_S: Final = 300  # how long the server may be unreachable
 type Move = Callable[[int, int], None]
 
@@ -37,8 +37,9 @@ def wait_for[Row](
     """Read a row until it has finished, and return it.
 
     Returns an unfinished row if it waits for an approval, or if ``timeout`` seconds have passed. ``progress`` returns
-    the done and all units of a row. ``later`` is the command that shows the row after an interruption. Raises Refusal
-    if the server is unreachable at the end of the time, and ByteOrError if it is for five minutes.
+    how many units of a row are done, and how many there are. ``later`` is the command that shows the row later. Raises
+    Refusal if the server does not respond when the time is over. Raises ByteOrError if it has not responded for five
+    minutes, or if a retry would not help.
     """
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
     from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
@@ -50,7 +51,7 @@ def wait_for[Row](
         with bar(title) as move:
             while True:
                 try:
-                    with on_retry(lambda: None):  # what is said here is enough
+                    with on_retry(lambda: None):  # no note by the client, because one is printed below
                         row: Any = read()
                 except ByteOrError as error:
                     now = monotonic()
@@ -82,7 +83,7 @@ def wait_for[Row](
 def bar(title: str, *, of_bytes: bool = False) -> Iterator[Move]:
     """Show a progress bar on stderr while the block runs, if stderr is a terminal.
 
-    Yields a function that takes the done and all units; all is 0 if it is unknown.
+    Yields a function that takes how many units are done, and how many there are (0 if unknown).
     """
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda done, total: None

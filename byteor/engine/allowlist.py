@@ -30,7 +30,7 @@ class Url:
         parts = urlsplit(text)
         port = parts.port
         if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc or port == 0:
-            raise ValueError("must start with http:// or https://, and have a host and no user")
+            raise ValueError("must start with http:// or https://, and have a host, no user and no port 0")
         # Some servers also read ..;x as ..
         segments = unquote(parts.path).replace("\\", "/").split("/")
         if {".", ".."} & {segment.split(";")[0] for segment in segments}:
@@ -56,7 +56,7 @@ def parse_url_prefix(text: str) -> Url:
 def check_program(text: str) -> str:
     """Check an entry of an exec allowlist, the absolute path of a program, and return it. Raises ValueError."""
     if not text.startswith("/") or posixpath.normpath(text) != text or text == "/" or not text.isprintable():
-        raise ValueError("must be the absolute path of a program, without . or ..")
+        raise ValueError("must be the absolute path of a program, without ., .. or unneeded slashes")
     return text
 
 

@@ -22,7 +22,7 @@ class BlockerCode(StrEnum):
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
     START_AT = "start_at"
-    # The codes that ``find_blockers`` never returns, because they do not concern the start of the build.
+    # ``find_blockers`` does not return these three codes. It only decides whether a build may start.
     WAVE_HOLD = "wave_hold"
     TOO_FEW_REVIEWERS = "too_few_reviewers"
     HELD_UP = "held_up"  # a job or bundle download cannot continue
@@ -42,7 +42,7 @@ class BlockerCode(StrEnum):
 class Blocker:
     """One reason why a deployment does not proceed. ``until`` is when the reason ends, if that is known.
 
-    ``ids`` are the blocking deployments.
+    ``ids`` are the ids of the blocking deployments, if other deployments are the reason.
     """
 
     code: BlockerCode

@@ -11,7 +11,7 @@ from byteor.engine.machines import OfferAction
 
 MAX_CAUSE = 200  # the maximum length of a cause, in characters
 OTHER_CAUSES = "other"  # the reason of a group that combines several rare causes
-_READ = 1000  # characters of a detail that are masked; the rest is ignored, to bound the time that masking takes
+_READ = 1000  # characters of a detail that ``find_cause`` reads; the limit bounds the time that masking takes
 
 
 class FailureReason(StrEnum):

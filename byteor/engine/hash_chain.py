@@ -242,7 +242,10 @@ def write_line(link: Link) -> str:
 
 
 def read_line(text: str) -> Link:
-    """Parse a line of the export. Raises ValueError unless ``write_line`` would write exactly this line."""
+    """Parse a line of the export that has an event.
+
+    Raises ValueError if the event was deleted, or if ``write_line`` would not write exactly this line.
+    """
     members = Fields(parse_object(text))
     fields = members.fields("event")
     actor, scope = fields.fields("actor"), fields.fields("resource_scope")

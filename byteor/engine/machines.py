@@ -1,6 +1,6 @@
 """The state machines of deployments, approvals, artifacts, requested captures, replays, bisects and regressions.
 
-Also the progress of agents with an offer.
+The module also defines the progress of an agent with an offer.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ REGRESSION = StateMachine(
     },
 )
 UNFINISHED_REGRESSION = (_G.QUEUED, _G.RUNNING)
-# The final states of a regression that was not canceled. One that could not be completed is also failed.
+# The final states of a regression that was not canceled. A regression that could not be completed is also failed.
 FINISHED_REGRESSION = (_G.PASSED, _G.DIFFERS, _G.FAILED)
 
 

@@ -121,7 +121,7 @@ _HEADLINES = {
 
 
 def group_pieces(group: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return what the differences of a group are, in pieces of text: each piece, and whether it is a name.
+    """Describe the differences of a group in pieces of text. Returns each piece, and whether it is a name.
 
     Names are those of members, egresses, drop reasons, stage errors and ops. At most five members are named.
     """
@@ -137,7 +137,7 @@ def group_pieces(group: Mapping[str, Any]) -> list[tuple[str, bool]]:
 
 
 def describe_group(group: Mapping[str, Any]) -> str:
-    """Return in Markdown what the differences of a group are, with names as code."""
+    """Describe the differences of a group in Markdown, with names as code."""
     return "".join(_code(text) if is_name else text for text, is_name in group_pieces(group))
 
 

@@ -12,7 +12,10 @@ from byteor.engine.machines import UNFINISHED_REGRESSION, RegressionStatus
 
 
 class GateMode(StrEnum):
-    """Whether deployments are tested by a regression, and whether its result can block them. From loose to strict."""
+    """Whether deployments are tested by a regression, and whether its result can block them.
+
+    The modes are ordered from loose to strict.
+    """
 
     OFF = "off"
     WARN = "warn"

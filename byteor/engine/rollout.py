@@ -12,8 +12,8 @@ from uuid import UUID
 
 from byteor.engine.machines import FINISHED, AgentProgress
 
-# The maximum number of offers in one step (one transaction), except the step that completes the deployment. The
-# limit makes the first offers visible early.
+# The maximum number of agents that one step (one transaction) enlists or makes offers to. The step that completes the
+# deployment makes all remaining offers. The limit makes the first offers visible early.
 AGENTS_PER_STEP = 5_000
 
 
@@ -216,7 +216,7 @@ def plan_rollout(
         return _plan_offers([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
-        # An agent that is not available now can become available later. Then the holds must have been ended.
+        # An unavailable agent can become available later. By then, the holds up to its wave must be over.
         following = min((each for each in unavailable if each > wave and strategy.find_hold(wave, each)), default=None)
     if following is None:
         return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")

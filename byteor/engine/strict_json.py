@@ -70,9 +70,9 @@ class JsonLimits:
     ``max_values`` limits the number of commas and opening brackets, which is about the number of values. This also
     bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
-    With ``decimal``, numbers are exact: a whole number is an ``int``. Any other number is a ``float`` if a float
-    represents it exactly, and otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without ``decimal``, numbers
-    must be in a double's range.
+    With ``decimal``, no digits are lost: a whole number is an ``int``. Any other number is a ``float`` if the shortest
+    text of that float is the same number, and otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without
+    ``decimal``, numbers must be in a double's range.
     """
 
     max_bytes: int | None = None
@@ -82,7 +82,10 @@ class JsonLimits:
     allow_nul: bool = False
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
     allow_surrogates: bool = False
-    """Whether strings may contain lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8."""
+    """Whether strings may contain lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8.
+
+    This has an effect only with ``allow_nul``.
+    """
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:

@@ -1,1 +1,1 @@
-"""The offline verifier, which checks exported evidence and ledgers. It needs neither a server nor Django."""
+"""The offline verifier, which checks evidence, ledgers and releases. It needs neither a server nor Django."""

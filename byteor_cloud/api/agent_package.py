@@ -1,7 +1,7 @@
 """``/agent/byteor-….whl``: the installable package of the agent, made from the files that this service runs.
 
-So an agent's machine needs no package of this product from a registry, and always gets the release that matches the
-service. The package contains no secrets.
+An agent's machine therefore does not need to get this product from a package registry, and always gets the release that
+matches the service. The package contains no secrets.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from byteor_cloud.concurrency import deadline
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout, unresponsive_database_error
 
-# The size limit in bytes for forms of callers who are not signed in. The form of /auth contains only a CSRF token.
+# The size limit in bytes for forms of callers who are not signed in, such as the small forms of /auth.
 ANONYMOUS_FORM_BYTES = 64 * 1024
 _PIECE_BYTES = 16 * 1024
 _reading = threading.BoundedSemaphore(1)

@@ -140,8 +140,9 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 class StrictSerializer(serializers.Serializer[Any]):
     # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. An update may
     # contain read-only fields, which are ignored. In the OpenAPI document, ``refuses_unknown`` becomes
-    # ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses may omit. All other fields
-    # are required in the schema of the response. If it is None, those with a default are required too.
+    # ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses may omit, and all other
+    # fields are required in the schema of the response. If ``sometimes_absent`` is None, that schema requires the
+    # fields that requests must contain, the read-only fields, and the fields with a default.
     refuses_unknown: ClassVar[bool] = True
     sometimes_absent: ClassVar[frozenset[str] | None] = None
 

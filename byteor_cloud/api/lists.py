@@ -48,8 +48,8 @@ def listed_serializer(serializer: type[Any], model: type[Model], single: str | N
     nullable = frozenset(name for name, path in _paths(serializer()) if _is_large(model, path))
     if not nullable:
         return serializer
-    size = f"Null in a list if the value is larger than {MAX_LISTED_BYTES // 1024} KiB"
-    note = f"{size}; `{single}` returns the value." if single else f"{size}."
+    size = f"In a list, this field is null if it is larger than {MAX_LISTED_BYTES // 1024} KiB"
+    note = f"{size}; `{single}` returns it." if single else f"{size}."
     known = descriptions_of(serializer)  # type: ignore[arg-type]  # classes are hashable
     return type(
         f"Listed{serializer.__name__}" if single else serializer.__name__,

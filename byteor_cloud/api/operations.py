@@ -53,7 +53,9 @@ class Tag(StrEnum):
 
 TAG_DESCRIPTIONS = {
     Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
-    Tag.AUTHENTICATION: "Sign in, get the caller's identity and roles, and manage the caller's own user tokens.",
+    Tag.AUTHENTICATION: (
+        "Sign in, get the caller's identity and roles, and manage the caller's own user tokens and notifications."
+    ),
     Tag.ORGANIZATIONS: "An organization is the top level of ownership. It owns projects and has members.",
     Tag.PROJECTS: "A project groups environments of one organization.",
     Tag.ENVIRONMENTS: (
@@ -72,7 +74,10 @@ TAG_DESCRIPTIONS = {
     Tag.ORGANIZATION_KEYS: "Credentials for scripts that act in an organization.",
     Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles, approvals and checkpoints of the ledger.",
     Tag.AUDIT: "The audit events of an organization: state changes, denials and sign-ins, sealed in a ledger.",
-    Tag.WEBHOOKS: "Signed notifications about deployments and approvals.",
+    Tag.WEBHOOKS: (
+        "A webhook sends signed audit events to a program. A chat webhook sends messages to a channel of a Slack or "
+        "Mattermost server."
+    ),
 }
 
 SECURITY_SCHEMES = {

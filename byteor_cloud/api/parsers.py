@@ -88,7 +88,10 @@ class _ReceivingHandler(FileUploadHandler):
 
     @override
     def file_complete(self, file_size: int) -> ReceivedFile:
-        """Return the complete file, which is on the disk if the store keeps it. The wait occupies no request slot."""
+        """Return the complete file. If the blob store will keep this file itself, first wait until it is on the disk.
+
+        The wait occupies no request slot.
+        """
         assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
         self._file.make_durable()
         file, self._file = self._file, None

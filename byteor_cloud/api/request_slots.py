@@ -52,8 +52,8 @@ class RequestSlot:
     def take(self) -> None:
         """Take the slot, or wait for it.
 
-        Raises Unavailable if the total waiting time of the request is used up (a request that had a slot
-        before gets at least ``LEAST_S``), or if too many requests are waiting.
+        Raises Unavailable if the total waiting time of the request is used up, or if too many requests are waiting.
+        A request that had a slot before may wait for at least ``LEAST_S``.
         """
         if self._was_held:  # the body has arrived: wait at least ``LEAST_S`` before discarding it
             deadline.ensure_least()
@@ -61,7 +61,7 @@ class RequestSlot:
         began = time.monotonic()
         with deadline.waiting() as left_s:
             patience_s = self._patience_s if left_s is None else min(self._patience_s, left_s)
-            # A request that had a slot before precedes the caller's others, since its body is probably in memory.
+            # A request that had a slot before precedes the caller's other requests: its body is probably in memory.
             _slots.take(self.holder, timeout_s=patience_s, is_first=self._was_held)
         self._is_held = self._was_held = True
         self._patience_s -= time.monotonic() - began

@@ -162,7 +162,10 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @final
     def get_queryset(self) -> QuerySet[Any]:
-        """Return the rows in the scope, for a list without large values. Subclasses override ``scoped``, ``narrow``."""
+        """Return the rows in the scope. In a list, large values are left out.
+
+        Subclasses override ``scoped`` and ``narrow`` instead.
+        """
         rows = self.narrow(self.scoped(super().get_queryset()))
         if self.is_list(self.action):
             serializer: Any = super().get_serializer_class()

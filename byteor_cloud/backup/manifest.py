@@ -30,7 +30,7 @@ from byteor_cloud.backup.passphrase import EncryptedKey
 
 FORMAT = "byteor-backup"
 VERSION = 1
-MAX_BYTES = 64 << 20  # of a manifest; with a ledger checkpoint for each organization, about 200,000 organizations
+MAX_BYTES = 64 << 20  # of a manifest; enough for the ledger heads of about 400,000 organizations
 _NAME = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
 _HEX = re.compile(r"[0-9a-f]{64}")

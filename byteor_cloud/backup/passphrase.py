@@ -86,7 +86,8 @@ def decrypt_key(encrypted: EncryptedKey, key_id: str, passphrase: str) -> bytes:
 def read_passphrase(file: Path | None, setting: str | None) -> str | None:
     """Return the passphrase from the file, or else the one from the setting, or None if neither is given.
 
-    One line break at the end of the file is ignored. Raises BackupError if the file cannot be read.
+    One line break at the end of the file is ignored. Raises BackupError if the file cannot be read, is too large or
+    contains several lines.
     """
     if file is None:
         return setting

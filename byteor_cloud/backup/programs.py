@@ -91,7 +91,8 @@ def connection_environment(session: psycopg.Connection[Any]) -> Iterator[dict[st
         yield {**environment, "PGSERVICEFILE": file.name, "PGSERVICE": "byteor"}
 
 
-# Where libpq looks for a user's certificates. All other parameters of the connection are passed on explicitly.
+# Where libpq looks for a user's certificates and password file. All other parameters of the connection are passed on
+# explicitly.
 _INHERITED = ("HOME", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGPASSFILE")
 
 
@@ -148,7 +149,10 @@ def check_dump(file: Path, major: int) -> None:
 
 
 def first_error(output: bytes) -> str:
-    """Return the first error in a program's error output. The lines after it may quote statements and rows."""
+    """Return the first error in a program's error output, or the last line if no line contains "error: ".
+
+    The lines after an error are left out, because they may quote statements and rows.
+    """
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     found = next((line for line in lines if "error: " in line), lines[-1] if lines else "it was killed")
     return re.sub(r"^pg_\w+: (error: )?", "", found)[:500]

@@ -52,8 +52,8 @@ def choose_key(
     if not isinstance(configured, Path):
         raise BackupError(
             f"the secrets in this backup are encrypted with the master key {wanted}, but {PREFIX}MASTER_KEY is the"
-            f" key {configured_ids[0]}. Set it to that key. If it is lost, manage.py backup --extract-master-key writes"
-            " it from the backup to a file"
+            f" key {configured_ids[0]}. Set {PREFIX}MASTER_KEY to the key {wanted}. If that key is lost, but the backup"
+            " contains it, manage.py backup --extract-master-key writes it to a file"
         )
     if manifest.master_key is None:
         raise BackupError(

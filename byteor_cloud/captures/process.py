@@ -138,7 +138,7 @@ def main() -> None:
     """Handle one request."""
     os.chdir(tempfile.gettempdir())
     parent = _Parent()
-    # If the parent died before this call, the input is closed, and ``receive_request`` exits.
+    # If the parent died before this call, its end of the connection is closed: ``send`` or ``receive_request`` fails.
     if _die_with_parent():
         parent.send(dies_with_parent=True)
     request = parent.receive_request()

@@ -240,7 +240,7 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
 }  # fmt: skip
 """The refused system calls, with their numbers on x86_64 and aarch64. None: the machine does not have the call."""
 _CLONE3 = 435
-_NEWEST = 462  # the highest number of a call that this list considers; higher ones are refused
+_NEWEST = 462  # the highest number of a call that this list considers; calls with higher numbers fail
 _CLONE_THREAD = 0x10000
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06  # BPF instructions

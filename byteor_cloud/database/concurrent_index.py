@@ -6,8 +6,8 @@ from typing import Any, override
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 
-# A concurrent build waits for older transactions, and nobody waits for it except other changes of the schema. So it may
-# wait much longer than other migrations, and a timeout would discard the whole index.
+# A concurrent build waits for older transactions, and a timeout would discard the whole index. The build may wait much
+# longer than other migrations, because only other changes of the schema wait for it.
 WAIT_S = 600
 
 

@@ -26,7 +26,8 @@ from byteor_cloud.concurrency import deadline, event_loop
 
 # A worker has a thread for each slot (``jobs.SLOTS``), and three to fetch jobs, send heartbeats and maintain the queue.
 WORKER_THREADS = 32
-MIN_API_POOL = 16  # the threads of an API process are few, but the requests of probes and metrics have none
+# Probes and scrapes use connections in addition to the requests that occupy the threads of an API process.
+MIN_API_POOL = 16
 # The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of the process (a key of TIMEOUTS). It is set before Django starts.
@@ -177,7 +178,7 @@ def direct_connection() -> Connection:
 def try_lock(session: psycopg.Connection[Any], lock: int, *, shared: bool = False) -> bool:
     """Take an advisory lock until the session ends. Returns False if another session has it.
 
-    ``lock`` is an arbitrary id, equal in all processes. If all of them take it with ``shared``, several can have it.
+    ``lock`` is an arbitrary id, equal in all processes. If each session takes it with ``shared``, several can have it.
     """
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
     row = session.execute(f"SELECT {function}(%s)".encode(), [lock]).fetchone()

@@ -1,6 +1,6 @@
 """Columns that may be large, and queries of many rows that do not read them.
 
-A plan or a replay's result may have several MiB, so a list of 200 rows would need a GiB if it read them all. Every
+A plan or a replay's result may have several MiB, so a list of 200 rows would need a GiB if it read all values. Every
 column of JSON, text or bytes without a maximum length counts as large unless its model names it in
 ``bounded_columns``.
 """

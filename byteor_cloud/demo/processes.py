@@ -18,7 +18,7 @@ MANAGE = [sys.executable, "-P", "-m", "byteor_cloud"]
 AGENT = [str(Path(sys.executable).with_name("byteor-agent"))]
 VERIFY = [str(Path(sys.executable).with_name("byteor-verify"))]
 FIRST_PORT, LAST_PORT = 8080, 8180
-TIMEOUT_S = 180.0  # starting takes a minute on a busy machine
+TIMEOUT_S = 180.0  # starting can take a minute on a busy machine
 
 
 class DemoError(Exception):

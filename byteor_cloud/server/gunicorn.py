@@ -31,7 +31,8 @@ timeout = 120
 limit_request_line = 8190
 sendfile = False  # sendfile would bypass the minimum rate of front_door.PacedSocket
 
-# Each waiting client costs a file descriptor. Allow the system's limit minus a reserve of 256, but from 64 to 8,192.
+# Each waiting client costs a file descriptor. Allow as many connections as the system permits descriptors, minus a
+# reserve of 256, but at least 64 and at most 8,192.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 worker_connections = max(64, min(8192, _hard - 256))

@@ -1,4 +1,4 @@
-"""Rests of a connection between two requests, with which the application puts off what its client sends next."""
+"""Pauses between two requests of a connection, with which the application delays its client's next request."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _VARIABLE = "byteor.rest"
 def rest_before_next(environ: dict[str, Any], wait: Callable[[], None]) -> None:
     """Call ``wait`` after the response to this request, before the next request is read from the connection.
 
-    This holds only for connections in ``agent_requests.ShortCut``. Otherwise, it does nothing.
+    This works only for requests that ``agent_requests.ShortCut`` handles. For other requests, it does nothing.
     """
     environ[_VARIABLE] = wait
 
 
 def rest(environ: dict[str, Any]) -> None:
-    """Rest as the application requested for this request, if it did."""
+    """Call the function that the application passed to ``rest_before_next`` for this request, if any."""
     wait = environ.get(_VARIABLE)
     if wait is not None:
         wait()

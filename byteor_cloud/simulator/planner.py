@@ -29,7 +29,7 @@ from .scenarios import (
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2
 _BEATS_UP, _INTERVALS_DOWN = 3, 12
-# The most seconds that a poll may wait. If a heartbeat is due in less than the least, the agent sends it early.
+# The most and the fewest seconds that a poll waits. If a heartbeat is due in fewer seconds, the agent sends it early.
 _MAX_WAIT_S, _LEAST_WAIT_S = 30, 3
 # Statuses that a retry would not change. The reference agent stops only after a 401.
 _FINAL_REFUSALS = {401, 403, 404}

@@ -2,7 +2,7 @@
 measured until each agent has received the offer.
 
 A waiting agent occupies a connection, so a process holds at most ``AGENTS_PER_PROCESS`` agents, and larger fleets are
-split between processes. The first process requests the deployment when the agents of all processes are waiting.
+split between processes. The parent process requests the deployment when nearly all agents are waiting.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Deployment:
 
 @dataclass
 class Audience:
-    """The agents of one process that wait for the deployment, and the messages to and from the first process."""
+    """The agents of one process that wait for the deployment, and the messages to and from the parent process."""
 
     agents: int
     channel: Connection

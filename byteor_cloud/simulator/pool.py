@@ -50,7 +50,7 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.exchange: Exchange | None = None
-        self.idle_among: list[_Connection] = []  # the idle connections of which it is one while it has no exchange
+        self.idle_among: list[_Connection] = []  # the list that contains this connection while it is idle
         self.buffer = b""
         self.offset = 0
         self.deadline = self.idle_since = self.next_piece_at = 0.0

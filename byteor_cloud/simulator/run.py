@@ -59,7 +59,10 @@ class Run:
     _healthy_since: float | None = None
 
     def until_healthy(self) -> Summary:
-        """Run for ``setup.seconds``, then up to ``patience_s`` until every agent is healthy or permanently refused."""
+        """Run for ``setup.seconds``, then up to ``patience_s`` until every agent is healthy or permanently refused.
+
+        With an ``audience``, run for at most the same time, until all its agents are told.
+        """
         setup = self.planner.setup
         self._due = [(self.planner.first(machine), machine.number) for machine in self.planner.machines]
         heapq.heapify(self._due)

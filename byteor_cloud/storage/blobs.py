@@ -111,7 +111,7 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Convert errors of the object store or the disk to Unavailable: callers can retry after an operator's repair."""
+    """Convert errors of the object store or the disk to Unavailable, so that callers retry later."""
     try:
         yield
     except object_store_errors() as error:

@@ -128,7 +128,7 @@ def _ensure(folder: Path) -> Path:
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     except OSError as error:
-        if space.is_disk_error(error):  # the callers of blobs and jobs handle these errors
+        if space.is_disk_error(error):  # ``blobs``, ``problems`` and ``jobs.is_outage`` handle these errors
             raise
         raise _unavailable(folder.name, error) from error
     return folder

@@ -90,7 +90,7 @@ class ClaimLost(BaseException):
 
 
 class Requeued(BaseException):
-    """The job stops without a failure and is requeued in another lane. Like ``ClaimLost``, not an ``Exception``."""
+    """The job stops without a failure and is requeued in ``lane``. Like ``ClaimLost``, not an ``Exception``."""
 
     def __init__(self, lane: JobLane) -> None:
         super().__init__(lane)

@@ -20,7 +20,7 @@ def requested(plane: Any, capture_id: str = "c1", last_n: int | None = None) -> 
 
 
 def uploads(plane: Any) -> list[tuple[str, str]]:
-    """Return the request and the kind of each upload."""
+    """Return the id of the requested capture and the kind of each upload."""
     forms = [request.form for request in plane.sent("POST", "/artifacts")]
     return [(form["capture_id"].decode(), form["kind"].decode()) for form in forms]
 
@@ -50,7 +50,7 @@ def test_incident_bundle_has_reason_and_last_records(
     assert [f.sequence for f in read_frames(io.BytesIO(content["expected/quotes_out.bin"]))] == output
 
 
-def test_agent_without_pipeline_uploads_diagnostic_that_says_so(node: Any, plane: Any) -> None:
+def test_agent_without_pipeline_uploads_diagnostic_with_reason(node: Any, plane: Any) -> None:
     requested(plane)
 
     node.settle()
@@ -63,7 +63,7 @@ def test_agent_without_pipeline_uploads_diagnostic_that_says_so(node: Any, plane
     assert plane.captures == []
 
 
-def test_too_large_damaged_and_rejected_captures_become_diagnostics(
+def test_too_large_damaged_and_rejected_captures_are_replaced_by_diagnostics(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plane.offer("d1")

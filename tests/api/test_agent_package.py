@@ -1,4 +1,4 @@
-"""The agent's package that the service offers: complete, the same in each process, and without credentials."""
+"""The agent's package that the service offers: complete, identical when it is built again, and without credentials."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_package_contains_all_modules_and_their_hashes(client: Any) -> None:
     assert "Requires-Dist: cryptography" in archive.read(f"{info}/METADATA").decode()
 
 
-def test_each_process_makes_same_package() -> None:
+def test_package_that_is_built_again_is_identical() -> None:
     first = agent_package()
     agent_package.cache_clear()
 

@@ -32,7 +32,7 @@ class Oracle:
     work: Sequence[int]
 
     def judge(self, capture: int, candidate: int, baseline: int) -> tuple[FixtureOutcome, frozenset[str]]:
-        """Return the verdict and its groups."""
+        """Return the verdict and the ids of the groups of differences."""
         if (candidate, capture) in self.failing:
             return FixtureOutcome.FAILED, frozenset()
         if baseline in self.missing:
@@ -40,7 +40,7 @@ class Oracle:
         after, before = self.outputs[candidate][capture], self.outputs[baseline][capture]
         if after == before:
             return FixtureOutcome.EQUAL, frozenset()
-        # Baselines share the first group, and not the second.
+        # Baselines with different outputs share the first group, but not the second.
         return FixtureOutcome.DIFFERENT, frozenset({group_id(after), group_id(before + after)})
 
     def work_of(self, capture: int, candidate: int, baseline: int) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def judge_with(oracle: Callable[[], Oracle], captures: Sequence[str]) -> Callabl
 
 @dataclass(slots=True)
 class Fixture:
-    """A fixture. ``golden`` is the configuration whose result is expected, and None for the result of a baseline."""
+    """A fixture. ``golden`` is the configuration whose result is expected, or None to compare with the baselines."""
 
     capture: int
     golden: int | None
@@ -88,7 +88,7 @@ class Fixture:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the verdicts of a candidate say: the groups of each baseline (None: of golden results), and counts."""
+    """The verdicts of a candidate: the differing groups, each with its baseline (None: a golden result), and counts."""
 
     differing: frozenset[tuple[str, int | None]] = frozenset()
     verdicts: int = 0
@@ -108,7 +108,7 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The settings that a deployment copies."""
+    """The environment's settings of the replay gate, which each new deployment copies."""
 
     mode: str
     approvals: bool
@@ -179,7 +179,7 @@ class Model:
         return tuple(ranked[:MAX_BASELINES])
 
     def test(self, candidate: int, baselines: Iterable[int], now: datetime) -> Facts:
-        """Return the facts that a test of a candidate with the fixtures that are live now must find."""
+        """Return what a test of the candidate must find with the fixtures that are live at ``now``."""
         differing: set[tuple[str, int | None]] = set()
         verdicts = failed = 0
         work = [0, 0]
@@ -200,7 +200,7 @@ class Model:
         return Facts(frozenset(differing), verdicts, failed, (work[0], work[1]))
 
     def blocks(self, deployment: Deployment, facts: Facts) -> list[str]:
-        """Return the codes of the reasons why these facts block a deployment, with the acceptances that count now."""
+        """Return the codes of the gate's blockers for these facts and the acceptances that count now."""
         gate = deployment.gate
         accepted = {
             difference
@@ -221,13 +221,13 @@ class Model:
         return found
 
     def truth(self, deployment: Deployment, now: datetime) -> list[str]:
-        """Return why the deployment may not start now, from what agents run now and the fixtures that are live now."""
+        """Return the codes of the gate, computed from what agents run now and the fixtures that are live now."""
         if not deployment.is_governed:
             return []
         return self.blocks(deployment, self.test(deployment.config, self.baselines(deployment.site), now))
 
     def shown(self, deployment: Deployment) -> list[str]:
-        """Return the codes that the deployment shows, from the regression that it has."""
+        """Return the codes of the gate that the deployment shows, computed from the deployment's regression."""
         if not deployment.is_governed:
             return []
         if deployment.regression is None:
@@ -240,7 +240,7 @@ class Model:
         return self.blocks(deployment, regression.facts)
 
     def other_blockers(self, deployment: Deployment) -> list[str]:
-        """Return the codes of what blocks an approved deployment besides the gate. Nothing waits for a gated one."""
+        """Return what blocks an approved deployment, other than the gate. Gated deployments do not delay others."""
         if deployment.status != "approved":
             return []
         others = [each for each in self.deployments.values() if each is not deployment]
@@ -252,7 +252,7 @@ class Model:
         return [*found, "pipeline_busy"] if under_way or earlier else found
 
     def in_flight(self) -> int:
-        """Return how many deployments count for the limit."""
+        """Return how many deployments count toward the limit of deployments in flight."""
         return sum(
             each.status in UNDER_WAY or (each.status == "approved" and not self.shown(each))
             for each in self.deployments.values()

@@ -93,7 +93,7 @@ def restore(agents: list[Member], deployment: Deployment) -> None:
     assert deployment.status == "rolled_back"
 
 
-def test_accepted_result_is_expected_once_current_until_it_is_known_bad_or_expectation_changes(world: World) -> None:
+def test_accepted_result_is_expected_from_activation_until_known_bad_or_expectation_changes(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     fixture = keep_golden(world, now)
@@ -120,13 +120,13 @@ def test_accepted_result_is_expected_once_current_until_it_is_known_bad_or_expec
     assert count(world.dev) == (before[0], before[1] + 1)
     [event] = AuditEvent.objects.filter(action="fixture.expect_accepted")
     assert (event.resource_id, event.changes["names"], event.changes["fixtures"]) == (str(made.pk), ["cards"], 1)
-    # What runs now is tested after its result is expected, and therefore passes.
+    # What runs now is tested only after the fixtures expect its result, so the test passes.
     assert (statuses(changed), AuditEvent.objects.filter(action=FAILS).exists()) == (["passed"], False)
     expected_results.expect_accepted()
     scan()
     assert (statuses(changed), count(world.dev)) == (["passed"], (before[0], before[1] + 1))
 
-    # It is not tested while the fixtures do not expect its result yet.
+    # What runs now is not tested before the fixtures expect its result.
     Regression.objects.filter(of_current=True, config_bundle=changed).delete()
     waiting = {"deployment_id": str(made.pk), "groups": []}
     Regression.objects.filter(deployments=made).update(newly_accepted=waiting)
@@ -190,7 +190,7 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     assert (event.changes["failing"], event.changes["fixtures"]) == (2, ["partly", "other"])
 
 
-def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
+def test_current_failing_fixtures_are_announced_once_and_shown_until_they_expire_or_are_deleted(
     world: World, concurrently: Race, settings: Any
 ) -> None:
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
@@ -226,14 +226,14 @@ def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
     assert [(each["id"], each["of_current"], each["requested_by"]) for each in listed] == [
         (str(row.pk), True, "system:regressions")
     ]
-    assert titles()[0] == "What runs now fails its fixtures"
+    assert titles()[0] == "What runs now did not pass its fixtures"
     page = client.get(row_page(world.dev)).content.decode()
     assert (f"{row_page(row)}" in page, "cards" in page) == (True, True)
     [(tone, title, _)] = marks(made)
-    assert (tone, title) == ("bad", "What runs now fails its fixtures")
+    assert (tone, title) == ("bad", "What runs now did not pass its fixtures")
     assert "what runs now" in client.get(row_page(row)).content.decode()
 
-    # A deleted fixture is no longer shown as failing, nor is one that passes.
+    # Expired and deleted fixtures are no longer shown as failing. Fixtures that pass are not shown.
     Fixture.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert (titles()[0], marks(made)) == ("Pipelines", [])
     Fixture.objects.update(expires_at=None)
@@ -246,7 +246,7 @@ def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
     assert (titles()[0], AuditEvent.objects.filter(action=FAILS).count()) == ("Pipelines", 1)
 
 
-def test_what_runs_now_is_tested_again_only_for_another_engine_fixture_or_configuration(
+def test_current_configuration_is_tested_again_only_for_another_engine_fixture_or_configuration(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = members(world)
@@ -285,7 +285,7 @@ def test_what_runs_now_is_tested_again_only_for_another_engine_fixture_or_config
     assert statuses(now) == ["cancelled", "passed", "passed"]
     assert RegressionResult.objects.filter(regression__of_current=True, baseline__isnull=False).count() == 0
 
-    # The newest is kept, and proves that it was tested.
+    # The newest regression is kept, because it proves that what runs now was tested.
     old = timezone.now() - timedelta(days=100)
     Regression.objects.update(finished_at=old)
     assert retention.delete_old_regressions() == 2

@@ -90,13 +90,13 @@ def test_capture_larger_than_organization_limit_is_rejected(world: World, settin
 
     (reason,) = large.reasons
     assert (large.status, reason["code"], large.derived_bytes) == ("rejected", "too_large", 0)
-    assert "at most 10485760 are kept of one organization" in reason["detail"]
+    assert "the limit for all captures of an organization is 10485760 bytes" in reason["detail"]
     assert kept(world) == {before.pk}
     # The operator lowers the limit.
     derived.delete(before)
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_derived_bytes=MIB)
     response = world.operator.api.get(world.path(rest=f"/artifacts/{before.pk}/files"))
-    assert (response.status_code, "at most 1048576 are kept" in response.json()["detail"]) == (409, True)
+    assert (response.status_code, "an organization is 1048576 bytes" in response.json()["detail"]) == (409, True)
 
 
 @pytest.mark.django_db

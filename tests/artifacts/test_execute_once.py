@@ -101,7 +101,7 @@ def test_two_workers_with_same_job_run_replay_once(
 
     @contextmanager
     def unpack_when_both_wait(artifact: Artifact) -> Iterator[Path]:
-        """Return the unpacked artifact when both workers have read the status ``queued``."""
+        """Yield the folder of the unpacked artifact after both workers have read the status ``queued``."""
         with unpacked(artifact) as folder:
             both.wait(10)
             yield folder

@@ -47,7 +47,10 @@ ORACLE = Oracle(["xx", "xx", "xy", "xz"], frozenset(), frozenset(), [1] * 4)
 
 @dataclass
 class Scene:
-    """Agents that run the first configuration, a fixture, and another capture (``telling``) that shows differences."""
+    """Agents that run the first configuration, a fixture, and another capture.
+
+    With the other capture (``telling``), the outputs of configurations differ.
+    """
 
     world: World
     agents: list[Member]
@@ -56,7 +59,7 @@ class Scene:
     monkeypatch: pytest.MonkeyPatch
 
     def keep_telling(self) -> Fixture:
-        """Keep the capture with which configurations differ."""
+        """Keep the capture ``telling`` as a fixture."""
         return fixtures.create(
             self.telling, environment=self.world.dev, name="telling",
             checked=fixtures.Checked("quotes", None, None), actor=self.world.operator.actor,
@@ -127,7 +130,7 @@ def state(deployment: Deployment) -> tuple[str, str]:
     return deployment.status, deployment.reason
 
 
-def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> None:
+def test_fixture_added_during_approval_is_tested_and_deleted_fixture_no_longer_blocks_build(scene: Scene) -> None:
     world = scene.world
     made = scene.asked(2)
     run_jobs()
@@ -169,7 +172,7 @@ def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> 
     assert isinstance(added, Fixture)
 
 
-def test_acceptance_meets_abort_and_two_people_accept_and_approve(scene: Scene) -> None:
+def test_acceptance_succeeds_during_abort_and_only_one_of_two_concurrent_approvals_counts(scene: Scene) -> None:
     world = scene.world
     scene.keep_telling()
     for number, accepts_first in enumerate((True, False)):
@@ -208,7 +211,7 @@ def test_acceptance_meets_abort_and_two_people_accept_and_approve(scene: Scene) 
     assert state(made) == ("deploying", "")
 
 
-def test_regression_ends_while_approval_is_decided_or_expires_or_regression_is_canceled(scene: Scene) -> None:
+def test_regression_end_is_serialized_with_decisions_expiry_cancellation_and_new_regression(scene: Scene) -> None:
     world = scene.world
     scene.keep_telling()
 
@@ -218,7 +221,7 @@ def test_regression_ends_while_approval_is_decided_or_expires_or_regression_is_c
     def outcomes(made: Deployment) -> tuple[str, tuple[str, str]]:
         return Regression.objects.get(deployments=made).status, state(made)
 
-    # Nobody can approve before the end is stored, and the approval does not expire meanwhile.
+    # Nobody can approve before the regression's end is stored, and the approval does not expire meanwhile.
     made = scene.asked(2)
     Regression.objects.update(created_at=timezone.now() - timedelta(minutes=10))
     Approval.objects.filter(deployment=made).update(expires_at=timezone.now() - timedelta(minutes=5))
@@ -235,7 +238,7 @@ def test_regression_ends_while_approval_is_decided_or_expires_or_regression_is_c
     assert outcomes(made) == ("differs", ("pending_approval", ""))
     deployments.abort(made, actor=world.admin.actor)
 
-    # A denial, and a cancellation.
+    # A denial, or a cancellation, while the regression ends.
     made = scene.asked(2)
     denies = lambda: decide(world, made, decision="deny", comment="no")  # noqa: E731
     decided, ended = scene.meet(denies, (approvals, "_close"), finishes(made))
@@ -254,7 +257,7 @@ def test_regression_ends_while_approval_is_decided_or_expires_or_regression_is_c
             assert blocked_by(world, made) == ["replay_gate.differs"]
         deployments.abort(made, actor=world.admin.actor)
 
-    # Another regression replaces the one that ends. The deadline moves once.
+    # A new regression replaces the one that is ending. The deadline moves only once.
     made = scene.asked(2)
     Regression.objects.update(created_at=timezone.now() - timedelta(hours=1))
     before = Approval.objects.get(deployment=made).expires_at
@@ -295,7 +298,7 @@ def test_acceptance_ends_when_configuration_becomes_current_while_another_build_
     sweep()
     run_jobs()
 
-    # The other agent still runs the first configuration, from which the difference must be accepted again.
+    # The other agent still runs the first configuration. The difference from it must be accepted again.
     assert [state(each)[0] for each in made] == ["active", "approved"]
     assert blocked_by(world, made[1]) == ["replay_gate.differs"]
     assert status(accept(world, made[1], groups)) == 201

@@ -44,7 +44,7 @@ def fleet(world: World, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
 
 @pytest.mark.parametrize("cancels", [False, True])
-def test_difference_from_configuration_that_no_agent_runs_any_more_does_not_block(
+def test_difference_from_configuration_that_agents_no_longer_run_does_not_block(
     world: World, fleet: Fleet, cancels: bool
 ) -> None:
     bundles, agents, first = fleet
@@ -57,7 +57,7 @@ def test_difference_from_configuration_that_no_agent_runs_any_more_does_not_bloc
     agent, api = agents[1]
     send_heartbeat_running(agent, api, runs=first)
     renew: Callable[[], object] = renew_tests
-    if cancels:  # only a person can repeat it, and it need not compare with what no agent runs
+    if cancels:  # only a person can replace a canceled regression
         renew = lambda: regressions.request(  # noqa: E731
             environment=world.dev, config_bundle=bundles[2], actor=world.operator.actor
         )
@@ -71,7 +71,7 @@ def test_difference_from_configuration_that_no_agent_runs_any_more_does_not_bloc
     ]
 
 
-def test_deadline_of_gate_starts_again_after_gate_was_open(world: World, fleet: Fleet) -> None:
+def test_deadline_of_gate_is_cleared_when_gate_opens(world: World, fleet: Fleet) -> None:
     bundles, _, _ = fleet
     made = asked(world, bundles[3])
     made.refresh_from_db()

@@ -67,8 +67,8 @@ def random_gate(chosen: Random) -> m.Gate:
 # Each action with its relative frequency. The arguments of all actions have the same names.
 ACTIONS = {
     "request": 5, "release": 1, "push": 5, "work_off": 4, "work": 2, "wait": 2, "keep": 3, "remove": 2,
-    "change_expiry": 1, "accept": 5, "decide": 4, "abort": 1, "cancel": 1, "test_again": 1, "change_settings": 1,
-    "report": 2, "switch": 3, "roll_back": 1, "forget": 1,
+    "change_expiry": 1, "accept": 5, "decide": 4, "abort": 1, "cancel": 1, "request_regression": 1,
+    "change_settings": 1, "report": 2, "switch": 3, "roll_back": 1, "forget": 1,
 }  # fmt: skip
 FAILURES = {
     "aborted", "approval_denied", "approval_expired", "empty_target", "known_bad", "replay_gate", "rollback_failed",
@@ -137,7 +137,7 @@ class Stories(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         """Start a story in which agents run one or two configurations, with some fixtures.
 
-        The seed decides the whole story. Hypothesis would tell many stories with the same values and the same begin.
+        The seed decides the whole story. If Hypothesis drew each value, many stories would begin in the same way.
         """
         self.chosen = chosen = Random(seed)
         oracle, gate = random_oracle(chosen), random_gate(chosen)
@@ -334,7 +334,7 @@ class Stories(RuleBasedStateMachine):
         if tested:
             Regression.objects.filter(pk=tested[which % len(tested)]).delete()
 
-    def test_again(self, which: int, **_: Any) -> None:
+    def request_regression(self, which: int, **_: Any) -> None:
         """Request a regression. Waiting deployments get it if it compares with what their agents run."""
         waiting = [each for each in self.model.deployments.values() if each.status in m.WAITING]
         config = waiting[which % len(waiting)].config if waiting else which % CONFIGS
@@ -351,7 +351,7 @@ class Stories(RuleBasedStateMachine):
     # Fixtures
 
     def keep(self, which: int, other: int, flag: bool, **_: Any) -> None:
-        """Keep a capture, sometimes with a golden result, and sometimes until an hour from now."""
+        """Keep a capture, sometimes with a golden result, and sometimes only for ten minutes or an hour."""
         capture, golden = which % CAPTURES, other % CONFIGS if other >= 15 else None
         expected = None
         if golden is not None:
@@ -384,7 +384,7 @@ class Stories(RuleBasedStateMachine):
     # Agents
 
     def report(self, which: int, flag: bool, other: int, **_: Any) -> None:
-        """Let one agent report, or let all agents report that they run what they are offered."""
+        """Let one or all agents report that they run what they are offered. If ``other`` is 0, they report failures."""
         for number in [which % len(SITES)] if flag else range(len(SITES)):
             self._report(number, "failed" if other == 0 else "active")
 
@@ -520,7 +520,7 @@ class Stories(RuleBasedStateMachine):
         for row in Regression.objects.filter(environment=self.scene.here).exclude(pk__in=self.model.regressions):
             deployment = asked.get(row.pk)
             if deployment is None:
-                continue  # ``test_again`` adds it
+                continue  # ``request_regression`` adds it
             baselines = self.model.baselines(deployment.site)
             assert tuple(each["config_hash"] for each in row.baselines) == tuple(
                 self.model.hashes[each] for each in baselines
@@ -532,7 +532,7 @@ class Stories(RuleBasedStateMachine):
             assert each.reason != "approval_expired" or each.status != "failed" or not is_early, each
 
     def _check(self) -> None:
-        """Check that each waiting deployment shows what blocks it, and that no approval was revoked."""
+        """Check that each waiting deployment shows what blocks it, and that only aborts revoked approvals."""
         for deployment in self.model.deployments.values():
             if deployment.status in m.WAITING:
                 path = self.scene.world.path(self.scene.here, f"/deployments/{deployment.pk}")
@@ -553,7 +553,7 @@ class Stories(RuleBasedStateMachine):
             assert any(found.lower().endswith(each["detail"].lower()) for found in because), (because, each)
 
     def end(self) -> None:
-        """Let time pass while nobody acts. Blocked deployments show the truth, and none waits forever."""
+        """Let time pass while nobody acts. Check that deployments show their blockers and that none waits forever."""
         for _ in range(60):
             self._sweep()
             self.work_off()

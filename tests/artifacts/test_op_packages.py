@@ -121,7 +121,7 @@ def test_op_that_counts_is_unstable_in_graph_with_single_fixture(world: World) -
         "plan_v": 1, "name": "quotes", "target": "lane_graph",
         "lane_graph": {
             "ingress": ["a"], "egress": ["out"],
-            # The order of the stages is not that of the records.
+            # The stages are not listed in the order in which records pass through them.
             "stages": [{"id": "tail", "op": "honest"}, {"id": "mark", "op": "counter"}],
             "connections": [{"from": source, "to": target} for source, target in connections],
         },

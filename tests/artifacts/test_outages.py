@@ -187,7 +187,7 @@ def test_agents_do_not_time_out_while_blob_store_is_unavailable(store: Path, how
         outage.aside.rename(store)
 
     sweep()
-    run_jobs()  # the agent does not time out as soon as the store is available again
+    run_jobs()  # the agent does not time out immediately after the store becomes available again
     deployment.refresh_from_db()
     assert (deployment.status, blockers.find_held_up([deployment])) == ("deploying", {})
     report(api, agent, "active")

@@ -230,7 +230,7 @@ def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_fits_i
     def queries(baselines: list[ConfigBundle], tested: list[Fixture], groups: int) -> list[str]:
         row = store_regression(changed, baselines, tested, groups=groups)
         Deployment.objects.filter(pk=made.pk).update(regression=row)
-        # The acceptance was given in another regression.
+        # Make the acceptance look as if it was given in another regression.
         acceptances.accept(row, groups=[row.groups[0]["id"]], reason="wanted", actor=world.reviewer.actor)
         Acceptance.objects.update(regression=None)
         with CaptureQueriesContext(connection) as found:
@@ -277,7 +277,7 @@ def test_packet_compares_accepted_groups_with_few_and_small_regressions_only(
     deployment = packets.find_deployment(Approval.objects.get(deployment=made))
 
     def unseen() -> list[Any]:
-        """Return the unseen fixtures of the five groups: their number, and the positions of the first of them."""
+        """Return for each group None, or the number of unseen fixtures and the positions of the first of them."""
         with CaptureQueriesContext(connection) as found:
             groups = packets.read_packet(deployment, with_payloads=False).groups
         assert sum("regression.tests::text" in each["sql"] for each in found) == 1
@@ -290,7 +290,7 @@ def test_packet_compares_accepted_groups_with_few_and_small_regressions_only(
 
     of_second = (6, [0, 3, 4, 5, 6])
     assert unseen() == [(7, [1, 2, 3, 4, 5]), of_second, of_second, (0, []), (0, [])]
-    # The second regression is used for more groups than the first.
+    # With a limit of 1, only the second regression is compared, because more groups need it than the first.
     monkeypatch.setattr(packets, "MAX_COMPARED", 1)
     assert unseen() == [None, of_second, of_second, (0, []), (0, [])]
     monkeypatch.setattr(packets, "MAX_COMPARED", 2)

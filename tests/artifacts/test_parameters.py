@@ -103,7 +103,7 @@ def test_bisect_lists_stages_without_parameters_for_each_version(world: World) -
     assert [(each["verdict"], each["no_parameters"]) for each in found["versions"]] == [("good", []), ("good", ["new"])]
     row = Bisect.objects.get()
     assert headline(world, row) == (
-        "The first and the last version have the same verdict. "
+        "The first and the last tested version have the same verdict. "
         "Stages without parameters let every record pass unchanged in v2."
     )
     assert "<code>new</code> had no parameters" in signed_in(world.viewer.user).get(row_page(row)).text

@@ -106,7 +106,7 @@ def test_tested_version_takes_parameters_of_baseline(world: World) -> None:
     another = finished(world, post(world, version_id=str(other.pk), against=[now.config_hash]))
 
     assert [(each["status"], each["verdicts"]["computed"]) for each in (same, another)] == [
-        ("passed", 0),  # an equal configuration is equal without a replay
+        ("passed", 0),  # an equal configuration needs no replay
         ("passed", 1),
     ]
     assert (same["config_hash"], same["results"][0]["outcome"]) == (None, "equal")
@@ -141,7 +141,7 @@ def test_viewer_sees_groups_without_payloads_and_lists_have_no_groups(world: Wor
         assert (query, len(found)) == (query, count)
 
 
-def test_example_of_shared_verdict_is_shown_only_where_its_capture_is(world: World) -> None:
+def test_example_of_shared_verdict_is_shown_only_in_environment_that_has_its_capture(world: World) -> None:
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     here = capture(world, now)
     kept(world, here)
@@ -178,7 +178,7 @@ def test_examples_of_organization_stay_within_their_limit(world: World, monkeypa
     assert (has_examples(first), 200 < size < 1_000) == ({True}, True)
     monkeypatch.setattr(verdict_examples, "MAX_BYTES", size + 10)
 
-    second = run_regression(world, other, now)  # its example replaces that of the verdict that was unused for longest
+    second = run_regression(world, other, now)  # its example replaces the least recently used one
 
     assert (has_examples(first), has_examples(second)) == ({False}, {True})
     monkeypatch.setattr(verdict_examples, "MAX_BYTES", 10)
@@ -220,7 +220,7 @@ def test_long_details_of_regression_are_cut_and_can_be_read_in_parts(world: Worl
     assert (cut.is_truncated, cut.next_after) == (True, 2)
     rest = world.operator.api.get(f"{url}?after=2").json()
     assert (rest["results"], rest["groups"], rest["next_after"]) == (shown["results"][2:], [], None)
-    # Groups that take up all space keep nobody from reading the results.
+    # The results can be read even if the groups take up all the space.
     size = sum(len(json.dumps({**each, "example": None})) for each in groups)
     assert (read(size).results, read(size).next_after) == ([], 0)
     assert len(read(size, after=0).results) > 0
@@ -343,7 +343,7 @@ def test_equal_golden_results_of_other_configurations_have_verdicts_of_their_own
 
     shown = run_regression(world, bundle(world, "next", redact=OTHER_MASK))
 
-    # The groups of a difference depend on the configuration, and the results of both are the same.
+    # Both golden results are equal, but the groups also depend on the configuration that gave the golden result.
     assert shown["verdicts"] == {"reused": 0, "computed": 2}
     assert [each["outcome"] for each in shown["results"]] == ["different"] * 2
 

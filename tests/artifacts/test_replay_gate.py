@@ -236,7 +236,7 @@ def test_api_key_accepts_only_if_no_approval_is_required_and_deployment_keeps_it
     assert asked(world, changed).status == "deploying"
 
 
-def test_gate_warns_and_vacuous_regression_blocks_only_if_verdicts_are_required(world: World) -> None:
+def test_warning_gate_and_vacuous_regression_do_not_block_release(world: World) -> None:
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     agents = members(world)
     release(world, now, agents)
@@ -354,7 +354,7 @@ def test_regression_with_other_baselines_or_of_older_release_does_not_open_gate(
     pass_a_minute()
     assert blocked_by(world, made) == blockers
 
-    # A worker of an older release knows neither of these columns.
+    # A regression that a worker of an older release ran has no values in these columns.
     FixtureRevision.objects.all().delete()
     older = Regression.objects.filter(deployments=made)
     older.update(outcomes={}, engine=None, tests=None, fixtures_revision=0, work_candidate=0)
@@ -379,7 +379,7 @@ def test_decision_on_differences_of_earlier_regression_is_refused(world: World) 
     assert decide(world, made, **accepting, regression_id=str(made.regression_id)).status_code == 201
 
 
-def test_evidence_names_fixture_that_was_deleted_before_regression_ended(
+def test_evidence_is_proven_although_fixture_was_deleted_before_regression_ended(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready(world, approvals_required=False, replay_gate_min_fixtures=1)

@@ -187,7 +187,7 @@ def test_upload_for_unknown_request_or_request_to_another_agent_is_refused(world
     assert shown(world, neighbor, theirs) == ("requested", None)
 
 
-def test_late_upload_is_stored_and_named_by_expired_request(world: World) -> None:
+def test_late_upload_is_stored_and_expired_request_refers_to_it(world: World) -> None:
     agent, api = world.agent()
     capture_id = requested(world, agent)
     expire_captures()
@@ -206,7 +206,7 @@ def test_late_upload_is_stored_and_named_by_expired_request(world: World) -> Non
     assert audited(capture_id) == [
         ("capture.request", "user"), ("capture.expire", "system"), ("capture.upload_late", "agent"),
     ]  # fmt: skip
-    # The next request is uploaded after its hour, but before the job expires it.
+    # The capture is uploaded after the hour of the next request, but before the job expires the request.
     later = requested(world, agent)
     overdue(later)
     third = upload(api, agent, b"first", capture_id=later)
@@ -238,7 +238,7 @@ def test_upload_over_quota_leaves_request_open_for_diagnostic(world: World) -> N
     assert shown(world, agent, capture_id) == ("uploaded", said.json()["id"])
 
 
-def test_retention_deletes_old_requests_and_deleted_artifact_leaves_uploaded_request(world: World) -> None:
+def test_old_requests_are_deleted_and_uploaded_request_is_kept_without_its_artifact(world: World) -> None:
     agent, api = world.agent()
     kept, old = requested(world, agent), requested(world, agent)
     upload(api, agent, capture_id=kept)
@@ -262,7 +262,9 @@ def test_only_one_of_concurrent_requests_is_accepted(concurrently: Race, world: 
     assert (RequestedCapture.objects.count(), commands(agent, api)) == (1, ["capture"])
 
 
-def test_upload_that_races_expiry_or_another_upload_or_request_is_noted_once(concurrently: Race, world: World) -> None:
+def test_requested_capture_is_recorded_once_despite_concurrent_uploads_expiry_and_request(
+    concurrently: Race, world: World
+) -> None:
     agent, api = world.agent()
     for number in range(5):
         capture_id = requested(world, agent)

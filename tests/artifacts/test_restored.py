@@ -20,7 +20,7 @@ from tests.worlds import World, run_jobs
 pytestmark = pytest.mark.django_db
 
 
-def test_execute_replays_are_interrupted(world: World, receiver: Receiver) -> None:
+def test_queued_and_running_execute_replays_fail_after_restore(world: World, receiver: Receiver) -> None:
     prod = create_environment(world)
     captures = [capture_incident(world, receiver, environment) for environment in (None, prod, prod)]
     running, _ = request_approved_replay(world, captures[1])
@@ -36,7 +36,7 @@ def test_execute_replays_are_interrupted(world: World, receiver: Receiver) -> No
     assert bodies(receiver) == []
 
 
-def test_completed_dry_run_is_repeated_with_equal_digests(world: World, receiver: Receiver) -> None:
+def test_completed_dry_run_is_repeated_and_digests_are_compared(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver)
     assert restored.repeat_replay() is None
     world.operator.api.post(world.path(rest=f"/artifacts/{artifact.pk}/replay"), {"mode": "dry_run"})

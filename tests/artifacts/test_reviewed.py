@@ -57,7 +57,7 @@ def test_reviewers_of_environment_decide_on_execute_replays(world: World) -> Non
     assert ApprovalDecision.objects.count() == 0
     assert decide(world, replay, api=world.viewer.api).json()["status"] == "approved"
 
-    # Changed settings do not stop an approved replay, but a new request needs the new list.
+    # Changed settings do not stop an approved replay, but the approval does not cover a new request.
     set_reviewers(world, environment, world.reviewer)
     credential = Approval.objects.get().credential
     assert kind(post_replay(world, artifact, approval=credential)) == (409, "approval.binding")

@@ -168,7 +168,7 @@ def test_person_with_five_organizations_gets_no_extra_turns(turns: Watched) -> N
         request(world, artifact, ann.operator.actor)
 
     with working():
-        # The worker runs two of Ann's replays. The others have used up the time of a short replay and are queued.
+        # The worker runs two of Ann's replays. Her other three have used up the time of a short replay and are queued.
         become_long(turns, JobLane.LONG_REPLAYS, waiting=3)
         assert queues() == {("longrun", "doing"): SLOTS[JobLane.LONG_REPLAYS] // 2, ("longrun", "todo"): 3}
         request(bob, of_bob)

@@ -68,7 +68,7 @@ def test_lines_of_blob_list_survive_writing_and_reading() -> None:
             ListedBlob.from_line(line)
 
 
-def test_names_sort_by_time() -> None:
+def test_backup_names_sort_by_time() -> None:
     earlier, later = datetime(2026, 9, 30, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
 
     assert new_name(earlier) < new_name(later)
@@ -85,5 +85,5 @@ def test_name_sorts_after_last_one_even_if_clock_was_set_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "20261129T090000Z", "20261332T090000Z-00ff00", "20261129T090000Z-00ff00/x"])
-def test_other_names_are_not_names_of_backups(name: str) -> None:
+def test_invalid_names_are_not_names_of_backups(name: str) -> None:
     assert not is_name(name)

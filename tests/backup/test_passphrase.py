@@ -32,7 +32,7 @@ def test_wrong_passphrase_and_other_key_id_are_refused(key_id: str, passphrase: 
     ("name", "value"),
     [("n", 1 << 30), ("n", 100_000), ("r", 10_000), ("p", 0), ("salt", "?"), ("kdf", "pbkdf2"), ("nonce", "AAAA")],
 )
-def test_altered_parameters_are_refused_without_computing(name: str, value: object) -> None:
+def test_altered_parameters_of_encrypted_key_are_refused(name: str, value: object) -> None:
     stored = encrypt_key(KEY, "key-1", PASSPHRASE).to_json()
 
     with pytest.raises(BackupError):

@@ -1,4 +1,4 @@
-"""Tests of how PostgreSQL's programs are found and connected."""
+"""Tests of how PostgreSQL's programs are found, and how they connect to the database."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def session(password: str, **parameters: str) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", SimpleNamespace(info=info))
 
 
-def test_missing_version_is_named() -> None:
+def test_missing_postgresql_version_is_named() -> None:
     with pytest.raises(BackupError, match=r"pg_dump of PostgreSQL 99 was not found.*postgresql-client-99"):
         find_program("pg_dump", 99)
 
 
-def test_program_of_own_version_is_found_in_path(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_of_requested_version_is_found_in_path(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "pg_dump"
     program.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 97.1'\n")
     program.chmod(0o755)

@@ -93,7 +93,7 @@ def test_file_whose_source_fails_does_not_appear(target: Target) -> None:
             target.open(dump_path(NAME))
 
 
-def test_incomplete_backup_is_removed_without_its_blobs(tmp_path: Path, object_store: ObjectStore) -> None:
+def test_removing_incomplete_backup_keeps_its_blobs(tmp_path: Path, object_store: ObjectStore) -> None:
     for target in (FolderTarget(tmp_path / "backups"), bucket_target(object_store)):
         target.prepare()
         target.write(dump_path(NAME), io.BytesIO(b"dump"))
@@ -144,7 +144,7 @@ def test_truncated_tar_file_is_refused(tmp_path: Path, left: int) -> None:
         TarTarget(path).list_names()
 
 
-def test_folder_in_use_for_something_else_is_refused(tmp_path: Path) -> None:
+def test_unusable_folders_and_tar_files_are_refused_as_targets(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
     (tmp_path / "file").touch()
@@ -185,7 +185,7 @@ def test_bucket_with_other_objects_is_refused(object_store: ObjectStore) -> None
     object_store.bucket.objects.all().delete()
 
 
-def test_denied_and_unreachable_stores_are_refused_without_credentials(
+def test_errors_about_denied_and_unreachable_stores_contain_no_credentials(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from botocore.exceptions import ClientError
@@ -232,7 +232,7 @@ def test_leftovers_of_killed_backups_are_removed(tmp_path: Path, object_store: O
     object_store.bucket.objects.all().delete()
 
 
-def test_bucket_with_more_objects_than_one_response_lists_all(object_store: ObjectStore) -> None:
+def test_bucket_with_more_objects_than_one_response_contains_is_listed_completely(object_store: ObjectStore) -> None:
     digests = {hashlib.sha256(bytes([number % 256, number // 256])).hexdigest() for number in range(1001)}
     keys = [f"nightly/blobs/sha256/ab/{digest}" for digest in digests]
     keys += [f"nightly/{dump_path(f'20261129T{number:06}Z-00ff00')}" for number in range(1001) if number % 100 < 60]
@@ -247,7 +247,7 @@ def test_bucket_with_more_objects_than_one_response_lists_all(object_store: Obje
     object_store.bucket.objects.all().delete()
 
 
-def test_tar_file_for_one_target_keeps_temporary_files_of_others(tmp_path: Path) -> None:
+def test_preparing_tar_file_removes_only_its_own_temporary_files(tmp_path: Path) -> None:
     mine, others = ".partial-[a].tar-0a1b2c3d", [".partial-a.tar-0a1b2c3d", ".partial-[a].tar-b.tar-0a1b2c3d"]
     for name in (mine, *others):
         (tmp_path / name).touch()
@@ -291,7 +291,7 @@ def test_odd_members_of_tar_file_are_neither_extracted_nor_followed(tmp_path: Pa
     assert {each.name for each in tmp_path.rglob("*")} == {"x", "backup.tar", "secret"}
 
 
-def test_altered_file_does_not_fill_disk(tmp_path: Path) -> None:
+def test_copying_endless_file_stops_at_maximum_size(tmp_path: Path) -> None:
     endless = CheckedReader(Endless(), "the dump", "ab" * 32, max_size=10 << 20)
 
     with pytest.raises(AlteredError, match="the dump was altered"):

@@ -20,7 +20,7 @@ PYTHON = sys.executable
 BYTEOR = str(Path(PYTHON).with_name("byteor"))
 COMPLETE = {"_BYTEOR_COMPLETE": "bash_complete", "COMP_WORDS": "byteor dr", "COMP_CWORD": "1"}
 CLIENT = "from byteor.client import ByteOr; ByteOr('http://127.0.0.1')"
-# The rows without a goal are the yardstick, and what the first request additionally imports.
+# Without a goal: the yardstick, the additional imports of the first request, and the asynchronous client.
 COMMANDS: Mapping[str, Sequence[str]] = {
     YARDSTICK: (PYTHON, "-c", "pass"),
     "import byteor.client": (PYTHON, "-c", CLIENT),
@@ -47,7 +47,7 @@ def processor_ms(command: Sequence[str], variables: Mapping[str, str]) -> float:
 
 
 def run() -> list[Row]:
-    """Print the median of each command. Return those that have a goal."""
+    """Print the median time of each command. Return the ratios to the yardstick for the commands with a goal."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for number in range(RUNS + 1):
         for name, command in COMMANDS.items():

@@ -16,8 +16,8 @@ from tests.bench.serving import analyze
 MOST_MS, MOST_GROWTH = 100, 3.0
 _NAMED = 5  # the slowest pages that the table of results names
 _FEW = 3  # requests of each page
-_SLOWEST = 20  # pages that are requested again, because one of them must be the slowest:
-_SAMPLES = 40  # times, of which 95 % must take at most ``MOST_MS``
+_SLOWEST = 20  # pages with the longest medians, which are then requested more often
+_SAMPLES = 40  # requests of each of these pages; 95 % must take at most ``MOST_MS``
 LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
 SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
 # The state of the fleet: a tenth is stale, a thousandth has drift, a hundredth is degraded.

@@ -113,7 +113,7 @@ def run(port: int, *, rounds: int, seconds: float) -> list[Row]:
 
 
 def _check(deployment: Deployment, *, is_first: bool) -> None:
-    """Raise AssertionError unless the gate is open, and all verdicts were found except those of the first request."""
+    """Raise AssertionError unless the gate is open, and all verdicts were reused (first request: computed)."""
     row = Regression.objects.get(deployments=deployment)
     assert find_blockers([deployment]) == {deployment.pk: []}, row.summary
     assert (row.reused, row.computed) == ((0, FIXTURES) if is_first else (FIXTURES, 0))

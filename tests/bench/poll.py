@@ -100,7 +100,7 @@ def _sampled(pids: dict[str, int]) -> Iterator[_Samples]:
 
 
 def _costs(samples: _Samples, results: dict[str, Any]) -> dict[str, float]:
-    """Return the microseconds of processor time for each told agent, from the request until all agents were told."""
+    """Return the processor time in microseconds per agent that got the offer, until all of these agents had got it."""
     from apps.releases.models import Deployment
 
     began = Deployment.objects.get().created_at.timestamp()

@@ -46,8 +46,8 @@ REDS = """;window.reds = () => {
   return found.length > 1 || found.some(each => !each.matches("button[type=submit]"))
     ? found.map(each => `red: ${each.outerHTML.slice(0, 200)}`) : [];
 }"""
-# Runs axe in light mode, and checks h1, main, icons and buttons, for which axe has no rule or only a moderate one. Then
-# runs the only rule that depends on colors in dark mode.
+# Runs axe in light mode, and checks h1, main, icons, buttons and red elements, for which axe has no rule or only a
+# moderate one. With ``inDark``, then checks in dark mode what depends on colors: contrasts and red elements.
 WIDE = """async ([leftOut, inDark]) => {
   const found = [
     ...await examine(leftOut),

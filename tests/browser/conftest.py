@@ -73,7 +73,7 @@ def _listen(page: Page, errors: list[str]) -> None:
 
 @pytest.fixture
 def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens pages. Fail at the end of the test if a page had an error or a blocked request."""
+    """Yield a function that opens pages. Fail at the end of the test if a page had an error or a blocked request."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 

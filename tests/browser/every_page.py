@@ -17,7 +17,7 @@ from tests.described import TABLES
 
 # A word that matches no row, and a word that matches many rows.
 SEARCHES = ("nowhere", "bench")
-MOST_QUERIES = 15  # that any page of the console may take, for any number of rows
+MOST_QUERIES = 15  # the maximum for any page of the console, however many rows there are
 _CHOICES = 12  # the maximum number of choices that are visited per filter
 
 

@@ -150,7 +150,7 @@ def test_bundle_of_other_tenant_is_not_named(world: World, other: World) -> None
     assert completions(client, "pipeline:") == completions(client, "quotes") == []
 
 
-def test_act_is_not_performed_without_confirmation_of_changed_rows(world: World) -> None:
+def test_act_is_not_performed_without_confirmation(world: World) -> None:
     agent, _ = world.agent(name="edge")
     client = signed_in(world.operator.user)
     form = {"action": "drain", "_selected_action": [str(agent.pk)], "_chosen": "others"}
@@ -321,7 +321,7 @@ def test_groups_do_not_count_agents_of_other_tenants(world: World) -> None:
     assert groups(signed_in(world.viewer.user), "zone") == [["eu", "1", "0", "0", "0"]]
 
 
-def test_at_most_200_groups_are_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_largest_groups_are_shown_above_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.console.pages.agents.grouping.MAX_GROUPS", 1)
     for name in "ab":
         world.agent(None, name, zone=name)
@@ -364,7 +364,7 @@ def test_label_change_shows_preview_and_then_changes_all_matches(world: World, t
     assert shown_messages(again) == [("info", "Nothing changed.")]
 
 
-def test_decommission_names_keys_that_are_revoked(world: World, three: Any) -> None:
+def test_decommission_preview_counts_keys_to_revoke(world: World, three: Any) -> None:
     client = signed_in(world.operator.user)
 
     asked = act_on(client, "revoke", "zone=eu")
@@ -376,7 +376,7 @@ def test_decommission_names_keys_that_are_revoked(world: World, three: Any) -> N
     assert AgentKey.objects.filter(revoked_at=None).count() == 1
 
 
-def test_drain_and_undrain_count_agents_that_change(world: World, three: Any) -> None:
+def test_drain_and_undrain_previews_count_agents_that_change(world: World, three: Any) -> None:
     client = signed_in(world.operator.user)
     act_on(client, "drain", "a", **YES)
 
@@ -403,7 +403,7 @@ def test_invalid_search_selects_no_agents(world: World, three: Any) -> None:
     assert not Agent.objects.filter(decommissioned_at__isnull=False).exists(), done.text
 
 
-def test_too_many_agents_are_refused_with_alternative(
+def test_act_on_too_many_agents_is_refused_with_alternative(
     world: World, three: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("apps.console.pages.agents.tables.AgentAdmin.most_bulk_rows", 2)

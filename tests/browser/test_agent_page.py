@@ -31,13 +31,13 @@ UNKNOWN = "sha256:" + "c" * 64
 
 
 def summary(world: World, agent: Agent, **query: str) -> dict[str, Any]:
-    """Return the context of the agent's page, as a viewer sees it."""
+    """Return the ``summary`` in the context of the agent's page, as a viewer sees it."""
     context: dict[str, Any] = signed_in(world.viewer.user).get(row_page(agent), query).context["summary"]
     return context
 
 
 def headline(world: World, agent: Agent) -> str:
-    """Return the text of the headline, without the links and the times since something happened."""
+    """Return the text of the headline, without HTML tags."""
     return strip_tags(summary(world, agent)["headline"])
 
 
@@ -64,13 +64,11 @@ def two_versions(world: World) -> tuple[Any, Any]:
 def test_new_agent_has_no_heartbeat_and_no_bundle(world: World) -> None:
     agent, _ = world.agent()
 
-    assert headline(world, agent) == (
-        "Enrolled now; no heartbeat yet. Runs nothing, and no deployment has offered it a bundle."
-    )
+    assert headline(world, agent) == "Enrolled now; no heartbeat yet. Runs nothing, and has no offer."
     assert summary(world, agent)["primary"] == ""
 
 
-def test_agent_that_runs_desired_bundle_says_so(world: World) -> None:
+def test_headline_says_that_agent_runs_desired_bundle(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
@@ -81,7 +79,7 @@ def test_agent_that_runs_desired_bundle_says_so(world: World) -> None:
     assert summary(world, agent)["primary"] == "Request capture"
 
 
-def test_agent_that_downloads_and_agent_that_has_not_started_name_what_they_run(world: World) -> None:
+def test_headline_names_running_bundle_before_and_during_download(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     first, second = two_versions(world)
     active(world, first, agents)
@@ -96,7 +94,7 @@ def test_agent_that_downloads_and_agent_that_has_not_started_name_what_they_run(
     assert pills(world, agent) == ["online", "healthy", "drifted"]
 
 
-def test_another_bundle_of_same_version_is_named_by_bundle(world: World) -> None:
+def test_another_bundle_of_same_version_is_shown_by_bundle_name(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     first, second = bundles(world, 2)
     active(world, first, agents)
@@ -106,7 +104,7 @@ def test_another_bundle_of_same_version_is_named_by_bundle(world: World) -> None
     assert "instead of bundle bundle-1, which" in headline(world, agent)
 
 
-def test_offline_agent_says_when_it_was_last_seen(world: World) -> None:
+def test_headline_of_offline_agent_says_when_it_was_last_seen(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
@@ -115,7 +113,7 @@ def test_offline_agent_says_when_it_was_last_seen(world: World) -> None:
     assert headline(world, agent) == "Offline, last seen 3 h ago. Runs quotes v1 (bundle bundle-0), as desired."
 
 
-def test_failed_agent_names_cause_and_what_it_runs(world: World) -> None:
+def test_headline_of_failed_agent_names_cause_and_running_bundle(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     first, second = two_versions(world)
     active(world, first, agents)
@@ -132,7 +130,7 @@ def test_failed_agent_names_cause_and_what_it_runs(world: World) -> None:
     assert row_page(deployment) in row[2]
 
 
-def test_rolled_back_agent_names_failure_and_version_that_it_returned_to(world: World) -> None:
+def test_headline_of_rolled_back_agent_names_failure_and_restored_version(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     first, second = two_versions(world)
     active(world, first, agents)
@@ -148,7 +146,7 @@ def test_rolled_back_agent_names_failure_and_version_that_it_returned_to(world: 
     assert panel(world, agent, "failures")["rows"][0][3] == "rolled back"
 
 
-def test_decommissioned_agent_says_what_it_ran_last_and_does_not_update(world: World) -> None:
+def test_page_of_decommissioned_agent_names_last_bundle_and_does_not_update(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
@@ -166,7 +164,7 @@ def test_bundle_of_unknown_origin_is_named_by_hash(world: World) -> None:
         status="healthy", last_seen_at=timezone.now(), running_bundle_hash=UNKNOWN, running_since=timezone.now()
     )
 
-    assert "Runs sha256:cccccccccc…, and no deployment has offered it a bundle." in headline(world, agent)
+    assert "Runs sha256:cccccccccc…, and has no offer." in headline(world, agent)
 
 
 # -- the rest of the page --------------------------------------------------------------------------------------------
@@ -183,7 +181,7 @@ def test_drain_and_suspected_clone_are_shown_as_banners(world: World) -> None:
     assert "new &lt;disk&gt;" in page.text
 
 
-def test_buttons_put_capture_first_and_decommission_last(world: World) -> None:
+def test_capture_button_is_first_and_decommission_button_last(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
@@ -211,7 +209,7 @@ def test_facts_name_versions_and_process_start(world: World) -> None:
 
 
 @pytest.mark.parametrize("uptime", ["soon", 1e300, -1e300, None, "nan"])
-def test_invalid_uptime_has_no_process_start(world: World, uptime: Any) -> None:
+def test_no_process_start_is_shown_for_invalid_uptime(world: World, uptime: Any) -> None:
     agent, _ = world.agent()
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now(), report={"uptime_s": uptime})
 
@@ -266,7 +264,7 @@ def test_page_takes_at_most_15_queries_regardless_of_history(world: World) -> No
 
 
 def add_history(agent: Agent, *ran: Deployment) -> None:
-    """Add periods of the last four weeks in which the agent ran the deployments in turn, and series of a week."""
+    """Add periods of the last four weeks in which the agent ran the deployments in turn, and series of 8 days."""
     now = timezone.now()
     periods = [
         RunningInterval(

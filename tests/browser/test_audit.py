@@ -245,7 +245,7 @@ def test_operators_see_events_of_their_projects_without_addresses(world: World) 
     assert seen(world.operator.user) == {in_project}
 
 
-def test_sentences_link_only_to_what_operator_may_open(world: World) -> None:
+def test_sentences_link_only_to_pages_that_person_may_open(world: World) -> None:
     made = fill(world)
     webhook = AuditEvent.objects.filter(action="chat_webhook.create", project_id=world.project.pk).first()
     agent = AuditEvent.objects.filter(action="agent.enroll", resource_id=str(made.agent.pk)).latest("id")
@@ -292,11 +292,11 @@ def test_csv_escapes_formulas(world: World, text: str) -> None:
     assert found["event"].startswith("'")
 
 
-def test_csv_with_nul_in_words_is_refused(world: World) -> None:
+def test_csv_download_with_nul_in_search_is_refused(world: World) -> None:
     assert signed_in(world.admin.user).get(CSV, {"q": "drain\0"}).status_code == 400
 
 
-def test_csv_takes_no_query_for_each_event(world: World) -> None:
+def test_csv_query_count_does_not_depend_on_number_of_events(world: World) -> None:
     client = signed_in(world.admin.user)
 
     def count() -> int:
@@ -311,7 +311,7 @@ def test_csv_takes_no_query_for_each_event(world: World) -> None:
     assert count() == first
 
 
-def test_csv_is_bounded_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_is_limited_to_newest_events_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_files, "MOST_ROWS", 4)
     monkeypatch.setattr(audit_files, "_PAGE", 3)
     events = [record(world) for _ in range(6)]

@@ -57,7 +57,7 @@ def test_main_lists_hide_secondary_columns_on_phones(world: World) -> None:
         assert set(hidden) == {*map(str, admin.list_display[1:])} - set(admin.narrow_columns), model
 
 
-def test_theme_follows_system_without_reload_until_another_is_chosen(
+def test_theme_follows_system_without_reload_until_person_chooses_another(
     world: World, open_page: Callable[..., Page]
 ) -> None:
     page = sign_in(open_page(color_scheme="light"), world.viewer.user)
@@ -83,7 +83,7 @@ def test_theme_follows_system_without_reload_until_another_is_chosen(
 
 
 @pytest.mark.django_db
-def test_break_glass_names_target_and_agents(world: World) -> None:
+def test_break_glass_page_names_target_and_agents(world: World) -> None:
     world.agent(world.prod, "edge-1")
     bundle = world.bundle(world.prod)
 
@@ -113,7 +113,7 @@ def test_known_bad_bundle_offers_clearing_instead_of_break_glass(world: World) -
 
 
 @pytest.mark.django_db
-def test_requester_can_deny_own_request_only_after_everything_else(world: World) -> None:
+def test_decision_form_is_below_other_panels_for_requester_and_above_them_for_reviewer(world: World) -> None:
     row = approval_of(*waiting(world))
     deployment = Deployment.objects.get(approval=row)
     mine, other = signed_in(world.operator.user), signed_in(world.reviewer.user)

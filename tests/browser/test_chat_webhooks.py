@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def chat(settings: Any) -> Iterator[Receiver]:
-    """Return a chat server on this host, which webhooks are allowed to reach."""
+    """Yield a chat server on this host, which webhooks are allowed to reach."""
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     with serving() as served:
         served.statuses, served.content = [200], b"ok"

@@ -39,7 +39,7 @@ def test_dead_letter_can_be_retried(world: World, run_jobs: Callable[[], int]) -
     assert (event.organization_id, event.environment_id) == (world.organization.pk, made.deployment.environment_id)
     assert (event.resource_id, event.changes) == (str(made.job.pk), {"task": "releases.step"})
     again = client.post(act(made.job, "retry"), YES, follow=True)
-    assert shown_messages(again)[0][1].endswith("The job is todo. Only a failed job can be retried.")
+    assert shown_messages(again)[0][1].endswith("The job is waiting. Only a failed job can be retried.")
     run_jobs()
     assert not ProcrastinateJob.objects.filter(pk=made.job.pk).exists()
 

@@ -151,7 +151,7 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
     assert deployment.strategy.auto_rollback
 
 
-def test_labels_beyond_most_common_ones_are_entered_as_rows(world: World) -> None:
+def test_less_common_labels_are_entered_as_rows(world: World) -> None:
     for number in range(60):
         world.agent(None, f"edge-{number:02}", host=f"web-{number}", zone="a" if number < 2 else "b")
     client, url = signed_in(world.operator.user), deploy_page(world.bundle())

@@ -41,7 +41,7 @@ def summary(world: World, row: Any) -> dict[str, Any]:
     return found
 
 
-def test_acts_say_what_they_will_do_to_rollout(world: World, run_jobs: Run) -> None:
+def test_previews_of_acts_describe_effect_on_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 8)
     deployment = stories.offered(world, second, strategy=waves(50, 100, pause_s=900, threshold=50))
     report(agents[0][1], agents[0][0], "active")
@@ -72,7 +72,7 @@ def test_acts_say_what_they_will_do_to_rollout(world: World, run_jobs: Run) -> N
     )
 
 
-def test_rollback_names_what_each_group_of_agents_returns_to(world: World, run_jobs: Run) -> None:
+def test_rollback_preview_names_what_each_group_of_agents_returns_to(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 2)
     some = {"agents": [str(agents[0][0].pk)]}
     deployment = stories.active(world, second, agents[:1], target=some)
@@ -86,7 +86,7 @@ def test_rollback_names_what_each_group_of_agents_returns_to(world: World, run_j
     assert rollbacks.find_target(latest) == deployment
 
 
-def test_rollback_of_large_deployment_reads_no_agents(
+def test_rollback_preview_of_large_deployment_reads_no_agents(
     world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents, (_, second), _ = stories.running(world, 3)
@@ -100,7 +100,7 @@ def test_rollback_of_large_deployment_reads_no_agents(
     )
 
 
-def test_retry_of_one_agent_names_it(world: World, run_jobs: Run) -> None:
+def test_retry_preview_of_one_agent_names_agent(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
     report(agents[0][1], agents[0][0], "failed")
@@ -110,7 +110,7 @@ def test_retry_of_one_agent_names_it(world: World, run_jobs: Run) -> None:
     assert previewed(world, part) == {"Retry": "agent-0 is offered quotes v1 again."}
 
 
-def test_act_that_is_not_possible_now_is_explained_in_general(world: World) -> None:
+def test_act_that_is_not_possible_now_has_general_description(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -119,7 +119,7 @@ def test_act_that_is_not_possible_now_is_explained_in_general(world: World) -> N
     assert "The deployment is offered to more agents again." in page.text
 
 
-def test_act_on_rows_of_list_is_explained_in_general(world: World) -> None:
+def test_act_on_rows_of_list_has_general_description(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     form = {"action": "pause", "_selected_action": [str(deployment.pk)]}
@@ -130,7 +130,7 @@ def test_act_on_rows_of_list_is_explained_in_general(world: World) -> None:
 
 
 def shift(deployment: Deployment, ago: timedelta) -> None:
-    """Let the waves of the deployment have begun, and its agents have reported, ``ago``."""
+    """Move all entries of the deployment's timeline to ``ago`` before now."""
     entries = TimelineEntry.objects.filter(deployment=deployment)
     entries.update(created_at=timezone.now() - ago)
 
@@ -152,7 +152,7 @@ def test_progress_and_time_left_are_shown(world: World, run_jobs: Run) -> None:
     assert summary(world, deployment)["progress"] == "12\N{NO-BREAK SPACE}% done"
 
 
-def test_stalled_rollout_has_no_time_left(world: World, run_jobs: Run) -> None:
+def test_stalled_rollout_shows_no_estimate(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle())
     report_from_all(agents[:3], "active", run_jobs)
@@ -248,7 +248,7 @@ def test_list_shows_versions_agents_and_durations(world: World, run_jobs: Run) -
     assert client.get(live(first)).text.count("superseded") == 1
 
 
-def test_rollback_names_other_pipelines_to_which_agents_return(world: World) -> None:
+def test_rollback_preview_names_other_pipelines_to_which_agents_return(world: World) -> None:
     agents, _, _ = stories.running(world, 2)
     first = world.bundle(name="one", version=world.version(content=plan("other")))
     second = world.bundle(name="two", version=first.version, env={"NUMBER": "2"})

@@ -61,7 +61,7 @@ def test_pages_show_members_that_differ(world: World, page: Page, shot: Callable
     divergence.get_by_text("Both records").click()
     expect(divergence.get_by_label("Captured record as JSON")).to_contain_text('"currency": "EUR"')
 
-    # So does the comparison with another replay.
+    # The comparison with another replay shows the same members.
     compare = f"{row_page(other)}?compare={replay.pk}"
     page.goto(compare)
     first = page.locator(".panel", has=page.get_by_role("heading", name="First difference"))

@@ -177,7 +177,7 @@ def test_incidents_are_grouped_by_pipeline_stage_and_kind(world: World) -> None:
 
     shown = panel(signed_in(world.viewer.user).get(row_page(environment)), "Incidents")
 
-    assert shown["lead"] == "5 in the last 7 days."
+    assert shown["lead"] == "5 captures in the last 7 days."
     found = {strip_tags(what): cells for what, *cells in shown["rows"]}
     assert list(found) == [
         "Rejected capturesOpen the newest capture",
@@ -193,7 +193,7 @@ def test_incidents_are_grouped_by_pipeline_stage_and_kind(world: World) -> None:
     assert panel(signed_in(world.viewer.user).get(row_page(world.dev)), "Incidents")["rows"] == []
 
 
-def test_page_takes_at_most_15_queries_however_large_fleet_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_takes_at_most_15_queries_for_any_fleet_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = fill(world).deployment.environment
     client, url = signed_in(world.admin.user), row_page(environment)
     counts = []
@@ -205,7 +205,7 @@ def test_page_takes_at_most_15_queries_however_large_fleet_is(world: World, monk
         counts.append(len(queries))
 
     assert max(counts) <= 15, counts
-    assert panel(client.get(url), TITLE)["rows"]  # also counted: the fixtures that what runs now fails
+    assert panel(client.get(url), TITLE)["rows"]  # the queries of this panel were counted too
 
 
 def test_banner_announces_next_freeze_window_within_7_days(world: World) -> None:

@@ -80,7 +80,7 @@ KEPT: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_freeze_windows_are_added_and_removed_as_rows_and_others_keep_their_form(world: World) -> None:
+def test_freeze_windows_are_added_and_removed_as_rows_and_others_stay_unchanged(world: World) -> None:
     client = signed_in(world.project_admin.user)
     world.dev.settings = {"freeze_windows": KEPT}
     world.dev.save()

@@ -28,7 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "mask": {"rules": ["card:mask=2:2:*"]},
 }
 OPS = {"check": "dataguard_check", "tidy": "dataguard_redact", "mask": "dataguard_redact", "copy": "identity"}
-# Quotes with cards, and a trade after each four of them. The replay diverges from the capture at record 12.
+# Quotes with cards, and a trade after every four quotes. The replay diverges from the capture at record 12.
 RECORDS = [
     b'{"trade":{"id":%d,"venue":"XETR"}}' % number
     if number % 5 == 0
@@ -50,7 +50,7 @@ def pipeline(*stages: str) -> dict[str, Any]:
 
 
 def masked(number: int) -> bytes:
-    """Return what the pipeline is said to have made of a record."""
+    """Return the recorded output for the record with this number."""
     if number % 5 == 0:
         return b'{"trade":{"venue":"XETR"}}'
     return CAPTURED if number == 12 else b'{"card":"00******%02d","id":%d}' % (number, number)

@@ -161,13 +161,13 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     assert shown["If nothing happens"] == "deadlines are paused until the regression has finished"
     assert "rows" not in summary["gate"]
     assert 'aria-label="3 of 12 verdicts"' in client.get(live(made)).text
-    # Nothing tested, and deleted.
+    # A regression that tested nothing, and a deleted regression.
     summary, _ = change(status="passed", groups=[], outcomes={}, vacuous=True, fixtures=0, finished_at=now)
     assert summary["gate"]["headline"] == "Nothing was tested: the pipeline quotes has no fixtures."
     assert "The regression says nothing about the configuration." in client.get(row_page(made)).text
     Regression.objects.all().delete()
     assert gate(client, made)["headline"] == "The regression was deleted."
-    # Overridden, and only shown.
+    # A gate that is overridden, one that only warns, and one that is off.
     Deployment.objects.filter(pk=made.pk).update(replay_gate_override="The exchange changes today.")
     summary, shown = change()
     assert ("warn", "Replay gate overridden", ["“The exchange changes today.”"]) in summary["marks"]
@@ -206,7 +206,7 @@ def test_page_and_list_take_same_number_of_queries_for_any_number_of_groups_and_
     assert form["every"].label == "Accept all 60 groups that are not accepted"
 
 
-def test_only_finished_regression_of_config_bundle_offers_to_accept(world: World) -> None:
+def test_differences_can_be_accepted_only_in_finished_regression_of_config_bundle(world: World) -> None:
     row = bundle(world, "next")
     client = signed_in(world.reviewer.user)
     tested = regressions.request(environment=world.dev, version=row.version, actor=world.operator.actor)
@@ -229,7 +229,7 @@ def test_only_finished_regression_of_config_bundle_offers_to_accept(world: World
     assert not Acceptance.objects.exists()
 
 
-def test_deploy_form_explains_differences_and_overrides_gate(world: World) -> None:
+def test_deploy_form_has_fields_for_explanations_and_gate_override(world: World) -> None:
     members(world)
     row = store_regression(
         bundle(world, "next", STRICT), [bundle(world, "now")], keep(world, bundle(world, "kept"), cards(1)), groups=30
@@ -246,7 +246,10 @@ def test_deploy_form_explains_differences_and_overrides_gate(world: World) -> No
     def outlook(client: Any, **values: str) -> str:
         return str(client.post(url, deploy_form(_preview="", **values)).context["outlook"].gate)
 
-    first = "Its fixtures are tested first: 1 fixture, compared with what the target's agents run."
+    first = (
+        "1 fixture of the pipeline quotes is tested first. "
+        "Results are compared with golden results or with what most of the target's agents run."
+    )
     assert (offered(admin), outlook(admin)) == ([], "")
     require(world, replay_gate="warn")
     assert offered(admin) == named

@@ -57,7 +57,7 @@ def related(client: Client, url: str) -> dict[str, str]:
     return dict(found)
 
 
-def test_live_update_contains_all_numbers_outside_still_part_of_page(
+def test_live_update_contains_all_numbers_outside_static_part_of_page(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, shown = signed_in(world.operator.user), set()

@@ -50,7 +50,7 @@ def test_page_lists_every_event_with_its_default(world: World) -> None:
     found = defaults(page)
     assert found["An approval is waiting for your decision."] == "Immediately"
     assert found["A rollout finished."] == "Off"
-    assert found["A deployment was rolled back."] == "Off, but immediately for your own deployments"
+    assert found["A deployment was rolled back."] == "Off, but immediately for the requester"
     assert all(text in page.text for text in found)
 
 
@@ -120,7 +120,7 @@ def test_environment_that_person_cannot_see_cannot_be_added(world: World, other:
     assert stored(world) == {}
 
 
-def test_choices_without_column_are_kept(world: World) -> None:
+def test_choices_for_environments_not_in_form_are_kept(world: World) -> None:
     dev, prod = str(world.dev.pk), str(world.prod.pk)
     choose(world, {"agents.failed": {dev: "off", prod: "now"}, "quota.near": {prod: "daily"}})
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
@@ -134,7 +134,7 @@ def test_choices_without_column_are_kept(world: World) -> None:
     assert stored(world) == {"agents.failed": {dev: "off", prod: "daily"}, "quota.near": {prod: "daily"}}
 
 
-def test_settings_changed_in_meantime_are_not_overwritten(world: World) -> None:
+def test_settings_changed_meanwhile_are_not_overwritten(world: World) -> None:
     viewer = signed_in(world.viewer.user)
     revision = viewer.get(PAGE).context["revision"]
     choose(world, {"agents.failed": {"*": "off"}})
@@ -202,10 +202,10 @@ def test_form_has_at_most_40_environments(world: World) -> None:
 # -- an organization's defaults -----------------------------------------------------------------------------------
 
 
-def test_organization_admin_edits_defaults(world: World) -> None:
+def test_organization_admin_edits_notification_defaults(world: World) -> None:
     url = act(world.organization, "notification_defaults")
     admin = signed_in(world.admin.user)
-    assert "Not set: Off, but immediately for your own deployments" in admin.get(url).text
+    assert "Not set: Off, but immediately for the requester" in admin.get(url).text
 
     sent(admin, world.organization, "notification_defaults", {"rollout.finished": "daily", "agents.failed": "now"})
 

@@ -72,7 +72,7 @@ def test_page_lists_at_most_50_notifications_and_says_so(world: World) -> None:
     assert ">Number 0.<" not in text
 
 
-def test_page_without_notifications_offers_no_button_to_mark_them(world: World) -> None:
+def test_page_without_notifications_has_no_mark_all_button(world: World) -> None:
     text = signed_in(world.viewer.user).get(PAGE).text
 
     assert "No notifications" in text
@@ -99,7 +99,7 @@ def test_notifications_are_hidden_after_person_left_organization(world: World, o
     assert viewer.post(f"{PAGE}{row.pk}/open/").status_code == 404
 
 
-def test_opening_notification_marks_only_it_and_leads_to_its_page(world: World) -> None:
+def test_opening_notification_marks_no_other_as_read_and_leads_to_its_page(world: World) -> None:
     row, second = (notify(world.viewer, world.dev, path="/admin/fleet/agent/") for _ in range(2))
     viewer = signed_in(world.viewer.user)
 
@@ -110,7 +110,7 @@ def test_opening_notification_marks_only_it_and_leads_to_its_page(world: World) 
     assert counts(viewer)["unread"] == unread(viewer) == 1
 
 
-def test_get_requests_mark_nothing(world: World) -> None:
+def test_get_requests_mark_no_notification_as_read(world: World) -> None:
     row = notify(world.viewer, world.dev)
     viewer = signed_in(world.viewer.user)
 
@@ -211,7 +211,7 @@ def test_menu_and_bell_show_numbers_unless_they_are_zero(world: World) -> None:
     assert str(deployment.pk) not in reviewer
 
 
-def test_numbers_take_few_queries_whatever_their_size(world: World) -> None:
+def test_counts_take_four_queries_for_any_number_of_notifications(world: World) -> None:
     client, costs = signed_in(world.reviewer.user), []
     counts(client)
     for _ in range(2):
@@ -224,7 +224,7 @@ def test_numbers_take_few_queries_whatever_their_size(world: World) -> None:
     assert costs == [4, 4]  # the session, the person with the roles, the rate limit, and the numbers
 
 
-def test_numbers_count_in_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_for_counts_count_toward_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client = signed_in(world.viewer.user)
     monkeypatch.setitem(limits.PER_MINUTE, Family.USER, 1)
     counts(client)

@@ -87,7 +87,7 @@ def test_hidden_tab_sends_no_requests_until_it_is_visible(world: World, page: Pa
     expect(bell(page)).to_have_accessible_name("Notifications 1 unread")
     assert len(requests) == 1
     page.clock.run_for(15_000)
-    bell(page).hover()  # a round trip to the page, after which its request is known
+    bell(page).hover()  # a round trip to the browser, after which the page's request is in ``requests``
     assert len(requests) == 2
 
 
@@ -157,7 +157,7 @@ def test_account_menu_and_notifications_link_to_settings(world: World, page: Pag
     page.wait_for_url(f"**{SETTINGS}")
 
 
-def test_pages_are_accessible(world: World, page: Page, shot: Callable[..., None], settings: Any) -> None:
+def test_notification_pages_are_accessible(world: World, page: Page, shot: Callable[..., None], settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, smtp_url=None)
     prepare(sign_in(page, world.reviewer.user))
     wrong = [*examine(page, PAGE)]

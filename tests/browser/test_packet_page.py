@@ -31,7 +31,7 @@ def waiting(world: World, candidate: ConfigBundle, **body: Any) -> tuple[Deploym
 
 
 @pytest.mark.django_db
-def test_form_offers_unaccepted_groups_and_names_what_else_blocks(world: World) -> None:
+def test_form_offers_unaccepted_groups_and_names_other_blockers(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", STRICT, OTHER_MASK)
     kept(world, capture(world, now))
@@ -47,7 +47,7 @@ def test_form_offers_unaccepted_groups_and_names_what_else_blocks(world: World) 
     groups = dict(decision()["groups"])
     assert len(groups) == 2
     assert decision(deployment)["groups"] == decision()["groups"]
-    # A group alone leaves the other one, and a reason is needed.
+    # Both groups must be accepted, and with a reason.
     first, second = groups
     values = {"accept_groups": [first, second]}
     missing = sent(reviewer, approval, "accept", values)

@@ -130,7 +130,7 @@ def test_sign_in_link_requires_confirmation(world: World) -> None:
     assert client.get("/admin/").status_code == 200
     again = signed_in(world.admin.user).post(url)
     assert again.status_code == 401
-    assert "This sign-in link was already used, has expired, or never existed." in again.text
+    assert "This sign-in link was already used, has expired, was withdrawn, or never existed." in again.text
 
 
 @pytest.mark.django_db

@@ -103,7 +103,7 @@ def test_groups_and_results_have_pages_and_filters(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_page_of_many_groups_needs_few_queries_and_no_other_groups(world: World) -> None:
+def test_page_of_many_groups_needs_few_queries_and_reads_no_payloads_for_viewers(world: World) -> None:
     row = many(world, 5, groups=1000)
     client = signed_in(world.operator.user)
     client.get(row_page(row))
@@ -120,7 +120,7 @@ def test_page_of_many_groups_needs_few_queries_and_no_other_groups(world: World)
 
 
 @pytest.mark.django_db
-def test_headline_says_what_happened(world: World) -> None:
+def test_headline_describes_state_and_result_of_regression(world: World) -> None:
     now = bundle(world, "now")
     client = signed_in(world.operator.user)
 
@@ -151,7 +151,7 @@ def test_headline_says_what_happened(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_refusals_of_keeping_are_shown_at_their_fields(world: World) -> None:
+def test_errors_of_new_fixture_are_shown_at_their_fields(world: World) -> None:
     now = bundle(world, "now")
     artifact = capture(world, now)
     replay = replays.request(artifact, environment=world.dev, last_n=2, actor=world.operator.actor)
@@ -211,7 +211,7 @@ def test_fixture_can_be_edited_and_deleted_with_permission(world: World) -> None
     assert (row.name, row.note, row.owner, row.expires_at) == ("renamed", "a note", world.viewer.user, None)
     assert shown_messages(sent(operator, row, "edit", values, follow=True)) == [("info", "Nothing changed.")]
 
-    # An administrator also changes these.
+    # An administrator also changes the expectation and the expiry.
     all_values = {**values, "owner": "", "expect": str(replay.pk), "expires_at": "2999-01-01"}
     for _ in range(2):
         sent(admin, row, "edit", all_values)

@@ -132,7 +132,7 @@ def test_diverged_replay_can_be_traced_compared_and_bisected(world: World) -> No
     assert "v2" in shown
 
 
-def test_pages_show_bytes_of_other_payloads_and_why_first_bad_version_stopped(world: World) -> None:
+def test_pages_show_bytes_of_non_json_payloads_and_why_first_bad_version_stopped(world: World) -> None:
     stages = {"copy": "identity", "check": "dataguard_check"}
     good, bad = (world.version(content=plan(stages=[{"id": id, "op": op}])) for id, op in stages.items())
     config = {"check": {"schema": {}, "on_reject": "stop"}}
@@ -299,7 +299,7 @@ def test_artifact_page_lists_bisect_of_many_versions(world: World) -> None:
         environment=world.dev,
         artifact=artifact,
         predicate="fails",
-        versions=[{**verdict, "number": number} for number in range(100)],  # lists do not read so many verdicts
+        versions=[{**verdict, "number": number} for number in range(100)],  # lists do not read all of these verdicts
         requested_by="x",
     )
 

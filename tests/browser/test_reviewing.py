@@ -232,7 +232,9 @@ def test_only_visible_people_are_named(world: World) -> None:
     assert "can approve" in panel(row, world.viewer)["lead"]
 
     [shown] = signed_in(guest).get(live(row)).context["summary"]["panels"]
-    assert shown["lead"] == "1 approval is needed. Everybody who may operate the environment can approve this request."
+    assert (
+        shown["lead"] == "1 approval is needed. Other people who may operate the environment can approve this request."
+    )
     join_project(world, "helper", Role.OPERATOR)
     page = signed_in(guest).get(live(row))
     assert (
@@ -242,7 +244,7 @@ def test_only_visible_people_are_named(world: World) -> None:
     assert "reviewer@acme.example" not in page.text
 
 
-def test_ten_people_are_named_and_the_others_counted(world: World) -> None:
+def test_ten_people_are_named_and_others_are_counted(world: World) -> None:
     row = requested(world)
     for number in range(20):
         world.person(Role.OPERATOR, f"person-{number:02}")
@@ -253,7 +255,7 @@ def test_ten_people_are_named_and_the_others_counted(world: World) -> None:
     assert lead.endswith("person-08@acme.example and 13 more can approve this request.")
 
 
-def test_ten_reviewers_who_have_not_decided_are_named_and_the_others_counted(world: World) -> None:
+def test_ten_reviewers_who_have_not_decided_are_named_and_others_are_counted(world: World) -> None:
     people = [world.person(Role.VIEWER, f"person-{number:02}") for number in range(15)]
     row = requested(world, people)
     decide(row, people[14], "deny", "no")
@@ -283,7 +285,7 @@ def test_changes_come_first_then_decision_then_facts(world: World) -> None:
     assert order == sorted(order)
 
 
-def test_only_approve_is_prominent(world: World) -> None:
+def test_only_approve_button_is_prominent(world: World) -> None:
     row = requested(world)
 
     text = signed_in(world.reviewer.user).get(row_page(row)).text

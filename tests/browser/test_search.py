@@ -116,7 +116,7 @@ def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world
     assert client.get(reverse("admin:search"), {"s": "fra-15"}).context["note"] == "1 result"
 
 
-def test_search_finds_words_within_names_with_names_that_start_so_first(world: World) -> None:
+def test_search_lists_names_that_start_with_text_before_names_that_contain_it(world: World) -> None:
     later, _ = world.agent(world.prod, "quotes-feed-v2")
     last, _ = world.agent(world.prod, "a.b_c d-feedback")
     first, _ = world.agent(world.prod, "Feed")
@@ -128,7 +128,7 @@ def test_search_finds_words_within_names_with_names_that_start_so_first(world: W
     assert row_page(sixth) not in urls(world.viewer.user, "feed")
 
 
-def test_too_short_ends_of_ids_find_nothing(world: World) -> None:
+def test_search_finds_ids_only_by_at_least_their_last_6_characters(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
 
     assert row_page(agent) in urls(world.viewer.user, str(agent.pk)[-6:])
@@ -283,7 +283,7 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
     fill(world, "2")
 
     assert costs(*texts) == before
-    # Whether a rollback is possible takes queries for each of the few deployments that are offered.
+    # To check whether a rollback is possible takes queries for each of the few deployments that are offered.
     assert max(*before, *costs("roll back quotes")) <= 15
 
 
@@ -362,7 +362,7 @@ def test_search_results_can_be_opened_by_keyboard(
     page.keyboard.press("k")
     expect(rows.nth(0).locator("a").first).to_be_focused()
 
-    # Typed text does not trigger shortcuts, and people can switch single keys off.
+    # Typed text does not trigger shortcuts, and people can switch off single-key shortcuts.
     page.keyboard.press("/")
     page.keyboard.type("g?")
     box = page.locator("#search input")  # the list of agents has another search
@@ -370,7 +370,7 @@ def test_search_results_can_be_opened_by_keyboard(
     expect(dialog).not_to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    page.get_by_label("Use shortcuts of single keys").uncheck()
+    page.get_by_label("Use single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.reload()
     for key in ("/", "?", "g", "o"):
@@ -382,7 +382,7 @@ def test_search_results_can_be_opened_by_keyboard(
     page.keyboard.press("Escape")
     page.get_by_role("button", name=re.compile("^Account")).click()
     page.get_by_role("button", name="Keyboard shortcuts").click()
-    expect(page.get_by_label("Use shortcuts of single keys")).not_to_be_checked()
+    expect(page.get_by_label("Use single-key shortcuts")).not_to_be_checked()
 
 
 def test_result_selected_after_typing_stays_selected_when_response_arrives(

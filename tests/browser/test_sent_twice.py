@@ -25,7 +25,7 @@ def rendered(page: Any, **values: Any) -> dict[str, Any]:
     return {"_confirm": "yes", "_form": page.context["form_id"], **values}
 
 
-def test_concurrent_submissions_of_any_act_run_once_and_respond_alike(world: World, concurrently: Race) -> None:
+def test_concurrent_submissions_of_act_run_once_and_respond_alike(world: World, concurrently: Race) -> None:
     fill(world)
     webhook, delivery = Webhook.objects.get(), WebhookDelivery.objects.get()
     person = world.admin.user

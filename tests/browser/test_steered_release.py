@@ -87,7 +87,7 @@ def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: Worl
     assert facts["Start time"] == f"{start:%Y-%m-%d %H:%M:%S} UTC"
     assert facts["Reviewers"] == world.viewer.user.name or world.viewer.user.email
     assert [each["hold"] for each in summary["waves"]] == ["", "needs a manual start", "needs approval"]
-    # Without an approval, reviewers are not sent, because they would have nothing to decide.
+    # Without an approval, the chosen reviewers are ignored, because they would have nothing to decide.
     client.post(url, {**asked(**own_waves(25, 50, 100), reviewers=[viewer]), "_create": ""})
     assert Deployment.objects.order_by("-pk")[0].reviewers == []
 
@@ -103,7 +103,9 @@ def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: Worl
         ({"reviewers": ["somebody"]}, "reviewers", "not one of the available choices"),
     ],
 )
-def test_error_of_steering_is_shown_at_its_field(world: World, values: dict[str, Any], field: str, error: str) -> None:
+def test_error_of_waves_start_time_or_reviewers_is_shown_at_its_field(
+    world: World, values: dict[str, Any], field: str, error: str
+) -> None:
     world.agent()
     bundle = world.bundle()
 
@@ -171,7 +173,7 @@ def test_manual_hold_is_shown_and_ended_on_deployment_page(world: World, run_job
     assert "Wave 2 waits until somebody starts it." in page.text
 
 
-def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run) -> None:
+def test_only_reviewers_decide_on_wave_regardless_of_role(world: World, run_jobs: Run) -> None:
     _, deployment, approval = held(world, run_jobs)
     viewer, operator = signed_in(world.viewer.user), signed_in(world.reviewer.user)
 
@@ -274,7 +276,7 @@ def test_organization_admin_changes_reviewers_of_deployment(world: World) -> Non
     assert "no role in the organization or the project" in wrong.context["form"].errors["reviewers"][0]
 
 
-def test_project_admin_can_shorten_no_list_of_reviewers(world: World) -> None:
+def test_project_admin_cannot_loosen_list_of_reviewers(world: World) -> None:
     ids = sorted(str(each.user.pk) for each in (world.reviewer, world.admin))
     project_admin, admin = signed_in(world.project_admin.user), signed_in(world.admin.user)
 

@@ -302,7 +302,7 @@ AGENT_FILTERS = {
 
 
 def test_agent_filters_return_matching_agents_with_few_queries(world: World, other: World) -> None:
-    """Counting agents does not compute their silence."""
+    """Queries that count agents do not compute how long each agent has been silent."""
     client, now = signed_in(world.viewer.user), timezone.now()
     drifts, stale, offline, drained, left = (
         world.agent(environment, name)[0]

@@ -1,4 +1,4 @@
-"""The main job by ``byteor`` alone; the sign-ins are allowed in a real browser."""
+"""The main job, done with ``byteor`` alone. A person allows the sign-ins in a real browser."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ WIDTHS = (1440, 1000, 390)
 
 @pytest.fixture
 def hooked(settings: Any) -> Iterator[Receiver]:
-    """Return a receiver on this host, which webhooks are allowed to reach."""
+    """Yield a receiver on this host, which webhooks are allowed to reach."""
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     with serving() as served:
         yield served

@@ -67,7 +67,7 @@ class Hand:
         self.link(name, within=self.page.locator("#nav-sidebar-inner"))
 
     def fill(self, label: str, text: str) -> None:
-        """Type the text into the first field whose label contains this text."""
+        """Type ``text`` into the first field whose label contains ``label``."""
         self.page.get_by_label(label).first.fill(text)
 
     def check(self, label: str) -> None:
@@ -170,7 +170,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     agents = [enroll(token, "edge-1")]
     run_jobs()
     expect(waiting).to_contain_text("edge-1 connected")
-    expect(waiting).to_contain_text("1 of 2 agents have enrolled. Waiting for more …")
+    expect(waiting).to_contain_text("1 of 2 agents has enrolled. Waiting for more …")
     expect(secret).to_have_text(token)
     agents.append(enroll(token, "edge-2"))
     run_jobs()

@@ -1,4 +1,4 @@
-"""An HTTP server that answers each request as the test says: late, half, or not at all."""
+"""An HTTP server whose responses a test chooses: any status, headers and body, an incomplete body, or no response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass
 class Faulty:
-    """The server's URL, the answers that it still has to give, and the requests that it received."""
+    """The server's URL, the responses that it has not sent yet, and the requests that it received."""
 
     url: str
     answers: list[Any]
@@ -34,7 +34,7 @@ class Faulty:
 
 @contextmanager
 def faulty(*answers: Any) -> Iterator[Faulty]:
-    """Serve the answers, one for each request; the last one again and again."""
+    """Run a server that sends these responses in order, one for each request. It repeats the last response."""
     state = Faulty("", list(answers))
 
     class Handler(BaseHTTPRequestHandler):

@@ -48,7 +48,7 @@ OK = Answer(body=ORGANIZATION)
 
 @contextmanager
 def connected(*answers: Any) -> Iterator[tuple[ByteOr, Faulty]]:
-    """Serve the answers, and yield a client and the server."""
+    """Serve these responses, and yield a client and the server."""
     with faulty(*answers) as server, ByteOr(server.url, TOKEN) as client:
         yield client, server
 
@@ -92,7 +92,9 @@ def test_asynchronous_read_is_repeated_after_temporary_failure(waits: list[float
     assert len(waits) == 2
 
 
-def test_retry_after_is_awaited_and_logged(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_client_waits_for_retry_after_and_logs_problem_without_token(
+    waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     limited = problem(429)
     limited.headers["Retry-After"] = "7"
     with caplog.at_level(logging.WARNING, "byteor.client"), connected(limited, OK) as (client, _):
@@ -103,7 +105,7 @@ def test_retry_after_is_awaited_and_logged(waits: list[float], caplog: pytest.Lo
     assert TOKEN not in caplog.text
 
 
-def test_wait_over_a_minute_is_refused_at_once(waits: list[float]) -> None:
+def test_too_many_requests_is_raised_immediately_if_retry_after_is_over_one_minute(waits: list[float]) -> None:
     limited = problem(429)
     limited.headers["Retry-After"] = "3600"
     with connected(limited) as (client, _), pytest.raises(TooManyRequests) as refused:
@@ -113,7 +115,7 @@ def test_wait_over_a_minute_is_refused_at_once(waits: list[float]) -> None:
     assert waits == []
 
 
-def test_attempts_are_limited(waits: list[float]) -> None:
+def test_failing_request_is_attempted_five_times(waits: list[float]) -> None:
     with connected(problem(503)) as (client, server), pytest.raises(Unavailable):
         client.organization("o1").get_organization()
 
@@ -121,7 +123,7 @@ def test_attempts_are_limited(waits: list[float]) -> None:
     assert all(each <= 60 for each in waits)
 
 
-def test_created_resource_has_the_same_idempotency_key_in_every_attempt(waits: list[float]) -> None:
+def test_creation_sends_same_idempotency_key_in_every_attempt(waits: list[float]) -> None:
     with connected(NOBODY, Answer(201, ORGANIZATION)) as (client, server):
         client.create_organization(name="acme")
 
@@ -148,7 +150,7 @@ def test_conflict_is_raised_with_code_and_request(waits: list[float]) -> None:
     assert waits == []
 
 
-def test_running_request_with_same_key_is_awaited(waits: list[float]) -> None:
+def test_creation_is_retried_while_request_with_same_key_is_running(waits: list[float]) -> None:
     running = problem(409)
     running.headers["Retry-After"] = "1"
     with connected(running, Answer(201, ORGANIZATION)) as (client, _):
@@ -165,12 +167,12 @@ def test_invalid_fields_are_named() -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer(body=b"<html>proxy</html>"), Answer(body=[]), Answer(body={"id": 5})])
-def test_response_of_something_else_is_unexpected(answer: Answer) -> None:
+def test_invalid_response_body_raises_unexpected_response(answer: Answer) -> None:
     with connected(answer) as (client, _), pytest.raises(UnexpectedResponse):
         client.organization("o1").get_organization()
 
 
-def test_error_page_of_proxy_is_raised_with_its_status() -> None:
+def test_error_page_of_proxy_raises_error_with_its_status() -> None:
     with connected(Answer(404, b"<html>gone</html>")) as (client, _), pytest.raises(NotFound) as refused:
         client.organization("o1").get_organization()
 
@@ -178,13 +180,13 @@ def test_error_page_of_proxy_is_raised_with_its_status() -> None:
     assert "<html>" not in str(refused.value)
 
 
-def test_unknown_fields_and_values_are_accepted() -> None:
+def test_unknown_fields_of_response_are_accepted() -> None:
     row = {**ORGANIZATION, "settings": {**SETTINGS, "theme": "dark"}, "surprise": [1]}
     with connected(Answer(body=row)) as (client, _):
         assert client.organization("o1").get_organization().name == "acme"
 
 
-def test_omitted_fields_are_not_sent_and_null_is() -> None:
+def test_omitted_fields_are_not_sent() -> None:
     with connected(OK) as (client, server):
         organization = client.organization("o1")
         organization.update_organization(name="new", if_match='"1"')
@@ -202,14 +204,14 @@ def test_ids_are_quoted_in_paths() -> None:
 
 
 @pytest.mark.parametrize("part", ["", ".", ".."])
-def test_id_that_would_change_the_path_is_refused(part: str) -> None:
+def test_id_that_would_change_path_is_refused(part: str) -> None:
     with connected(OK) as (client, server):
         with pytest.raises(ValueError, match="no id"):
             client.environment("o", "p", "e").delete_draft(part)
         assert server.received == []
 
 
-def test_redirect_is_not_followed_with_token() -> None:
+def test_redirect_is_not_followed() -> None:
     with faulty(OK) as other, connected(Answer(302, b"", {"Location": other.url})) as (client, _):
         with pytest.raises((ApiError, UnexpectedResponse)):
             client.organization("o1").get_organization()
@@ -254,7 +256,7 @@ def test_ten_thousand_rows_are_read_asynchronously_in_constant_memory() -> None:
     assert most < 3_000_000  # two pages; all rows take 9 MB
 
 
-def test_import_loads_only_what_a_blocking_client_needs_before_its_first_request() -> None:
+def test_creating_blocking_client_loads_no_slow_or_asynchronous_modules() -> None:
     program = "import sys; from byteor.client import ByteOr; ByteOr('http://localhost'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
 
@@ -263,7 +265,7 @@ def test_import_loads_only_what_a_blocking_client_needs_before_its_first_request
     assert "byteor.client.async_runtime" not in done.stdout
 
 
-def test_unknown_name_is_no_attribute_of_client() -> None:
+def test_importing_unknown_name_from_client_raises_import_error() -> None:
     with pytest.raises(ImportError, match="ByteOrr"):
         from byteor.client import ByteOrr  # type: ignore[attr-defined]  # noqa: F401  the misspelled name is the test
 
@@ -285,7 +287,7 @@ def test_download_is_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path", "file"])
-def test_upload_sends_file_again_after_refusal(kind: str, tmp_path: Path, waits: list[float]) -> None:
+def test_retried_upload_sends_whole_file_again(kind: str, tmp_path: Path, waits: list[float]) -> None:
     path = tmp_path / "capture.tar"
     path.write_bytes(b"capture")
     file: Any = {"bytes": b"capture", "path": path, "file": io.BytesIO(b"capture")}[kind]
@@ -296,7 +298,7 @@ def test_upload_sends_file_again_after_refusal(kind: str, tmp_path: Path, waits:
 
 
 @pytest.mark.parametrize("value", [1, 1.5, "text", True, None, [1], {"price": 7}])
-def test_json_of_captured_payload_is_kept(value: Any) -> None:
+def test_json_value_of_captured_payload_keeps_its_type(value: Any) -> None:
     body = json.dumps({"json": value, "payload_base64": None, "truncated": False})
 
     found = msgspec.json.decode(body, type=m.ShownPayload).json
@@ -305,7 +307,7 @@ def test_json_of_captured_payload_is_kept(value: Any) -> None:
     assert type(found) is type(value)
 
 
-def test_token_is_in_no_representation() -> None:
+def test_repr_of_client_does_not_contain_token() -> None:
     client = ByteOr("http://127.0.0.1:9", TOKEN)
 
     assert TOKEN not in repr(client) + repr(client.organization("o"))
@@ -333,7 +335,7 @@ def test_password_in_url_is_refused_without_printing_it() -> None:
 
 
 @pytest.mark.parametrize("body", [{"errors": ["x"]}, {"errors": "x"}, {"errors": 7}, b"[" * 100_000])
-def test_error_of_another_format_is_raised_with_its_status(body: Any) -> None:
+def test_malformed_error_body_is_raised_with_its_status(body: Any) -> None:
     with connected(Answer(400, body)) as (client, _), pytest.raises(InvalidRequest) as refused:
         client.organization("o1").get_organization()
 
@@ -344,7 +346,7 @@ PAGE = Answer(body=b"<html>Sign in</html>", headers={"Content-Type": "text/html;
 
 
 @pytest.mark.parametrize("answer", [PAGE, Answer(302, b"", {"Location": "https://proxy.example.com/"})])
-def test_page_of_proxy_is_no_success(answer: Answer, tmp_path: Path) -> None:
+def test_page_or_redirect_of_proxy_raises_unexpected_response(answer: Answer, tmp_path: Path) -> None:
     with connected(answer) as (client, _):
         environment = client.environment("o", "p", "e")
         with pytest.raises(UnexpectedResponse):
@@ -359,13 +361,13 @@ def test_page_of_proxy_is_no_success(answer: Answer, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_corrupt_compression_is_lost_connection(waits: list[float]) -> None:
+def test_corrupt_compressed_response_raises_connection_failed(waits: list[float]) -> None:
     answer = Answer(body=b"plain", headers={"Content-Encoding": "gzip"})
     with connected(answer) as (client, _), pytest.raises(ConnectionFailed):
         client.organization("o1").get_organization()
 
 
-def test_page_that_refers_to_itself_ends_list() -> None:
+def test_repeated_next_cursor_raises_unexpected_response() -> None:
     page = {"results": [ORGANIZATION], "next": None, "previous": None, "next_cursor": "c1"}
     with connected(Answer(body=page)) as (client, server), pytest.raises(UnexpectedResponse, match="does not end"):
         list(client.list_organizations())

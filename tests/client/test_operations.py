@@ -27,7 +27,7 @@ LEVELS = {"org_id": "organization", "project_id": "project", "env_id": "environm
 
 @pytest.fixture
 def url(tenants: Tenants) -> Iterator[str]:
-    """Serve the API. Forget the rows that the test adds to the tenants, since they are rolled back."""
+    """Serve the API. After the test, restore the registry of created rows, because new rows are rolled back."""
     place = tenants.home.place
     made = dict(place._made)
     with served() as url:
@@ -36,7 +36,7 @@ def url(tenants: Tenants) -> Iterator[str]:
 
 
 def method_of(client: Any, operation: Operation, ids: dict[str, Any]) -> Any:
-    """Return the client's method, bound to the rows in ``ids``, and the remaining ids in its path."""
+    """Return the client's method for the operation, bound to the rows in ``ids``, and the remaining ids in the path."""
     path = re.sub(r"([a-z-]+)/\{id\}", r"\1/{\1}", operation.path)
     names = re.findall(r"\{([a-z_-]+)\}", path)
     if operation.path.startswith("/api/v1/agents/{id}"):
@@ -61,7 +61,7 @@ def arguments_of(operation: Operation, tenants: Tenants, method: Any) -> dict[st
 
 
 def token_for(operation: Operation, tenants: Tenants) -> str | None:
-    """Return the token of a caller for whom the example succeeds. Examples contain what needs further permissions."""
+    """Return the token of a caller for whom the example succeeds. Some fields in examples need further permissions."""
     has_example = "requestBody" in operation.documented and operation.call.on is None
     return (tenants.caller(operation.families[0]) if has_example else permitted_caller(operation, tenants)).token
 

@@ -37,7 +37,7 @@ OPTIONS = (
     " --output-datetime-class datetime --use-schema-description --use-field-description"
     " --formatters builtin --disable-timestamp"
 )
-# The levels: the class, the path that its operations begin with, and its docstring. The longest path decides.
+# For each class: the path with which its operations begin, and a part of its docstring. The longest path applies.
 LEVELS = {
     "Environment": ("/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}", "of an environment"),
     "Project": ("/api/v1/orgs/{org_id}/projects/{project_id}", "of a project"),
@@ -106,7 +106,7 @@ def without_bounds(node: Any, *, names: bool = False) -> Any:
         return node
     if not names and "type" not in node and ("enum" in node or "const" in node):
         node = {**node, "type": "string" if None not in node.get("enum", ()) else ["string", "null"]}
-    # A struct cannot be decoded as "a plan, or any other object", so that is any object.
+    # A struct cannot represent "a plan, or any other object", so the client accepts any object.
     if {"type": "object"} in node.get("anyOf", ()):
         node = {**node, "anyOf": [each for each in node["anyOf"] if "$ref" not in each]}
     # A struct would lose the members that the schema does not name, such as the parameters of an adapter.
@@ -144,7 +144,7 @@ def models(document: Json) -> tuple[str, Classes]:
 
 
 def models_source(imports: str, classes: Classes, used: str) -> str:
-    """Return the source of the models that are named in ``used``, and of those that these contain."""
+    """Return the source of the models that ``used`` names, and of all models that they contain."""
     names = {""}
     while found := (set(re.findall(r"\w+", used)) & classes.keys()) - names:
         names |= found

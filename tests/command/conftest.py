@@ -48,7 +48,7 @@ class Terminal:
         file.write_text(json.dumps({"current": "test", "contexts": {"test": context}}))
 
     def __call__(self, *arguments: str, stdin: str = "") -> Output:
-        """Run a command to its end. Its output is piped, and nobody can be asked."""
+        """Run a command to its end. Its input and output are not a terminal, so the command cannot prompt."""
         source = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
         self._monkeypatch.setattr(sys, "stdin", source)
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
@@ -58,7 +58,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Serve the application, and return a terminal of the world's operator, who works in its ``dev`` environment."""
+    """Serve the application, and yield a terminal of the world's operator, who works in its ``dev`` environment."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for name in ("BYTEOR_URL", "BYTEOR_TOKEN", "BYTEOR_CONTEXT"):
         monkeypatch.delenv(name, raising=False)

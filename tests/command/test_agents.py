@@ -26,7 +26,7 @@ HASH, SPEC = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 
 
 def beat(agent: Agent, api: Api, *, deployment: Any = None, **body: Any) -> Any:
-    """Send a heartbeat, of an agent that runs the deployment if it is given. Return the response."""
+    """Send a heartbeat and return the response. If ``deployment`` is given, the agent reports that it runs it."""
     if deployment is not None:
         body["active"] = {"deployment_id": str(deployment.pk), "bundle_hash": HASH, "spec_hash": SPEC}
     sent = {"status": "healthy", "agent_version": "1", **body}
@@ -50,7 +50,7 @@ def labels(agent: Agent) -> dict[str, str]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """The last part of the path and the query of each request that the client sends."""
+    """Record and return the last part of the path, and the query, of each request that the client sends."""
     requests: list[tuple[str, dict[str, Any]]] = []
     send = Connection.send
 
@@ -63,7 +63,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     return requests
 
 
-def test_list_shows_states_and_versions_and_filters(terminal: Terminal, world: World) -> None:
+def test_list_shows_states_and_versions_and_can_be_filtered(terminal: Terminal, world: World) -> None:
     first, first_api = world.agent(name="edge-1", zone="eu-1")
     running = world.deployment(world.bundle())
     second, second_api = world.agent(name="edge-2", zone="eu-2")
@@ -106,7 +106,7 @@ def test_texts_of_agents_cannot_control_terminal(terminal: Terminal, world: Worl
         assert all(each.isprintable() for each in text.replace("\n", ""))
 
 
-def test_name_is_found_without_reading_all_agents(
+def test_agent_is_found_by_name_without_reading_all_agents(
     terminal: Terminal, world: World, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("byteor.command.agents.PAGE", 2)
@@ -152,7 +152,7 @@ def test_explanation_names_commands_that_let_agent_continue(terminal: Terminal, 
     assert "To unblock" not in terminal("agents", "explain", str(world.agent(name="edge-3")[0].pk)).out
 
 
-def test_history_names_versions_and_starts_at_since(terminal: Terminal, world: World) -> None:
+def test_history_names_versions_and_can_be_limited_by_time(terminal: Terminal, world: World) -> None:
     agent, api = world.agent(name="edge-1")
     beat(agent, api, active={"deployment_id": str(uuid7()), "bundle_hash": HASH, "spec_hash": SPEC})
     assert "  bundle aaaaaaaaaaaa  " in terminal("agents", "list").out
@@ -189,7 +189,9 @@ def test_series_is_table_in_pipe_and_chart_on_terminal(
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
-def test_chart_fits_terminal(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chart_fits_terminal_of_at_least_80_columns(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(agent_charts, "is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", str(width))
     start = datetime(2026, 11, 28, tzinfo=UTC)
@@ -281,7 +283,7 @@ def test_wrong_label_changes_are_refused(terminal: Terminal, world: World, words
     assert labels(agent) == {"zone": "eu-1"}
 
 
-def test_drained_agent_shows_reason_until_undrained(terminal: Terminal, world: World) -> None:
+def test_drained_agent_shows_reason_and_can_be_undrained(terminal: Terminal, world: World) -> None:
     agent, _ = world.agent(name="edge-1")
 
     assert terminal("agents", "drain", "edge-1", "--reason", "The disk is replaced.").code == 0
@@ -294,7 +296,7 @@ def test_drained_agent_shows_reason_until_undrained(terminal: Terminal, world: W
     assert agent.drained_at is None
 
 
-def test_enrollment_token_is_printed_with_command_that_asks_for_it(terminal: Terminal, world: World) -> None:
+def test_enrollment_token_is_printed_with_enroll_command_and_can_be_revoked(terminal: Terminal, world: World) -> None:
     administer(terminal, world)
     options = ("--max-uses", "2", "--label", "zone=eu-1", "--expires-in", "2d", "--replace")
 
@@ -326,7 +328,7 @@ def test_enrollment_token_is_printed_with_command_that_asks_for_it(terminal: Ter
     assert Api(made["token"]).post(world.path(rest="/agents"), {"name": "edge-2"}).status_code == 401
 
 
-def test_no_enrollment_token_is_created_for_wrong_options(
+def test_refused_enroll_token_commands_create_no_token(
     terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert terminal("agents", "enroll-token").code == 1  # an operator may not
@@ -345,7 +347,7 @@ def test_no_enrollment_token_is_created_for_wrong_options(
     ("kind", "code", "text"),
     [("incident_bundle", 0, "uploaded as artifact "), ("diagnostic", 1, "the agent could not capture (")],
 )
-def test_capture_is_awaited(
+def test_capture_with_wait_option_waits_for_upload(
     terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, text: str
 ) -> None:
     agent, api = world.agent(name="edge-1")
@@ -373,7 +375,7 @@ def test_capture_is_awaited(
     ]
 
 
-def test_expired_capture_fails(terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_expired_capture_fails(terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.agent(name="edge-1")
 
     def expire(_: float) -> None:

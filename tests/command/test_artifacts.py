@@ -33,7 +33,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]) -> None:
 
 @pytest.fixture
 def capture(world: World) -> Artifact:
-    """A capture of a pipeline that drops the second of three records. The recorded output has all of them."""
+    """Return a capture of a pipeline that drops the second of three records. The recorded output has all of them."""
     version = world.version()
     return ingested(world, incident(version.spec_kv, stage_config=CHECK, expected=frames(*EVERYTHING)))
 
@@ -75,7 +75,7 @@ def test_damaged_content_is_not_saved(terminal: Terminal, capture: Artifact, tmp
 
 
 def other_content() -> str:
-    """Store bytes under a hash that is not theirs."""
+    """Store bytes under a wrong hash, and return this hash."""
     digest = "sha256:" + "0" * 64
     blobs.put(digest, b"other")
     return digest
@@ -121,7 +121,9 @@ def test_replay_shows_divergence_and_trace_shows_dropped_record(terminal: Termin
 
 
 @pytest.mark.usefixtures("jobs")
-def test_replay_through_other_version_is_compared(terminal: Terminal, world: World, capture: Artifact) -> None:
+def test_replay_through_other_version_is_compared_with_earlier_replay(
+    terminal: Terminal, world: World, capture: Artifact
+) -> None:
     first = terminal("artifacts", "replay", str(capture.pk), "--json", "id").json["id"]
     world.version(content=COPY)
 
@@ -147,7 +149,7 @@ def test_replay_is_pending_after_timeout_and_can_be_canceled(terminal: Terminal,
     assert "Failed: " in terminal("artifacts", "show-replay", found.json["id"]).out
 
 
-def test_interrupted_replay_goes_on(
+def test_replay_continues_after_command_is_interrupted(
     terminal: Terminal, capture: Artifact, monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]
 ) -> None:
     def interrupt(_: float) -> None:
@@ -166,7 +168,7 @@ def test_interrupted_replay_goes_on(
 
 
 @pytest.mark.usefixtures("jobs")
-def test_replay_is_awaited_after_lost_connection(
+def test_command_waits_for_replay_despite_lost_connection(
     terminal: Terminal, capture: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [ConnectionFailed("refused"), ConnectionFailed("refused")]
@@ -185,7 +187,7 @@ def test_replay_is_awaited_after_lost_connection(
     assert found.err == "Connection lost: refused. Retrying.\n"
 
 
-def test_execute_replay_asks_and_waits_for_approval(terminal: Terminal, world: World) -> None:
+def test_execute_replay_requires_confirmation_and_waits_for_approval(terminal: Terminal, world: World) -> None:
     environment = world.environment("prod", "live", replay_policy="allowed")
     version = world.version(environment, plan(stages=[{"id": "post", "op": "http_post:http://127.0.0.1:9/hook"}]))
     agent, api = world.agent(environment)
@@ -222,7 +224,7 @@ def test_bisect_names_first_bad_version(terminal: Terminal, world: World) -> Non
     assert "+single_ring.egress=elsewhere" in found.out
     good = terminal("artifacts", "bisect", str(artifact.pk), "--good", "quotes:1", "--bad", "quotes:3")
     assert good.code == 1
-    assert "The oldest and the newest version have the same verdict." in good.out
+    assert "The oldest and the newest tested version have the same verdict." in good.out
     assert terminal("artifacts", "bisect", str(artifact.pk), "--good", "quotes:3", "--bad", "quotes:1").code == 1
 
 
@@ -245,7 +247,9 @@ def test_capture_is_kept_as_fixture(terminal: Terminal, capture: Artifact, world
     assert Fixture.objects.count() == 2
 
 
-def test_viewer_may_list_but_not_read_captured_records(terminal: Terminal, world: World, capture: Artifact) -> None:
+def test_viewer_may_list_artifacts_but_not_read_captured_records(
+    terminal: Terminal, world: World, capture: Artifact
+) -> None:
     terminal.use(str(world.viewer.api.token), organization="acme", project=world.project.name, environment="dev")
 
     assert str(capture.pk) in terminal("artifacts", "list").out

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def admin(terminal: Terminal, world: World) -> Terminal:
-    """The terminal of an administrator."""
+    """Return the terminal of an administrator."""
     terminal.use(world.admin.api.token or "", organization="acme", project="trading", environment="dev")
     return terminal
 
@@ -63,7 +63,7 @@ def test_events_are_filtered_by_age_and_time(admin: Terminal, world: World) -> N
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "5", "2 h", "99999999999w", "999999w", "2026-13-01"])
-def test_unknown_times_are_usage_errors(terminal: Terminal, moment: str) -> None:
+def test_invalid_times_are_usage_errors(terminal: Terminal, moment: str) -> None:
     found = terminal("audit", "list", "--since", moment)
 
     assert (found.code, found.out) == (2, "")
@@ -112,7 +112,7 @@ def test_followed_events_are_printed_once_in_order_despite_lost_connection(
         world.environment("dev", "third")
 
     def commit_late() -> None:
-        """An event with an earlier id and time, whose transaction took longer."""
+        """Create an event whose time is earlier than the newest one's, as if its transaction had taken longer."""
         newest = AuditEvent.objects.latest("id")
         AuditEvent.objects.create(
             organization=world.organization, timestamp=newest.timestamp - timedelta(seconds=20), action="late.commit",
@@ -160,7 +160,7 @@ def test_follow_begins_with_events_since_time(admin: Terminal, world: World, mon
     )
 
 
-def test_follow_ends_quietly_when_nobody_reads(admin: Terminal, tmp_path: Path) -> None:
+def test_follow_ends_without_error_when_its_output_is_closed(admin: Terminal, tmp_path: Path) -> None:
     command = "byteor audit follow --since 1h --json action | head -n 1; echo ${PIPESTATUS[0]}"
     found = run("bash", "-c", command, env=environment(tmp_path))
 

@@ -30,12 +30,12 @@ env:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """The path of a configuration in YAML."""
+    """Write a configuration in YAML, and return its path."""
     (tmp_path / "config.yaml").write_text(YAML)
     return tmp_path / "config.yaml"
 
 
-def test_file_and_options_become_config_bundle(terminal: Terminal, world: Any, config: Path) -> None:
+def test_config_bundle_is_created_from_file_and_options(terminal: Terminal, world: Any, config: Path) -> None:
     version = world.version()
 
     created = terminal(
@@ -51,7 +51,7 @@ def test_file_and_options_become_config_bundle(terminal: Terminal, world: Any, c
     }  # fmt: skip
     assert bundle.stage_config == {"check": {"schema": {"type": "object", "required": ["id"]}, "on_reject": "stop"}}
 
-    # What ``show`` prints is a file for ``create``.
+    # ``create`` accepts the output of ``show``.
     shown = terminal("bundles", "show", "quotes-eu").out.partition("\n\n")[2]
     again = terminal(
         "bundles", "create", "quotes", "-f", "-", "--name", "same", "--json", "name,config_hash", stdin=shown
@@ -61,7 +61,9 @@ def test_file_and_options_become_config_bundle(terminal: Terminal, world: Any, c
     assert [line.split()[:3] for line in listed[1:]] == [["same", "quotes:1", "no"], ["quotes-eu", "quotes:1", "no"]]
 
 
-def test_version_without_file_suffices_and_missing_parameters_are_warned_about(terminal: Terminal, world: Any) -> None:
+def test_bundle_can_be_created_without_file_and_missing_parameters_cause_warning(
+    terminal: Terminal, world: Any
+) -> None:
     world.version()
 
     created = terminal("bundles", "create", "quotes")

@@ -72,7 +72,7 @@ def test_bash_inserts_names_as_they_are_printed(tmp_path: Path) -> None:
 
 
 @needs_bash
-def test_failures_print_nothing_into_the_line(tmp_path: Path) -> None:
+def test_failed_completion_prints_nothing(tmp_path: Path) -> None:
     line = "byteor drafts show q"
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -86,7 +86,7 @@ def test_failures_print_nothing_into_the_line(tmp_path: Path) -> None:
 
 
 class Tab:
-    """Asks in this process, as the script for Bash does."""
+    """Completes lines in this process, as the script for Bash does in a new process."""
 
     def __init__(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
         self._terminal, self._monkeypatch = terminal, monkeypatch
@@ -136,7 +136,7 @@ def test_completion_reads_bounded_number_of_names(tab: Tab, world: Any, monkeypa
 
 
 @pytest.mark.django_db
-def test_server_that_does_not_respond_gives_no_names(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_names_are_completed_if_server_does_not_respond(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completing, "MOST_S", 0.1)
     monkeypatch.setenv("BYTEOR_TOKEN", "t")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -152,7 +152,7 @@ def test_server_that_does_not_respond_gives_no_names(tab: Tab, monkeypatch: pyte
         ("fish", "byteor versions di", "di", ["plain,diff\tCompare two versions."]),
     ],
 )
-def test_other_shells_complete(tmp_path: Path, shell: str, words: str, word: str, expected: list[str]) -> None:
+def test_zsh_and_fish_complete_commands(tmp_path: Path, shell: str, words: str, word: str, expected: list[str]) -> None:
     script = run("byteor", "completion", shell, env=environment(tmp_path))
     asked = environment(tmp_path, _BYTEOR_COMPLETE=f"{shell}_complete", COMP_WORDS=words, COMP_CWORD=word)
     found = run("byteor", env=asked)

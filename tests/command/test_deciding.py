@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def sit_down(terminal: Terminal, world: World, person: Person, environment: Environment) -> None:
-    """Let the terminal's commands be those of the person, in this environment."""
+    """Run the terminal's next commands as the person, in this environment."""
     terminal.use(
         person.api.token or "", organization="acme", project=world.project.name, environment=environment.name
     )  # fmt: skip
@@ -41,14 +41,14 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     facts = dict(line.split(":", 1) for line in shown.out.splitlines() if ":" in line and line[0] != " ")
     assert facts["For"].strip() == "deployment of quotes:1 to prod"
     assert facts["Approvals"].strip() == "0 of 1"
-    assert facts["Agents"].strip() == "1 agent; now 1 run something else or nothing"
+    assert facts["Agents"].strip() == "1 agent; now 1 runs something else or nothing"
     assert facts["Note"].strip() == "for the fair"
     assert facts["Replaces"].strip() == "nothing"
     assert facts["Config hash"].strip() == deployment.config_hash
     assert '  + env REGION: "eu"' in shown.out.splitlines()
     assert world.operator.user.email in facts["Requested"]
 
-    # Without --yes, the request is shown where it does not disturb, and nothing is decided.
+    # Without --yes, the request is printed to stderr, and nothing is decided.
     unasked = terminal("approve")
     assert (unasked.code, unasked.out) == (2, "")
     *lines, refusal = unasked.err.splitlines()
@@ -57,7 +57,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert not ApprovalDecision.objects.exists()
 
     approved = terminal("approve", "--yes", "--comment", "Looks right")
-    done = "Approved the deployment of quotes:1 to prod: 1 of 1 approvals. It can start.\n"
+    done = "Approved the deployment of quotes:1 to prod: 1 of 1 approvals. No more are needed.\n"
     assert approved == (0, done, "")
     assert state(deployment)[0] == "approved"
     assert ApprovalDecision.objects.get().comment == "Looks right"
@@ -66,7 +66,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert terminal("approvals", "list", "--status", "all").out.splitlines()[1].startswith("quotes  approved  1 of 1")
 
 
-def test_two_approvals_are_counted_and_own_ones_refused(terminal: Terminal, world: World) -> None:
+def test_two_people_must_approve_and_requester_is_refused(terminal: Terminal, world: World) -> None:
     four_eyes = world.environment("prod", "four-eyes", required_approvals=2)
     deployment = pending(world, four_eyes)
 
@@ -115,7 +115,9 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     )
 
 
-def test_wave_is_approved_for_the_report_that_was_shown(terminal: Terminal, world: World, run_jobs: Run) -> None:
+def test_wave_approval_with_digest_of_outdated_report_is_refused(
+    terminal: Terminal, world: World, run_jobs: Run
+) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     strategy = {**waves(25, 100, threshold=100), "holds": [None, "approval"]}
     deployment = stories.offered(world, second, strategy=strategy)
@@ -130,7 +132,7 @@ def test_wave_is_approved_for_the_report_that_was_shown(terminal: Terminal, worl
     assert "The earlier waves have changed since this report." in outdated.err
 
     approved = terminal("approve", str(deployment.pk), "--yes", "--digest", digest)
-    assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approvals. It can start.\n", approved.err
+    assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approvals. No more are needed.\n", approved.err
     run_jobs()
     assert stories.progress(deployment) == ["active", "offered", "offered", "offered"]
 

@@ -46,7 +46,7 @@ class Fleet:
 
 @pytest.fixture
 def during(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function whose arguments are called one after the other, whenever the command waits."""
+    """Return a function that takes steps. Whenever the command waits, the next step is called."""
 
     def play(*steps: Step) -> None:
         script = iter(steps)
@@ -123,7 +123,9 @@ def test_failed_rollout_exits_3_with_reasons(terminal: Terminal, world: World, d
     assert cause.startswith("  2 agents reported a failure: stage check crashed (edge-")
 
 
-def test_failures_are_printed_as_they_come_and_rollback_exits_3(terminal: Terminal, world: World, during: Any) -> None:
+def test_failures_are_printed_during_rollout_and_rollback_exits_3(
+    terminal: Terminal, world: World, during: Any
+) -> None:
     fleet = Fleet(world, world.dev, 4)
     world.deployment(world.bundle(name="quotes-1"))
     run_jobs()
@@ -148,7 +150,7 @@ def test_failures_are_printed_as_they_come_and_rollback_exits_3(terminal: Termin
     assert "The rollout of quotes was rolled back: 3 of 4 agents of wave 1 failed." in lines
 
 
-def test_approval_is_pending_after_timeout(terminal: Terminal, world: World) -> None:
+def test_timeout_while_waiting_for_approval_exits_8_and_names_who_can_decide(terminal: Terminal, world: World) -> None:
     terminal.use(world.operator.api.token, organization="acme", project="trading", environment="prod")
     world.agent(world.prod)
     world.bundle(world.prod, name="quotes-1")
@@ -177,7 +179,9 @@ def test_detached_deployment_exits_8_only_if_approval_is_needed(terminal: Termin
 
 
 @pytest.mark.parametrize("how", ["deny", "abort", "revoke"])
-def test_denial_exits_1_and_abort_exits_3(terminal: Terminal, world: World, during: Any, how: str) -> None:
+def test_denial_and_revocation_exit_1_and_abort_exits_3(
+    terminal: Terminal, world: World, during: Any, how: str
+) -> None:
     terminal.use(world.operator.api.token, organization="acme", project="trading", environment="prod")
     world.agent(world.prod)
     world.bundle(world.prod, name="quotes-1")
@@ -206,7 +210,7 @@ def test_denial_exits_1_and_abort_exits_3(terminal: Terminal, world: World, duri
     }[how] in found.out
 
 
-def test_held_wave_names_command(terminal: Terminal, world: World, during: Any) -> None:
+def test_command_that_starts_held_wave_is_printed_once(terminal: Terminal, world: World, during: Any) -> None:
     fleet = Fleet(world, world.dev, 2)
     world.bundle(name="quotes-1")
 
@@ -232,7 +236,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_interrupted_command_leaves_rollout_and_says_how_to_go_on(
+def test_interrupted_command_does_not_stop_rollout_and_prints_command_to_continue(
     terminal: Terminal, world: World, during: Any
 ) -> None:
     fleet = Fleet(world, world.dev, 1)
@@ -249,7 +253,7 @@ def test_interrupted_command_leaves_rollout_and_says_how_to_go_on(
     assert terminal("deployments", "watch").code == 0
 
 
-def test_revoked_token_exits_4_and_says_that_rollout_goes_on(terminal: Terminal, world: World, during: Any) -> None:
+def test_revoked_token_exits_4_and_says_that_rollout_continues(terminal: Terminal, world: World, during: Any) -> None:
     world.agent()
     world.bundle(name="quotes-1")
     token, text = tokens.create_user_token(user=world.operator.user, name="laptop", actor=world.operator.actor)
@@ -270,7 +274,7 @@ def test_revoked_token_exits_4_and_says_that_rollout_goes_on(terminal: Terminal,
 
 @pytest.fixture
 def lost_response(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Return a function after which the response to the next creation is lost: the exception is raised instead."""
+    """Return a function that makes the next POST request raise the given exception after the server has responded."""
 
     def lose(failure: BaseException) -> None:
         send, failures = httpx2.Client.send, iter([failure])
@@ -286,7 +290,7 @@ def lost_response(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], 
     return lose
 
 
-def test_lost_response_to_creation_deploys_once(
+def test_creation_with_lost_response_creates_one_deployment(
     terminal: Terminal, world: World, lost_response: Callable[[BaseException], None]
 ) -> None:
     world.agent()
@@ -299,7 +303,7 @@ def test_lost_response_to_creation_deploys_once(
     assert found.json == {"id": str(only_deployment().pk)}
 
 
-def test_interrupted_creation_continues_with_same_key(
+def test_interrupted_creation_can_be_repeated_with_same_idempotency_key(
     terminal: Terminal, world: World, lost_response: Callable[[BaseException], None]
 ) -> None:
     world.agent()
@@ -314,7 +318,7 @@ def test_interrupted_creation_continues_with_same_key(
     assert again.json == {"id": str(only_deployment().pk)}
 
 
-def test_page_of_proxy_after_creation_names_key_to_continue(
+def test_unexpected_response_to_creation_prints_idempotency_key_to_continue(
     terminal: Terminal, world: World, lost_response: Callable[[BaseException], None]
 ) -> None:
     world.agent()
@@ -391,7 +395,7 @@ def test_options_become_fields_of_request(terminal: Terminal, world: World) -> N
     assert found.json["replay_gate_override"] == "urgent"
 
 
-def test_freeze_window_is_shown_and_refused(terminal: Terminal, world: World) -> None:
+def test_deployment_in_freeze_window_is_refused_and_window_is_shown(terminal: Terminal, world: World) -> None:
     window = {"start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z", "time_zone": "UTC", "reason": "holidays"}
     frozen = world.environment("dev", "frozen", freeze_windows=[window])
     world.agent(frozen)
@@ -425,7 +429,7 @@ def test_deployment_is_found_without_id(terminal: Terminal, world: World) -> Non
     assert unknown.err.startswith("byteor: No deployment matches other.")
 
 
-def test_ambiguous_deployment_is_listed(terminal: Terminal, world: World) -> None:
+def test_ambiguous_deployments_are_listed(terminal: Terminal, world: World) -> None:
     for name in ("quotes", "trades"):
         bundle = world.bundle(world.staging, name=name, version=world.version(world.staging, plan(name)))
         agent, _ = world.agent(world.staging, name=name)
@@ -439,7 +443,7 @@ def test_ambiguous_deployment_is_listed(terminal: Terminal, world: World) -> Non
     assert all(str(each.pk) in found.err for each in Deployment.objects.all())
 
 
-def test_agents_timeline_and_evidence(terminal: Terminal, world: World, tmp_path: Path) -> None:
+def test_agents_and_timeline_are_listed_and_evidence_is_saved(terminal: Terminal, world: World, tmp_path: Path) -> None:
     fleet = Fleet(world, world.dev, 2)
     world.deployment(world.bundle(name="quotes-1"), strategy={"kind": "all_at_once", "failure_threshold_percent": 50})
     run_jobs()
@@ -519,7 +523,7 @@ HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_
         ),
     ],
 )  # fmt: skip
-def test_waves_of_recorded_states(
+def test_waves_are_computed_from_deployment_state(
     fields: dict[str, Any], progress: dict[str, int], waves: list[tuple[str, int, int, str]]
 ) -> None:
     counts = {**dict.fromkeys(PROGRESS, 0), "total": 20, **progress}

@@ -28,7 +28,7 @@ single_ring:
       depends_on: [decode]
 """
 
-# Aliases of aliases: 2,000,000 values in six lines.
+# Aliases of aliases: 2,000,000 values in seven lines.
 MANY = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
 )
@@ -36,7 +36,7 @@ MANY = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
 
 @pytest.fixture
 def quotes(tmp_path: Path) -> str:
-    """The path of a plan in YAML."""
+    """Write a plan in YAML, and return its path."""
     (tmp_path / "quotes.yaml").write_text(YAML)
     return str(tmp_path / "quotes.yaml")
 
@@ -67,7 +67,7 @@ def test_diagnostics_name_lines_of_file(terminal: Terminal, quotes: str) -> None
     assert f"{quotes}:13: error: " in found.err
 
 
-def test_json_lines_are_named(terminal: Terminal, tmp_path: Path) -> None:
+def test_diagnostics_name_lines_of_json_file(terminal: Terminal, tmp_path: Path) -> None:
     text = json.dumps(plan(ingress="Not a name"), indent=2)
     (tmp_path / "plan.json").write_text(text)
     line = next(at for at, each in enumerate(text.splitlines(), 1) if '"ingress"' in each)
@@ -103,7 +103,7 @@ def test_unreadable_plans_are_refused(terminal: Terminal, text: str, line: int, 
     assert terminal("drafts", "list", "--json").json == []
 
 
-def test_words_of_yaml_1_1_stay_text(terminal: Terminal) -> None:
+def test_yaml_1_1_booleans_and_dates_are_read_as_text(terminal: Terminal) -> None:
     text = YAML.replace("# Prices of the exchange.", "labels: {country: no, since: 2026-11-29, 'on': 'yes'}")
     assert terminal("drafts", "apply", "-f", "-", stdin=text).code == 0
 

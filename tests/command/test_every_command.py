@@ -20,7 +20,7 @@ from tests.worlds import World
 
 # These read their own arguments, and are tested with the programs that they call.
 OWN_ARGUMENTS = {"agent", "verify", "replay"}
-# These print a script, never end, or ask a person in a browser; a test of their own checks their JSON.
+# These print a script, never end, or ask a person in a browser, so their own tests run them.
 WITHOUT_EXAMPLE = {"completion", "audit follow", "login", "logout"}
 
 
@@ -69,7 +69,7 @@ def test_help_is_sentences_in_lines_of_at_most_100_characters(name: str) -> None
         assert max(map(len, each.get_help(click.Context(each, info_name=each.name)).splitlines())) <= 100
 
 
-def test_modules_of_commands_import_nothing_slow(tmp_path: Path) -> None:
+def test_command_modules_import_no_slow_modules(tmp_path: Path) -> None:
     modules = sorted(f"byteor.command.{each.stem}" for each in Path(byteor.command.__path__[0]).glob("*.py"))
     lazy = [each for each in modules if not each.endswith(("__init__", ".plan_files"))]  # the latter needs PyYAML
     program = f"import {', '.join(lazy)}, json, sys; print(json.dumps([*sys.modules]))"
@@ -97,7 +97,7 @@ def test_command_prints_json_with_all_or_chosen_fields(
 ) -> None:
     group = COMMANDS[name.split(maxsplit=1)[0]][0]
     arguments = import_module(f"tests.command.examples.{group}").examples(world, tmp_path)[name]
-    if name != "api":  # whose fields are those of the response
+    if name != "api":  # its fields are those of the response
         with django_assert_num_queries(0):
             refused = terminal(*name.split(), *arguments, "--json", "no_such_field")
         assert (refused.code, refused.out) == (2, "")

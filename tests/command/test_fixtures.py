@@ -25,7 +25,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]) -> None:
 
 @pytest.fixture
 def now(world: World) -> ConfigBundle:
-    """A config bundle with a capture that is kept as the fixture ``cards``."""
+    """Create and return a config bundle, a capture of which is kept as the fixture ``cards``."""
     made = bundle(world, "now")
     kept(world, capture(world, made, RECORDS))
     return made
@@ -102,7 +102,7 @@ def test_markdown_links_to_console_and_has_no_records_by_default(
 
 
 @pytest.mark.usefixtures("jobs")
-def test_equal_version_and_draft_pass(terminal: Terminal, world: World, now: ConfigBundle) -> None:
+def test_version_and_draft_without_differences_pass(terminal: Terminal, world: World, now: ConfigBundle) -> None:
     found = terminal("regress", "--version", "quotes", "--against", "now")
     assert found.code == 0
     assert found.out.startswith("Version quotes:1: no differences on 1 fixture.\n")
@@ -135,13 +135,13 @@ def test_regression_is_pending_after_timeout_and_can_be_resumed(
         ["--bundle", "now", "--accept", "ab", "--reason", "Wanted"],
     ],
 )
-def test_wrong_usage_requests_nothing(terminal: Terminal, arguments: list[str]) -> None:
+def test_invalid_arguments_request_no_regression(terminal: Terminal, arguments: list[str]) -> None:
     assert terminal("regress", *arguments).code == 2
     assert Regression.objects.count() == 0
 
 
 @pytest.mark.usefixtures("jobs")
-def test_nothing_tested_is_stated(terminal: Terminal, world: World) -> None:
+def test_regression_without_fixtures_says_that_nothing_was_tested(terminal: Terminal, world: World) -> None:
     bundle_without_fixtures = world.bundle(name="alone")
 
     found = terminal("regress", "--bundle", bundle_without_fixtures.name)

@@ -39,7 +39,7 @@ def failed(status: int) -> ApiError:
         ["agents", "explain", "edge\udcff"],
     ],
 )
-def test_name_from_unset_variable_is_refused_before_anything_changes(
+def test_empty_or_unprintable_names_are_refused_and_change_nothing(
     terminal: Terminal, world: World, arguments: list[str]
 ) -> None:
     world.agent()
@@ -87,7 +87,7 @@ def test_query_in_path_of_raw_request_is_combined_with_options(terminal: Termina
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("body", ['{"name": NaN}', '{"name": "\\ud800"}', '{"name": "a", "name": "b"}', "[1]", ""])
-def test_body_that_is_no_strict_json_object_is_refused(terminal: Terminal, body: str) -> None:
+def test_body_that_is_not_strict_json_object_is_refused(terminal: Terminal, body: str) -> None:
     found = terminal("api", "POST", "/api/v1/orgs/{org}/projects", "-d", "-", stdin=body)
 
     assert (found.code, found.out) == (2, "")
@@ -108,7 +108,7 @@ def test_texts_of_failing_server_cannot_control_terminal(terminal: Terminal, mon
 
 
 @pytest.mark.django_db
-def test_token_with_line_break_is_used_without_it(terminal: Terminal, world: World, monkeypatch: Any) -> None:
+def test_line_breaks_at_end_of_token_and_url_are_ignored(terminal: Terminal, world: World, monkeypatch: Any) -> None:
     monkeypatch.setenv("BYTEOR_URL", f"{terminal.url}/\n")
     monkeypatch.setenv("BYTEOR_TOKEN", f"{world.viewer.api.token}\n")
 
@@ -136,11 +136,11 @@ def test_malformed_token_is_not_printed(terminal: Terminal, world: World, monkey
         (Forbidden(403, {}), False),
     ],
 )
-def test_failures_that_a_later_request_may_not_have(error: ByteOrError, expected: bool) -> None:
+def test_temporary_failures_are_recognized(error: ByteOrError, expected: bool) -> None:
     assert is_temporary(error) is expected
 
 
-def test_waiting_continues_after_page_of_proxy(
+def test_waiting_continues_after_unexpected_response_and_500(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(waiting, "sleep", lambda _: None)
@@ -173,6 +173,6 @@ def test_waiting_that_fails_names_command_to_continue(
 
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("diverged", 1), ("canceled", 1), ("unknown", 1)])
-def test_only_success_of_replay_exits_0(status: str, code: int) -> None:
+def test_only_succeeded_replay_exits_0(status: str, code: int) -> None:
     row: Any = SimpleNamespace(status=status)
     assert replaying._code(row) == code

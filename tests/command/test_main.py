@@ -47,7 +47,7 @@ def in_columns(text: str) -> str:
         (["agent", "upload", "--kind=snapshot", "--file=x", "--state=/no/such/state"], 1, "byteor agent: "),
     ],
 )
-def test_other_programs_get_their_arguments_and_codes(
+def test_other_programs_receive_arguments_and_determine_exit_code(
     tmp_path: Path, arguments: list[str], code: int, usage: str
 ) -> None:
     found = run("byteor", *arguments, env=environment(tmp_path))
@@ -57,7 +57,7 @@ def test_other_programs_get_their_arguments_and_codes(
     assert "Traceback" not in found.stderr
 
 
-def test_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+def test_closed_pipe_exits_1_without_message(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -66,7 +66,7 @@ def test_closed_pipe_ends_quietly(tmp_path: Path) -> None:
         assert (found.returncode, found.stderr) == (1, "")
 
 
-def test_full_disk_is_one_line(tmp_path: Path) -> None:
+def test_full_disk_prints_one_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         found = run("byteor", "--help", env=environment(tmp_path), stdout=full)
         both = run("byteor", "--help", env=environment(tmp_path), stdout=full, stderr=full)
@@ -79,20 +79,20 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_errors(tmp_path: Path, closed: str) -> None:
+def test_closed_standard_streams_cause_no_errors(tmp_path: Path, closed: str) -> None:
     found = run("sh", "-c", f"byteor completion fish {closed}", env=environment(tmp_path))
 
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_interrupted_command_says_so(tmp_path: Path) -> None:
+def test_interrupted_command_prints_interrupted_and_exits_130(tmp_path: Path) -> None:
     command = [str(BYTEOR), "drafts", "apply", "-f", "-"]
     with subprocess.Popen(
         command, env=environment(tmp_path, BYTEOR_URL="http://127.0.0.1:1", BYTEOR_TOKEN="t"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
         assert running.stdin
-        running.stdin.write("#" * 200_000)  # more than a pipe takes: when it was written, the command is reading it
+        running.stdin.write("#" * 200_000)  # more than a pipe holds, so the command is reading when the write returns
         running.stdin.flush()
         running.send_signal(signal.SIGINT)
         out, err = running.communicate()
@@ -100,7 +100,7 @@ def test_interrupted_command_says_so(tmp_path: Path) -> None:
     assert (running.returncode, out, err.strip()) == (130, "", "Interrupted.")
 
 
-def test_version_and_missing_commands(tmp_path: Path) -> None:
+def test_version_is_printed_and_missing_command_prints_usage(tmp_path: Path) -> None:
     version = run("byteor", "--version", env=environment(tmp_path))
     nothing, no_command = (run("byteor", *each, env=environment(tmp_path)) for each in ([], ["drafts"]))
 
@@ -121,7 +121,7 @@ def test_version_and_missing_commands(tmp_path: Path) -> None:
         (["audit", "list", "--limit", "0"], "See `byteor audit list --help`."),
     ],
 )
-def test_usage_errors_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_usage_errors_print_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     found = run("byteor", *arguments, env=environment(tmp_path))
 
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
@@ -130,7 +130,7 @@ def test_usage_errors_are_one_line(tmp_path: Path, arguments: list[str], message
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "http://127.0.0.1:99999", "http://["])
-def test_invalid_addresses_are_one_line(tmp_path: Path, url: str) -> None:
+def test_invalid_server_urls_print_one_line(tmp_path: Path, url: str) -> None:
     found = run("byteor", "usage", env=environment(tmp_path, BYTEOR_URL=url, BYTEOR_TOKEN="t"))
 
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
@@ -175,7 +175,7 @@ show_list(names, None, columns, 10)
 
 
 @pytest.mark.parametrize("columns", [40, 80, 160])
-def test_tables_fit_terminal_and_lose_nothing(tmp_path: Path, columns: int) -> None:
+def test_tables_fit_terminal_and_lose_no_text(tmp_path: Path, columns: int) -> None:
     seen = run_on_terminal("python", "-c", TABLE, env=environment(tmp_path), columns=columns)
 
     head, *lines = map(in_columns, seen.splitlines())
@@ -189,7 +189,7 @@ def test_tables_fit_terminal_and_lose_nothing(tmp_path: Path, columns: int) -> N
     assert ids == "".join(f"0000000{name[0]}" for name in NAMES)
 
 
-def test_dumb_terminal_gets_plain_text_and_no_color_no_colors(tmp_path: Path) -> None:
+def test_dumb_terminal_gets_no_escape_codes_and_no_color_variable_disables_colors(tmp_path: Path) -> None:
     dumb = run_on_terminal("python", "-c", TABLE, env=environment(tmp_path, TERM="dumb"))
     colorless = run_on_terminal("python", "-c", TABLE, env=environment(tmp_path, NO_COLOR="1"))
 
@@ -199,7 +199,7 @@ def test_dumb_terminal_gets_plain_text_and_no_color_no_colors(tmp_path: Path) ->
     assert "quotes" in colorless
 
 
-def test_unexpected_errors_of_files_are_one_line(
+def test_unexpected_file_errors_print_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(**_: object) -> None:

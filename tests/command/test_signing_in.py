@@ -168,16 +168,16 @@ def test_login_reads_token_from_stdin_and_checks_it(terminal: Terminal, world: W
     assert (wrong.code, empty.code) == (4, 2)
 
 
-def test_signed_in_person_learns_that_chosen_place_does_not_exist(terminal: Terminal, world: World) -> None:
+def test_login_with_unknown_organization_stores_token_and_exits_1(terminal: Terminal, world: World) -> None:
     found = terminal("login", terminal.url, "--name", "ci", "--org", "nobody", "--token", stdin=token_of(world.viewer))
 
     assert found.code == 1
-    assert "Signed in, but no environment was selected. No organization matches nobody." in found.err
+    assert "Signed in, but --org, --project and --env were not applied. No organization matches nobody." in found.err
     assert stored()["contexts"]["ci"]["token"] == token_of(world.viewer)
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "https://", "http://u:p@x", "https://x?a=1", "https://x:0", "https://x:y"])
-def test_login_refuses_what_is_no_server(url: str, terminal: Terminal) -> None:
+def test_login_refuses_invalid_server_url(url: str, terminal: Terminal) -> None:
     assert terminal("login", url).code == 2
 
 
@@ -188,7 +188,7 @@ def test_context_of_another_server_is_not_replaced(terminal: Terminal) -> None:
     assert f"Context test belongs to the server {terminal.url}." in found.err
 
 
-def test_logout_revokes_token_and_forgets_context(terminal: Terminal, world: World) -> None:
+def test_logout_revokes_token_and_removes_context(terminal: Terminal, world: World) -> None:
     found = terminal("logout", "--json")
 
     assert (found.code, found.json["revoked"]) == (0, True)
@@ -200,7 +200,7 @@ def test_logout_revokes_token_and_forgets_context(terminal: Terminal, world: Wor
     assert "`byteor login URL`" in signed_out.err
 
 
-def test_logout_forgets_revoked_token(terminal: Terminal, world: World) -> None:
+def test_logout_with_revoked_token_removes_context(terminal: Terminal, world: World) -> None:
     UserToken.objects.filter(user=world.operator.user).update(revoked_at=timezone.now())
 
     expired = terminal("drafts", "list")
@@ -270,7 +270,7 @@ def test_contexts_are_listed_chosen_and_removed(terminal: Terminal) -> None:
     ["", "[]", "{}", '{"current": "x", "contexts": []}', '{"current": 5, "contexts": {}}',
      '{"current": "x", "contexts": {"x": {"url": 5}}}', '{"current": "x", "contexts": {"x": null}}', "\udcff"],
 )  # fmt: skip
-def test_broken_file_is_named_and_kept(content: str, terminal: Terminal) -> None:
+def test_damaged_config_file_is_named_and_kept(content: str, terminal: Terminal) -> None:
     config().write_bytes(content.encode(errors="surrogateescape"))
 
     found = terminal("context", "list")
@@ -280,7 +280,7 @@ def test_broken_file_is_named_and_kept(content: str, terminal: Terminal) -> None
     assert config().read_bytes() == content.encode(errors="surrogateescape")
 
 
-def test_file_that_others_can_read_becomes_private(terminal: Terminal) -> None:
+def test_config_file_that_others_can_read_becomes_private(terminal: Terminal) -> None:
     config().chmod(0o644)
 
     first, second = terminal("context", "list"), terminal("context", "list")
@@ -290,7 +290,7 @@ def test_file_that_others_can_read_becomes_private(terminal: Terminal) -> None:
     assert config().stat().st_mode & 0o777 == 0o600
 
 
-def test_file_that_cannot_be_written_is_named_before_sign_in(terminal: Terminal) -> None:
+def test_unwritable_config_file_is_reported_before_sign_in(terminal: Terminal) -> None:
     config().unlink()
     config().parent.rmdir()
     config().parent.write_text("")  # no folder
@@ -303,7 +303,7 @@ def test_file_that_cannot_be_written_is_named_before_sign_in(terminal: Terminal)
     assert not DeviceSignIn.objects.exists()
 
 
-def test_link_to_file_is_kept(terminal: Terminal, tmp_path: Path) -> None:
+def test_symbolic_link_to_config_file_is_kept(terminal: Terminal, tmp_path: Path) -> None:
     config().rename(tmp_path / "dotfile.json")
     config().symlink_to(tmp_path / "dotfile.json")
 
@@ -312,7 +312,7 @@ def test_link_to_file_is_kept(terminal: Terminal, tmp_path: Path) -> None:
     assert config().is_symlink()
 
 
-def test_relative_xdg_folder_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relative_or_empty_xdg_config_home_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("relative", ""):
         monkeypatch.setenv("XDG_CONFIG_HOME", value)
@@ -336,7 +336,7 @@ def test_token_and_ids_of_context_are_not_sent_to_another_server(
             contexts.current()
 
 
-def test_variables_override_context_with_warning(
+def test_token_variable_overrides_token_of_context_with_warning(
     terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BYTEOR_URL", f"{terminal.url}/")

@@ -53,7 +53,9 @@ def test_rollout_is_steered_without_id(terminal: Terminal, world: World, run_job
         assert (found.code, found.err) == (1, f"byteor: {title} is active.\n")
 
 
-def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World, run_jobs: Run) -> None:
+def test_abort_requires_confirmation_and_counts_agents_that_keep_running_bundle(
+    terminal: Terminal, world: World, run_jobs: Run
+) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = held(world, agents, second, run_jobs)
 
@@ -77,7 +79,7 @@ def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World,
 def test_failed_agents_are_retried_by_name(terminal: Terminal, world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = held(world, agents, second, run_jobs, "failed")
-    # The current deployment could be meant as well.
+    # Without a name, the command could also mean the current deployment.
     ambiguous = terminal("retry")
     assert (ambiguous.code, str(deployment.pk) in ambiguous.err) == (2, True)
 
@@ -118,7 +120,9 @@ def test_current_deployment_is_rolled_back_and_followed(
     assert refused.err.startswith("byteor: The pipeline has no earlier deployment to roll back to.")
 
 
-def test_rollback_does_not_guess_between_deployments(terminal: Terminal, world: World, run_jobs: Run) -> None:
+def test_rollback_refuses_to_choose_between_several_deployments(
+    terminal: Terminal, world: World, run_jobs: Run
+) -> None:
     agents, (_, second), (first,) = stories.running(world, 4)
     rollout = held(world, agents, second, run_jobs)
     stories.allow_in_flight(world, 2)
@@ -131,7 +135,7 @@ def test_rollback_does_not_guess_between_deployments(terminal: Terminal, world: 
     assert state(rollout)[0] == "rolling_back"
 
 
-def test_rollback_waits_until_capture_proves_it(
+def test_rollback_with_capture_starts_after_replays_have_finished(
     terminal: Terminal, world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 1)
@@ -150,7 +154,9 @@ def test_rollback_waits_until_capture_proves_it(
     assert terminal(*rollback, "--json", "status").json == {"status": "rolling_back"}
 
 
-def test_two_rollouts_are_ambiguous(terminal: Terminal, world: World, run_jobs: Run) -> None:
+def test_command_without_name_is_refused_if_two_rollouts_are_in_progress(
+    terminal: Terminal, world: World, run_jobs: Run
+) -> None:
     stories.allow_in_flight(world, 2)
     rollouts = []
     for name in ("quotes", "trades"):

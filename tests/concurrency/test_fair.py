@@ -127,7 +127,7 @@ def test_person_in_several_organizations_gets_no_extra_slots() -> None:
     made.serve_all(EVE)
 
 
-def test_request_with_is_first_is_served_before_other_requests_of_its_caller() -> None:
+def test_request_marked_as_first_is_served_before_other_requests_of_its_caller() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
     made = Crowd(slots)

@@ -20,7 +20,7 @@ def without_times(text: str) -> str:
     return re.sub(r"(<time[^>]*>)[^<]*|now|\d+ s(econds)?( ago)?", r"\1", text)
 
 
-def test_cells_are_the_same_as_those_of_the_theme(world: World) -> None:
+def test_rendered_cells_equal_those_of_theme(world: World) -> None:
     fill(world)
     client, compared = signed_in(superuser()), 0
 

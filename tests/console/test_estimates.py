@@ -62,7 +62,7 @@ def test_estimate_ends_at_next_hold() -> None:
     assert left(strategy) == TimeLeft(15 * MINUTE, 2, Hold.APPROVAL)
 
 
-def test_hold_of_empty_wave_counts() -> None:
+def test_estimate_ends_at_hold_of_wave_without_agents() -> None:
     counts: CountsByWave = {(1, A.ACTIVE): 1, (1, A.OFFERED): 1, (3, A.PENDING): 1}
     strategy = Strategy.waves((1, 2, 3, 100), holds=(None, None, "manual", None))
 

@@ -234,7 +234,7 @@ def test_role_in_other_project_shows_no_needs(world: World) -> None:
     assert needs(person) == []
 
 
-def test_number_of_dead_letters_is_lower_limit_if_not_all_are_read(world: World) -> None:
+def test_number_of_dead_letters_is_shown_as_minimum_if_not_all_are_read(world: World) -> None:
     made = fill(world)
     for _ in range(MOST_OF_KIND + 5):
         jobs.dead_letter(StepRollout(deployment_id=str(made.deployment.pk)))
@@ -313,7 +313,7 @@ def test_most_urgent_needs_are_first(world: World) -> None:
     assert ages == sorted(ages, reverse=True)
 
 
-def test_list_is_cut_and_links_to_rest(world: World) -> None:
+def test_list_of_needs_is_shortened_and_links_to_all_approvals(world: World) -> None:
     fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     world.deployment(bundle)
@@ -330,7 +330,7 @@ def test_list_is_cut_and_links_to_rest(world: World) -> None:
     assert signed_in(world.reviewer.user).get(found.links[0][1]).context["cl"].result_count == SHOWN + 3
 
 
-def test_page_without_needs_says_so(world: World) -> None:
+def test_home_says_that_nothing_is_needed_if_there_are_no_needs(world: World) -> None:
     agents, _, _ = running(world, 1)
     send_heartbeat_running(*agents[0])
 
@@ -399,7 +399,7 @@ def test_organization_has_matrix_for_each_of_first_projects(world: World) -> Non
 # -- cost ---------------------------------------------------------------------------------------------------------
 
 
-def test_home_takes_15_queries_in_every_scope_and_for_any_number_of_rows(world: World) -> None:
+def test_home_takes_at_most_15_queries_in_every_scope_and_for_any_number_of_rows(world: World) -> None:
     made = fill(world)
     admin, root = signed_in(world.admin.user), signed_in(superuser())
     scopes = ["all", *(str(each.pk) for each in (world.organization, world.project, made.environment))]
@@ -408,7 +408,7 @@ def test_home_takes_15_queries_in_every_scope_and_for_any_number_of_rows(world: 
         found = []
         for client in (admin, root):
             for scope in scopes:
-                client.get("/admin/", {"in": scope})  # settles the agents, and remembers the scope
+                client.get("/admin/", {"in": scope})  # updates the agents' facts, and stores the scope
                 with CaptureQueriesContext(connection) as queries:
                     assert client.get("/admin/", {"in": scope}).status_code == 200
                 found.append(len(queries))

@@ -43,7 +43,7 @@ def offered(response: Any) -> list[str]:
 
 
 @pytest.mark.django_db
-def test_message_about_new_row_offers_what_comes_next(world: World) -> None:
+def test_message_about_new_row_links_to_next_step(world: World) -> None:
     admin, client = signed_in(world.admin.user), signed_in(world.operator.user)
     version = world.version(world.prod)
     world.agent(world.prod)
@@ -116,7 +116,7 @@ def test_person_returns_to_page_that_needed_new_row(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_secret_page_leads_back_to_page_that_needed_it(world: World) -> None:
+def test_page_of_new_enrollment_token_leads_back_to_page_that_needed_token(world: World) -> None:
     back = deploy_page(world.bundle())
     client = signed_in(world.admin.user)
     seen = client.post(back, filled_in(_preview=""))
@@ -179,7 +179,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("url", FOREIGN)
-def test_person_never_returns_to_url_that_is_no_console_page(url: str) -> None:
+def test_person_is_not_returned_to_url_outside_console(url: str) -> None:
     request = HttpRequest()
     request.GET = QueryDict(urlencode({"next": url}))
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 
 def waiting(world: World, *, name: str, groups: int, fixtures: int, baselines: int) -> Deployment:
-    """Create a deployment that waits for approval, and whose regression has so many groups, fixtures and baselines."""
+    """Create a deployment that waits for approval. Its regression has this many groups, fixtures and baselines."""
     against = [
         bundle(world, f"{name} {number}", {"schema": {"type": "object", "title": f"{number}"}})
         for number in range(baselines)

@@ -55,7 +55,7 @@ def test_created_row_leads_to_form_of_next_step() -> None:
     assert "Project Trading created." in made.text
 
 
-def test_row_page_follows_if_person_does_not_follow_steps(world: World) -> None:
+def test_creation_leads_to_row_page_if_person_does_not_follow_steps(world: World) -> None:
     client = signed_in(world.admin.user)
 
     made = sent(client, world.organization, "create_project", {"name": "second"})
@@ -93,7 +93,7 @@ def test_steps_continue_with_newest_visible_row(world: World, other: World) -> N
     assert target("nonsense") == "/admin/start/"
 
 
-def test_steps_end_when_deployment_does_not_wait_for_approval(world: World) -> None:
+def test_steps_end_when_deployment_no_longer_waits_for_approval(world: World) -> None:
     client = follow(world)
     world.agent(world.prod)
     deployment = world.deployment(world.bundle(world.prod))
@@ -128,7 +128,7 @@ def test_person_without_permission_learns_who_can_do_next_step(world: World) -> 
     assert client.get("/admin/setup/").headers["Location"] == "/admin/"
 
 
-def test_bar_takes_one_query(world: World) -> None:
+def test_bar_of_steps_takes_one_query(world: World) -> None:
     client = signed_in(world.admin.user)
 
     def count() -> int:
@@ -154,7 +154,7 @@ def enroll(world: World, token: EnrollmentToken, name: str) -> Agent:
     return enrollment.enroll(Enrollment(token=token, environment=token.environment, name=name, actor=actor)).agent
 
 
-def test_command_contains_everything_but_token(world: World) -> None:
+def test_enroll_command_contains_environment_and_package_but_not_token(world: World) -> None:
     page = sent(signed_in(world.admin.user), world.prod, "create_enrollment_token", ENROLLMENT)
 
     result = page.context["result"]
@@ -179,7 +179,7 @@ def test_page_names_agents_that_enroll_with_token(world: World, other: World) ->
     type(agent.heartbeat).objects.filter(pk=agent.pk).update(last_seen_at=timezone.now())
     page = client.get(url)
     assert "&lt;b&gt;vm-1</a> <span>connected" in page.text
-    assert "1 of 2 agents have enrolled. Waiting for more …" in page.text
+    assert "1 of 2 agents has enrolled. Waiting for more …" in page.text
     assert 'data-moving="yes"' in page.text
     EnrollmentToken.objects.filter(pk=token.pk).update(revoked_at=timezone.now())
     page = client.get(url)
@@ -191,7 +191,7 @@ def test_page_names_agents_that_enroll_with_token(world: World, other: World) ->
         assert signed_in(person.user).get(url).status_code == 404
 
 
-def test_organization_created_later_has_steps_of_its_own(world: World) -> None:
+def test_project_created_later_has_its_own_steps(world: World) -> None:
     fill(world)
     client = signed_in(world.admin.user)
     empty = organizations.create_project(organization=world.organization, name="empty", actor=world.admin.actor)

@@ -54,7 +54,7 @@ def test_every_event_has_sentence() -> None:
 
 
 def test_every_event_in_code_is_listed() -> None:
-    """Find the constant events of the calls. The other calls have transitions or the status of an approval."""
+    """Find all constants in event arguments. Other events come from a transition or from an approval's status."""
     calls = [
         node
         for path in SERVICES.glob("*.py")
@@ -153,7 +153,7 @@ def test_every_event_in_code_is_listed() -> None:
         ("wave_approved", {"wave": 2}, ADA, f"Wave 2 was approved. {ADA} gave the last approval."),
         ("wave_denied", {"wave": 2}, ADA, f"{ADA} denied wave 2."),
         ("wave_expired", {"wave": 2}, WORKER, "The request to approve wave 2 expired."),
-        ("wave_revoked", {"wave": 2}, WORKER, "The request to approve wave 2 was withdrawn."),
+        ("wave_revoked", {"wave": 2}, WORKER, "The approval of wave 2 was revoked."),
         (
             "change_reviewers",
             {"reviewers": [["a"], ["b", "c"]], "reason": "Bob has left."},

@@ -76,7 +76,7 @@ def test_wave_states_follow_from_deployment_state_and_agent_counts(
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
-def test_wave_shows_hold_and_whether_it_stands() -> None:
+def test_wave_shows_its_hold_and_whether_it_is_held() -> None:
     strategy = Strategy.waves(percents=(5, 10, 25, 100), holds=(None, "manual", "approval", None))
     counts: CountsByWave = {(0, A.ACTIVE): 1, (2, A.PENDING): 4, (3, A.PENDING): 15}  # the second wave has no agents
     deployment = DeploymentState(S.DEPLOYING, 0, wave_done_at=NOW, held_wave=2)

@@ -103,7 +103,7 @@ def mailing(server: SmtpServer) -> Iterator[Mailing]:
     [(BEFORE_CONNECT, 1), (AFTER_SENDER, 1), (BEFORE_RESPONSE, 2), (BEFORE_COMMIT, 2)],
 )
 def test_mail_arrives_after_worker_was_killed(mailing: Mailing, server: SmtpServer, moment: str, copies: int) -> None:
-    """The e-mail arrives twice if the worker was killed after the server accepted it and before it recorded that."""
+    """The e-mail arrives twice if the worker dies after the server accepted it and before the worker recorded that."""
     mailed, begin = mailing.count_mailed(), len(mailing.worker.printed_lines())
     mailing.worker.restart_and_die_at([moment])
 

@@ -26,7 +26,7 @@ AGENT = Path(sys.executable).with_name("byteor-agent")
 
 @pytest.fixture
 def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
-    """Start the reference agent and return its id."""
+    """Start the reference agent and yield its id."""
     environment = workspace.installation.environment()
     enrolled = subprocess.run(
         [AGENT, "enroll", "--state", tmp_path, "--url", workspace.installation.base, "--environment",

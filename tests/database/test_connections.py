@@ -183,7 +183,7 @@ def set_config(settings: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def frequent(transactional_db: None) -> Iterator[Callable[[str], FrequentStatement]]:
-    """Return a function that creates frequent statements, whose connections are closed after the test."""
+    """Yield a function that creates frequent statements, whose connections are closed after the test."""
     made: list[FrequentStatement] = []
 
     def make(statement: str) -> FrequentStatement:
@@ -209,7 +209,7 @@ def test_frequent_statement_accepts_long_parameters_and_results(frequent: Freque
     assert len(echo._idle) == 1
 
 
-def test_frequent_statement_works_after_error(frequent: Frequent) -> None:
+def test_frequent_statement_can_be_used_after_error(frequent: Frequent) -> None:
     double = frequent("SELECT %s::text::int * 2")
 
     with pytest.raises(DataError):
@@ -247,7 +247,7 @@ def test_frequent_statement_runs_for_concurrent_callers(concurrently: Race, freq
     assert len({backend for [(backend, *_)] in rows}) == len(pid._idle) == 2
 
 
-def test_frequent_statement_works_with_more_than_1024_open_files(frequent: Frequent) -> None:
+def test_frequent_statement_can_be_used_with_more_than_1024_open_files(frequent: Frequent) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     files = [os.dup(0) for _ in range(1100)]

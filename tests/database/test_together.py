@@ -54,7 +54,7 @@ def test_rows_equal_those_of_separate_queries(world: World, django_assert_num_qu
     assert json.dumps(row.config_bundle.snapshot) == json.dumps(deployment.config_bundle.snapshot)
 
 
-def test_nothing_is_read_without_tables_that_can_have_rows(world: World, django_assert_num_queries: object) -> None:
+def test_no_query_is_sent_if_results_are_known_to_be_empty(world: World, django_assert_num_queries: object) -> None:
     with django_assert_num_queries(0):  # type: ignore[operator]  # a fixture of pytest-django
         assert read_together(Agent.objects.none()) == [[]]
         assert read_together() == []

@@ -159,7 +159,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
     [
         (1, {}, Hold.MANUAL),
         (1, {"paused": True, "wave_done_at": NOW}, Hold.MANUAL),
-        (1, {"wave_done_at": NOW - timedelta(days=9)}, Hold.MANUAL),  # the end of the pause ends no hold
+        (1, {"wave_done_at": NOW - timedelta(days=9)}, Hold.MANUAL),  # the end of the pause does not end a hold
         (1, {"is_started": True}, None),  # without the pause
         (1, {"is_started": True, "wave_done_at": NOW}, None),
         (1, {"released": 2, "is_started": False}, Hold.MANUAL),  # an approval of a later wave is not for this wave
@@ -167,7 +167,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (2, {"released": 1, "is_started": True}, Hold.APPROVAL),
         (2, {"released": 2, "is_started": True}, None),
         (2, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, None),
-        (3, {"is_started": True}, Hold.APPROVAL),  # the holds of the empty waves 2 and 3 stand before wave 4
+        (3, {"is_started": True}, Hold.APPROVAL),  # the holds of the empty waves 2 and 3 apply to wave 4
         (3, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, Hold.APPROVAL),  # another wave was approved
         (3, {"wave": 1, "is_started": True}, Hold.APPROVAL),
         (3, {"wave": 2, "is_started": True}, None),
@@ -194,7 +194,7 @@ def test_approved_wave_waits_for_end_of_pause(wave_done_at: datetime | None) -> 
     assert plan(agents, HELD, released=2, wave_done_at=NOW - timedelta(seconds=300), paused=True).offer == ()
 
 
-def test_hold_stands_only_while_wave_is_done_and_later_wave_has_agents() -> None:
+def test_hold_is_in_effect_only_while_wave_is_done_and_later_wave_has_agents() -> None:
     undecided: dict[str, Any] = {"wave_done_at": NOW}
     late = agent(THREE, P.OFFERED, age_s=TIMEOUT_S)
     tolerant = Strategy.waves((50, 100), holds=(None, "manual"), failure_threshold_percent=50)

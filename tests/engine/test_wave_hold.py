@@ -1,4 +1,4 @@
-"""Reports on waves: what their digest covers, and their sentences. Sentences of holds, and of the start time."""
+"""Tests of reports on waves (their digests and sentences), and of the sentences about holds and start times."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_summary_says_counts_and_causes_in_words(
         ),
     ],
 )
-def test_sentence_of_hold_says_since_when_wave_waits_and_who_can_end_that(
+def test_sentence_of_hold_says_since_when_wave_waits_and_who_can_end_hold(
     kind: Hold, facts: dict[str, Any], sentence: str
 ) -> None:
     assert HoldFacts(hold=WaveHold(2, kind, SINCE), waves=4, **facts).sentence == sentence

@@ -136,7 +136,7 @@ def test_request_for_rotation_by_agent_resets_rotation_limit(world: World) -> No
 
     api = rotated(api, agent, 3)
     assert rotate(api, agent).status_code == 429
-    # Another request resets the limit again, and a repeated one is accepted.
+    # Another request of the operator resets the limit again. A repeated request is accepted.
     assert [request_rotation(world, agent, "by_agent").status_code for _ in range(2)] == [202, 202]
     assert rotate(api, agent).status_code == 201
 

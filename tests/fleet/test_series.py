@@ -188,7 +188,7 @@ def test_heartbeats_add_increases_of_counters_to_series(
 
 
 def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> None:
-    """Two agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
+    """Three agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
     chance = random.Random(SEED)
     expected: dict[Agent, dict[datetime, dict[str, Any]]] = {}
     simulated: list[dict[str, Any]] = []
@@ -285,7 +285,7 @@ def test_late_job_writes_each_overdue_slot_once(world: World, clock: Clock, monk
     assert of_agent(world, agent, clock)[-1] == point(records_in=6)
 
 
-def test_first_heartbeat_after_upgrade_adds_only_what_is_new(world: World, clock: Clock) -> None:
+def test_first_heartbeat_after_upgrade_adds_only_increases_since_last_heartbeat(world: World, clock: Clock) -> None:
     (name,) = [each.stem for each in Path(migrations.__path__[0]).glob("*_series.py")]
     enrolled = [world.agent(name=f"agent-{number}") for number in range(2)]
     for number, (agent, api) in enumerate(enrolled):
@@ -364,7 +364,7 @@ def test_days_of_series_are_deleted_after_90_days(world: World, clock: Clock) ->
     assert series.delete_old_series(clock.start + 91 * day) == 2
 
 
-def test_large_environment_is_read_without_agents_rows(
+def test_series_of_large_environment_are_read_without_heartbeat_rows(
     world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(series, "MOST_AGENTS_READ", 1)
@@ -440,7 +440,7 @@ def test_default_range_is_last_24_hours_and_other_agents_are_not_found(world: Wo
     assert world.viewer.api.get(world.path(rest=f"/agents/{stranger.pk}/series")).status_code == 404
 
 
-def test_concurrent_heartbeats_and_jobs_lose_nothing(
+def test_concurrent_heartbeats_and_jobs_lose_no_counted_records(
     world: World, concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job takes the slot of each heartbeat, as if the slot had ended, while the next heartbeats arrive."""

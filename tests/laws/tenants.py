@@ -165,7 +165,7 @@ def _counting() -> str:
 
 
 def writes() -> str:
-    """Return the numbers of rows written in this transaction by table, as one string, without counted refusals.
+    """Return the numbers of rows written in this transaction by table, as one string, except counts of refusals.
 
     This runs thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. Sending and comparing
     one string is faster than sending and comparing a row for each table.

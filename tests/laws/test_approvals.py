@@ -107,7 +107,7 @@ def check_shown(world: World, console: Client, approval: Approval, label: str, e
     summary = page.context["summary"]
     facts = {name: [str(value)] for name, value in summary["facts"]}
     for panel in [*summary["panels"], *page.context["still"].get("panels", ())]:
-        facts[panel["title"]] = [str(name) for name, _ in panel["rows"]]  # a row for each person of "Reviewers"
+        facts[panel["title"]] = [str(name) for name, _ in panel["rows"]]  # "Reviewers" has a row for each person
         facts |= {str(name): [str(value)] for name, value in panel["rows"] if panel["id"] == "replay"}
     assert expected.on_page in ", ".join(facts[label])
     assert all(fact in page.text for fact in facts[label])

@@ -57,7 +57,7 @@ STORED = {
 ACTIONS = {f"{kind}.{verb}" for kind, verbs in STORED.items() for verb in verbs.split()} | {
     f"{machine.name}.{event}" for machine in MACHINES for event in machine.events
 }
-# Calls that record an event, with the action as a text.
+# Calls that record an event, with the action as a string.
 RECORDED = re.compile(
     r"(?:audit\.(?:record|record_of_person|Entry)|record_credential)\(\s*\"([\w.]+)\""
     r"|\baction=\"(\w+\.[\w.]+)\"|\b(?:action|else) = ?\"(\w+\.[\w.]+)\""
@@ -82,7 +82,7 @@ def test_every_action_has_phrase() -> None:
 
 
 @pytest.mark.django_db
-def test_every_recorded_event_is_a_sentence_with_name_of_its_resource(world: World) -> None:
+def test_recorded_events_have_sentences_without_unfilled_placeholders(world: World) -> None:
     fill(world)
 
     events = list(with_subjects(AuditEvent.objects.all()))

@@ -111,7 +111,7 @@ def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]])
 
 @pytest.fixture(scope="module")
 def filled(operation: Operation, tenants: Tenants, django_db_blocker: Any) -> Iterator[tuple[Api, str]]:
-    """Fill a list with more than ``MANY`` rows. Returns a permitted caller and the path."""
+    """Fill a list with more than ``MANY`` rows. Yield a permitted caller and the path."""
     api, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     with django_db_blocker.unblock(), transaction.atomic():
         copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)

@@ -26,7 +26,7 @@ def bundle(world: World) -> ConfigBundle:
 
 @pytest.fixture
 def chat(settings: Any) -> Iterator[Receiver]:
-    """Return a chat server on this host, which webhooks are allowed to reach. It accepts messages as Slack does."""
+    """Run a chat server on this host, which webhooks are allowed to reach. It accepts messages as Slack does."""
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     with serving() as served:
         served.statuses, served.content = [200], b"ok"

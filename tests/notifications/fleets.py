@@ -35,7 +35,7 @@ def watch(*, looked_ago: timedelta = timedelta(minutes=1), reachable_for: timede
 
 
 def beat(agent: Agent, api: Api, status: str = "healthy", **body: Any) -> None:
-    """Send a heartbeat. The interval until the next one is made exact."""
+    """Send a heartbeat, and set the interval until the next one to exactly ``INTERVAL_S``."""
     body = {"status": status, "agent_version": "1", **body}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
     Heartbeat.objects.filter(agent=agent).update(next_heartbeat_s=INTERVAL_S)

@@ -164,7 +164,7 @@ CASES = [
     ),
     Case(
         "rollout.stopped", deny, "The deployment of quotes v1 to prod stopped: its approval was denied.",
-        # The reviewer denied it.
+        # The reviewer, who denied the approval, is not notified.
         {"admin": "off", "project_admin": "off", "viewer": "off", "guest": "off", "operator": "now"},
     ),
     Case(
@@ -187,7 +187,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.event}-{case.cause.__name__}")
-def test_event_notifies_exactly_those_whom_it_concerns(stage: Stage, case: Case) -> None:
+def test_event_notifies_exactly_expected_people(stage: Stage, case: Case) -> None:
     case.cause(stage)
     event = MessageEvent.objects.filter(type=case.event).latest("pk")
     handle(stage.world)

@@ -88,7 +88,7 @@ def test_stored_url_is_bound_to_its_row(world: World) -> None:
         vault.unseal(second, "url")
 
 
-def test_other_url_clears_failures_and_changes_host(world: World, chat: Receiver) -> None:
+def test_changed_url_clears_failures_and_changes_host(world: World, chat: Receiver) -> None:
     path = add(world, chat)
     chat.statuses = [500]
     world.admin.api.post(f"{path}/test")
@@ -132,7 +132,7 @@ def test_project_admin_manages_only_chat_webhooks_of_own_projects(world: World, 
     assert set(ChatWebhook.objects.values_list("name", flat=True)) == {"all", "research", "lab"}
 
 
-def test_project_admin_creates_only_in_own_projects(world: World, research: Environment) -> None:
+def test_project_admin_creates_chat_webhooks_only_in_own_projects(world: World, research: Environment) -> None:
     api = world.project_admin.api
 
     assert api.post(org(world), body(URL, project_id=str(world.project.pk))).status_code == 201
@@ -143,7 +143,7 @@ def test_project_admin_creates_only_in_own_projects(world: World, research: Envi
     assert ChatWebhook.objects.count() == 2
 
 
-def test_key_of_project_sees_no_other_project(world: World, research: Environment) -> None:
+def test_project_key_sees_only_chat_webhooks_of_its_project(world: World, research: Environment) -> None:
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.PROJECT_ADMIN, project=research.project,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
@@ -228,7 +228,7 @@ def test_organization_has_at_most_20_chat_webhooks(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_creations_do_not_exceed_the_maximum(
+def test_concurrent_creations_do_not_exceed_maximum(
     world: World, concurrently: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_CHAT_WEBHOOKS", 1)
@@ -244,7 +244,7 @@ def test_concurrent_creations_do_not_exceed_the_maximum(
     assert ChatWebhook.objects.count() == 1
 
 
-# -- tests ----------------------------------------------------------------------------------------------------------
+# -- test messages ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["slack", "mattermost"])

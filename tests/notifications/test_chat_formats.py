@@ -18,17 +18,17 @@ TRICKS = [
     "~gone~", "`code`", "```", "> quote", "# title", ":smile:", "&lt;!channel&gt;", "![x](y)", "quotes_v1", " ", "\n",
 ]  # fmt: skip
 TEXTS = st.text() | st.text(alphabet=MARKUP, max_size=40) | st.lists(st.sampled_from(TRICKS)).map("".join)
-# Invisible, and the characters that stand for those that Slack and Mattermost cannot escape.
+# An invisible character, and lookalikes of characters that Slack and Mattermost cannot escape.
 SHOWN_AS = {"\u200b": "", "\u2217": "*", "\u223c": "~", "\u02cb": "`", "\u02cd": "_", "\u2039": "<", "\uff04": "$"}
 
 
 def visible(text: str) -> str:
-    """Return the visible characters of a text, without those that the formats replace."""
+    """Return the visible characters of a text, except those in ``SHOWN_AS``."""
     return "".join(each for each in text if each.isprintable() and not each.isspace() and each not in SHOWN_AS)
 
 
 @given(TEXTS)
-@example("0.`")  # the character that stands for the backtick is a letter
+@example("0.`")  # the lookalike of the backtick is a letter
 def test_slack_sees_no_markup_mention_or_link(text: str) -> None:
     escaped = escape_slack(text)
 
@@ -42,7 +42,7 @@ def test_slack_sees_no_markup_mention_or_link(text: str) -> None:
 
 
 @given(TEXTS)
-def test_mattermost_sees_no_markup_mention_or_link(text: str) -> None:
+def test_text_escaped_for_mattermost_contains_no_markup_mention_or_link(text: str) -> None:
     escaped = escape_mattermost(text)
 
     unescaped = re.sub(r"\\[\\`*{}\[\]()#+\-.!_>~|]", "", escaped)
@@ -53,7 +53,7 @@ def test_mattermost_sees_no_markup_mention_or_link(text: str) -> None:
 
 
 @given(st.text(alphabet=MARKUP))
-def test_text_stays_readable(text: str) -> None:
+def test_escaped_text_shows_same_visible_characters(text: str) -> None:
     slack = escape_slack(text).replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")
     mattermost = re.sub(r"\\(.)", r"\1", escape_mattermost(text))
     for each, shown in SHOWN_AS.items():
@@ -89,7 +89,7 @@ def test_message_has_one_link_and_bounded_length(lines: list[str], format: ChatF
     assert len(text) <= MAX_LENGTH + 200
 
 
-def test_lines_beyond_the_limit_are_counted() -> None:
+def test_lines_beyond_limit_are_counted() -> None:
     content = Content("Changes", "/admin/", "Open", ("x" * 300,) * 20)
 
     text = format_message(ChatFormat.SLACK, content, base_url="")["text"]

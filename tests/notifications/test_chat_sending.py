@@ -68,7 +68,7 @@ def test_message_says_what_happened_with_link_to_console(
     assert ChatWebhook.objects.get().failing_since is None
 
 
-def test_webhook_gets_only_its_events_of_its_scope(world: World, chat: Receiver, deployment: Deployment) -> None:
+def test_webhook_gets_only_its_event_types_from_its_scope(world: World, chat: Receiver, deployment: Deployment) -> None:
     def named(name: str, *events: str, **options: Any) -> None:
         add(world, chat, *events, name=name, **options)
 
@@ -100,7 +100,7 @@ def test_webhook_gets_only_its_events_of_its_scope(world: World, chat: Receiver,
         (MessageType.AGENTS_OFFLINE, "environment", ["all", "prod"]),
     ],
 )
-def test_personal_and_organization_wide_events(
+def test_personal_events_go_to_no_webhook_and_organization_events_to_none_of_environment(
     world: World, chat: Receiver, type: MessageType, kind: str, expected: list[str]
 ) -> None:
     add(world, chat, name="all")
@@ -117,7 +117,7 @@ def test_personal_and_organization_wide_events(
     assert list(sent) == expected
 
 
-def test_other_organizations_events_are_not_sent(
+def test_events_of_other_organizations_are_not_sent(
     world: World, other: World, chat: Receiver, deployment: Deployment
 ) -> None:
     add(other, chat)
@@ -147,7 +147,9 @@ def test_message_is_retried_after_server_errors(world: World, chat: Receiver, de
 
 
 @pytest.mark.parametrize("is_date", [False, True])
-def test_retry_after_is_honoured(world: World, chat: Receiver, deployment: Deployment, *, is_date: bool) -> None:
+def test_next_attempt_waits_for_retry_after(
+    world: World, chat: Receiver, deployment: Deployment, *, is_date: bool
+) -> None:
     add(world, chat)
     until = format_datetime(timezone.now() + timedelta(hours=2), usegmt=True)
     chat.statuses, chat.headers = [429], {"Retry-After": until if is_date else "7200"}
@@ -169,7 +171,7 @@ def test_retry_after_is_honoured(world: World, chat: Receiver, deployment: Deplo
         (b"<html>https://127.0.0.1/hook?team=ops</html>", ""),
     ],
 )
-def test_other_client_errors_fail_the_message_with_excerpt(
+def test_client_error_fails_message_without_retry(
     world: World, chat: Receiver, deployment: Deployment, content: bytes, error: str
 ) -> None:
     path = add(world, chat)
@@ -241,7 +243,9 @@ def test_redirect_is_not_followed(world: World, chat: Receiver, deployment: Depl
     assert outcome(world, path) == [("pending", [(307, "")])]
 
 
-def test_private_address_is_not_reached(world: World, chat: Receiver, deployment: Deployment, settings: Any) -> None:
+def test_message_is_not_sent_to_private_address(
+    world: World, chat: Receiver, deployment: Deployment, settings: Any
+) -> None:
     path = add(world, chat)
     happen(deployment)
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=())

@@ -58,7 +58,7 @@ def test_person_who_never_signed_in_or_has_left_is_not_notified(world: World, bu
     assert Notification.objects.get().user == world.project_admin.user
 
 
-def test_decided_request_is_obsolete(world: World, bundle: ConfigBundle) -> None:
+def test_event_about_decided_request_is_obsolete(world: World, bundle: ConfigBundle) -> None:
     deployment = ask(world, bundle)
     assert deployment.approval is not None
     approvals.decide(

@@ -146,7 +146,7 @@ def test_repetition_of_reopened_incident_is_grouped_with_it(world: World) -> Non
     assert MessageEvent.objects.latest("pk").outcome == EventOutcome.GROUPED
 
 
-def test_incident_of_other_environment_does_not_reopen(world: World) -> None:
+def test_incident_is_not_reopened_by_incident_of_other_environment(world: World) -> None:
     ingested(world, capture())
     MessageEvent.objects.update(environment=world.prod)
     age(timedelta(days=8))
@@ -230,7 +230,9 @@ def test_message_names_fixtures_that_current_deployment_fails(world: World) -> N
     assert notified_of(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
 
 
-def test_failing_fixtures_are_obsolete_once_something_else_is_current(world: World, bundle: ConfigBundle) -> None:
+def test_event_about_failing_fixtures_is_obsolete_if_regression_is_not_current(
+    world: World, bundle: ConfigBundle
+) -> None:
     MessageEvent.objects.all().delete()
     MessageEvent.objects.create(
         organization=world.organization, project=world.project, environment=world.prod,

@@ -41,7 +41,7 @@ def mails_to(server: SmtpServer, person: Person) -> list[Received]:
 
 
 def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None:
-    """Record events about a deployment's finished rollouts, with different subjects, so that they are not grouped."""
+    """Delete all events, and record finished rollouts with different subjects, so that they are not grouped."""
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(count):
@@ -111,7 +111,7 @@ def test_several_notifications_are_one_summary(server: SmtpServer, world: World,
     assert Notification.objects.filter(user=world.viewer.user).values("mailed_at").distinct().count() == 1
 
 
-def test_daily_notifications_are_one_summary_in_the_morning(
+def test_daily_notifications_are_sent_as_one_summary_in_morning(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     choose(world.viewer, "daily")
@@ -241,7 +241,7 @@ def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: Wor
 
 
 def add_copies(notification: Notification, *, count: int) -> None:
-    """Add notifications about other events like this one's, with an e-mail due at the same time."""
+    """Add ``count`` notifications about copies of this one's event. Their e-mails are due at the same time."""
     row = MessageEvent.objects.filter(pk=notification.event_id).values().get()
     events = [MessageEvent(**{**row, "id": uuid7()}) for _ in range(count)]
     MessageEvent.objects.bulk_create(events)

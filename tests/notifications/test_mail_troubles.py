@@ -248,7 +248,7 @@ def test_mail_that_makes_server_close_connection_does_not_delay_others(
 @pytest.mark.parametrize(
     ("step", "response"), [(Step.AUTH, "535 wrong"), (Step.MAIL, "550 unknown sender"), (Step.MAIL, "421 restarting")]
 )
-def test_refused_sender_makes_all_mails_wait(
+def test_refused_sign_in_or_sender_makes_all_mails_wait(
     server: SmtpServer, world: World, bundle: ConfigBundle, step: Step, response: str
 ) -> None:
     ask(world, bundle)
@@ -290,7 +290,7 @@ def serve_tls(folder: Path, host: str) -> ssl.SSLContext:
 
 @pytest.fixture
 def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Trust the certificate in ``tmp_path``, and let every host name be that of this host."""
+    """Trust the certificate in ``tmp_path``, and resolve every host name to this host."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
     monkeypatch.setattr(outgoing, "resolve", lambda host, port, *, within: ["127.0.0.1"])
     outgoing.tls_context.cache_clear()
@@ -333,7 +333,7 @@ def test_nothing_is_sent_to_server_with_certificate_of_other_host(
 @pytest.mark.django_db
 def test_password_is_not_sent_without_required_encryption(settings: Any, world: World, bundle: ConfigBundle) -> None:
     with smtp_server() as server:
-        server.security = "starttls"  # only in the settings
+        server.security = "starttls"  # for the settings only; the server does not offer it
         use_mail_server(settings, server)
         server.security = "off"
         ask(world, bundle)
@@ -370,7 +370,7 @@ def test_hanging_mails_of_one_organization_delay_no_other_work(
             enqueue(Note(word="release"))
             wait_until(lambda: "release" in ran)
             sending.enqueue_due()
-            assert server.count(Step.CONNECT) == 2  # one for each organization: its jobs run one after another
+            assert server.count(Step.CONNECT) == 2  # one for each organization, whose jobs run one after another
             server.recover()
             server.released.set()
             wait_until(lambda: len(server.messages) >= 5)

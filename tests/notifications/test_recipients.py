@@ -121,13 +121,13 @@ CASES = [
     Case("webhook.failing", let_webhook_fail, "The webhook to hooks.example.com has been failing since ", ADMIN),
     Case("key.expires", let_api_key_age, "The API key ci of acme expires at ", ADMIN),
     Case("key.expires", let_token_age, "Your token bor_usr_", {"viewer": "now"}),
-    Case("quota.near", use_quota, "acme has used up its quota of 1 agents.", ADMIN),
+    Case("quota.near", use_quota, "acme has used up its quota of 1 agent.", ADMIN),
     Case("member.invited", invite, "admin@acme.example invited you to acme as operator.", {"invited": "now"}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.event}-{case.cause.__name__}")
-def test_exactly_the_people_concerned_are_notified(world: World, other: World, case: Case) -> None:
+def test_event_notifies_exactly_expected_people(world: World, other: World, case: Case) -> None:
     people = gather(world, other)
     if case.event != "member.invited":
         MessageEvent.objects.all().delete()

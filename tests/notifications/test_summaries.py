@@ -65,7 +65,7 @@ def test_summary_remains_if_only_its_newest_event_is_obsolete(world: World, bund
     assert notified_of(world.reviewer).count(MessageType.APPROVAL_NEEDED) == 2
 
 
-def test_summary_of_single_event_says_nothing_of_others(world: World, bundle: ConfigBundle) -> None:
+def test_summary_of_single_event_does_not_mention_other_events(world: World, bundle: ConfigBundle) -> None:
     for _ in range(2):
         ask(world, bundle)
     handle(world)
@@ -136,7 +136,9 @@ def test_unverified_address_gets_no_mail(world: World, bundle: ConfigBundle, mai
     assert notified_of(world.reviewer) == [MessageType.APPROVAL_NEEDED]
 
 
-def test_mails_of_other_organization_delay_none(world: World, other: World, bundle: ConfigBundle, mail: None) -> None:
+def test_mails_of_other_organization_delay_no_mail(
+    world: World, other: World, bundle: ConfigBundle, mail: None
+) -> None:
     Membership.objects.create(user=world.reviewer.user, organization=other.organization, role=Role.ORG_ADMIN)
     for number in range(handling.MOST_MAILS):
         event = MessageEvent.objects.create(

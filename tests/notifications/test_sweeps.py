@@ -53,7 +53,7 @@ def world(world: World) -> World:
 
 
 def make_key(world: World, name: str = "ci", *, left: timedelta, life: timedelta = 30 * DAY) -> OrganizationKey:
-    """Create an API key that expires in ``left``, and was created ``life`` before."""
+    """Create an API key that expires in ``left``, ``life`` after its creation."""
     key, _ = tokens.create_organization_key(
         organization=world.organization, name=name, role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -100,7 +100,7 @@ def test_only_owner_is_notified_about_user_token_which_is_named_by_prefix(world:
     assert notified_of(world.admin) == []
 
 
-def test_enrollment_token_notifies_those_who_can_replace_it(world: World) -> None:
+def test_expiring_enrollment_token_notifies_people_who_can_replace_it(world: World) -> None:
     token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=5, actor=world.admin.actor)
     expire(token, left=3 * DAY)
 
@@ -141,7 +141,7 @@ def test_token_of_person_who_left_notifies_nobody(world: World) -> None:
     assert keys(MessageType.KEY_EXPIRES) == 0
 
 
-def test_key_that_was_revoked_meanwhile_is_obsolete(world: World) -> None:
+def test_event_about_key_revoked_meanwhile_is_obsolete(world: World) -> None:
     key = make_key(world, left=DAY)
     credentials.record_expiring()
     tokens.revoke(key, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
@@ -154,7 +154,7 @@ def test_key_that_was_revoked_meanwhile_is_obsolete(world: World) -> None:
 
 
 def make_webhook(world: World, since: timedelta | None, **columns: Any) -> Webhook:
-    """Create a webhook that has been failing for ``since``."""
+    """Create a webhook that has been failing for ``since``, or that does not fail if ``since`` is None."""
     webhook, _ = subscriptions.create(
         organization=world.organization, url="https://hooks.example.com:8443/secret-path", events=["*"],
         actor=world.admin.actor,
@@ -197,7 +197,7 @@ def test_webhooks_that_failed_for_an_hour_notify_once_with_host_only(world: Worl
 
     Webhook.objects.update(failing_since=timezone.now() - timedelta(minutes=62))
     organization.record_failing_webhooks()
-    assert keys(MessageType.WEBHOOK_FAILING) == 3  # it worked in between
+    assert keys(MessageType.WEBHOOK_FAILING) == 3  # another start time means that the webhook worked in between
 
 
 def test_working_briefly_failing_disabled_and_deleted_webhooks_notify_nobody(
@@ -225,7 +225,7 @@ def test_message_about_disabled_webhook_contains_reason_but_no_url(world: World)
     assert MessageEvent.objects.get().path == f"/admin/tenancy/webhook/{webhook.pk}/change/"
 
 
-def test_webhook_that_works_again_is_obsolete(world: World) -> None:
+def test_event_about_webhook_that_works_again_is_obsolete(world: World) -> None:
     make_webhook(world, timedelta(hours=2))
     organization.record_failing_webhooks()
     Webhook.objects.update(failing_since=None)
@@ -289,7 +289,7 @@ def test_quotas_of_other_tenants_are_independent(world: World, other: World) -> 
 
 
 def break_glass(world: World, bundle: ConfigBundle, *, lasts: timedelta, left: timedelta) -> Approval:
-    """Request a break-glass deployment, as if some of its time had passed."""
+    """Request a break-glass deployment. Return its approval, which is valid for ``lasts`` and expires in ``left``."""
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "break_glass": {"reason": "outage"}}
     response = world.admin.api.post(world.path(bundle.environment, "/deployments"), body)
     assert response.status_code == 201, response.json()
@@ -308,7 +308,7 @@ MINUTES = timedelta(minutes=1)
     [(60 * MINUTES, 14.5 * MINUTES, True), (60 * MINUTES, 16 * MINUTES, False), (10 * MINUTES, 4.5 * MINUTES, True),
      (10 * MINUTES, 6 * MINUTES, False)],
 )  # fmt: skip
-def test_last_call_is_15_minutes_or_half_of_the_time_before_deadline(
+def test_last_call_is_sent_15_minutes_or_half_of_time_before_deadline(
     world: World, bundle: ConfigBundle, lasts: timedelta, left: timedelta, is_due: bool
 ) -> None:
     break_glass(world, bundle, lasts=lasts, left=left)
@@ -344,7 +344,7 @@ def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bu
 
 
 def fill(world: World, count: int) -> None:
-    """Create ``count`` causes of each kind of event that sweeps record."""
+    """Create ``count`` failing webhooks and expiring credentials of each kind, and use up the quota of agents."""
     for number in range(count):
         make_key(world, f"key-{timezone.now().timestamp()}-{number}", left=DAY)
         make_webhook(world, timedelta(hours=2))

@@ -90,7 +90,7 @@ def test_online_and_late_agents_notify_nobody(world: World) -> None:
     assert recorded() == []
 
 
-def test_silent_drained_and_decommissioned_agents_notify_nobody(world: World) -> None:
+def test_never_seen_drained_and_decommissioned_agents_notify_nobody(world: World) -> None:
     never, _ = world.agent(world.prod, "never")
     Agent.objects.filter(pk=never.pk).update(created_at=timezone.now() - timedelta(hours=1))
     (gone, _), (drained, _) = enroll(world, "gone", "drained")
@@ -105,7 +105,7 @@ def test_silent_drained_and_decommissioned_agents_notify_nobody(world: World) ->
     assert recorded() == []
 
 
-def test_environment_gets_one_message_in_ten_minutes_and_next_one_covers_the_rest(world: World) -> None:
+def test_environment_gets_one_message_in_ten_minutes_and_next_one_covers_other_agents(world: World) -> None:
     found = enroll(world, "edge-1", "edge-2", "edge-3")
     silence(found[0][0])
     look()
@@ -221,7 +221,7 @@ def test_many_agents_that_go_silent_together_are_not_offline_until_another_heart
 
     beat(agent, api)
     look()
-    assert recorded() == []  # the others have ten intervals to come back
+    assert recorded() == []  # the other agents have ten intervals to come back
 
     watch()
     look()
@@ -249,7 +249,7 @@ def test_failed_status_notifies_once_until_agent_recovers(world: World, bundle: 
     assert event.path.endswith("&enrolled=yes")
 
 
-def test_each_failed_deployment_notifies_without_agents_report(world: World) -> None:
+def test_each_failed_deployment_notifies_once_without_text_of_report(world: World) -> None:
     agents = enroll(world, "edge-1", "edge-2", environment=world.dev)
     for bundle in bundles(world, 2):
         offered(world, bundle)
@@ -272,7 +272,7 @@ def test_concurrent_sweeps_record_each_agent_once(concurrently: Race, world: Wor
     assert recorded() == [("prod", 2, ["edge-1", "edge-2"])]
 
 
-def test_killed_sweep_records_everything_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_missed_by_killed_sweep_is_recorded_by_next_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
 

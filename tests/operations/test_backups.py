@@ -184,7 +184,7 @@ def test_verification_names_each_fault(world: World, tmp_path: Path) -> None:
     assert f"{manifest.blob_list_path(name)} was altered" in faults(target)
 
 
-def test_key_that_does_not_match_its_id_is_found(world: World, tmp_path: Path) -> None:
+def test_verification_finds_master_key_that_does_not_match_its_id(world: World, tmp_path: Path) -> None:
     name = back_up(tmp_path / "backups", PASSPHRASE).manifest.name
     other = encrypt_key(b"k" * 32, MasterKey.objects.get().key_id, PASSPHRASE)
     path = tmp_path / "backups" / manifest.manifest_path(name)
@@ -245,7 +245,7 @@ def test_data_folder_is_refused_as_target(world: World, tmp_path: Path) -> None:
             back_up(tmp_path / place)
 
 
-def test_backups_of_another_installation_are_refused(world: World, tmp_path: Path) -> None:
+def test_target_with_backups_of_another_installation_is_refused(world: World, tmp_path: Path) -> None:
     name = back_up(tmp_path / "backups").manifest.name
     path = tmp_path / "backups" / manifest.manifest_path(name)
     path.write_text(json.dumps({**json.loads(path.read_text()), "installation": "another"}))
@@ -254,7 +254,7 @@ def test_backups_of_another_installation_are_refused(world: World, tmp_path: Pat
         back_up(tmp_path / "backups")
 
 
-def test_older_schema_is_refused(world: World, tmp_path: Path) -> None:
+def test_database_with_older_schema_is_not_backed_up(world: World, tmp_path: Path) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT app, name, applied FROM django_migrations ORDER BY id DESC LIMIT 1")
         newest = cursor.fetchone()
@@ -290,7 +290,7 @@ def test_unfinished_restore_is_not_backed_up(world: World, tmp_path: Path) -> No
     assert not (tmp_path / "backups").exists()
 
 
-def test_backup_in_use_by_another_installation_keeps_its_partial_files(world: World, tmp_path: Path) -> None:
+def test_partial_files_of_another_installation_are_kept(world: World, tmp_path: Path) -> None:
     name = back_up(tmp_path / "backups").manifest.name
     path = tmp_path / "backups" / manifest.manifest_path(name)
     path.write_text(json.dumps({**json.loads(path.read_text()), "installation": "another"}))

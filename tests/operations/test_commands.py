@@ -125,7 +125,7 @@ def test_sign_in_link_and_invitation_create_no_token(world: World) -> None:
     assert made == {"user_id": str(user.pk), "login_url": made["login_url"]}
     assert [line.split()[0] for line in printed.splitlines()] == ["user_id", "login_url"]
     after = counts()
-    # A person, a membership, three links (one for the inviter), an event for each, and no token.
+    # A person, a membership, no token, three links (one for the inviter), and four events.
     assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 1, 0, 3, 0, 4]
     assert "bor_usr_" not in response.text + printed + json.dumps(made)
     secret = made["login_url"].partition("/auth/link/")[2]

@@ -40,7 +40,7 @@ def lines() -> list[str]:
     return []
 
 
-def test_wait_for_database_gives_up_after_60_seconds_and_reports_every_5(lines: list[str]) -> None:
+def test_wait_for_database_gives_up_after_60_seconds_and_reports_every_5_seconds(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=None)
 
     with pytest.raises(OperationalError, match=r"^it did not respond within 60 s: connection refused$"):

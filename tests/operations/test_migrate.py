@@ -49,7 +49,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "PAUSE_S", 0)
 
 
-def test_locked_table_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_is_tried_again_if_table_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
     monkeypatch.setattr(django_migrate.Command, "handle", attempts)
     before = lock_timeout()
@@ -72,7 +72,7 @@ def test_migration_fails_when_attempts_took_ten_minutes(monkeypatch: pytest.Monk
     assert len(attempts.timeouts) == 3
 
 
-def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_is_not_tried_again_after_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(psycopg.errors.DiskFull)
     monkeypatch.setattr(django_migrate.Command, "handle", attempts)
 
@@ -89,7 +89,7 @@ def fail(error: Exception, cause: Exception | None = None) -> Any:
     return handle
 
 
-def test_missing_privilege_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_privilege_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = ProgrammingError("must be owner of table tenancy_project\nLINE 1")
     monkeypatch.setattr(
         django_migrate.Command, "handle", fail(reason, psycopg.errors.InsufficientPrivilege(str(reason)))
@@ -101,7 +101,7 @@ def test_missing_privilege_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_contradicting_history_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contradicting_migration_history_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(django_migrate.Command, "handle", fail(InconsistentMigrationHistory("A is applied before B.")))
 
     with pytest.raises(CommandError, match=r"contradict each other: A is applied before B\. Restore a backup"):

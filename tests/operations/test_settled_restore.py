@@ -84,7 +84,7 @@ def test_unspent_approvals_are_revoked(world: World, run_jobs: Run) -> None:
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:byteor:problem:approval.revoked")
 
 
-def test_spent_and_pending_approvals_are_kept(world: World, run_jobs: Run) -> None:
+def test_pending_approval_is_kept_and_can_be_given_after_restore(world: World, run_jobs: Run) -> None:
     world.agent(world.prod)
     pending = world.deployment(world.bundle(world.prod))
 
@@ -99,7 +99,7 @@ def test_spent_and_pending_approvals_are_kept(world: World, run_jobs: Run) -> No
     assert state(pending) == ("deploying", "")
 
 
-def test_break_glass_gets_full_time_for_its_approval(world: World, run_jobs: Run) -> None:
+def test_break_glass_gets_full_time_for_its_approval_after_restore(world: World, run_jobs: Run) -> None:
     world.agent(world.prod)
     urgent = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True},
               "strategy": {"kind": "all_at_once"}, "break_glass": {"reason": "outage"}}  # fmt: skip
@@ -184,7 +184,7 @@ def test_rollout_is_paused_until_person_resumes_it(world: World, run_jobs: Run) 
     run_sweep(run_jobs)
 
     assert resumed.status_code == 200
-    assert [polled(*each) for each in agents] == [str(rollout.pk), None]  # the offer of the earlier one is still held
+    assert [polled(*each) for each in agents] == [str(rollout.pk), None]  # the second agent's offer is still held
     assert report(first_api, first, "active").status_code == 200
     run_jobs()
     assert polled(second, second_api) == str(rollout.pk)
@@ -327,7 +327,7 @@ def test_bundle_of_held_offer_cannot_be_downloaded(world: World) -> None:
     assert download() == 200
 
 
-def test_waiting_poll_gets_offer_when_it_is_resumed(world: World) -> None:
+def test_poll_with_old_etag_gets_offer_after_it_is_resumed(world: World) -> None:
     [(agent, api)] = stories.running(world, 1)[0]
     restores.settle(BACKUP)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -339,7 +339,7 @@ def test_waiting_poll_gets_offer_when_it_is_resumed(world: World) -> None:
     assert (changed.status_code, changed.json()["desired"] is None) == (200, False)
 
 
-def test_sessions_links_and_enrollment_tokens_end(world: World) -> None:
+def test_sessions_links_and_enrollment_tokens_become_invalid(world: World) -> None:
     SignInLink.objects.all().delete()
     client = Client()
     client.force_login(world.admin.user, backend="apps.tenancy.sessions.Accounts")
@@ -372,7 +372,7 @@ def test_user_tokens_and_agent_keys_stay_valid(world: World) -> None:
     assert polled(agent, api) is None
 
 
-def test_messages_of_the_past_are_not_sent_again(world: World, run_jobs: Run) -> None:
+def test_pending_messages_are_not_sent_after_restore(world: World, run_jobs: Run) -> None:
     place, now = Place(world, world.dev), timezone.now()
     event = AuditEvent.objects.filter(organization=world.organization).latest("id")
     hook = WebhookDelivery.objects.create(webhook=webhooks.webhook(place), event=event, next_attempt_at=now)
@@ -409,7 +409,7 @@ def test_each_chain_names_last_event_of_backup(world: World, other: World) -> No
         assert list(ledger.Verification(owner).faults()) == []
 
 
-def test_unfinished_restore_refuses_to_be_migrated() -> None:
+def test_migrate_and_bootstrap_are_refused_while_restore_is_unfinished() -> None:
     unfinished.mark(Unfinished("20261129T083000Z-0a1b2c", BACKUP.manifest_hash))
 
     with pytest.raises(CommandError, match="restore of the backup 20261129T083000Z-0a1b2c into this database is unfin"):
@@ -421,7 +421,7 @@ def test_unfinished_restore_refuses_to_be_migrated() -> None:
     call_command("migrate", verbosity=0)
 
 
-def test_restore_that_is_killed_while_server_waits_for_migration_lock_is_refused(
+def test_migrate_is_refused_if_restore_was_killed_while_migrate_waited_for_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     restore = Unfinished("20261129T083000Z-0a1b2c", BACKUP.manifest_hash)

@@ -53,7 +53,7 @@ def test_save_conflicts_when_another_revision_was_saved(world: World, draft: Dra
     ],
 )
 @pytest.mark.parametrize("name", ["save", "promote"])
-def test_text_that_is_not_a_plan_is_rejected(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
+def test_text_that_is_not_plan_is_rejected(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
     events = AuditEvent.objects.count()
 
     response = post(signed_in(world.operator.user), draft, name, text, revision=1)

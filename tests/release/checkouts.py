@@ -85,7 +85,7 @@ def check_out(name: str, commit: str, folder: Path) -> Release:
 
 
 def make_next_release(folder: Path) -> Release:
-    """Copy the checkout and add the files of ``next_release``, which are what the test's next release adds."""
+    """Copy the checkout, add the files in ``next_release``, and create an environment for the copy."""
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=_NOT_COPIED)
     shutil.copytree(OVERLAY, source, dirs_exist_ok=True, ignore=_NOT_COPIED)

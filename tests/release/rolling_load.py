@@ -65,7 +65,7 @@ class Client:
                 )  # the first try still runs
                 if response.status_code != 503 and not (reasons and is_in_use):
                     assert response.ok, f"{method} {path} after {reasons}: {response.status_code} {response.text[:300]}"
-                    if release == host.release.name:  # otherwise the host was replaced in the meantime
+                    if release == host.release.name:  # otherwise another release runs on the host now
                         with self._lock:
                             self.served[release] += 1
                     return response.json()

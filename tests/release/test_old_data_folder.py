@@ -44,7 +44,7 @@ class OldServer:
         self.token = token[1]
 
     def kill(self) -> None:
-        """Kill all of its processes and the database server with SIGKILL, as a power failure would."""
+        """Kill the demo's processes and the database server with SIGKILL, as a power failure would."""
         killed = {self._installation.database_pid()}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -106,7 +106,7 @@ class Person:
         return self.call("GET", path)
 
 
-def test_data_folder_of_old_commit_upgrades(
+def test_data_folder_of_old_commit_is_upgraded(
     tmp_path_factory: pytest.TempPathFactory, announce: Callable[[str], None]
 ) -> None:
     old = check_out("old", COMMIT, tmp_path_factory.mktemp("old"))
@@ -147,7 +147,7 @@ def test_data_folder_of_old_commit_upgrades(
             )
         )
 
-        # So do the deployments: one in progress, one that waits for it, and a paused one.
+        # The deployments continue: one in progress, one that waits for it, and a paused one when it is resumed.
         person.activate(agents[2])
         person.wait_for(begun, "status", "active")
         for agent in agents[2:]:

@@ -1,4 +1,4 @@
-"""``make release`` writes the same bytes each time, which the released verifier proves, or fails with one line."""
+"""``make release`` writes the same bytes each time, or fails with one line. The released verifier proves the files."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ __all__ = ["object_store"]
 
 AGENTS = 15  # of each API host
 PEOPLE = 2
-# Notes what each release does with jobs. The releases have different application names.
+# Records what each release does with jobs. The application name of a session identifies its release.
 _NOTES = """
 CREATE TABLE noted (release text DEFAULT current_setting('application_name'), task text, what text);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -82,7 +82,7 @@ class Site:
             return found.fetchall() if found.description else []
 
     def jobs(self, what: str) -> Counter[tuple[str, str]]:
-        """Return the number of jobs with which this happened, by release and task."""
+        """Return the number of jobs for which ``what`` was recorded, by release and task."""
         counted = f"SELECT release, task, count(*) FROM noted WHERE what = '{what}' GROUP BY 1, 2"
         return Counter({(release, task): count for release, task, count in self.ask(counted)})
 

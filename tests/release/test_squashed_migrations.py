@@ -75,7 +75,7 @@ def test_database_of_earlier_revision_becomes_equal_to_new_one(revision: str, fr
 
 
 def test_trigger_migrations_change_nothing_in_database_of_earlier_revision(fresh: Database, tmp_path: Path) -> None:
-    """They also run after the replaced migrations, which have created the same triggers."""
+    """The trigger migrations also run after the replaced migrations, which have created the same triggers."""
     earlier = Migrations(tmp_path / "earlier")
     newest = {
         "tenancy": "0021_database_defaults",

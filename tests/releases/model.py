@@ -158,7 +158,7 @@ class Model(Rollouts):
         return None
 
     def retry(self, deployment: Deployment, only: int | None = None) -> set[str]:
-        """Retry the deployment, or only one of its agents. Otherwise return the problem codes of all refusals."""
+        """Retry the deployment, or only one of its agents. Return the problem codes if the retry is refused."""
         has_failed = deployment.status == "failed"
         if deployment.status == "active" and not deployment.current:
             return {"not_current"}

@@ -48,7 +48,7 @@ class Holds:
         return hold is not None and hold.approval is not None and hold.approval.status == "denied"
 
     def _find_hold(self, deployment: Deployment, following: int) -> str | None:
-        """Return what must still happen before the wave ``following``, which comes after all empty waves before it."""
+        """Return the kind of hold that delays the wave ``following``, or None. Holds of skipped empty waves count."""
         first = deployment.wave + 1
         if deployment.hold and deployment.hold.wave <= following and self.is_released(deployment):
             first = deployment.hold.wave + 1
@@ -56,7 +56,7 @@ class Holds:
         return "approval" if "approval" in left else "manual" if "manual" in left else None
 
     def _keep(self, deployment: Deployment, wave: int, kind: str) -> None:
-        """Let the hold stand. If it is new, or its approval has ended or is outdated, it begins again."""
+        """Keep the hold in effect. If it is new, or its approval has ended or is outdated, start it again."""
         standing = deployment.hold
         is_same = standing is not None and (standing.wave, standing.approval is None) == (wave, kind == "manual")
         approval = standing.approval if standing else None
@@ -76,7 +76,7 @@ class Holds:
         deployment.events["hold"] += 1
 
     def _lift(self, deployment: Deployment) -> None:
-        """End the hold, if one stands. Its approval is withdrawn unless it has ended."""
+        """End the hold, if there is one. Withdraw its approval if the approval is pending or approved."""
         approval = deployment.hold.approval if deployment.hold else None
         if approval is not None and approval.status in {"pending", "approved"}:
             approval.status = "revoked"

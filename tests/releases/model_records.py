@@ -107,7 +107,7 @@ class Approval:
 
 @dataclass
 class Hold:
-    """A hold that stands before ``wave``. ``approval`` is None for a manual hold."""
+    """The hold in effect before ``wave``. ``approval`` is None for a manual hold."""
 
     wave: int
     approval: Approval | None

@@ -43,7 +43,7 @@ class Holds(Worker):
         digest=st.sampled_from(["right", "right", "right", "right", "old", "wrong", "missing"]),
     )  # fmt: skip
     def steer(self, which: int, what: str, person: str, digest: str) -> None:
-        """Act on a deployment that has holds, preferably where one stands."""
+        """Act on a deployment that has holds, preferably on one that waits at a hold."""
         held = self._held()
         standing = [d for d in held if d.hold]
         deployment = (standing or held)[which % len(standing or held)]
@@ -127,7 +127,7 @@ class Holds(Worker):
         self._note_approved(deployment)
 
     def _note_approved(self, deployment: m.Deployment) -> None:
-        """Note the approval of a wave that consents given earlier approve."""
+        """Note that the newest wave is approved, if a change of reviewers makes earlier consents sufficient."""
         for wave, approval in deployment.wave_approvals[-1:]:
             if approval.status == "approved":
                 self.let_start.setdefault(deployment.number, []).append((True, wave))
@@ -145,7 +145,7 @@ class Holds(Worker):
     # What deployments wait for.
 
     def _pass_hold(self, deployment: m.Deployment) -> None:
-        """End the hold that stands. If too few people can decide, first change the reviewers."""
+        """End the hold in effect. If its approval has a list of reviewers, first remove the list."""
         hold = deployment.hold
         if hold is None:
             return
@@ -162,7 +162,7 @@ class Holds(Worker):
                 self._decide_wave(deployment, hold.wave, person, "approve")
 
     def _check_waits(self) -> None:
-        """Check that each deployment has ended or names what it waits for. No job and no open offer is left."""
+        """Check that each deployment has ended or names what it waits for, while no job and no open offer is left."""
         for deployment in self.model.deployments:
             if deployment.status in m.IN_FLIGHT:
                 self._check_wait(deployment)

@@ -170,7 +170,7 @@ class Story(RuleBasedStateMachine):
         self.audited = audited
 
     def _may_have_started(self, number: int, wave: int) -> bool:
-        """Return whether people have ended every hold up to the wave: approval holds only by an approval."""
+        """Return whether people have ended every hold up to the wave. Only an approval can end an approval hold."""
         holds = self.model.deployments[number].strategy.holds[: wave + 1]
         return all(
             any(upto >= n and (approved or hold == "manual") for approved, upto in self.let_start.get(number, []))

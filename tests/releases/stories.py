@@ -46,7 +46,7 @@ def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
 
 
 def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) -> Deployment:
-    """Create a deployment, and send a report from each agent that it runs the bundle."""
+    """Create a deployment that becomes active, because each agent reports that it runs the bundle."""
     deployment = offered(world, bundle, **options)
     for agent, api in agents:
         assert report(api, agent, "active").status_code == 200

@@ -45,7 +45,7 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 def rows() -> dict[str, list[dict[str, Any]]]:
     """Return all rows of the fleet and releases apps without random values, and with one text for all times.
 
-    Omits refused agents, which only the layer stores: agents send the requests that it handles again and again.
+    Omits refused agents, which only the layer stores: it handles the requests that agents send again and again.
     """
     random = {"id", "next_heartbeat_s"}
     models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]

@@ -35,7 +35,7 @@ def decide(world: World, deployment: Deployment, by: Person) -> str:
 
 
 def consented(world: World) -> Deployment:
-    """Request a deployment that two people of different lists have approved, though two of one list must."""
+    """Request a deployment that needs two approvals. Two people approve it, but one of them is no longer a reviewer."""
     world.prod.settings = {"required_approvals": 2}
     world.prod.save(update_fields=["settings"])
     stories.fleet(world, 1, world.prod)
@@ -47,7 +47,7 @@ def consented(world: World) -> Deployment:
     return deployment
 
 
-def test_approval_that_new_reviewers_complete_names_last_of_them(
+def test_evidence_of_approval_completed_by_new_reviewers_is_proven(
     world: World, run_jobs: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployment = consented(world)
@@ -88,7 +88,7 @@ def test_number_of_scheduled_deployments_is_limited(world: World, monkeypatch: p
     assert Deployment.objects.count() == 2
 
 
-def test_offer_that_cannot_be_signed_fails_no_other_offer(world: World, run_jobs: Run) -> None:
+def test_offer_that_cannot_be_signed_does_not_affect_other_offers(world: World, run_jobs: Run) -> None:
     other = World("other")
     fleets = [stories.fleet(each, 1) for each in (world, other)]
     made = [stories.offered(each, each.bundle()) for each in (world, other)]

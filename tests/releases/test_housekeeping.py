@@ -102,7 +102,7 @@ def test_old_report_on_current_offer_is_kept_and_can_be_repeated(world: World) -
     assert (response.status_code, response.json()) == (200, {"accepted": True})
 
 
-def test_decommissioned_agent_is_deleted_after_90_days_and_its_last_artifact(world: World) -> None:
+def test_decommissioned_agent_is_deleted_after_90_days_and_after_its_last_artifact(world: World) -> None:
     (stays, _), (left, left_api) = agents = stories.fleet(world, 2)
     deployment = stories.active(world, world.bundle(), agents)
     artifact = upload(left_api, left).json()["id"]

@@ -86,7 +86,7 @@ type Start = Callable[[World, int], list[Node]]
 
 @pytest.fixture
 def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
-    """Return a function that enrolls ``count`` agents in prod without starting them."""
+    """Yield a function that enrolls ``count`` agents in prod without starting them."""
     nodes: list[Node] = []
 
     def enroll(world: World, count: int) -> list[Node]:
@@ -226,7 +226,8 @@ def test_agent_accepts_bundle_whose_key_is_retired_during_download(
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat preceded the rotation
+    # as if the agent's heartbeat had come before the first rotation, so that the agent does not fetch the key set then
+    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)
     node.agent.run_until_idle()
     run_jobs()
 

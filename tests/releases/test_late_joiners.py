@@ -44,7 +44,7 @@ def test_late_joiners_wait_for_end_of_rollout_and_are_not_counted(world: World, 
     assert {a["bundle_hash"] for a in stored_assignments([*agents, *joined])} == {first.bundle_hash}
 
 
-def test_late_joiners_are_not_offered_failed_deployment(world: World, run_jobs: Run) -> None:
+def test_late_joiners_are_not_offered_deployment_that_was_rolled_back(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100))
     late, _ = world.agent(name="late")

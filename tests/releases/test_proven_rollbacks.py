@@ -193,7 +193,7 @@ def test_each_configuration_that_agents_return_to_needs_its_own_proof_newer_than
     assert offered == {agents[0][0].pk: first.pk, agents[1][0].pk: second.pk}
 
 
-def test_unusable_proof_is_refused_and_proceed_rolls_back_without_it(world: World, other: World) -> None:
+def test_unusable_proof_is_refused_and_proceed_option_rolls_back_without_proof(world: World, other: World) -> None:
     _, (one, _), (superseded, bad) = stories.running(world, 1, 2)
     trades = world.version(content=plan("trades"))
     foreign = stored_capture(other, None, environment=other.dev)

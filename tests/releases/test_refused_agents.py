@@ -85,7 +85,7 @@ def test_command_lists_unknown_rotated_and_decommissioned_agents(world: World) -
     assert lines[2].endswith(f"  a in {' / '.join(place)}")
 
 
-def test_only_well_formed_agent_keys_are_listed(world: World) -> None:
+def test_agents_with_malformed_keys_are_not_listed(world: World) -> None:
     unchecked = generate(Family.AGENT).text
     wrong = unchecked[:-1] + ("0" if unchecked[-1] != "0" else "1")
 
@@ -138,7 +138,7 @@ def test_known_agents_replace_unknown_ones_of_full_list(world: World, monkeypatc
     assert set(listed()) == set(known[:3])
 
 
-def test_processes_together_store_no_excess_agents(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_processes_store_no_excess_agents(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_agents, "MOST_ROWS", 30)
     ids = [uuid7() for _ in range(40)]
 
@@ -173,7 +173,7 @@ def test_agents_are_stored_in_background_no_faster_than_requests_are_refused(mon
     assert set(listed()) == set(ids)
 
 
-def test_error_of_database_changes_no_response_and_agent_is_noted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_error_does_not_change_response_and_agent_is_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
     agent_id = uuid7()
 
     def fail(_: Any) -> None:

@@ -151,7 +151,7 @@ def test_reminder_is_sent_even_if_further_requests_are_grouped(world: World, bun
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_concurrent_reminders_one_is_sent(world: World, bundle: ConfigBundle) -> None:
+def test_only_one_of_concurrent_reminders_is_sent(world: World, bundle: ConfigBundle) -> None:
     approval = ask(world, bundle).approval
     assert approval is not None
     barrier, outcomes = Barrier(4), []

@@ -146,12 +146,18 @@ def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world
             if reviewers == [viewer]:
                 put_settings(world.admin, environment, world, reviewers=[])
 
+    # Replacing an operator by a viewer is loosening for two reasons, but is named once.
+    put_settings(world.admin, world.prod, world, reviewers=[operator])
+    refused = put_settings(world.project_admin, world.prod, world, reviewers=[viewer])
+    assert refused.json()["detail"] == "Only an org_admin may loosen reviewers in a prod environment."
+    put_settings(world.admin, world.prod, world, reviewers=[])
+
     # A member of another project is a member of this one only with a role in the organization.
     Membership.objects.filter(user=world.reviewer.user).update(project=world.project)
     assert put_settings(world.project_admin, world.prod, world, reviewers=[reviewer]).status_code == 200
 
 
-def test_default_environment_settings_name_members_who_become_reviewers(world: World) -> None:
+def test_default_reviewers_must_be_members_and_apply_to_new_environments(world: World) -> None:
     path, environments = f"/api/v1/orgs/{world.organization.pk}", world.path(world.prod).rpartition("/")[0]
     (operator,), foreign = ids(world.operator), str(uuid4())
 
@@ -202,7 +208,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
         ([peer, reviewer, peer], (400, "unique", at + "/2")),
         ([peer], (400, "too_few", at)),
         ([peer, "x"], (400, "invalid", at + "/1")),
-        ([peer, viewer], (400, "not_permitted", at + "/1")),  # the environment names nobody who may not operate it
+        ([peer, viewer], (400, "not_permitted", at + "/1")),  # the environment's list does not name the viewer
         ([viewer] * 101, (400, "max_length", at)),
         (None, (400, "null", at)),
     ):
@@ -238,7 +244,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     assert ask(world, free, reviewers=[]).json()["reviewers"] == []
 
 
-def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) -> None:
+def test_only_reviewers_decide_regardless_of_role(world: World, run_jobs: Run) -> None:
     prod, (viewer, reviewer) = world.prod, ids(world.viewer, world.reviewer)
     bundle = bundle_in(world, prod)
     stranger = World("globex")

@@ -246,7 +246,9 @@ def test_lifetime_of_approval_is_counted_from_start_time(world: World, clock: st
     assert (state(fourth), state(fifth)) == (("failed", "approval_expired"), ("failed", "approval_expired"))
 
 
-def test_scheduled_deployment_ends_before_its_start(world: World, clock: stories.Clock, run_jobs: Run) -> None:
+def test_scheduled_deployment_that_is_aborted_revoked_denied_or_known_bad_does_not_start(
+    world: World, clock: stories.Clock, run_jobs: Run
+) -> None:
     prod = world.prod
     stories.fleet(world, 1, prod)
     one, two = stories.bundles(world, 2, prod)

@@ -40,7 +40,7 @@ targets = st.one_of(
     st.sampled_from("ab").map(lambda site: m.Target(site=site)),
     st.sets(st.integers(0, 3), min_size=1, max_size=3).map(lambda ns: m.Target(agents=tuple(sorted(ns)))),
 )
-# Percentages of the waves with their holds. Six agents cannot fill five waves.
+# Percentages of the waves with their holds. Fewer than five agents cannot fill five waves.
 waves = st.sampled_from([(50, 100), (25, 50, 100), (20, 40, 60, 80, 100)]).flatmap(
     lambda percents: st.tuples(
         st.just(percents),
@@ -348,7 +348,7 @@ class Stories(Holds):
 
 
 class HeldStories(Stories):
-    """Stories in which almost always a deployment waits at a hold."""
+    """Stories in which a deployment almost always waits at a hold."""
 
     WEIGHTS: ClassVar = {
         "hold": 8, "steer": 16, "report": 2, "report_all": 2, "report_late": 2, "work": 2, "work_off": 3, "crash": 2,

@@ -74,7 +74,7 @@ def test_next_wave_of_known_bad_configuration_is_refused_before_rollout_step(wor
     assert stories.progress(deployment) == ["active", "pending", "pending", "pending"]
 
 
-def test_approved_wave_names_only_pause_and_starts_when_it_ends(
+def test_approved_wave_waits_only_for_pause_between_waves(
     world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
@@ -214,7 +214,7 @@ def test_wave_is_approved_when_new_reviewers_have_all_approved_it(world: World, 
     assert command(world.operator.api, world, deployment, "reviewers", reviewers=[]).status_code == 403
 
 
-def test_deployment_before_its_start_time_blocks_nobody_and_starts_then(
+def test_scheduled_deployment_blocks_no_other_deployment_and_starts_at_its_start_time(
     world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)

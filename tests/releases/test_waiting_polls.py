@@ -174,7 +174,7 @@ def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoo
     assert len(room) == 0
 
 
-def test_connections_rest_after_large_burst_and_not_after_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_pause_after_large_but_not_after_small_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     room = WaitingRoom(capacity=3000, processes=2)
@@ -191,8 +191,9 @@ def test_connections_rest_after_large_burst_and_not_after_small_one(monkeypatch:
     other = room.enter(uuid7(), uuid7())
     room.wake([other.agent_id])
     assert other.burst is not None
-    assert other.burst.resumes_at(1.0) == now[0]  # a burst in one environment does not let others rest
-    # Successive notifications are one burst. 6,000 agents are told in two seconds, and start again over 12 seconds.
+    assert other.burst.resumes_at(1.0) == now[0]  # a burst in one environment does not delay others
+    # Successive notifications are one burst. The two processes tell 6,000 agents within two seconds, and the agents
+    # resume over the next 12 seconds.
     [burst] = {waiter.burst for waiter in waiters}
     assert burst is not None
     assert [burst.resumes_at(share) - 1010 for share in (0.0, 0.5, 1.0)] == pytest.approx([2, 8, 14])
@@ -243,7 +244,7 @@ def test_woken_poll_returns_503_when_database_fails(
 
 
 @pytest.mark.django_db
-def test_offers_of_many_agents_take_as_many_queries_as_those_of_one(
+def test_query_count_of_offers_does_not_depend_on_number_of_agents(
     world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = stories.fleet(world, 6)

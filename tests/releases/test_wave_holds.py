@@ -74,7 +74,7 @@ def test_manual_hold_lasts_until_next_wave_is_started(world: World, run_jobs: Ru
     assert command(world.operator.api, world, deployment, "next-wave").status_code == 409
 
 
-def test_wave_starts_when_what_earlier_waves_did_is_approved(world: World, run_jobs: Run) -> None:
+def test_wave_starts_when_report_of_earlier_waves_is_approved(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", threshold=100))
     report(agents[0][1], agents[0][0], "failed", detail="cannot open port 9000")
@@ -147,7 +147,7 @@ def test_approved_wave_of_drained_agents_starts_without_offers(world: World, run
     assert (state(deployment), stories.progress(deployment)[1:]) == (("active", ""), ["pending"] * 3)
 
 
-def test_drained_agent_does_not_get_offer_of_held_wave(world: World, run_jobs: Run) -> None:
+def test_undrained_agent_gets_no_offer_before_its_held_wave_starts(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, None, "approval"))
     report_from_all(agents[:1], "active", run_jobs)
@@ -181,7 +181,7 @@ def test_approval_of_wave_starts_no_other_wave(world: World, run_jobs: Run) -> N
     assert Approval.objects.get(pk=first["id"]).used_at is None
 
 
-def test_denied_wave_can_be_neither_aborted_nor_retried(world: World, run_jobs: Run) -> None:
+def test_deployment_with_denied_wave_can_be_neither_aborted_nor_retried(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     strategy = held(None, "approval", None, threshold=100, auto_rollback=False)
     deployment = stories.offered(world, second, strategy=strategy)

@@ -49,7 +49,7 @@ class Scene:
         return Approval.objects.get(pk=hold.approval_id)
 
     def decides(self, by: Person, decision: str = "approve") -> Callable[[], Any]:
-        """Return the decision of a person who has read the report of the wave."""
+        """Return a function that makes the decision of a person who has read the report of the wave."""
         approval = self.held
         assert approval.wave_report is not None
         digest = approval.wave_report.digest
@@ -94,7 +94,7 @@ class Scenes:
         return scene
 
     def new_with_late_report(self) -> Scene:
-        """Create a scene with four agents, of which the second was drained while it activates the bundle."""
+        """Create a scene with four agents, of which the second was drained after it was offered the bundle."""
         self.agents += [self.world.agent(self.environment, name) for name in ("third", "fourth")]
         strategy = {**stories.waves(50, 100, threshold=100), "holds": [None, "approval"]}
         deployment = stories.offered(self.world, self.bundle, strategy=strategy)
@@ -105,7 +105,7 @@ class Scenes:
         return scene
 
     def in_order(self, scene: Scene, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
-        """Let both calls wait for the environment, in this order. Return the results or exceptions of both."""
+        """Let both calls wait for the environment, in this order. Return the result of ``checked`` for both."""
         with ThreadPoolExecutor(2) as threads:
             with transaction.atomic():
                 lock_row(scene.environment)

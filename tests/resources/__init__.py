@@ -83,7 +83,7 @@ class Call:
     # operation then covers only rows of projects in which the caller has the permission.
     in_any_project: bool = False
     null: frozenset[str] = frozenset()  # fields that this list returns as null if their values are large
-    is_free: bool = False  # whether a row can be read with any content in these fields
+    is_free: bool = False  # whether a single row can be read whatever these fields contain
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def kid(place: Place) -> str:
 
 
 def next_kid(place: Place) -> str:
-    # It must not become active before the test gets to it.
+    # The key must not become active before the test uses it.
     made = signing_keys.rotate(
         organization=place.world.organization, activate_in_s=86400, actor=place.world.admin.actor
     )

@@ -38,7 +38,7 @@ class Migrations:
         self._modules: dict[str, str] = {}
 
     def add(self, app: str, name: str, source: str) -> None:
-        """Add a migration to those of the checkout, as a later release does. LATEST is the name of their last one."""
+        """Add a migration to those of the checkout. LATEST in ``source`` stands for the name of the app's last one."""
         if app not in self._modules:
             self._package(app, "later").joinpath("__init__.py").write_text(_ADDED.format(app=app))
         latest = max(file.stem for file in (ROOT / "apps" / app / "migrations").glob("0*.py"))
@@ -68,7 +68,7 @@ class Migrations:
 
 
 class Database:
-    """An empty database."""
+    """A separate database on the tests' server."""
 
     def __init__(self, name: str) -> None:
         self.url = _url(name)

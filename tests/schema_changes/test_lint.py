@@ -135,7 +135,7 @@ def lint(package: Path, body: str) -> list[str]:
 
 
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD)
-def test_migration_that_fits_last_release_passes(package: Path, body: str) -> None:
+def test_migration_compatible_with_last_release_passes_check(package: Path, body: str) -> None:
     assert lint(package, body) == []
 
 
@@ -147,7 +147,7 @@ def test_migration_that_breaks_last_release_or_blocks_writes_is_refused(package:
     assert all(line.startswith("apps/tenancy/migrations/9001_new.py: ") for line in found)
 
 
-def test_list_names_migrations_of_checkout() -> None:
+def test_list_of_released_migrations_names_existing_migrations() -> None:
     loader = MigrationLoader(connection, replace_migrations=False)
 
     assert released.read_list() <= set(loader.disk_migrations)

@@ -55,7 +55,7 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND que
 
 @pytest.fixture
 def database(django_db_modify_db_settings: None, tmp_path: Path) -> Iterator[Database]:
-    """Create a migrated database. No process uses the embedded server's database after the other fixture."""
+    """Create a migrated database. The other fixture closes the connections to the database that is copied."""
     is_embedded = "BYTEOR_EMBEDDED_DATABASE_URL" in os.environ
     with Database.created(is_migrated=is_embedded) as made:
         if not is_embedded:

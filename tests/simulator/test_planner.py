@@ -57,7 +57,7 @@ def history(scenario: Scenario, **changes: Any) -> list[tuple[int, float | None,
     return happened
 
 
-@pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.POLL])  # more than heartbeats
+@pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.POLL])  # POLL also polls
 def test_simulations_with_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
     assert history(scenario) == history(scenario)
     assert history(scenario) != history(scenario, seed=8)
@@ -283,7 +283,7 @@ def test_agent_polls_until_heartbeat_is_due_and_is_told_of_new_offer_once() -> N
     assert planner.after(machine, ServerResponse(304, retry_after_s=7.0), 5.0) == 12.0
     assert (machine.action, planner.turned_away, planner.waiting) == (ActionKind.WAIT, 1, 0)
     assert planner.after(machine, ServerResponse(304), 18.0) == 18.0
-    assert machine.action is ActionKind.BEAT  # two seconds early
+    assert machine.action is ActionKind.BEAT  # the heartbeat is sent two seconds early
     play(planner, machine, [beat(next_s=60.0), offered], 18.0)
     assert (machine.action, machine.etag, planner.told) == (ActionKind.REPORT, '"2"', 1)
     play(planner, machine, [OK, ServerResponse(200), OK, OK, beat(OFFER, next_s=60.0), offered], 19.0)

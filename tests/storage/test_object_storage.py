@@ -137,7 +137,7 @@ type InTrouble = Callable[[Callable[[BaseHTTPRequestHandler, int], None]], Troub
 
 @pytest.fixture
 def in_trouble(settings: Any, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InTrouble]:
-    """Return a function that starts a ``Trouble`` server and uses it as the blob store."""
+    """Yield a function that starts a ``Trouble`` server and uses it as the blob store."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     started = []

@@ -34,7 +34,7 @@ PASSPHRASE = "correct horse battery"
 
 @pytest.fixture
 def database(installation: Installation) -> Iterator[str]:
-    """Keep the installation's database running, and return its URL."""
+    """Keep the installation's database running, and yield its URL."""
     embedded = EmbeddedPostgres(installation.data_dir)
     yield embedded.acquire()
     embedded.release()
@@ -175,7 +175,7 @@ def test_interrupted_backup_exits_with_130_and_leaves_no_files(
         assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
-def test_killed_backup_releases_its_lock_and_next_one_completes(
+def test_killed_backup_releases_its_lock_and_next_backup_completes(
     installation: Installation, database: str, target: Path
 ) -> None:
     with held_up(database) as session:
@@ -198,7 +198,7 @@ def test_killed_backup_releases_its_lock_and_next_one_completes(
     assert not list(target.rglob(".partial-*"))
 
 
-def test_next_backup_reuses_blobs_of_killed_one(installation: Installation, database: str, target: Path) -> None:
+def test_next_backup_reuses_blobs_of_killed_backup(installation: Installation, database: str, target: Path) -> None:
     server = installation.serve()
     upload(installation, b"one", b"two", b"three")
     installation.stop(server)

@@ -42,7 +42,7 @@ def make_target() -> Iterator[Any]:
         each.remove()
 
 
-def test_restored_installation_goes_on_where_backup_ended(
+def test_restored_installation_continues_from_state_of_backup(
     object_store: ObjectStore, passphrase: Path, tmp_path: Path, make_target: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in CREDENTIALS.items():
@@ -68,7 +68,7 @@ def test_restored_installation_goes_on_where_backup_ended(
         whole = (tmp_path / "backup", "--passphrase-file", passphrase)
         refused(in_bucket.restore(*whole), f"the bucket {BUCKET} contains blobs")
 
-        # An altered blob stops the restore. It can be completed when the blob is repaired.
+        # An altered blob stops the restore. The restore can be completed when the blob is repaired.
         blob = sorted((tmp_path / "backup/blobs").rglob("?" * 64))[0]
         content = blob.read_bytes()
         blob.write_bytes(content[:-1] + b"?")
@@ -139,7 +139,7 @@ def _environment(admin: ApiClient, demo: Demo) -> str:
 
 
 def _approve_for_later(admin: ApiClient, demo: Demo, path: str) -> tuple[Any, str]:
-    """Create and approve a deployment that starts tomorrow. Returns it and its credential, which is not spent."""
+    """Create and approve a deployment that starts tomorrow. Returns it and its unused credential."""
     admin("PUT", path, {"settings": {"replay_gate": "off"}})
     current = next(each for each in admin("GET", f"{path}/deployments")["results"] if each["is_current"])
     start_at = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0).isoformat()

@@ -86,7 +86,7 @@ class Site:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment of commands. They import what is installed, and not what tests forbid to import."""
+        """The environment variables of commands, without PYTHONPATH, which hides installed packages in tests."""
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {
             **inherited, "BYTEOR_URL": self.installation.base, "BYTEOR_TOKEN": self.fleet.token,
@@ -180,7 +180,7 @@ def test_rollout_on_terminal_survives_restart_of_server(site: Site) -> None:
     assert screen.text.rstrip().endswith("Deployed quotes: 2 of 2 agents are active.")
 
 
-def test_interrupted_rollout_goes_on(site: Site) -> None:
+def test_rollout_continues_after_command_is_interrupted(site: Site) -> None:
     screen = Screen(site, "deploy", site.bundle(site.fleet.environment), "--env", "dev", "--canary", "--yes")
     screen.wait_for("To start it:")
 
@@ -207,7 +207,7 @@ def test_failing_rollout_exits_3(site: Site) -> None:
     assert "\x1b" not in found.stdout
 
 
-def test_deployment_without_approval_is_pending(site: Site) -> None:
+def test_deployment_that_waits_for_approval_exits_8_after_timeout(site: Site) -> None:
     prod = site.fleet.environment.rpartition("/")[0] + f"/{site.prod['id']}"
     token = site.fleet.call("POST", f"{prod}/enrollment-tokens", {})["token"]
     site.fleet.call("POST", f"{prod}/agents", {"name": "edge-3"}, token)

@@ -57,7 +57,7 @@ def test_flood_above_rate_is_refused_and_valid_callers_are_served(
         floods = [pool.submit(flood, REQUESTS // 20) for _ in range(20)]
         others = []
         while not all(each.done() for each in floods):
-            # New connections spread over both processes, including one that has not verified the token yet.
+            # New connections spread over both processes, including a process that has not verified the token yet.
             others += [server.get(path, token).status_code for path in ("/api/v1/me", "/healthz", "/readyz")]
         responses = sum((each.result() for each in floods), Counter[int]())
 

@@ -1,7 +1,7 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
 The tests continue the processes only after all responses have arrived. A request that needs a stopped process
-therefore times out.
+therefore cannot succeed.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def check_restored(target: RestoreTarget, done: subprocess.CompletedProcess[str]
     assert target.manage("verify_ledger").returncode == 0
 
 
-def test_killed_restore_is_completed_by_same_command_only(target: RestoreTarget, backups: Path) -> None:
+def test_killed_restore_is_completed_only_by_same_command(target: RestoreTarget, backups: Path) -> None:
     earlier = sorted(each.name for each in (backups / "backups").iterdir())[0]
     foreign = target.data_dir / "artifacts/sha256/ab" / ("ab" * 32)
     foreign.parent.mkdir(parents=True)

@@ -51,7 +51,7 @@ def quiet(server: Installation) -> Target:
 
 
 def tenant(server: Installation, name: str) -> Target:
-    """Create an organization with an environment, a draft and an agent."""
+    """Create an organization with an environment and an agent."""
     made = server.bootstrap(name)
     organization = f"/api/v1/orgs/{made['org_id']}"
     target = Target(server.base, made["token"], organization, "")

@@ -84,7 +84,7 @@ def test_readyz_names_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_readyz_names_missing_migrations() -> None:
+def test_readyz_is_not_ready_if_migrations_are_missing() -> None:
     newest = MigrationRecorder.Migration.objects.filter(app="tenancy").latest("name")
     newest.delete()
 
@@ -150,7 +150,7 @@ def test_readyz_names_both_database_and_storage_when_both_fail(monkeypatch: pyte
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
 
 
-def test_completed_readiness_probes_leave_no_file_and_interrupted_ones_leave_one(
+def test_completed_readiness_probes_leave_no_file_and_interrupted_probes_leave_one_file(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.STORAGES = settings.STORAGES | {

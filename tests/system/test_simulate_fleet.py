@@ -147,7 +147,9 @@ def test_simulated_rollout_has_expected_failures(site: Site) -> None:
     assert progress.count("failed") == rollout["failed on purpose"]
 
 
-def test_waiting_agents_are_told_of_deployment(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulated_polling_agents_receive_deployment(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = site.target
     project = target.environment.partition("/environments/")[0]
     environment = f"{project}/environments/"
@@ -174,7 +176,7 @@ def test_waiting_agents_are_told_of_deployment(site: Site, tmp_path: Path, monke
     assert_fails("the deployment was not created: 400", **options, deploy=str(uuid7()))
 
 
-def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:
+def test_command_reports_errors_in_one_line(site: Site, tmp_path: Path) -> None:
     environment = site.target.environment.removeprefix("/api/v1/")
     server = {"url": site.installation.base, "environment": environment}
     unknown = "bor_enr_" + site.token[8:-8] + "00000000"

@@ -105,7 +105,7 @@ def test_allowed_machine_collects_token_of_person_once(world: World) -> None:
         assert "name" not in copied.changes
 
 
-def test_page_shows_machine_before_anything_is_allowed(world: World) -> None:
+def test_page_shows_machine_after_code_is_entered_and_before_sign_in_is_allowed(world: World) -> None:
     started = start(Client(REMOTE_ADDR="192.0.2.7"), client_name="<b>build-7</b>")
     person = signed_in(world.viewer.user)
 
@@ -185,7 +185,7 @@ def test_machine_that_polls_too_fast_is_slowed_down(world: World) -> None:
     assert errors == ["authorization_pending", "slow_down", "authorization_pending"]
 
 
-def test_deactivated_person_signs_no_machine_in(world: World) -> None:
+def test_deactivated_person_cannot_sign_machine_in(world: World) -> None:
     started = start()
     decide(signed_in(world.viewer.user), started["user_code"], "allow")
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False)
@@ -280,7 +280,7 @@ def allow(code: str, world: World, role: str, *, yes: bool = True) -> DeviceSign
     return device_sign_ins.decide(code, allow=yes, user=person.user, actor=person.actor)
 
 
-def test_one_of_two_people_decides(world: World, concurrently: Race) -> None:
+def test_only_one_of_two_people_decides(world: World, concurrently: Race) -> None:
     started = device_sign_ins.start(client_name="build-7", ip=None)
 
     found = concurrently(
@@ -305,7 +305,7 @@ def test_token_is_collected_once_by_concurrent_requests(world: World, concurrent
     assert UserToken.objects.filter(name="byteor on build-7").count() == 1
 
 
-def test_denial_and_collection_at_same_time_give_no_token(world: World, concurrently: Race) -> None:
+def test_concurrent_denial_and_collection_give_no_token(world: World, concurrently: Race) -> None:
     started = device_sign_ins.start(client_name="build-7", ip=None)
 
     found = concurrently(

@@ -111,7 +111,7 @@ def test_no_link_is_shown_if_invitations_are_sent_by_email(world: World, mail: N
 
 
 def test_project_admin_gets_no_link(world: World) -> None:
-    """With a link to an account that has more permissions elsewhere, a project admin could get them."""
+    """With a link to an account that has more permissions elsewhere, a project admin could get these permissions."""
     invite(world, role="org_admin")
 
     assert invite(world, world.project_admin, project=True).json()["invitation_url"] is None
@@ -156,12 +156,12 @@ def test_other_organization_gets_no_link_to_invited_account(world: World, other:
     assert invite_again(other).json()["invitation_url"] is None
     assert invite_again(world).json()["invitation_url"] is None
 
-    # The first organization must not get into the other one either.
+    # The first organization's link must not give access to the other organization either.
     assert use(url) == 401
     assert not accounts.is_claimed(bob())
 
 
-def test_link_works_again_only_after_new_invitation(world: World) -> None:
+def test_new_invitation_replaces_earlier_link(world: World) -> None:
     first = invite(world).json()["invitation_url"]
     wait_a_minute()
     second = invite_again(world).json()["invitation_url"]
@@ -209,7 +209,7 @@ def test_own_organization_can_give_more_roles_to_account_claimed_with_its_link(w
     assert accounts.get_or_create_account(BOB, organization=world.organization).pk == person.pk
 
 
-def test_installation_operator_role_is_not_granted_to_account_that_admin_could_have_claimed(world: World) -> None:
+def test_account_that_admin_could_have_claimed_cannot_become_installation_operator(world: World) -> None:
     assert use(invite(world).json()["invitation_url"]) == 302
 
     with pytest.raises(Conflict) as refused:
@@ -388,7 +388,7 @@ def _add(world: World) -> members.Invitation:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_concurrent_invitations_to_organization_one_succeeds(world: World) -> None:
+def test_only_one_of_concurrent_invitations_to_organization_succeeds(world: World) -> None:
     results = together(*[lambda: _add(world)] * 4)
 
     assert sorted(type(each).__name__ for each in results) == ["Conflict"] * 3 + ["Invitation"]
@@ -396,7 +396,7 @@ def test_of_concurrent_invitations_to_organization_one_succeeds(world: World) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_concurrent_invitations_by_organizations_at_most_one_link_is_shown_and_it_does_not_work(
+def test_concurrent_invitations_by_two_organizations_show_at_most_one_link_which_is_invalid(
     world: World, other: World
 ) -> None:
     results = together(lambda: _add(world), lambda: _add(other))
@@ -409,7 +409,9 @@ def test_of_concurrent_invitations_by_organizations_at_most_one_link_is_shown_an
 
 
 @pytest.mark.django_db(transaction=True)
-def test_link_is_not_used_while_other_organization_adds_account(world: World, other: World) -> None:
+def test_person_who_used_link_gets_no_role_in_organization_that_adds_account_concurrently(
+    world: World, other: World
+) -> None:
     """Whichever comes first, whoever used the link has no role in the other organization."""
     link = _add(world).link
 
@@ -436,7 +438,7 @@ def test_link_used_while_invitation_is_sent_again_signs_in_at_most_once(world: W
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_concurrent_repetitions_one_is_sent(world: World) -> None:
+def test_only_one_of_concurrent_repeated_invitations_is_sent(world: World) -> None:
     membership = _add(world).membership
     wait_a_minute()
     admin: Any = {"granter": GRANTS[Role.ORG_ADMIN], "actor": world.admin.actor}

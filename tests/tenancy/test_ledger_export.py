@@ -113,7 +113,7 @@ def test_start_at_time_leaves_out_no_later_event(world: World, seals: Any) -> No
 
 
 @pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(1960, 1, 1, tzinfo=UTC)])
-def test_start_before_any_event_exports_everything(world: World, seals: Any, moment: datetime) -> None:
+def test_export_from_time_before_first_event_starts_at_first_event(world: World, seals: Any, moment: datetime) -> None:
     assert ledger.find_seq_before(world.organization, moment) == 0
 
 

@@ -61,7 +61,7 @@ def sealed() -> dict[str, bytes]:
 
 
 def test_all_encrypted_columns_are_sealed_fields() -> None:
-    """Only the vault encrypts columns, and backups the master key.
+    """Only the vault encrypts columns, and only backups encrypt the master key.
 
     Each binary column must be a SealedField, or be listed here as not encrypted.
     """
@@ -167,8 +167,8 @@ def test_undecryptable_value_stops_rotation(world: World, settings: Any) -> None
 
     assert str(refused.value) == (
         "neither BYTEOR_CLOUD_MASTER_KEY nor BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts"
-        f" tenancy.IdempotencyKey.response of {row.pk}. A host with a third key may have encrypted them: set its key as"
-        " the previous one, and try again; nothing was changed"
+        f" tenancy.IdempotencyKey.response of {row.pk}. A host with a third key may have encrypted such values: set"
+        " its key as the previous one, and try again; nothing was changed"
     )
     assert sealed() == before
     assert MasterKey.objects.get().key_id == vault.key_id(read_key(django_settings.CONFIG.master_key_previous) or b"")
@@ -193,7 +193,7 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
     # A second run replaces no key before the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
-    assert "The previous key was removed" in command("--finish")
+    assert "The data folder contains no previous key" in command("--finish")
     assert sorted(tmp_path.iterdir()) == [present]
     assert signing_keys.active_private_key(world.organization.pk) == raw
     assert command().startswith("2 values")

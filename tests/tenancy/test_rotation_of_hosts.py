@@ -124,7 +124,7 @@ def test_only_hosts_that_do_not_read_same_data_folder_block_rotation(
     assert previous.exists()
 
     Host.objects.filter(pk=stranger).delete()
-    assert rotate_master_key("--finish")[1].startswith("The previous key was removed.")
+    assert rotate_master_key("--finish")[1].startswith("The data folder contains no previous key.")
     assert not previous.exists()
 
 

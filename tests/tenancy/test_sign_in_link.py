@@ -50,7 +50,7 @@ def test_link_signs_in_once_and_is_refused_afterwards(person: User) -> None:
     again, as_json = press(other, path), press(other, path, JSON)
 
     assert (again.status_code, as_json.status_code) == (401, 401)
-    assert "was already used, has expired, or never existed" in again.content.decode()
+    assert "was already used, has expired, was withdrawn, or never existed" in again.content.decode()
     assert as_json["Content-Type"] == "application/problem+json"
     assert "sessionid" not in other.cookies
 

@@ -1,4 +1,4 @@
-"""Fixtures: the export of an approved deployment, and a function that runs the verifier on an export."""
+"""Fixtures: the export of an approved deployment, and a callable that runs the verifier on an export."""
 
 from __future__ import annotations
 
@@ -158,5 +158,5 @@ def approved(makers: World) -> Files:
 
 @pytest.fixture
 def verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verifier:
-    """Return a function that runs the verifier."""
+    """Return a callable that runs the verifier."""
     return Verifier(tmp_path, capsys)

@@ -39,7 +39,7 @@ class Ledger:
 
 @pytest.fixture
 def ledger(verify: Verifier, tmp_path: Path) -> Ledger:
-    """Return a function that runs ``byteor-verify ledger``."""
+    """Return a callable that runs ``byteor-verify ledger``."""
     return Ledger(verify, tmp_path)
 
 

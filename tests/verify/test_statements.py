@@ -232,7 +232,7 @@ def _unsigned(envelope: Any) -> Any:
 
 
 def _gate_only(**changes: Any) -> Forge:
-    """Return a forgery in which only the gate differs: it refers to the test result in the evidence."""
+    """Return a forgery in which only the gate differs. The gate still refers to the test result in the evidence."""
 
     def forge(makers: World, files: Files) -> Files:
         document = json.loads(base64.b64decode(json.loads(files["gate.json"])["payload"]))["predicate"]
@@ -370,7 +370,7 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
 
 
 def test_statements_that_record_does_not_list_are_compared_with_summary(makers: World, verify: Verifier) -> None:
-    """A record from an older server lists no statements. If a record has a list, it has priority, as it is signed."""
+    """A record from an older server lists no statements. If a record has a list, this signed list has priority."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0
 

@@ -15,7 +15,7 @@ from tests.verify.exports import KID, STRANGER, _signed_with, entries, signed, w
 
 
 def forged_by(forger: World) -> Files:
-    """Create a consistent export without a record that only the forger's active key signed."""
+    """Create a consistent export that only the forger's active key signed, without an approval record."""
     credential = forger.credential(private_key=forger.active)
     return export(forger, forger.bundle(approval=credential), approval=credential)
 
@@ -88,7 +88,7 @@ def test_invalid_key_file_is_rejected(approved: Files, verify: Verifier, tmp_pat
     assert (result["outcome"], result["code"]) == ("not_proven", "keys.malformed")
 
 
-def test_envelope_credential_and_record_keys_must_be_trusted(makers: World, verify: Verifier) -> None:
+def test_keys_of_envelope_and_credential_and_record_must_be_trusted(makers: World, verify: Verifier) -> None:
     credential = makers.credential(private_key=makers.retiring)
     files = export(makers, makers.bundle(approval=credential), approval=credential, record={})
     retiring = keys.kid(keys.public_key(makers.retiring))

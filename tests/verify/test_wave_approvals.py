@@ -1,4 +1,4 @@
-"""Tests of evidence with the decisions on waves, and of forgeries of these.
+"""Tests of evidence with the decisions on waves, and of forged decisions.
 
 The forger may have every statement that the organization signed. Some forgeries are statements that only the server
 could have signed, because the verifier must not rely on the server's checks.
@@ -181,7 +181,7 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
 
 
 def test_repeated_and_own_approvals_are_proven(makers: World, verify: Verifier) -> None:
-    """Approved, withdrawn and approved again, the second time by the requester, where that is allowed."""
+    """The approval of the wave is withdrawn. Then the requester approves the wave, which the settings allow."""
     found = bundle_hash_of(makers)
     again = wave(found, approval_id="approval-3", reviewers=(), allow_self_approval=True, decisions=(decision(BOB),))
 
@@ -351,7 +351,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an empty list": (lambda _, files: {**files, FILE: b"[]"}, "statements.missing: the statement sha256:"),
     "a duplicated statement": (
         _edited(lambda each: each.append(each[1])),
-        "wave_approval.order: wave-approvals.json: the statement 3 about wave 4 is a second statement of the "),
+        "wave_approval.order: wave-approvals.json: statement 3 (about wave 4) is a second statement of the "),
     "another order": (_edited(lambda each: each.reverse()), "wave_approval.order: "),
     "a statement that the record does not list": (
         _recorded(shown={"attestations": []}), "statements.other: wave-approvals.json, statement 1: approval.json "),
@@ -360,7 +360,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an older second statement": (
         lambda makers, _: approved_with(makers, chained(
             wave(bundle_hash_of(makers), signed_at=FOURTH + timedelta(1)), denied(bundle_hash_of(makers)))),
-        "wave_approval.time: wave-approvals.json: the statement 2 about wave 4 is older "),
+        "wave_approval.time: wave-approvals.json: statement 2 (about wave 4) is older "),
     # Waves without a hold.
     "a strategy without approval holds": (
         _holds(None, "manual", None, None), "wave_approval.hold: wave-approvals.json: wave 2: the strategy in "

@@ -141,7 +141,7 @@ def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
 
 
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path], *, runs_demo: bool) -> None:
-    """Install both distributions with this Python, and run the agent, the verifier and the service."""
+    """Install both distributions with this Python, and run the agent, the verifier and the service. Raises Failed."""
     folder.mkdir()
     for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder
         (folder / name).mkdir()

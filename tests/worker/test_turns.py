@@ -100,7 +100,7 @@ def test_replay_becomes_long_by_computing_not_by_waiting(queue: Queue) -> None:
     assert waits.is_long
 
 
-def test_two_short_replays_compute_concurrently_while_no_long_one_waits(queue: Queue) -> None:
+def test_two_short_replays_compute_concurrently_while_no_long_replay_waits(queue: Queue) -> None:
     shorts = [queue.join(name, name) for name in "xyz"]
 
     assert queue.computing() == shorts[:2]

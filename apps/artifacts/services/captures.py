@@ -34,7 +34,8 @@ def check_readable(artifact: Artifact) -> None:
     """Raise Conflict unless the artifact is a verified incident bundle."""
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE or artifact.status != ArtifactStatus.VERIFIED:
         raise Conflict(
-            f"Only verified incident bundles have files and journals. This is a {artifact.kind}, {artifact.status}.",
+            f"Only verified incident bundles have files and journals. "
+            f"This artifact has the kind {artifact.kind} and the status {artifact.status}.",
             code="not_readable",
         )
 

@@ -1,6 +1,6 @@
 """Regressions of what environments run now: after a release, its configuration is tested once with golden fixtures.
 
-It is tested again when a fixture was added or expects another result, and when the engine has changed.
+The configuration is tested again when a fixture was added or expects another result, and when the engine has changed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
     current = (
         rows.filter(
             Exists(Fixture.objects.filter(~is_expired(), golden_replay_id__isnull=False, **same)),
-            # A job has not yet let the fixtures expect the accepted results of this deployment.
+            # If the deployment has accepted results, another job first lets the fixtures expect them.
             ~Exists(accepted),
             ~Exists(tests.filter(status__in=UNFINISHED_REGRESSION)),
             is_current=True,
@@ -121,7 +121,7 @@ def _queue(found: Deployment) -> bool:
 
 
 def report(row: Regression) -> None:
-    """Record ``fixture.current_fails`` if a regression of what runs now ended with a failure.
+    """Record ``fixture.current_fails`` if a regression of what runs now has failed or shows differences.
 
     Call this in the transaction in which the regression ends. Nothing is recorded if another configuration has become
     current.
@@ -199,7 +199,7 @@ def _failing_results(now: datetime | None = None) -> QuerySet[RegressionResult]:
 def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
     """Return the failures that the newest completed regressions of current deployments show.
 
-    Fixtures that since were deleted, have expired or expect another golden result are left out.
+    Fixtures that have since been deleted or expired, or now expect another golden result, are left out.
     ``current`` has the id, the pipeline and the ``newest_test`` of each current deployment.
     """
     failures = []
@@ -213,7 +213,7 @@ def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]])
 
 
 def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
-    """Return the regressions of ``read_failures``, each with the number of fixtures that it fails as ``failing``."""
+    """Return the regressions of ``read_failures``, each with the number of failing fixtures as ``failing``."""
     newest = rows.filter(is_current=True).annotate(newest=Subquery(_completed_tests().values("pk")[:1]))
     results = _failing_results(now).order_by()
     count = results.values("regression").annotate(count=Count("*")).values("count")

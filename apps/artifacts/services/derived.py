@@ -38,8 +38,8 @@ def keep(artifact: Artifact, complete: Path, size: int) -> Path | None:
     deleted.
     """
     if size > settings.CONFIG.max_derived_bytes:
-        detail = f"its files and indexes take {size} bytes, and at most {settings.CONFIG.max_derived_bytes} are kept"
-        raise RejectedBundle([RejectionReason("too_large", f"{detail} of one organization")])
+        detail = f"its files and indexes take {size} bytes, and the limit for all captures of an organization is"
+        raise RejectedBundle([RejectionReason("too_large", f"{detail} {settings.CONFIG.max_derived_bytes} bytes")])
     with transaction.atomic():
         _lock()
         if not Artifact.objects.filter(pk=artifact.pk).update(derived_bytes=size):
@@ -120,6 +120,6 @@ def _discard(unneeded: Iterable[folders.CaptureFolder]) -> list[Path]:
 
 
 def _delete(discarded: Iterable[Path]) -> None:
-    """Delete discarded folders. Call it after the transaction: if the process dies, the next cleanup deletes them."""
+    """Delete discarded folders. Call this after the transaction: if the process dies, the next cleanup deletes them."""
     for each in discarded:
         run_in_disk_thread(shutil.rmtree, each, ignore_errors=True)

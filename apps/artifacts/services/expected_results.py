@@ -24,7 +24,7 @@ WORKER = system_actor("regressions")
 MAX_RESULTS = 20
 """The maximum number of results that a fixture expects in addition to its golden result."""
 MAX_NAMED = 5
-"""The maximum number of fixtures that an audit event names."""
+"""The maximum number of fixtures that an audit event or a ``CurrentFailure`` names."""
 _PAGE = 100  # results that are read at a time, because each may have 1,000 groups
 
 
@@ -91,7 +91,7 @@ def _expect(regression_id: UUID) -> None:
 def _accepted_results(row: Regression, accepted: frozenset[str]) -> Iterator[tuple[Fixture, dict[str, Any]]]:
     """Yield the fixtures whose differences were all accepted, each with the candidate's result.
 
-    Fixtures that since were deleted or expect another golden result are left out.
+    Fixtures that have since been deleted, or now expect another golden result, are left out.
     """
     results = RegressionResult.objects.filter(
         regression=row,

@@ -16,8 +16,10 @@ from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment
 from byteor_cloud.errors import NotStored
 from byteor_cloud.storage import blobs, data_folders
 
-_ITEMS, _BYTES = 64, 32 * 1024 * 1024  # the fixtures of one batch, and the size of their captures
-_PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, which gives no verdict before all have run
+# The maximum number of fixtures of a batch, and the maximum size of their captures.
+_ITEMS, _BYTES = 64, 32 * 1024 * 1024
+# The maximum number of fixtures of a batch with ops of packages, which gives no verdict before all fixtures have run.
+_PACKAGE_ITEMS = 16
 # The timeout of a process without a message. Its records have less work than a replay, whose timeout is longer.
 _SILENCE_S = 300.0
 _HASH_SEEDS = ("1", "2")  # of the two runs in which an op of a package must do the same
@@ -151,9 +153,9 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
 def _unstable_stage(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Return the first stage that had equal inputs and different outputs in two runs.
 
-    If there is none, returns the first stage whose inputs or outputs differed, or None. That happens if stages share an
-    op, because they then share its digests. The first stage that differed need not be the cause: the stages of a graph
-    have the order of the spec, and records may reach them in another order.
+    If there is none, returns the first stage whose inputs or outputs differed, or None. There may be none if stages
+    share an op, because they then share its digests. The first stage that differed need not be the cause: the stages of
+    a graph have the order of the spec, and records may reach them in another order.
     """
     pairs = [(a, b) for a, b in zip(one["stages"], other["stages"], strict=True) if a != b]
     causes = [a[0] for a, b in pairs if a[1] == b[1]]

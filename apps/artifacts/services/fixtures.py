@@ -35,7 +35,7 @@ from byteor_cloud.storage import blobs, data_folders
 from byteor_cloud.worker.jobs import enqueue
 
 MAX_FIXTURES = 1_000
-"""The most live fixtures of a pipeline in an environment."""
+"""The maximum number of live fixtures of a pipeline in an environment."""
 NO_MEMBER = "There is no such member in this organization."
 MAX_GOLDEN_BYTES = 128 * 1024
 """The maximum size of the configuration that gave a golden result, because a regression reads many of them together."""
@@ -131,9 +131,10 @@ def create(
     records. The fixture expects the result of the replay ``golden`` or, without one, the result of a baseline.
     ``checked`` is the result of ``check``. Without it, ``check`` is called.
 
-    Raises Conflict if the artifact cannot be replayed, the golden replay has no usable result, or the pipeline has too
-    many fixtures; InvalidInput if arguments contradict each other or the capture, or if the replay needs too much work;
-    NotFound if the artifact was deleted; IntegrityError for a taken name; QuotaExceeded, NotStored or Unavailable.
+    Raises Conflict if the artifact cannot be replayed, the golden replay has no usable result, the name is taken, or
+    the pipeline has too many fixtures; InvalidInput if an argument is invalid or contradicts another one or the
+    capture, or if the replay needs too much work; NotFound if the artifact was deleted; IntegrityError if the name was
+    taken after the check; QuotaExceeded, NotStored or Unavailable.
     """
     checked = checked or check(
         artifact,

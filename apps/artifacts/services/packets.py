@@ -46,13 +46,13 @@ MAX_REMOVED = 100
 MAX_COMPARED = 5
 """The maximum number of earlier regressions with which a packet compares the fixtures of accepted groups."""
 MAX_SHOWN = 200_000
-"""The maximum size of a regression that is compared in this way: how often its results can refer to groups."""
+"""The maximum size of a regression for this comparison: how often its results can refer to groups."""
 _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, configuration changes, and captures
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
 _DELETED = {"version": None, "config_bundle": None}
-# The ids of the groups of regressions, and the tests. The tests are null if they can refer to groups too often: to each
-# group at most once for each of its fixtures and baselines.
+# Reads the group ids and the tests of regressions. The tests are null if their results can refer to groups too often.
+# They refer to each group at most once for each pair of its fixtures and baselines.
 _TESTS: Final = f"""
     SELECT regression.id, listed.ids, CASE WHEN listed.size <= %s THEN regression.tests::text END
     FROM {Regression._meta.db_table} AS regression
@@ -72,7 +72,7 @@ _FIRST_GROUPS: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class Unaccepted:
-    """The groups that lack an acceptance for at least one baseline: their number, and the first of them."""
+    """The groups that lack an acceptance for at least one baseline: their number, and the first groups."""
 
     count: int
     groups: list[dict[str, Any]]
@@ -80,11 +80,11 @@ class Unaccepted:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the replay gate evaluates for a deployment, and why it blocks it.
+    """What the replay gate evaluates for a deployment, and why the gate blocks the deployment.
 
     ``row`` is the regression, and ``group_count`` is the number of its groups. Without a regression, these are None and
-    0. ``differences`` are its groups with their acceptances. ``unaccepted`` are the groups that are not accepted, as
-    many as were asked for.
+    0. ``differences`` are its groups with their acceptances. ``unaccepted`` are the groups that are not accepted.
+    Only as many of them as were requested are listed.
     """
 
     row: Regression | None
@@ -163,7 +163,7 @@ def read_summary(deployment: Deployment) -> Summary:
 
 
 def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary]:
-    """Plan ``read_summary``. Also finds the first ``unaccepted`` groups that are not accepted. Takes three queries."""
+    """Plan ``read_summary``. Also finds the first ``unaccepted`` unaccepted groups. Takes up to three queries."""
     environment, pipeline, target = deployment.environment, deployment.pipeline, deployment.target
     members = select_agents(environment, target).order_by().values("environment").annotate(members=Count("pk"))
     bundles, (row, group_count, differences), (by_baseline, counted, selected) = yield from together(
@@ -234,7 +234,7 @@ def _gate(
 
 
 def _find_missing(differences: Iterable[Difference]) -> list[str]:
-    """Return the ids of the groups that are not accepted from all baselines."""
+    """Return the ids of the groups that are not accepted for all baselines."""
     return list({each.group for each in differences if each.acceptance_id is None})
 
 
@@ -260,7 +260,7 @@ def _count_outcomes(rows: Iterable[tuple[str | None, str, int]]) -> dict[str | N
 
 
 def _names(deployment: Deployment, config_hashes: Sequence[str] | QuerySet[Any, Any]) -> QuerySet[Any, Any]:
-    """Return the newest config bundles of configurations."""
+    """Return the config hash, version and name of the newest config bundle of each configuration."""
     bundles = ConfigBundle.objects.filter(environment=deployment.environment_id, config_hash__in=config_hashes)
     newest = bundles.order_by("config_hash", "-pk").distinct("config_hash")
     return newest.values_list("config_hash", "version__name", "version__number", "name")
@@ -303,7 +303,7 @@ def _regression(
 
 
 def why_untested(deployment: Deployment, row: Regression | None) -> str:
-    """Return a sentence that nothing was tested and why, or "" if something was tested.
+    """Return a sentence that says why nothing was tested, or "" if something was tested.
 
     ``row`` is the deployment's regression, or None if it has none.
     """
@@ -371,7 +371,7 @@ def read_packet(
     All parts together have at most ``limit`` bytes of JSON. If they would have more, first the payloads of the later
     examples are left out, and then the last groups. The changes of the spec, the changes of the configuration, and the
     captures each have a fixed limit. Without ``with_payloads``, no example has payloads. ``summary`` is the result of
-    ``read_summary``, if the caller has it. With ``max_groups``, at most this number of groups is read.
+    ``read_summary``, if the caller has it. With ``max_groups``, at most this number of groups is returned.
     """
     found = summary or read_summary(deployment)
     (bases, targets, captured), (wanted, occurring), removed = run(
@@ -405,7 +405,7 @@ def read_packet(
 
 
 def _bounded(changes: Changes) -> Changes:
-    """Return the changes with only the first ones of the spec and of the configuration."""
+    """Return only the first changes of the spec and of the configuration, at most ``_PART_BYTES`` of each."""
     config = changes.config[: len(prefix([*map(asdict, changes.config)], _PART_BYTES))]
     return replace(changes, spec=changes.spec and changes.spec.bounded(_PART_BYTES), config=config)
 
@@ -472,7 +472,7 @@ def _rollback_targets(deployment: Deployment) -> QuerySet[Deployment, Any]:
 
 
 def _as_rollback(target: tuple[UUID, str, int, str] | None) -> dict[str, Any]:
-    """Return what a rollback to the target would restore, or why it could restore nothing."""
+    """Return what a rollback to the target would restore, or why a rollback could restore nothing."""
     if target is None:
         return {"deployment_id": None, "version": None, "config_hash": None, "reason": rollbacks.NO_TARGET}
     pk, name, number, config_hash = target
@@ -512,7 +512,7 @@ def _plan_groups(summary: Summary, max_groups: int | None) -> Plan[tuple[list[di
 def _plan_acceptances(
     deployment: Deployment, differences: Sequence[Difference]
 ) -> Plan[tuple[dict[str, list[dict[str, Any]]], set[str]]]:
-    """Return the acceptances of each group, and the groups that are accepted for the deployment from all baselines.
+    """Return the acceptances of each group, and the groups that are accepted for the deployment for all baselines.
 
     For each baseline, returns an acceptance that counts for the deployment. If there is none, returns the oldest valid
     acceptance, if any. Takes one query.
@@ -588,8 +588,7 @@ def _shown_by(
 ) -> dict[UUID, dict[str, dict[str, str]]]:
     """Return, for each regression and each group, the names of the fixtures that show the group, by fixture id.
 
-    ``rows`` are those of ``_TESTS``. Fixtures that were deleted before the regression finished are left out, and so are
-    too large regressions.
+    ``rows`` are those of ``_TESTS``. Regressions that are too large are left out.
     """
     shown: dict[UUID, dict[str, dict[str, str]]] = {}
     for pk, ids, text in rows:

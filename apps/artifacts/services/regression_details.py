@@ -121,18 +121,18 @@ def read_groups(
 
 
 def first_groups(count: int, first: int = 0) -> Func:
-    """Return ``count`` stored groups of a regression from the position ``first`` on."""
+    """Return an expression for ``count`` stored groups of a regression from the position ``first`` on."""
     return _path("groups", f"$[{first} to {first + count - 1}]")
 
 
 def _path(column: str, path: str) -> Func:
-    """Return the values at a JSON path in a column, as an array."""
+    """Return an expression for the values at a JSON path in a column, as an array."""
     as_path = Func(Value(path), template="%(expressions)s::jsonpath")
     return Func(F(column), as_path, function="jsonb_path_query_array", output_field=JSONField())
 
 
 def array_length(column: str) -> Func:
-    """Return the number of items of the array in a JSON column."""
+    """Return an expression for the number of items of the array in a JSON column."""
     return Func(F(column), function="jsonb_array_length", output_field=IntegerField())
 
 
@@ -182,7 +182,7 @@ def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
 def _read_examples(
     row: Regression, groups: Sequence[Mapping[str, Any]], limit: int
 ) -> list[tuple[bool, dict[str, Any] | None]]:
-    """Return the example of each group, and whether it has its payloads.
+    """Return, for each group, whether its example has its payloads, and the example.
 
     An example is None if it was deleted with its artifact or its verdict, if it was not stored for lack of space, or if
     the regression's environment no longer has the capture.

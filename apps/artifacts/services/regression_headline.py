@@ -15,7 +15,7 @@ from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import count_of
 from byteor.engine.replay import FixtureOutcome
 
-PENDING = "pending"  # the word for a result without a verdict
+PENDING = "pending"  # the word for a result whose outcome is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +77,4 @@ def why_vacuous(row: Regression) -> str:
         return f"the pipeline {row.pipeline} has no fixtures"
     if not row.progress_total:
         return "no agent runs a configuration to compare with, and no fixture has a golden result"
-    return "the fixtures or the baselines were deleted, or the baselines cannot run"
+    return "the fixtures were changed or are no longer available, or the baselines were deleted or cannot run"

@@ -48,7 +48,7 @@ _RELATED = ("environment__project", "config_bundle__version", "version")
 
 
 def run(regression_id: str, claim: Claim | None = None) -> None:
-    """Run a regression that is queued, or whose worker was killed. Only missing verdicts are computed.
+    """Run a queued regression, or continue one that an earlier attempt started. Only missing verdicts are computed.
 
     Does nothing if the regression has ended or was deleted. Raises Requeued after ``QUANTUM_S``.
     """
@@ -397,7 +397,8 @@ class _Run:
             if each["verdict_id"] is not None:
                 found, more = each["verdict__groups"], each["verdict__more"]
                 shown, further = groups.add(str(each["verdict_id"]), found, more, fixture=fixture, baseline=baseline)
-                if baseline is not None:  # a second configuration runs for a golden result only if that is different
+                # For a golden result, a second configuration runs only if the candidate's result is different.
+                if baseline is not None:
                     work = [work[0] + each["verdict__work_candidate"], work[1] + each["verdict__work_baseline"]]
             tested.append((fixture[0], baseline, each["outcome"], shown, further))
         if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
@@ -441,7 +442,7 @@ class _Run:
 
 
 def _describe(fixture: Fixture) -> dict[str, Any]:
-    """Return a fixture as the signed statement describes it, even if the fixture is deleted later."""
+    """Return the description of a fixture for the signed statement. It is kept if the fixture is deleted later."""
     return {
         "fixture_id": str(fixture.pk),
         "name": fixture.name,

@@ -121,7 +121,7 @@ def request(
 
 
 def check_request(artifact: Artifact, *, mode: str) -> None:
-    """Raise the Conflict or Unprocessable that ``request`` would raise for a replay through the recorded version."""
+    """Raise Conflict if the artifact cannot be replayed in this mode, and Unprocessable without a recorded version."""
     check_permitted(artifact, artifact.environment, mode)
     recorded_version(artifact)
 
@@ -165,7 +165,7 @@ class OfferedVersion:
     """A version to replay through, and its config bundles: first ``deployed``, the one activated last, then the newest.
 
     ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture or its
-    deployment. Both are None if there is no such bundle.
+    deployment. Each of the two is None if there is no such bundle.
     """
 
     version: Version
@@ -234,7 +234,7 @@ def check_permitted(artifact: Artifact, environment: Environment, mode: str) -> 
     """Raise Conflict unless the artifact can be replayed in this mode and environment."""
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
         raise Conflict(
-            f"Only incident bundles can be replayed. This artifact is a {artifact.kind}.", code="not_replayable"
+            f"Only incident bundles can be replayed. This artifact has the kind {artifact.kind}.", code="not_replayable"
         )
     if artifact.status != ArtifactStatus.VERIFIED:
         raise Conflict(
@@ -252,7 +252,8 @@ def recorded_version(artifact: Artifact) -> Version:
     found = version_for(artifact, artifact.spec_hash or "")
     if found is None:
         raise Unprocessable(
-            "No version of this environment has the artifact's spec hash. Choose a version with `version_id`.",
+            "No version of this environment has the artifact's spec hash. Choose a version with `version_id` or, for a "
+            "bisect, a pipeline with `pipeline`.",
             code="replay.no_version",
         )
     return found

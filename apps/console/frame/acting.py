@@ -38,8 +38,8 @@ def button(
 def _path_up(model: type[Model], tenant: str, parent: type[Model]) -> str | None:
     """Return the field path from a table to ``parent``, or None.
 
-    Rows that belong to an organization, such as webhooks, may be limited to a project or an environment, and are
-    deleted with it.
+    A row that belongs to an organization, such as a webhook, may be limited to a project or an environment. It is then
+    deleted with that project or environment.
     """
     if (path := path_to(model, tenant, parent)) is not None:
         return path
@@ -58,7 +58,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
     most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # the maximum number of rows of a bulk act with ``run_all``
-    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than that
+    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than ``most_bulk_rows``
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row; None if the table or the row has none."""

@@ -50,7 +50,7 @@ class ActContext:
     held: frozenset[Permission] = frozenset()  # the person's permissions in the tenant of the first row
     base_url: str = ""  # this installation's URL, without a trailing slash
     compute: Compute = here  # for services that compute
-    # For services that start a child process: entering the result waits until this process may compute.
+    # For services that start a child process: entering the returned context waits until this process may compute.
     slot: Callable[[], AbstractContextManager[None]] = nullcontext
     prepared: Any = None  # the result of the act's ``prepare``
 
@@ -63,14 +63,14 @@ class Secret:
     text: str
     explain: str  # the text below the secret, above the command if there is one
     command: str = ""
-    live_url: str = ""  # the URL of an element that the page shows and reloads, such as what uses the secret
+    live_url: str = ""  # the URL of a part that the page reloads, such as the agents that enroll with a token
     noun: str = "secret"
     remedy: str = "revoke it and create a new one"  # what to do if the secret is lost
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an act with a form was refused, and a link for the person. Unlike after an error, what it wrote is kept."""
+    """Why an act with a form was refused, and a link for the person. Unlike after an error, the changes are kept."""
 
     detail: str
     url: str
@@ -87,8 +87,8 @@ class Act:
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: everybody who may see the row, subject to the ``only_`` fields
-    # Whether the person may perform the act on a row. If set, it decides instead of ``needs``, which still decides who
-    # may perform the act on several rows of a list.
+    # Whether the person may perform the act on a row. If set, it decides instead of ``needs`` and the other permissions
+    # below. ``needs`` still decides to whom lists and the global search offer the act.
     may: Callable[[Any, ConsoleUser], bool] | None = None
     needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
     needs_in_organization: Permission | None = None  # also needed on rows that belong to no project
@@ -107,17 +107,17 @@ class Act:
     # Returns sentences about the effects of the act on several rows of a list, with this comment. If the comment is
     # required, the page asks for it first.
     preview_bulk: Callable[[Sequence[Any], str], Sequence[str]] | None = None
-    # Performs the act on several rows of a list and returns the number of changed rows. Otherwise ``run`` is called for
-    # each row.
+    # Performs the act on several rows of a list and returns the number of changed rows. Without it, ``run`` is called
+    # for each row.
     run_all: Callable[[Sequence[Any], ActContext], int] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
-    # What people do after the act, for which its message has a link. A text says why nothing comes next. Each act that
-    # creates a row has one of the two.
+    # What people usually do after the act. The act's message links to it. A string says why there is no next step. Each
+    # act that creates a row has a step or such a string.
     next_step: NextStep | str | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
     dangerous: bool = False
-    # Whether the row's page offers the act in the row's current state. ``permitted_by`` turns a check into this.
+    # Whether the row's page offers the act in the row's current state. ``permitted_by`` makes this from a check.
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
     removes: bool = False
@@ -212,7 +212,7 @@ def perform(
 ) -> HttpResponse:
     """Show the act's page, or perform the act on each row if the person has confirmed it.
 
-    Raises PermissionDenied if the person may not perform the act on one of the rows.
+    Raises PermissionDenied if there is a row on which the person may not perform the act.
     """
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
@@ -272,7 +272,8 @@ def _send(
 ) -> FormResult | None:
     """Perform the act for a valid form, or return the first result if the form was sent before.
 
-    On an error, or if the act is refused, add the error to the form and return None.
+    If the form has expired, or if an act with a form fails or is refused, add the error to the form and return None.
+    The errors of an act without a form are messages in the result.
     """
     comment, model_admin = form.cleaned_data.get("comment", "") if act.form is None else "", context["model_admin"]
     act_context = ActContext(
@@ -281,7 +282,8 @@ def _send(
     )  # fmt: skip
     try:
         if act.form is None:
-            # The services lock the rows in the order of one row, so several rows must not share a transaction.
+            # The order in which services take locks is only safe for one row. Several rows in one transaction could
+            # cause a deadlock.
             in_steps = len(rows) > 1 and act.run_all is None
 
             def work() -> FormResult:
@@ -377,9 +379,9 @@ def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
 
 
 def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
-    """Return the response to a form that the person already sent; None if they did not, or if it contains a secret.
+    """Return the response to a form that the person already sent. Its rows may be deleted or no longer permitted.
 
-    Its rows may be deleted or no longer permitted, because the act has taken effect.
+    Returns None if the person has not sent the form, or if its result contains a secret or a refusal.
     """
     result = first_result(request)
     if result is None or "secret" in result or "refused" in result:
@@ -430,7 +432,7 @@ def _perform_on(act: Act, rows: list[Model], act_context: ActContext, model_admi
     messages = [("error", refusal) for refusal in refusals[:_MOST_NAMED]]
     if len(refusals) > _MOST_NAMED:
         rest = _several(model_admin, len(refusals) - _MOST_NAMED)
-        messages.append(("error", f"Another {rest} did not change."))
+        messages.append(("error", f"In addition, {rest} did not change."))
     if changed:
         subject = changed[0] if len(changed) == 1 else _several(model_admin, len(changed))
         messages.append(("success", f"{what_happened(act, subject)}."))

@@ -60,12 +60,12 @@ def _checkbox() -> str:
 class FoundBy:
     """How the global search finds rows of a table, in addition to their ids.
 
-    ``icon`` is the icon of the results. ``name`` is a column of rows of an environment, searched by prefix with an
-    index (``tenancy.models.name_index`` and ``word_indexes``). ``words`` are columns of a small table, which are
-    searched for the text at any position. ``hashes`` are columns that are searched by prefix.
+    ``icon`` is the icon of the results. ``name`` is a column of a table whose rows belong to environments. It is
+    searched by prefix with an index (``tenancy.models.name_index`` and ``word_indexes``). ``words`` are columns of a
+    small table, which are searched for the text at any position. ``hashes`` are columns that are searched by prefix.
 
     ``acted_on`` selects the few rows on which the search offers actions, such as current deployments. Without it, the
-    search finds their names as it finds other rows.
+    search offers actions on the rows that it finds by ``name`` or ``words``.
     """
 
     icon: str
@@ -80,8 +80,8 @@ class ActionPage:
     """A page on which people perform an action that is not an ``Act``, for the global search.
 
     ``also`` are other words by which the search finds the action, in lower case. ``model`` is the table of the rows
-    that the text names, and ``url_of`` returns the page's URL for such a row. ``find`` replaces the found rows by the
-    rows that the action needs. ``start`` returns the URL if the text names no row.
+    that the text names. ``find`` replaces these rows with the rows that the action needs. ``url_of`` returns the page's
+    URL for a row. ``start`` returns the URL if the text names no row.
     """
 
     label: str
@@ -354,7 +354,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Returns 400 for a malformed key in the form or NUL in the query."""
+        """Show the table with its buttons. Raises SuspiciousOperation for a malformed key or a NUL in the request."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:

@@ -75,8 +75,9 @@ def _count(_: None, console_user: ConsoleUser) -> QuerySet[Any, Any]:
 def awaiting_decision_by(console_user: ConsoleUser) -> Q:
     """Return the condition that an approval is pending, has not expired, and awaits the person's decision.
 
-    The person must be a reviewer or, if there are no reviewers, have the permission to operate the environment, and
-    must not have decided yet. Unless self-approval is allowed, the requester must be known and must be somebody else.
+    The person must be a reviewer who may view the environment. If there are no reviewers, they must have the permission
+    to operate the environment. They must not have decided yet. Unless self-approval is allowed, the requester must be
+    known and must be somebody else. An approval does not expire while its deadline is paused.
     """
     user_id = console_user.user_id
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user_id)

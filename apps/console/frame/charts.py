@@ -102,7 +102,10 @@ def _runs(values: Sequence[float | None], most: float) -> list[list[tuple[float,
 
 
 def _rows(times: Sequence[datetime], lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
-    """Return the time and the values of each row of the table. A row combines as many slots as needed."""
+    """Return the time and the values of each row of the table.
+
+    If there are more than ``_TABLE_ROWS`` slots, each row combines several.
+    """
     size = -(-len(times) // _TABLE_ROWS)
     rows = []
     for first in range(0, len(times), size):

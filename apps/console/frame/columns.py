@@ -207,7 +207,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down. After it, return ``relative_time``."""
+    """Return the time left until ``moment``, which the browser counts down; ``relative_time`` after ``moment``."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

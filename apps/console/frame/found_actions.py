@@ -33,7 +33,10 @@ _MOST_READ: Final = 50  # rows of a table that are read to choose the best
 
 @dataclass(frozen=True, slots=True)
 class FoundAction:
-    """An action and its target. ``is_verb``: whether the text contains the start of the label or a word of ``also``."""
+    """An action and its target.
+
+    ``is_verb`` is whether a word of the text is the start of the label's first word or of a word of ``also``.
+    """
 
     label: str
     where: str
@@ -71,8 +74,9 @@ class _Action:
 def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: str) -> list[FoundAction]:
     """Return at most ``MOST`` actions that the text names and that the person may perform, the best first.
 
-    Only the actions that most words of the text name are offered. Takes at most three queries for each of their tables
-    and each permission that they need, and those of the acts' ``applies`` for at most ``MOST`` rows.
+    Offers only the actions whose own words match the largest number of words in the text. Takes at most three queries
+    for each of their tables and each permission that they need, and those of the acts' ``applies`` for at most ``MOST``
+    rows.
     """
     words = [each for each in (word.strip(".,;:!?'\"") for word in text.casefold().split()) if each not in _LINKING]
     words = [each for each in words if len(each) > 1 or each.isdigit()]
@@ -141,9 +145,9 @@ def _page(admin: ReadOnlyAdmin, page: ActionPage, console_user: ConsoleUser) -> 
 
 
 def _targets(request: HttpRequest, action: _Action, words: Collection[str]) -> list[Any]:
-    """Return at most ``MOST`` visible rows whose names, and those of their tenants, contain the words.
+    """Return at most ``MOST`` visible rows whose titles, together with the names of their tenants, contain all words.
 
-    Rows are left out if the person lacks the permission in their tenant.
+    Leaves out rows in whose tenant the person lacks the action's permission.
     """
     admin, found_by = action.admin, action.admin.found_by
     if found_by is None:
@@ -162,7 +166,7 @@ def _targets(request: HttpRequest, action: _Action, words: Collection[str]) -> l
     found = list((action.find or list)(chosen[:_MOST_READ]))
     described = [(row, _names(action.admin, row)) for row in found]
     matching = [(row, names) for row, names in described if all(word in names for word in words)]
-    # Whole names come first: "prod" before "preprod".
+    # Matches of whole words come first: "prod" before "preprod".
     matching.sort(key=lambda pair: -sum(word in pair[1].split() for word in words))
     return [row for row, _ in matching[:MOST]]
 

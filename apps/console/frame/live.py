@@ -48,7 +48,7 @@ class LiveAdmin(ReadOnlyAdmin):
         return {}
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """Show the row's page with both templates, or only the parts that are reloaded."""
+        """Show the row's page with its live templates, or only the parts that are reloaded."""
         context["live"] = {
             "template": self.live_template,
             "rest": self.rest_template,

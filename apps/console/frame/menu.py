@@ -105,7 +105,8 @@ def menu_item(
 def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
     """Return the title and URL of each list and tab under the page's menu entry, and whether this page shows it.
 
-    Returns an empty list if there is only one entry, if this page is not a list, or if its menu entry is Records.
+    Returns an empty list if there is only one such list or tab, if this page is not a list, or if its menu entry is
+    Records.
     """
     here = page_admin(site, request)
     if here is None or request.path != here.list_url() or (section := here.section_for(request)) == RECORDS:

@@ -36,7 +36,7 @@ def find_named(console_user: ConsoleUser, kinds: Kinds, texts: Sequence[str]) ->
     """Return the model label and key of rows whose name, or one of its first words, starts with one of the texts.
 
     Each visible environment contributes the first ``MOST`` such rows of each kind, text and position of the word. Takes
-    at most one query, which reads a range of an index for each of these. The rows may belong to tables that the person
+    at most one query, which reads a range of an index for each of these. The result may contain rows that the person
     may not see.
     """
     named = tuple((admin.model, found_by.name) for admin, found_by in kinds if found_by.name)

@@ -21,9 +21,9 @@ from apps.tenancy.permissions import Permission
 from apps.tenancy.services.sent_forms import FormResult
 
 NEXT: Final = "next"
-"""The query parameter with the page that needs the row that a form creates, and to which the person returns."""
+"""The query parameter with the URL of the page to which the person returns from a form."""
 CHOSEN: Final = "chosen"
-"""The query parameter with the id of the new row, for the page to which the person returns."""
+"""The query parameter with the id of the row that the form created, for the page to which the person returns."""
 _URL = re.compile(r"/[!-\[\]-~]*")  # a path and a query of printable ASCII characters, without backslashes
 
 
@@ -67,7 +67,7 @@ def conclude(request: HttpRequest, result: FormResult) -> str:
 
 
 def url_after(request: HttpRequest, result: FormResult) -> str:
-    """Return the page to which the person returns, with the new row chosen, or the page of the row."""
+    """Return the URL of the page to which the person returns, with the new row chosen, or of the row's page."""
     back = next_of(request)
     if not back:
         return str(result["url"])

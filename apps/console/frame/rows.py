@@ -27,7 +27,7 @@ class Column:
 
 
 class RowsWidget(forms.Widget):
-    """The rows, and a blank one. The script rows.js adds and removes rows; without it, people fill in the blank row.
+    """The rows, and a blank one. The script rows.js adds and removes rows. Without scripts, people use the blank row.
 
     A browser sends each column as a list of values, in the order of the rows. Blank rows are left out.
     """
@@ -122,7 +122,8 @@ class RowsField(forms.Field):
     def locate(self, pointer: str) -> str:
         """Mark the input of an error as invalid. Return its name for the error's text, such as "Freeze window 2, end".
 
-        ``pointer`` is the rest of a JSON pointer below the list, such as ``1/end``. Returns it if it names no row.
+        ``pointer`` is the rest of a JSON pointer below the list, such as ``1/end``. If ``pointer`` names no row, return
+        ``pointer``.
         """
         at, _, each = pointer.partition("/")
         if not at.isdecimal():

@@ -1,7 +1,7 @@
-"""The bar of a new installation: it names the next step to the first deployment on every page, until it is hidden.
+"""The bar of a new installation. On every page except the overview, it names the next step to the first deployment.
 
-The overview shows all steps (``apps.console.pages.home.steps``) and turns the bar on for the session. The choice of a
-person to hide the steps is also stored in the session, because it changes nothing for other people.
+The overview shows all steps (``apps.console.pages.home.steps``) and turns the bar on for the session. If a person hides
+the steps, the session stores that as well, because it changes nothing for other people.
 """
 
 from __future__ import annotations
@@ -67,12 +67,15 @@ def set_setup(request: HttpRequest, state: Setup) -> None:
 
 
 def next_step_url(request: HttpRequest, *, after: str = "") -> str:
-    """Return the URL that redirects to the first step that is not done, if possible a step behind ``after``."""
+    """Return the URL that redirects to the first step that is not done, if possible one that follows ``after``."""
     url = reverse("admin:setup") + (f"?{urlencode({'after': after})}" if after else "")
     return with_scope(url, scope_of(request))
 
 
 def url_of_next_step(request: HttpRequest, created: type[Model] | None) -> str | None:
-    """Return where a session that follows the steps goes on after creating a row; None to show the row's page."""
+    """Return the URL of the next step, after the person has created a row; None to show the row's page.
+
+    Returns None if the session does not follow the steps, or if no step creates a row of this table.
+    """
     done: Any = created and _DONE_BY.get(created)
     return next_step_url(request, after=done) if done and setup_of(request) is Setup.FOLLOWED else None

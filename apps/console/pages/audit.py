@@ -126,7 +126,10 @@ class EventList(ScopedChangeList):
 
     @cached_property
     def ledger_url(self) -> str:
-        """The URL of the page that exports the ledger of the organization in scope; empty if the person may not."""
+        """The URL of the page that exports an organization's ledger; empty if the person may not export it.
+
+        Without a scope, this is the organization that the person administers, if there is only one.
+        """
         organizations = lineage(scope_of(self._request))[:1]
         if not organizations:
             organizations = list(_administered(console_user_of(self._request))[:2])
@@ -212,10 +215,10 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def csv_view(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Return the listed events as a CSV file. Returns 400 if a filter is malformed."""
+        """Return the listed events as a CSV file. Raises SuspiciousOperation if a filter is malformed."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        if "\0" in request.GET.get("q", ""):  # the list refuses it as well; here, it would match all events
+        if "\0" in request.GET.get("q", ""):  # as in the list; otherwise, the file would contain all events
             raise SuspiciousOperation("NUL in the query string")
         try:
             listed = self.get_changelist_instance(request)

@@ -20,7 +20,8 @@ from apps.tenancy.permissions import Permission
 
 MOST_ROWS: Final = MOST_LISTED
 _PAGE: Final = 500
-# A spreadsheet reads cells that begin so as formulas. Some also read the wide forms of the signs.
+# A spreadsheet treats a cell that begins with one of these as a formula. The last four are full-width signs, which only
+# some spreadsheets accept.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _COLUMNS: Final = (
     "time", "event", "outcome", "action", "actor_kind", "actor", "actor_id", "resource_kind", "resource_id",

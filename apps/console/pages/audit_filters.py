@@ -146,7 +146,7 @@ class EventFilter(forms.Form):
         return max(filter(None, bounds), default=None)
 
     def _actor_condition(self, text: str) -> Q:
-        """Return the condition that the actor has this id, email or name."""
+        """Return the condition that the actor has this id, e-mail address or name."""
         if text.casefold() == SERVICE.casefold():
             return Q(actor_kind="system")
         organizations = listed_rows(self._request, Organization).order_by().values("pk")
@@ -162,7 +162,8 @@ class EventFilter(forms.Form):
     def _every_organization(self) -> Q:
         """Return a condition that holds for all events, and with which PostgreSQL can use the indexes.
 
-        They begin with the organization, which the rows of an installation operator do not name without a scope.
+        The first column of the indexes is the organization. Without a scope, an installation operator's rows are not
+        limited to organizations.
         """
         if not console_user_of(self._request).is_superuser or list_scope_of(self._request) is not None:
             return Q()
@@ -186,7 +187,7 @@ def _flat(choices: Any) -> dict[str, str]:
 
 
 def _in_time(rows: QuerySet[AuditEvent], start: datetime | None, until: datetime | None) -> QuerySet[AuditEvent]:
-    """Keep the events from ``start`` until before ``until``. The ids, which contain the time, are indexed."""
+    """Keep the events at or after ``start`` and before ``until``. The ids, which contain the time, are indexed."""
     if start is not None:
         rows = rows.filter(pk__gte=smallest_uuid7(_clamp(start) - _SLACK), timestamp__gte=start)
     if until is not None:
@@ -195,5 +196,5 @@ def _in_time(rows: QuerySet[AuditEvent], start: datetime | None, until: datetime
 
 
 def _clamp(moment: datetime) -> datetime:
-    """Return the moment, or the closest one that an id can contain."""
+    """Return the moment, moved to between the years 2000 and 9000, so that ids and arithmetic can represent it."""
     return min(max(moment, datetime(2000, 1, 1, tzinfo=UTC)), datetime(9000, 1, 1, tzinfo=UTC))

@@ -45,7 +45,7 @@ _ACTORS: Final[Mapping[str, type[Model]]] = {
     "enrollment_token": EnrollmentToken,
 }
 _ACTOR_NOUNS: Final = {"user": "person", "organization_key": "API key"}
-# Fields whose value is a list, so that two values are not the value before and the value after the event.
+# Fields whose values are lists. If such a list has two elements, they are not the values before and after the event.
 _LISTS: Final = frozenset({"baselines", "fixtures", "groups", "names", "proofs", "reasons"})
 
 
@@ -129,7 +129,7 @@ def _same_request(request: HttpRequest, row: AuditEvent, visible: QuerySet[Audit
             )
             for each in others
         ],
-        "empty": "The request caused no other events.",
+        "empty": "There are no other events that you can see.",
     }
 
 

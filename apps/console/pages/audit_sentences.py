@@ -193,7 +193,7 @@ def _deployment(path: str) -> tuple[Any, ...]:
 
 
 _VERSION = (F("version__name"), _words(" v"), _text("version__number"))
-# Kinds that are not listed have no page: the sentence names only the kind.
+# For kinds that are not listed, the sentence names only the kind.
 _KINDS: Final[Mapping[str, _Kind]] = {
     "agent": _Kind(Agent, (_words("agent "), F("name"))),
     "agentkey": _Kind(AgentKey, (_words("a key of agent "), F("agent__name"))),
@@ -258,8 +258,9 @@ RESOURCES: Final = frozenset(
 def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
     """Annotate the phrase for each event's resource, and the name of its environment or project.
 
-    Either is null if the row was deleted, and the phrase also if the kind of resource has no page. PostgreSQL reads the
-    rows by their primary keys, and only for the events that it returns.
+    Each is null if the row that it names was deleted. The phrase is also null if ``_KINDS`` does not list the kind of
+    resource, and the name if the event belongs to no project. PostgreSQL reads the rows by their primary keys, and only
+    for the events that it returns.
     """
     named = [When(resource_kind=kind, then=phrase_of(kind, OuterRef("resource_id"))) for kind in _KINDS]
     environment = Environment.objects.filter(pk=OuterRef("environment_id")).order_by()
@@ -331,7 +332,7 @@ def noun_of(kind: str) -> str:
 
 
 def resource_model(kind: str) -> type[Model] | None:
-    """Return the table of a kind of resource; None if its rows have no page."""
+    """Return the table of a kind of resource; None if ``_KINDS`` does not list the kind."""
     return _KINDS[kind].model if kind in _KINDS else None
 
 

@@ -181,7 +181,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             name="edit",
             label="Edit chat webhook",
             done="{} changed",
-            explain="The changes apply to messages that have not been sent yet.",
+            explain="The changes apply to future events. Pending messages are sent to the new URL, in the new format.",
             run=_edit,
             form=_EditForm,
             needs=P.MANAGE_PROJECT,
@@ -191,7 +191,8 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             name="enable",
             label="Enable",
             done="{} enabled",
-            explain="Messages are sent again, including those that were pending when the chat webhook was disabled.",
+            explain="Messages are sent again, including those that were pending when the chat webhook was disabled, "
+            "unless they are older than 3 days.",
             run=_set_enabled(enabled=True),
             needs=P.MANAGE_PROJECT,
             icon="play_arrow",

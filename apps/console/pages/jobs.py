@@ -150,7 +150,7 @@ class JobAdmin(ReadOnlyAdmin):
         return _JobList
 
     def summary(self, request: HttpRequest, row: ProcrastinateJob) -> dict[str, Any]:
-        """Show what the job does to what, its last error, and its latest events."""
+        """Show what the job does, which row it is about, its last error, and its latest events."""
         named = _with_subjects(ProcrastinateJob.objects.filter(pk=row.pk)).get()
         troubles = read_troubles(row.pk)
         counts = troubles and ", ".join(

@@ -55,7 +55,7 @@ SECTION: Final = "Webhooks"  # the menu entry of webhooks and chat webhooks
 _SHOWN = 10  # deliveries on a webhook's page
 _MOST_SCOPES = 500  # projects, and environments, that the form offers
 _MOST_SHOWN = 16_384  # characters of a request's body on the page of a delivery
-# What the errors of ``outgoing.post`` mean.
+# What the errors of attempts mean.
 _ERRORS: Final[Mapping[str, str]] = {
     "forbidden_address": "Address not permitted",
     "dns": "Host name not found",
@@ -93,7 +93,7 @@ def attempts_panel(row: Delivery) -> dict[str, Any]:
             (exact_time(datetime.fromisoformat(each["at"])), describe_attempt(each), f"{each['duration_ms']:,} ms")
             for each in reversed(row.attempts)
         ],
-        "empty": "No attempt yet. A worker makes the first attempt within seconds.",
+        "empty": "No attempt yet.",
     }
 
 
@@ -150,7 +150,8 @@ class _EditForm(_WebhookForm):
         scope, choices = scope_of(row), self.fields["scope"].choices  # type: ignore[attr-defined]  # a ChoiceField
         chosen = "" if scope == row.organization else f"{type(scope).__name__.lower()}:{scope.pk}"
         if all(value != chosen for value, _ in choices):
-            # The scope is being deleted, or not among the first. Without it, saving would send events of all projects.
+            # The scope is being deleted, or is not among the first ``_MOST_SCOPES``. If the form did not offer it,
+            # saving the form would make the webhook send the events of all projects.
             names = " / ".join(str(level) for level in lineage(scope)[1:])
             self.fields["scope"].choices = [*choices, (chosen, names)]  # type: ignore[attr-defined]  # see above
         initial = {"url": row.url, "description": row.description, "events": row.events, "scope": chosen}
@@ -216,7 +217,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = SECTION
     holds = "Receivers outside of this installation that are notified of events."
-    hint = "Create a webhook to send events of deployments and approvals to your own systems."
+    hint = "Create a webhook to send events of deployments, approvals and fixtures to your own systems."
     related = ("organization", "project__organization", "environment__project__organization")
     reads = ("events",)
     list_display = ("receiver", "state", "subscription", "covers", "failing_since", "created_at")

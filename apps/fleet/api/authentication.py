@@ -14,7 +14,7 @@ from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.fleet.services import keys
 from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
-from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication, client_ip
+from apps.tenancy.api.authentication import CredentialAuthentication, client_ip
 from apps.tenancy.models import Credential, Environment
 from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.errors import Unauthenticated
@@ -38,7 +38,7 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
         # this request even if the token is spent, to return the stored response. If there is none, the service refuses
         # the spent token.
         if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # it is an EnrollmentToken
-            raise Unauthenticated(UNUSABLE)
+            raise Unauthenticated("All uses of the enrollment token are spent.")
         return found
 
     def find(self, digest: str) -> Any:

@@ -332,7 +332,8 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "server_time": "The server's time.",
         "next_heartbeat_s": "The seconds after which the agent should send its next heartbeat.",
-        "desired": "The bundle that the agent should run. Null if it should run none.",
+        "desired": "The bundle that the agent should run. Null if it should run none, or while its offer is held after "
+        "a restore.",
         "signing_key_etag": "The ETag of the signing keys, without its quotation marks. If it has changed, fetch the "
         "keys again.",
         "commands": "Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it "

@@ -54,7 +54,7 @@ def group_by_label(environments: QuerySet[Any], key: str, condition: Q) -> list[
 
 
 def _value_of(key: str) -> Func:
-    """Return an expression for the value of a label. Django's own one reads a key of digits as a place in a list."""
+    """Return an expression for the value of a label. Django's own expression reads a key of digits as a list index."""
     return Func(
         F("agent__labels"),
         Value(key, TextField()),
@@ -65,9 +65,10 @@ def _value_of(key: str) -> Func:
 
 
 def group_by_bundle(environments: QuerySet[Any], condition: Q) -> list[Group]:
-    """Group the environments' enrolled agents by the hash of the running bundle. Takes what ``group_by_label`` takes.
+    """Group the environments' enrolled agents by the hash of the running bundle.
 
-    Returns all groups, because several bundles may contain the same version.
+    ``condition`` limits the pulses, as in ``group_by_label``. Returns all groups, because several bundles may contain
+    the same version.
     """
     totals = None
     if not condition:

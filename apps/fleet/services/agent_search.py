@@ -25,7 +25,7 @@ from byteor_cloud.patterns import matcher
 MAX_LENGTH: Final = 500
 MAX_TERMS: Final = 20
 FLAGS: Final = ("yes", "no")
-# The keys of ``key:value`` terms. The values of the keys with an empty tuple are free.
+# The keys of ``key:value`` terms with the valid values. A key with an empty tuple has no fixed values.
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "agent": (),
     "cloned": FLAGS,
@@ -182,7 +182,7 @@ def _either(words: Mapping[str, object] | tuple[str, ...]) -> str:
 def agent_condition(terms: tuple[Term, ...], runs: Runs) -> Q:
     """Return the condition that an agent matches all terms. Update the facts first (``facts.catch_up``).
 
-    Only enrolled agents match terms about the state of an agent, or about what it runs.
+    Only enrolled agents match terms about status, liveness, drift, pipelines and versions.
     """
     pulse = _all_of(_pulse_conditions(terms, runs))
     found = _all_of(_own_conditions(terms, ""))

@@ -188,7 +188,7 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, al
     Decommissions the agent that the new one replaces. Raises DomainError without counting a use.
     """
     if token is None or token.is_spent or token.revoked_at or (token.expires_at and token.expires_at <= timezone.now()):
-        raise Unauthenticated("The credential is unknown, expired or revoked.")
+        raise Unauthenticated("The enrollment token is unknown, expired, revoked or spent.")
     environment, name = request.environment, _requested_name(request)
     replaced: list[Agent] = []
     if names.is_taken(environment, name):

@@ -440,9 +440,9 @@ def count_running(environment: Environment, bundle_hashes: Collection[str]) -> d
 
 
 def running_bundles(environment: Environment, agents: QuerySet[Agent]) -> QuerySet[Any, tuple[str, int]]:
-    """Return rows of bundle hashes and numbers of these agents that run them. A bundle may have two rows.
+    """Return how many of these agents run each bundle, as rows of a bundle hash and a number.
 
-    The query writes no pulses. Unlike the other counts, this one may be read while the environment is locked.
+    A bundle may have two rows. The query writes no pulses, so it may run while the environment is locked.
     """
     changed = ChangedAgent.objects.filter(environment=environment).values("agent")
     settled = Pulse.objects.filter(environment=environment, agent__in=agents.order_by()).exclude(agent__in=changed)

@@ -10,10 +10,10 @@ from apps.tenancy.services import tokens
 
 
 def settle(*, actor: Actor) -> dict[str, int]:
-    """Revoke the usable enrollment tokens, because their uses may have been spent since. Returns their number.
+    """Revoke the usable enrollment tokens, because their uses may have been spent since the backup.
 
-    Also empties the list of refused agents, so that it contains only agents that are refused after the restore. Call
-    this in a transaction.
+    Returns the number of revoked tokens, as ``enrollment_tokens_revoked``. Also empties the list of refused agents, so
+    that it contains only agents that are refused after the restore. Call this in a transaction.
     """
     RefusedAgent.objects.all().delete()
     usable = EnrollmentToken.objects.usable().filter(uses__lt=F("max_uses")).select_related("environment__project")

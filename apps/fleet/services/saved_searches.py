@@ -36,7 +36,7 @@ def save_search(user: User, organization: Organization, *, name: str, query: str
     User.objects.select_for_update(no_key=True).get(pk=user.pk)
     saved = searches_of(user, organization)
     if saved.filter(name=name).exists():
-        raise Conflict(f"You already have a saved search {name}. Choose another name, or delete it.", code="name_taken")
+        raise Conflict(f"You already have a saved search {name}. Choose another name.", code="name_taken")
     if saved.count() >= MAX_SAVED:
         raise Conflict(f"You have {MAX_SAVED} saved searches. Delete one first.", code="too_many")
     return SavedSearch.objects.create(owner=user, organization=organization, name=name, query=query)

@@ -17,7 +17,7 @@ from byteor_cloud.api.fields import IdField, ModelSerializer, StrictSerializer
 from byteor_cloud.patterns import matcher
 
 MAX_ENVIRONMENTS = 200
-"""The maximum number of choices for one event, for all environments (``*``) or a single one."""
+"""The maximum number of choices for one event. Each is for one environment or, with ``*``, for all others."""
 ENVIRONMENT_OR_ANY = r"^(\*|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$"
 _is_environment_or_any = matcher(ENVIRONMENT_OR_ANY)
 MAX_MARKED = 200

@@ -47,12 +47,12 @@ def find_people(event: MessageEvent) -> set[UUID]:
 
 
 def _find_distinct(event: MessageEvent) -> list[MessageEvent]:
-    """Return the events whose people together are to be notified: for a summary, the events that it covers."""
+    """Return the events whose audiences together are notified: the event itself, or events that a summary covers."""
     members = limits.find_members(event)
     if event.type not in NEEDED:
         return members
-    # All members have the same audience, apart from the people who caused them. Two such people are different, so
-    # together two members have the whole audience.
+    # All these events have the same audience, except that each excludes the person who caused it. Two events that
+    # different people caused therefore have the whole audience together.
     return list({each.actor_id: each for each in members}.values())[:2]
 
 

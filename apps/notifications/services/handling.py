@@ -28,7 +28,7 @@ MAX_JOB_S = 10
 MAX_TRIES, FIRST_WAIT = 12, timedelta(seconds=6)
 # After ``MOST_MAILS`` e-mails within ``MAIL_WINDOW``, a person's further notifications are collected in one e-mail.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
-MOST_INVITATIONS = 20  # e-mails to a person in a day. Anybody can create an organization and invite any address
+MOST_INVITATIONS = 20  # e-mails to a person in a day, because anybody can create an organization and invite people
 DAILY_AT_HOUR = 8  # UTC, because the time zones of people are unknown
 
 

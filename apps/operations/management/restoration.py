@@ -75,7 +75,7 @@ def restore(
         for blob in lost[:_MOST_NAMED]:
             report(f"the blob {blob.sha256} was already {blob.fault} when the backup was made")
         if len(lost) > _MOST_NAMED:
-            report(f"{len(lost) - _MOST_NAMED} more blobs were already missing or altered when the backup was made")
+            report(f"in total, {len(lost)} blobs were already missing or altered when the backup was made")
         call_command("migrate", interactive=False, verbosity=0, is_restore=True)
         vault.ensure_key()
         with transaction.atomic(), connection.cursor() as cursor:
@@ -120,7 +120,10 @@ def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
 
 @contextmanager
 def _locked() -> Iterator[Connection]:
-    """Open a session that holds the migration lock, so that no server starts to migrate the empty database."""
+    """Open a session that holds the migration lock, so that no server starts to migrate the empty database.
+
+    Raises BackupError if another command migrates or restores the database, or if servers or workers use it.
+    """
     with connection.wrap_database_errors, direct_connection() as session:
         if not try_lock(session, installation.MIGRATION_LOCK):
             raise BackupError("another command is restoring or migrating this database")

@@ -311,7 +311,7 @@ def _record(created: Created) -> None:
 
 
 def last_created_at() -> datetime | None:
-    """Return when the newest backup of this installation was completed."""
+    """Return when the newest backup of this installation was completed, or None if there is none."""
     events = AuditEvent.objects.filter(organization=None, action="backup.create").order_by("-id")
     return events.values_list("timestamp", flat=True).first()
 

@@ -42,6 +42,9 @@ SUBJECTS: dict[str, JobSubject] = {
     "chat_webhook_id": JobSubject(ChatWebhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
 }
 
+# The statuses of jobs as words for people.
+_WORDS = {"todo": "waiting", "doing": "running"}
+
 
 def tenant_of(job: ProcrastinateJob) -> Tenant:
     """Return the tenant of the row that the job refers to (see ``SUBJECTS``), or None without such a row."""
@@ -58,7 +61,8 @@ def retry(job: ProcrastinateJob, *, actor: Actor) -> None:
     """Put a failed job back into the queue. Raises Conflict if the job has not failed, or an equal job is waiting."""
     locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
     if locked.status != "failed":
-        raise Conflict(f"The job is {locked.status}. Only a failed job can be retried.", code="not_failed")
+        state = _WORDS.get(locked.status, locked.status)
+        raise Conflict(f"The job is {state}. Only a failed job can be retried.", code="not_failed")
     if not retry_dead_letter(locked.pk):
         raise Conflict("An equal job is already in the queue.", code="queued_again")
     audit.record(

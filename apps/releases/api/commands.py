@@ -92,7 +92,7 @@ def pause(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def resume(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Resume a deployment.
 
-    Continues a paused deployment.
+    Continues a paused deployment. Its offers that have been held since a restore are resumed as well.
     """
     deployments.set_paused(deployment, paused=False, reason=reason, actor=actor)
 
@@ -128,8 +128,8 @@ def next_wave(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 
     Starts the next wave now, which ends a manual hold and skips the rest of the pause. Returns 409 unless the
     deployment is deploying, its current wave has finished within the failure threshold, and there is a next wave. Also
-    returns 409 while the deployment is paused, while the wave waits for approval, and in a freeze window that the
-    deployment does not override.
+    returns 409 if the configuration is known bad, while the deployment is paused, while the wave waits for approval,
+    and in a freeze window that the deployment does not override.
     """
     rollout_steps.start_next_wave(deployment, reason=reason, actor=actor)
 
@@ -148,8 +148,9 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
     left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can stay in the list
     even after leaving. If enough of the new reviewers have already approved, the approval is granted. Only an
-    `org_admin` may do this. Returns 409 if the deployment needs no approval. Also returns 409 unless the deployment is
-    pending approval or deploying, or its approval after break-glass is pending.
+    `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay gate blocks an approval
+    that would be granted. Also returns 409 unless the deployment is pending approval or deploying, or its approval
+    after break-glass is pending.
     """
     approvals.change_reviewers(deployment, reviewer_ids=reviewers, reason=reason, actor=actor)
 
@@ -161,7 +162,7 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
 
     Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay then does
     not start. A break-glass deployment is rolled back. If the rollback is impossible, a current deployment keeps
-    running, and any other deployment fails.
+    running, and any other deployment fails. The approval of a wave is requested again.
     """
     approvals.revoke(approval, actor=actor)
 

@@ -59,7 +59,7 @@ class StrategySerializer(StrictSerializer):
         "kind": "Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`.",
         "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "
         "for `waves`. Defaults to 5, 25 and 100.",
-        "holds": "What must happen before each wave starts when the wave before it has finished. One entry for each "
+        "holds": "What must happen before each wave starts, once the previous wave has finished. One entry for each "
         "entry of `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with "
         "`next-wave`. `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be "
         "null. If a wave has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults "
@@ -68,8 +68,9 @@ class StrategySerializer(StrictSerializer):
         "failure_threshold_percent": "The percentage of a wave's counted agents that may fail. If more of them fail, "
         "the deployment fails. Defaults to 0.",
         "auto_rollback": (
-            "Whether the deployment is rolled back automatically, if possible, when too many agents fail or the "
-            "configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."
+            "Whether the deployment is rolled back automatically, if possible, when too many agents fail, a wave is "
+            "denied, or the configuration becomes known bad. Defaults to true for `waves` and to false for "
+            "`all_at_once`."
         ),
     }
 

@@ -70,9 +70,10 @@ _ANY_AGENT = UUID("a6f14c5e-5dd0-4cf7-9c4e-2f1d3b6c9e07")
 
 
 def read_offer(agent_id: UUID) -> Offered:
-    """Return the agent's current offer with its signed envelope. ``desired`` is null if the agent has no offer.
+    """Return the agent's current offer with its signed envelope.
 
-    Agents whose offers are read at the same time, such as the waiting polls of a fleet, share the queries.
+    ``desired`` is null if the agent has no offer, and while the offer is held. Agents whose offers are read at the same
+    time, such as the waiting polls of a fleet, share the queries.
     """
     found = _offers.submit(agent_id, agent_id)
     if found is None:
@@ -128,7 +129,7 @@ class _Texts:
     def find(self, assigned: Collection[_Assigned]) -> Mapping[_Assigned | None, str]:
         """Return the texts of these offers, except of those whose bundle was deleted.
 
-        Makes at most three queries, and one for each organization.
+        Makes at most four queries, and one for each organization.
         """
         if time.monotonic() >= self._until:
             self._kept, self._until = {}, time.monotonic() + KEPT_S
@@ -154,7 +155,7 @@ _texts = _Texts()
 
 
 class _Text(NamedTuple):
-    """A text, and the organization and the id of the key that signed it. Both are None if nothing is offered."""
+    """A text, its organization, and the id of the key that signed it. Both ids are None if nothing is offered."""
 
     text: str
     organization_id: UUID | None
@@ -213,7 +214,7 @@ def _write_text(assigned: _Assigned, source: _Source | None) -> str | None:
     return json.dumps({"desired": desired}, separators=(",", ":"))
 
 
-# After a batch, all of its responses are written one after the other, while other requests wait.
+# Batches are limited, because the responses of a batch are written one after the other while other requests wait.
 _offers: Combiner[UUID, Offered | Exception] = Combiner(_read_batch, limit=250)
 
 

@@ -129,7 +129,7 @@ def find_accepted(
 def accepted_differences(
     row: Regression, groups: Collection[str], *, since: datetime | None = None
 ) -> QuerySet[AcceptedDifference]:
-    """Return the acceptances of ``find_accepted`` as a queryset, which callers can read together with others."""
+    """Return the rows of ``find_accepted`` as a queryset, which callers can read together with other querysets."""
     if row.config_hash is None or not groups:
         return AcceptedDifference.objects.none()
     was_valid = Q(acceptance__ended_at=None) | Q(acceptance__regression=row)

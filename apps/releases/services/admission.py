@@ -38,7 +38,7 @@ def find_obstacles(
 ) -> list[DomainError]:
     """Return the errors of all checks that refuse this deployment now.
 
-    Approvals, permissions and the start time itself are not checked.
+    Approvals, permissions, the start time itself and the limit of scheduled deployments are not checked.
     """
     agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [

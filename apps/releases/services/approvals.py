@@ -193,7 +193,7 @@ def check_submitted_credential(
     consents = reviewers.find_consents(approval)
     if (count := consents.count()) < policy.required_approvals:
         raise Conflict(
-            f"Only {count} of the {policy.required_approvals} people that the environment now requires have approved.",
+            f"The environment now requires {policy.required_approvals} people to approve, but only {count} approved.",
             code=str(ApprovalCode.BINDING),
         )
     if not (approval.allow_self_approval and policy.allow_self_approval):
@@ -227,19 +227,18 @@ def decide(
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
     The approval of a wave has no credential. A decision on a wave needs the ``digest`` of the report that the person
-    read.
-    If this decision approves or denies the wave, the wave statement is signed.
+    read. If this decision approves or denies the wave, the wave statement is signed.
 
     With ``accept_groups``, also accepts these groups of differences, with the comment as the reason. The differences
     are those of the deployment's regression, which must be ``regression_id`` if that is passed.
 
     Raises Forbidden without ``user``, for a person who may not decide (see ``reviewers.check_may_decide``) and for a
-    self-approval that is not allowed. Raises InvalidInput for a denial without a comment, and for a missing or
-    unexpected ``digest``. Raises Conflict if the approval is not open, the person has already decided, or the digest is
-    outdated. Raises Conflict for a consent while the replay gate blocks the deployment, and for a consent if
-    self-approval is not allowed and the requester is unknown. With ``accept_groups``, raises InvalidInput for a denial,
-    without a comment and without a regression, and the errors of ``acceptances.accept``. Raises Conflict if
-    ``regression_id`` is outdated.
+    self-approval that is not allowed. Raises InvalidInput for a denial without a comment, for a missing or unexpected
+    ``digest``, and for ``expires_in_s`` in a decision on a wave. Raises Conflict if the approval is not open, the
+    person has already decided, or the digest is outdated. Raises Conflict for a consent while the replay gate blocks
+    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. With
+    ``accept_groups``, raises InvalidInput for a denial, without a comment and without a regression, and the errors of
+    ``acceptances.accept``. Raises Conflict if ``regression_id`` is outdated.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -350,7 +349,7 @@ def check_open(approval: Approval) -> None:
 
 
 def _approve(approval: Approval, *, expires_in_s: int | None, issued_by: str, actor: Actor) -> Approval:
-    """Approve what the last of the required people has approved. The credential names this person (``issued_by``)."""
+    """Grant an approval that enough people have approved. The credential names the last of them (``issued_by``)."""
     now = timezone.now().replace(microsecond=0)  # because the times in a credential are whole seconds
     if approval.wave is not None:
         statement = wave_statements.sign(approval, ApprovalStatus.APPROVED)
@@ -391,11 +390,11 @@ def _approve(approval: Approval, *, expires_in_s: int | None, issued_by: str, ac
 
 @transaction.atomic
 def change_reviewers(deployment: Deployment, *, reviewer_ids: Sequence[UUID], reason: str = "", actor: Actor) -> None:
-    """Change the reviewers as ``reviewers.change`` does, and approve what enough of them have approved already.
+    """Change the reviewers as ``reviewers.change`` does, and grant approvals that enough of them have already approved.
 
-    Otherwise an approval could wait forever, because nobody can decide twice. An approval that has expired, or whose
-    wave needs another report, is left to the worker. Raises the errors of ``reviewers.change``, and Conflict if the
-    replay gate blocks a deployment that would be approved.
+    Otherwise such an approval could wait forever, because nobody can decide twice. An approval that has expired, or
+    whose wave needs another report, is left to the worker. Raises the errors of ``reviewers.change``, and Conflict if
+    the replay gate blocks a deployment that would be approved.
     """
     for approval in reviewers.change(deployment, reviewers=reviewer_ids, reason=reason, actor=actor):
         consents = reviewers.find_consents(approval)

@@ -141,8 +141,8 @@ def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
     """Return the late joiners among ``matching``, the agents that match the target. ``offer_late`` makes the offers.
 
     Agents are left out if the deployment was already offered to them, if they are assigned its bundle, or if they have
-    an offer of a deployment in flight. Without ``take_over``, agents of other pipelines are left out as well. If the
-    configuration is known bad, there are no late joiners. There are none either while the environment has held offers.
+    an offer of a deployment in flight. Without ``take_over``, agents of other pipelines are left out as well. There are
+    no late joiners if the configuration is known bad, or while the environment has held offers.
     """
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         return matching.none()
@@ -200,9 +200,9 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
 def find_restored(
     deployment: Deployment, before_ids: Iterable[UUID | None], *, fallback: Deployment
 ) -> dict[UUID | None, Deployment]:
-    """Return, for each ``before_id`` of agents, the deployment whose bundle a rollback of ``deployment`` offers them.
+    """Return the deployment whose bundle a rollback of ``deployment`` offers to agents, by the agents' ``before_id``.
 
-    It is the deployment with this id or, if that one cannot be restored, ``fallback``.
+    It is the deployment with this id or, if that deployment cannot be restored, ``fallback``.
     """
     before = set(before_ids)
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
@@ -322,7 +322,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def hold_all(backup_at: datetime) -> int:
-    """Hold the offers of all agents, which come from a backup of that time. Returns the number of held offers."""
+    """Hold the offers of all agents after a restore of the backup of ``backup_at``. Returns the number of offers."""
     enrolled = Assignment.objects.filter(bundle_hash__isnull=False, agent__decommissioned_at=None)
     return enrolled.update(held_backup_at=backup_at)
 

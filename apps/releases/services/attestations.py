@@ -38,7 +38,10 @@ class Unprepared(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SignedTest:
-    """The signed test result of a regression in its state ``status``, with these accepted differences."""
+    """The signed test result of a regression with this ``status``, and the accepted differences.
+
+    Without a regression, ``envelope`` and ``reference`` are None.
+    """
 
     regression_id: UUID | None
     status: str
@@ -66,7 +69,7 @@ def prepare(deployment_id: UUID) -> SignedTest | None:
 
 
 def store(deployment: Deployment, prepared: SignedTest | None) -> None:
-    """Store the statements of a deployment whose build starts, and sign that about the gate.
+    """Sign the gate statement of a deployment whose build starts, and store this statement and the test result.
 
     Call this in the transaction in which the build starts. What the statements say cannot change afterwards. Raises
     Unprepared unless ``prepared`` has the present state of the deployment's regression and acceptances.

@@ -151,7 +151,10 @@ def list_blockers(
 
 
 def plan_missing(deployment: Deployment) -> Plan[list[Blocker] | None]:
-    """Read the blockers for a lack of reviewers. Takes one query; None if a wave waits for another approval."""
+    """Plan the blockers for a lack of reviewers.
+
+    The result is None if the deployment has a hold, because the hold may have another approval.
+    """
     if deployment.wave_hold is not None:
         return None
     asked = [deployment.approval] if deployment.reviewers and deployment.approval is not None else []
@@ -174,7 +177,7 @@ def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(
                 row.pk,
-                "Agents cannot download the bundle, because the blob store cannot be read. "
-                "Agent timeouts are suspended.",
+                "Agents cannot download the bundle, because the blob store cannot be read or offers have been held "
+                "since a restore. Agent timeouts are suspended.",
             )
     return reasons

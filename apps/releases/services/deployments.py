@@ -78,12 +78,13 @@ def create_deployment(
     environment's reviewers.
 
     The build is also enqueued with ``approval``, the credential of an unused approval of the same subject, and with
-    ``break_glass``. After break-glass, another person must approve the deployment in time, or it is rolled back.
+    ``break_glass``. After break-glass, another person must approve the deployment in time. Otherwise it is
+    rolled back, if possible.
 
-    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, another pipeline on the agents
-    or the state of the approval prevents the deployment; QuotaExceeded; InvalidInput for an invalid target,
-    credential, override, start time, list of reviewers or break-glass request; Forbidden if the caller may not override
-    a freeze window or the replay gate, use break-glass, or use or request the approval.
+    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, the limit of scheduled
+    deployments, another pipeline on the agents or the state of the approval prevents the deployment; QuotaExceeded;
+    InvalidInput for an invalid target, credential, start time, list of reviewers or break-glass request; Forbidden if
+    the caller may not override a freeze window or the replay gate, use break-glass, or use or request the approval.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
@@ -283,7 +284,10 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
 def check_retry(
     deployment: Deployment, *, agents: Collection[UUID] | None = None, most: int | None = None
 ) -> list[UUID]:
-    """Return the ids of the agents to retry, or the first ``most`` of all. Raises the errors that ``retry`` would."""
+    """Return the ids of the agents to retry. Raises the errors that ``retry`` would.
+
+    Without ``agents``, ``most`` limits the number of ids.
+    """
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         detail = "The deployment is active, but another deployment superseded it. Retry that deployment instead."
         raise Conflict(detail, code="not_current")
@@ -338,8 +342,8 @@ def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[U
     left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=unnest_ids(agents)).count()
     if left * 100 > deployment.strategy.failure_threshold_percent * wave.count():
         raise Conflict(
-            f"The deployment has failed, and would immediately fail again, because {left} other agents of wave "
-            f"{deployment.wave + 1} failed. Retry all failed agents.",
+            f"The deployment has failed, and would immediately fail again, because too many other agents of wave "
+            f"{deployment.wave + 1} failed ({left}). Retry all failed agents.",
             code="others_failed",
         )
 

@@ -72,7 +72,7 @@ def _plan(failures: QuerySet[AgentFailure], limit: int) -> Plan[list[Cause]]:
 
 
 def main_causes(limit: int) -> ArraySubquery:
-    """Return a subquery with the most frequent causes of a deployment's agents that are still failed.
+    """Return a subquery with the most frequent causes of failure among a deployment's agents that are still failed.
 
     Each cause is an object with ``reason``, ``cause`` and ``count``.
     """

@@ -30,8 +30,8 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
 def offer_after_hold(environment_id: str) -> None:
     """Offer the environment's late joiners what they did not get while offers were held.
 
-    A hold ends not only when a person resumes the offers, but also when new deployments have replaced them, or when
-    their agents are decommissioned. While offers are held, this enqueues itself again.
+    Offers are held until a person resumes them, new deployments replace them, or their agents are decommissioned. While
+    offers are held, this function enqueues its job again.
     """
     found = Environment.objects.filter(pk=environment_id).first()
     if found is None:

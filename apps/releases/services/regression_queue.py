@@ -35,7 +35,7 @@ from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
 MAX_BASELINES = 5
-_REPORTS_KEPT_S = 600  # seconds after the activation in which each agent has sent a heartbeat
+_REPORTS_KEPT_S = 600  # seconds after an activation by which each agent has sent another heartbeat
 BARRED = "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
 
 
@@ -128,7 +128,7 @@ def _recent(environment: Environment, pipeline: str) -> QuerySet[Deployment, UUI
 
 
 def _reports(agents: QuerySet[Agent], recent: Sequence[UUID]) -> QuerySet[DeploymentAgent, Any]:
-    """Count the reports of agents that have sent no heartbeat since then, by the bundles before and after.
+    """Count the reports of agents that have sent no heartbeat since their report, by the bundles before and after.
 
     An agent that reported a bundle as active, or a rollback to it, runs this bundle.
     """
@@ -154,7 +154,7 @@ def _with_reports(bundles: Mapping[str, int], reports: Iterable[tuple[str | None
 
 
 def find_built(environment: Environment, pipeline: str, bundles: Iterable[str]) -> QuerySet[Deployment, Any]:
-    """Return the configurations of the pipeline in these bundles, the newest deployment of each last."""
+    """Return a row for each deployment of the pipeline that built one of these bundles, oldest first."""
     built = Deployment.objects.filter(environment=environment, bundle_hash__in=list(bundles), pipeline=pipeline)
     columns = ("bundle_hash", "config_bundle_id", "config_bundle__config_hash", "config_bundle__version_id")
     return built.order_by("pk").values_list(*columns).distinct()
@@ -213,7 +213,10 @@ def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, 
 
 
 def engine_of(row: Regression) -> dict[str, Any]:
-    """Return the digest of the engine and of the op packages that the candidate and its baselines use."""
+    """Return the ops that the candidate and its baselines use, and the version and digest of the engine with these ops.
+
+    The digest also covers the packages that provide the ops.
+    """
     ids = [each["config_bundle_id"] for each in row.baselines]
     specs = [row.spec_kv, *ConfigBundle.objects.filter(pk__in=ids).values_list("version__spec_kv", flat=True)]
     ops = {op for spec_kv in specs for _, op in decode(spec_kv).stages}

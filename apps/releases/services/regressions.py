@@ -33,7 +33,7 @@ def request(
     """Queue a regression of exactly one candidate: a config bundle, a version or a draft.
 
     ``against`` are config hashes of the environment; by default, the candidate is compared with the configurations
-    that most agents run. ``compiled`` is the compiled plan of the draft, which is compiled if it is missing. Raises
+    that most agents run. ``compiled`` is the draft's compiled plan. Without it, the draft is compiled here. Raises
     InvalidInput for a wrong number of candidates or an unknown config hash, Unprocessable if the draft does not
     compile, and Conflict if the environment permits no replays, or if a regression of the same spec repeatedly killed
     its worker.

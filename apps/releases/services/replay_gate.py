@@ -204,7 +204,7 @@ def read_differences(*deployments: Deployment) -> list[Difference]:
 
 
 def differences_of(*deployments: Deployment) -> Statement:
-    """Return the statement of ``read_differences``. Its rows are the id of a deployment, and a Difference."""
+    """Return the statement of ``read_differences``. A row is a deployment's id and the values of a Difference."""
     return Statement(_DIFFERENCES, _asked(deployments), (UUID, None, None, UUID))
 
 
@@ -212,9 +212,10 @@ def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) 
     """Request another regression if the last one was deleted or is outdated. Return whether one was requested.
 
     The caller has locked the environment and the deployment. A regression is outdated if the target's agents run other
-    configurations now than it compares with, if a fixture was added or expects another result, or if the engine has
-    changed. A regression that blocks the deployment (``is_blocked``) is also outdated if a fixture was removed or has
-    expired. A regression that has not finished, was canceled or could not be completed is not renewed.
+    configurations now than it compares with, if a fixture was added or expects another result, if the engine has
+    changed, or if a worker of an older release completed it. A regression that blocks the deployment (``is_blocked``)
+    is also outdated if a fixture was removed, has expired, or also expects results that were accepted since. A
+    regression that has not finished, was canceled or could not be completed is not renewed.
     """
     row = _read_scope(deployment)
     if row is not None and (row.status in UNFINISHED_REGRESSION or _is_incomplete(row)):
@@ -262,8 +263,8 @@ def _needed_baselines(deployment: Deployment) -> set[str]:
 def refresh_blocked() -> None:
     """Renew the deleted and outdated regressions that block deployments.
 
-    For deployments that wait for approval, this is done here. For approved deployments that wait only for the gate,
-    their builds do it.
+    Renews the regressions of deployments that wait for approval. Approved deployments that wait only for the gate have
+    theirs renewed by their builds, which this function enqueues.
     """
     required = Deployment.objects.filter(policy__replay_gate=GateMode.REQUIRE, replay_gate_override="")
     waiting = required.filter(status=DeploymentStatus.PENDING_APPROVAL)
@@ -283,8 +284,8 @@ def attach(row: Regression, *, actor: Actor) -> None:
     """Let the gate evaluate a new regression for the waiting deployments of the regression's configuration.
 
     The gate does so only if the regression compares with exactly the configurations with which the deployment must be
-    compared now. If it does not, and the deployment's regression was canceled or could not be completed, another
-    regression of the deployment is requested. The caller opens the transaction.
+    compared now. If it does not, and the deployment's regression was deleted, was canceled or could not be completed,
+    another regression of the deployment is requested. The caller opens the transaction.
     """
     if row.config_hash is None:
         return
@@ -298,7 +299,7 @@ def attach(row: Regression, *, actor: Actor) -> None:
         if not fits and old is not None and not _is_incomplete(old):
             continue
         if old is not None:
-            old = lock_row(old)  # before the approval and the deployment, as at its end
+            old = lock_row(old)  # before the approval and the deployment, as when a regression ends
         deployment = _move_deadlines(found, old if old is not None and old.status in UNFINISHED_REGRESSION else None)
         if fits:
             deployment.regression = row

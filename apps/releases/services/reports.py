@@ -36,7 +36,7 @@ def report(
     tuning: Any = None,
     boot_id: str | None = None,
 ) -> None:
-    """Record an agent's report on its offer and enqueue a rollout step. Do not record an accepted report again.
+    """Record an agent's report on its offer and enqueue a rollout step. Ignore the repetition of an accepted report.
 
     Raises NotFound if the environment has no such deployment or the agent was deleted. Raises LateReport, after
     recording the report, if this is not the agent's current offer or the status cannot follow the agent's progress.

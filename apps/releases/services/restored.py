@@ -1,7 +1,8 @@
 """What happens to approvals, deployments and offers after a restore from a backup, and how a person resumes offers.
 
 The backup does not know what happened after it was made. A credential may have been spent, a deployment may have
-finished, and agents may run something newer. Therefore nothing of the past goes on without a person.
+finished, and agents may run something newer. Therefore releases from before the restore continue only if a person
+resumes or repeats them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class HeldOffers:
 
 @transaction.atomic
 def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
-    """Stop all releases that were under way in the backup of ``backup_at``. Returns what was done, with numbers.
+    """Stop all releases that were under way in the backup of ``backup_at``. Returns the number of changes by kind.
 
     Revokes approvals whose credential was not spent, aborts deployments that were not offered yet, pauses rollouts, and
     holds the offers of all agents. Break-glass deployments that wait for their approval get their full time again.

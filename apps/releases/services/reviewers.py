@@ -170,9 +170,10 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 
 
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
-    """Return a blocker for each pending approval that too few of its reviewers can decide now, by approval id.
+    """Return a blocker, by approval id, for each pending approval on which too few of its reviewers can decide now.
 
-    The approvals must belong to the same environment. Takes at most two queries.
+    The approvals must belong to the same environment. Takes one query, and another one for each blocker that names
+    people.
     """
     return run(plan_missing(approvals))
 
@@ -244,10 +245,10 @@ def _list_names(user_ids: Collection[str], conjunction: str) -> str:
 
 @transaction.atomic
 def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> list[Approval]:
-    """Change the reviewers of a deployment and of its pending approvals, for example because one of them has left.
+    """Change the reviewers of a deployment and of its pending approvals, for example because a reviewer has left.
 
-    Returns these approvals, locked. Consents of people who are no longer reviewers stay on record and do not count.
-    Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does, and
+    Returns the pending approvals, locked. Consents of people who are no longer reviewers stay on record and do not
+    count. Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does, and
     Conflict as ``check_change`` does.
     """
     environment = lock_row(found.environment, related=("project__organization",))
@@ -283,8 +284,8 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
 def check_change(deployment: Deployment) -> None:
     """Raise Conflict unless the reviewers of the deployment can be changed now.
 
-    This is so while an approval is needed and the deployment is pending approval or deploying, or its approval after
-    break-glass is pending.
+    They can be changed if an approval is needed, and either the deployment is pending approval or deploying, or its
+    approval after break-glass is pending.
     """
     is_pending = deployment.approval is not None and deployment.approval.status == ApprovalStatus.PENDING
     if not is_pending and deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:

@@ -136,7 +136,10 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
 
 
 def check_next_wave(deployment: Deployment) -> None:
-    """Raise Conflict if the deployment cannot start its next wave now. Whether agents have finished is not checked."""
+    """Raise Conflict if the deployment cannot start its next wave now.
+
+    Does not read the agents: the last step stored whether the current wave has finished.
+    """
     if deployment.status != DeploymentStatus.DEPLOYING:
         detail = f"The deployment is {deployment.status}. Only a deploying deployment has a next wave."
         raise Conflict(detail, code="next_wave.not_deploying")

@@ -35,6 +35,7 @@ def runs_in(environments: QuerySet[Environment], pipeline: str | None, number: i
     """Return the same condition as ``runs``, for agents of these environments.
 
     The bundles are looked up first, so that PostgreSQL knows how frequent they are, and reads no agents without them.
+    Only the newest ``_MOST_BUNDLES`` of them are used.
     """
     built = Deployment.objects.filter(environment__in=environments).exclude(bundle_hash=None)
     newest = (

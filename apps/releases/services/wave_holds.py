@@ -142,7 +142,7 @@ def resume_clock(deployment: Deployment) -> None:
 
 
 def describe(deployment: Deployment) -> HoldFacts | None:
-    """Return the hold in effect and who can end it, or None. Takes at most four queries.
+    """Return the hold in effect and who can end it, or None. Takes at most five queries.
 
     A hold whose wave is approved is no longer in effect: the wave waits only for the end of a pause.
     """

@@ -101,9 +101,9 @@ class ApiViewSet(ResourceViewSet):
 
     @property
     def is_repeated(self) -> bool:
-        """Whether a response is stored under the request's ``Idempotency-Key``, so that ``prepare`` need not compute.
+        """Whether a response is stored under the request's ``Idempotency-Key``.
 
-        Raises InvalidInput for an invalid key.
+        If so, ``prepare`` need not compute anything. Raises InvalidInput for an invalid key.
         """
         if "Idempotency-Key" not in self.request.headers or self.operation is None:
             return False
@@ -116,7 +116,7 @@ class ApiViewSet(ResourceViewSet):
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:
-        """Load the organization, project and environment in the URL. Raises NotFound without a row or a role."""
+        """Load the organization, project and environment in the URL. Raises NotFound if there is no row or no role."""
 
     @property
     def granted_permissions(self) -> frozenset[Permission]:

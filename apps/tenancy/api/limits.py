@@ -1,4 +1,4 @@
-"""Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a counter.
+"""Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a row.
 
 All other requests are counted in the database, or in memory while the disk is full.
 """
@@ -122,7 +122,7 @@ def count_sign_in(step: str, address: str | None) -> None:
 
 @contextmanager
 def limit_wrong_codes(user_id: UUID) -> Iterator[None]:
-    """Run the block, in which a person enters the code of a machine, and count it if it raises an error.
+    """Run the block, in which a person enters a machine's code. Count the code as wrong if the block raises an error.
 
     Raises TooManyRequests if the person has entered too many wrong codes in this hour. This limit applies even if other
     rate limits are off, because it protects short codes from guessing.

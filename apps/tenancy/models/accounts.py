@@ -21,9 +21,9 @@ class UserManager(BaseUserManager["User"]):
         return self.filter(email__iexact=email, email_verified=True).first()
 
     def claimed(self) -> models.QuerySet[User]:
-        """Return the accounts to which somebody has signed in, or with one of whose tokens somebody has sent a request.
+        """Return the accounts to which somebody has signed in, or whose tokens somebody has used.
 
-        For all other accounts, only the inviter claims that the address belongs to the person.
+        For any other account, it is not proven that the address belongs to the person.
         """
         with_identity, with_used_token = Q(social_auth__isnull=False), Q(tokens__last_used_at__isnull=False)
         return self.filter(

@@ -59,10 +59,10 @@ ID_TAIL = 6  # the number of last characters of an id that are indexed
 
 
 def from_word(field: str, number: int) -> Collate:
-    """Return the expression for the end of a name that starts with its word ``number`` (1: the whole name).
+    """Return the expression for the part of a name from its word ``number`` to the end (1: the whole name).
 
-    It is folded like ``folded``, and null if the name has fewer words. The pattern is part of the SQL, not a parameter,
-    because PostgreSQL uses an index only if the expression is the same.
+    The part is folded as ``folded`` does it, and null if the name has fewer words. The pattern is part of the SQL, not
+    a parameter, because PostgreSQL uses an index only if the expression is the same.
     """
     if number == 1:
         return folded(field)

@@ -84,5 +84,5 @@ class MessageEvent(Row):
 
     @property
     def is_summary(self) -> bool:
-        """Whether the event covers a group of events. Only a summary has the time of its first event."""
+        """Whether the event covers a group of events. Only then, ``data`` has the time of the first one (``since``)."""
         return "since" in self.data

@@ -18,7 +18,8 @@ from apps.tenancy.webhook_events import Outcome, type_of
 class Receiver(Row, Revisioned):
     """Base of webhooks and chat webhooks: the events that they receive, and whether deliveries are failing.
 
-    Each subclass has foreign keys to its ``organization`` and, if it is limited to one, ``project`` or ``environment``.
+    Each subclass has the foreign keys ``organization``, ``project`` and ``environment``. The last two are null, unless
+    the webhook is limited to a project or an environment.
     """
 
     events: models.JSONField[Any, Any] = models.JSONField(default=list)

@@ -93,7 +93,7 @@ def create_sign_in_link(
     """Create a link that signs ``user`` in to the console once. Return the secret part of the link.
 
     ``organization`` is the organization whose admin will see the link. Such a link works only as long as
-    ``may_get_invitation`` is true and the account has no role in another organization.
+    ``may_get_invitation`` is true, and the person has roles in ``organization`` and in no other.
     """
     secret = generate_link()
     SignInLink.objects.create(
@@ -157,7 +157,7 @@ def _belongs_only_to(user: User, organization_id: UUID) -> bool:
 def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     """Mark a sign-in link as used and return the person whom it signs in.
 
-    Raises Unauthenticated if the link is unknown, used or expired, or if the account is not active.
+    Raises Unauthenticated if the link is unknown, used, expired or no longer permitted, or the account is not active.
     """
     digest = credential_digest(text)
     # Lock the account before its links, in the same order as everywhere, and then read the link again.
@@ -166,7 +166,9 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     ).first()  # fmt: skip
     found = None if user is None else SignInLink.objects.select_for_update().filter(digest=digest).first()
     if user is None or found is None or not _is_valid(found, user):
-        raise Unauthenticated("This sign-in link was already used, has expired, or never existed. Request a new link.")
+        raise Unauthenticated(
+            "This sign-in link was already used, has expired, was withdrawn, or never existed. Request a new link."
+        )
     if not user.is_active:
         raise Unauthenticated("This account is not active. Contact the installation operator.")
     actor = Actor("user", str(user.pk), user.email, ip=ip)

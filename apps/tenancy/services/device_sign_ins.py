@@ -73,7 +73,7 @@ def _pending(row: DeviceSignIn | None) -> DeviceSignIn:
 
 @transaction.atomic
 def decide(user_code: str, *, allow: bool, user: User, actor: Actor) -> DeviceSignIn:
-    """Allow or deny a machine to sign in as ``user``, and return the request.
+    """Allow or deny a machine's request to sign in as ``user``, and return the request.
 
     Raises NotFound for a code that is wrong, expired or used, and Conflict if the account is not active.
     """

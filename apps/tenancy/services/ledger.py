@@ -212,7 +212,7 @@ def list_heads() -> Iterator[tuple[UUID | None, int, str]]:
 def find_seq_before(organization: Organization, moment: datetime) -> int:
     """Return the sequence number after which all sealed events of ``moment`` and later follow.
 
-    Events of up to ``GRACE`` before ``moment`` may follow as well, because events can be sealed late.
+    Some earlier events may follow as well, because events can be sealed late.
     """
     start = max(moment, datetime(2000, 1, 1, tzinfo=UTC)) - GRACE  # ids contain no time before 1970
     events = AuditEvent.objects.filter(organization=organization, seal__isnull=False, id__gte=smallest_uuid7(start))

@@ -56,7 +56,7 @@ def _reseal(actor: Actor) -> dict[str, int]:
         more = f" and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
         raise vault.VaultError(
             f"neither {vault.SETTINGS} decrypts {', '.join(lost[:MAX_NAMED])}{more}. A host with a third key may have"
-            f" encrypted them: set its key as the previous one, and try again"
+            f" encrypted such values: set its key as the previous one, and try again"
         )
     old, new = stored.key_id, vault.own_key_ids()[0]
     if new != old:

@@ -59,7 +59,7 @@ def check_not_last_admin(membership: Membership) -> None:
 
 
 def roles_in_project(project: Project, user_ids: Iterable[UUID | str]) -> dict[UUID, Role]:
-    """Return the project role of each of these users. Inactive users and users without a role are left out."""
+    """Return the role that applies in the project, by user. Inactive users and users without a role are left out."""
     return effective_roles(memberships_in(project.organization_id, project.pk, user_ids))
 
 
@@ -69,9 +69,10 @@ type Grants = Iterable[tuple[UUID, UUID | None, str]]
 def memberships_in(
     organization_id: UUID, project_id: UUID | None, user_ids: Iterable[UUID | str] | None = None
 ) -> QuerySet[Membership, Any]:
-    """Return the user, the project and the role of each membership that counts in a project (None: in no project).
+    """Return the user, the project and the role of each membership in an organization or one of its projects.
 
-    Those of inactive users are left out. With ``user_ids``, returns only those of these users.
+    Leaves out memberships in other projects (without ``project_id``: in any project) and of inactive users. With
+    ``user_ids``, returns only memberships of these users.
     """
     found = Membership.objects.filter(
         Q(project=None) | Q(project=project_id), organization=organization_id, user__is_active=True
@@ -165,7 +166,7 @@ def check_invite_again(membership: Membership) -> None:
     if not membership.user.is_active:
         raise Conflict("The person's account is not active.", code="not_active")
     if not accounts.may_get_invitation(membership.user, membership.organization):
-        raise Conflict("This person has already signed in.", code="claimed")
+        raise Conflict("This person does not need an invitation to sign in.", code="claimed")
 
 
 def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:

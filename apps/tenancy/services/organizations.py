@@ -42,7 +42,11 @@ def create_organization(
     owner: User,
     actor: Actor,
 ) -> Organization:
-    """Create an organization with its first signing key; ``owner`` becomes its org_admin."""
+    """Create an organization with its first signing key; ``owner`` becomes its org_admin.
+
+    Raises IntegrityError (409) if the name or slug is taken, and InvalidInput for default reviewers other than
+    ``owner``.
+    """
     organization = Organization.objects.create(name=name, slug=_slug(name, slug), settings=dict(settings or {}))
     audit.record(
         "organization.create",
@@ -74,7 +78,8 @@ def update_organization(
 ) -> Organization:
     """Edit name, slug or settings. Settings that are not in ``values`` keep their values.
 
-    Raises InvalidInput for new default reviewers who are not members, and the errors of ``lock_revision``.
+    Raises InvalidInput for new default reviewers who are not members, IntegrityError (409) if the name or slug is
+    taken, and the errors of ``lock_revision``.
     """
     locked = lock_revision(organization, expected_revision)
     before = locked.settings_with_defaults
@@ -121,12 +126,15 @@ def create_project(*, organization: Organization, name: str, slug: str | None = 
 def update_project(
     project: Project, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Project:
-    """Edit name or slug."""
+    """Edit name or slug.
+
+    Raises IntegrityError (409) if the name or slug is taken, and the errors of ``lock_revision``.
+    """
     return edit(project, values, kind="project", scope=project, actor=actor, expected_revision=expected_revision)
 
 
 def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
-    """Return the organization's project with this id, or None without an id. Raises InvalidInput if there is none."""
+    """Return the organization's project with this id, or None without an id. Raises InvalidInput for a wrong id."""
     if project_id is None:
         return None
     project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()
@@ -212,7 +220,8 @@ def _shift(environments: QuerySet[Environment], by: int) -> None:
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
     """Raise Forbidden for looser rules, unless ``may_loosen``, and InvalidInput for reviewers without a role."""
     loosened = loosened_settings(Posture(before.posture), before.settings_with_defaults, after)
-    if _adds_loosely(before, after["reviewers"]) and before.posture != Posture.DEV:
+    adds_loosely = _adds_loosely(before, after["reviewers"]) and before.posture != Posture.DEV
+    if adds_loosely and "reviewers" not in loosened:
         loosened.append("reviewers")
     if loosened and not may_loosen:
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} in a {before.posture} environment.")

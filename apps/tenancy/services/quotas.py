@@ -21,12 +21,12 @@ from byteor_cloud.errors import InvalidInput, QuotaExceeded
 
 MAX_LIMIT = 2**63 - 1
 _REFUSALS = {
-    Quota.AGENTS: "The organization has {used:,} agents, and its quota is {limit:,}. Decommission unused agents",
+    Quota.AGENTS: "The quota for agents is {limit:,}, and the organization uses {used:,}. Decommission unused agents",
     Quota.STORED_BYTES: "The organization stores {used:,} bytes, and with {more:,} more it would exceed its quota of "
     "{limit:,}. Shorten the retention of artifacts",
-    Quota.CAPTURES_PER_DAY: "The organization has uploaded {used:,} captures today (UTC), and its quota is {limit:,}. "
-    "Try again tomorrow (UTC)",
-    Quota.DRAFTS: "The organization has {used:,} drafts, and its quota is {limit:,}. Delete unused drafts",
+    Quota.CAPTURES_PER_DAY: "The quota for captures per day is {limit:,}, and the organization has used {used:,} "
+    "today (UTC). Try again tomorrow (UTC)",
+    Quota.DRAFTS: "The quota for drafts is {limit:,}, and the organization uses {used:,}. Delete unused drafts",
 }
 
 

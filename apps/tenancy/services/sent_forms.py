@@ -143,5 +143,5 @@ def _first_result(caller: str, form_id: str, fingerprint: str) -> FormResult:
 
 
 def _has_status(status: int, caller: str, form_id: str, fingerprint: str) -> bool:
-    """Return whether the form has this status. With other values, the form gets no result, so its status is unknown."""
+    """Return whether the form was submitted with these values and has this status."""
     return IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint, status=status).exists()

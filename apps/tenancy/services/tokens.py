@@ -26,7 +26,8 @@ def _expiry(expires_in_s: int | None, max_lifetime: timedelta) -> datetime:
     lifetime = min(DEFAULT_LIFETIME, max_lifetime) if expires_in_s is None else timedelta(seconds=expires_in_s)
     if lifetime > max_lifetime:
         longest_s = int(max_lifetime.total_seconds())
-        raise InvalidInput.at("/expires_in_s", f"Must be at most {longest_s} seconds ({max_lifetime.days} days).")
+        detail = f"Must be at most {longest_s} seconds, because `token_max_days` is {max_lifetime.days}."
+        raise InvalidInput.at("/expires_in_s", detail)
     return timezone.now() + lifetime
 
 

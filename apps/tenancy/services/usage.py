@@ -129,7 +129,10 @@ def _is_counted(organization_ids: Collection[UUID], quotas: Collection[Quota]) -
 
 
 def read_usage(organization: Organization) -> Usage:
-    """Return the organization's quotas, its current usage, and its usage in this and in earlier months with counts."""
+    """Return the organization's quotas, its current usage, and its usage by month.
+
+    Earlier months without counts are left out.
+    """
     month, used = _today().replace(day=1), count_used(organization.pk)
     quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
     peaks = {each.month: each for each in MonthlyPeak.objects.filter(organization=organization, month__gte=_oldest())}

@@ -72,14 +72,14 @@ def ensure_key() -> str:
 
 
 def export_key(exported_id: str) -> bytes:
-    """Return this host's key with the id, to encrypt it into a backup. Raises MasterKeyUnavailable."""
+    """Return this host's key with the id, to encrypt it into a backup. Raises MasterKeyUnavailable without it."""
     return _find_key(exported_id)
 
 
 def seal(row: models.Model, name: str, plaintext: bytes) -> None:
     """Encrypt ``plaintext`` into the row's column. The columns in the field's context must already be set.
 
-    Save the row in the same transaction. Raises MasterKeyUnavailable without the installation's key.
+    Save the row in the same transaction. Raises MasterKeyUnavailable if this host does not have the installation's key.
     """
     seal_all([(row, name, plaintext)])
 
@@ -94,7 +94,8 @@ def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
 def unseal(row: models.Model, name: str) -> bytes:
     """Return the decrypted value of the row's column.
 
-    If no key of this host decrypts it, raises MasterKeyUnavailable without the installation's key, or else VaultError.
+    If no key of this host decrypts the value, raises MasterKeyUnavailable if the host does not have the installation's
+    key, and VaultError otherwise.
     """
     plaintext, _ = _decrypt(row, _field(row, name))
     return plaintext

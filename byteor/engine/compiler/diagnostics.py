@@ -149,7 +149,7 @@ def nearest_word(word: str, known: Iterable[str]) -> str | None:
 
 
 def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
-    """Yield the words around ``word`` in alphabetical order, then those around it in the order of reversed words."""
+    """Yield the neighbors of ``word`` in alphabetical order, then its neighbors when sorting from the end."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)
         place = bisect_left(ordered, word[::step])
@@ -157,7 +157,7 @@ def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
 
 
 def join_options(options: Iterable[object]) -> str:
-    """Join the options of a hint as ``"a", "b" or "c"``; at most eight are listed."""
+    """Join the options for a message or a hint as ``"a", "b" or "c"``; at most eight are listed."""
     known = list(options)
     quoted = [quote(option) for option in known[:8]]
     if len(known) > 8:

@@ -83,7 +83,7 @@ def _http_url(argument: str | None) -> str | None:
 
 def _command(argument: str | None) -> str | None:
     program = (argument or "").split("|")[0]
-    return None if program and program == program.strip() else "it needs a program"
+    return None if program and program == program.strip() else "it needs a program, without spaces around it"
 
 
 class _BuiltIn(NamedTuple):
@@ -118,7 +118,7 @@ _BUILT_IN: Mapping[str, _BuiltIn] = {
 
 
 class OpSummary(NamedTuple):
-    """An op for authors of plans: its key, an op with an argument as an example, and what it does."""
+    """The description of an op for authors of plans: its key, an example of the op, and what it does."""
 
     key: str
     example: str
@@ -154,7 +154,7 @@ class Ops:
         yield from self.stages
 
     def summaries(self) -> Iterator[OpSummary]:
-        """Yield each op with an example and a summary, which is empty if a package has no docstring."""
+        """Yield each op with an example and a summary, which is empty if a package's op has no docstring."""
         yield from (OpSummary(key, each.example, each.summary) for key, each in _BUILT_IN.items())
         yield from (OpSummary(key, key, _first_paragraph(stage)) for key, stage in self.stages.items())
 
@@ -189,7 +189,7 @@ class Ops:
                 report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.stages:
             if problem := _argument_fault(self.stages[key], argument):
-                hint = f'Write an argument as documented by the package that provides "{key}".'
+                hint = f'Write the op as documented by the package that provides "{key}".'
                 report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.broken:
             message = f"The op {quote(key)} is installed but cannot be used: {self.broken[key]}."

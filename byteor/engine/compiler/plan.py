@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from .diagnostics import Code, JsonObject
@@ -39,14 +39,15 @@ NAME = PlanText(
     suggest=similar_name,
 )
 REFERENCE = PlanText(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
+CONNECTED = replace(REFERENCE, expected="the name of an ingress, stage or egress")
 OP = PlanText(
-    expected="an op of printable ASCII characters",
+    expected="an op of at most 4,096 printable ASCII characters",
     example="identity",
     pattern=r"[\x20-\x7e]+",
     max_length=4_096,
 )
 SHARD_KEY = PlanText(
-    expected="a dotted path into a JSON payload",
+    expected="a dotted path of at most 63 characters into a JSON payload",
     example="order.customer_id",
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
@@ -60,7 +61,7 @@ DESCRIPTION = PlanText(
 )
 LABELS = PlanLabels(
     key=PlanText(
-        expected="a label key of letters and digits, with . _ / - only between them",
+        expected="a label key of at most 63 characters: letters and digits, with . _ / - only between them",
         example="team",
         pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
         max_length=63,
@@ -155,8 +156,8 @@ LANE = Object(
 class ConnectionPlan:
     """A connection. Missing required fields and unreadable fields are None."""
 
-    source: Annotated[str | None, required(REFERENCE, name="from")]
-    target: Annotated[str | None, required(REFERENCE, name="to")]
+    source: Annotated[str | None, required(CONNECTED, name="from")]
+    target: Annotated[str | None, required(CONNECTED, name="to")]
     lane: Annotated[LanePlan | None, PlanField(LANE, {"kind": "events"})]
 
 

@@ -92,8 +92,8 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
             report.add(
                 Code.RING_DUPLICATE_DEPENDENCY,
                 pointer,
-                f"The dependency on {quote(dependency)} is listed twice.",
-                f"Remove this second {quote(dependency)}.",
+                f"The dependency on {quote(dependency)} is already listed.",
+                f"Remove this repeated {quote(dependency)}.",
             )
         elif position is None:
             guess = nearest_word(dependency, list(positions)[:index])

@@ -167,7 +167,7 @@ def _names_by_lane(
     names: dict[int, str] = {}
     for lane, name, pointer in ends:
         if lane >= len(graph.lanes):
-            message = f"There is no lane {lane}; the last lane is {len(graph.lanes) - 1}."
+            message = f"There is no lane {lane}. Lanes are numbered from 0, and this graph has {len(graph.lanes)}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of a lane.")
         elif lane in names:
             message = f"Lane {lane} already has the {side} {quote(names[lane])}."

@@ -54,7 +54,8 @@ def _summary(facts: Facts, reasons: tuple[Finding, ...]) -> str:
     name, main = facts.agent.name, reasons[0]
     if main.code in _WHOLE:
         coming = [each.detail for each in reasons[1:2] if each.code in _COMING]
-        coming += [each.detail for each in reasons[2:3] if each.code is B.WAITS_FOR_HOLD]  # it follows its wave
+        # The finding about a hold comes right after the finding about its wave.
+        coming += [each.detail for each in reasons[2:3] if each.code is B.WAITS_FOR_HOLD]
         return " ".join([f"{name}{main.detail.removeprefix('It')}", *coming])
     return f"{name} runs {running_label(facts)}: {main.detail[0].lower()}{main.detail[1:]}"
 

@@ -38,7 +38,7 @@ class ApprovalFacts:
     """A deployment's approval: its status, how many of the required people have approved, and when it expires.
 
     An approval that was used (``is_used``) can no longer expire. ``deciders`` are the reviewers who can still decide,
-    as the subject of a sentence. It is empty if there are no reviewers.
+    as the subject of a sentence. It is empty if there are no reviewers, or if the approval is not pending.
     """
 
     id: UUID
@@ -52,7 +52,7 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before``: it has failed to activate before."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before``: an activation has failed before."""
 
     agent: RolloutAgent
     detail: str = ""
@@ -95,7 +95,7 @@ class DeploymentFacts:
     detail: str = ""
     rollback_reason: str = ""
     known_bad: str | None = None
-    blockers: tuple[Blocker, ...] = ()  # the reasons why an approved deployment waits
+    blockers: tuple[Blocker, ...] = ()  # why a deployment that has not started waits
     held_up: str = ""  # why the control plane cannot continue the deployment; empty if it can
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None
@@ -113,7 +113,8 @@ class DeploymentFacts:
 class OfferFacts:
     """The agent's offer. The deployment ``deployment`` made the offer, and ``source`` built the bundle.
 
-    After a restore, the agent does not get the offer while ``held_backup_at`` is the time of the backup.
+    If the offer is held after a restore, ``held_backup_at`` is the time of the restored backup, and the agent does not
+    get the offer.
     """
 
     deployment: UUID

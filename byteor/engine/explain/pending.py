@@ -227,7 +227,7 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
         if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
             yield NextEvent(
                 N.RATIFICATION_DUE,
-                f"If nobody else has approved the deployment of {label} by then, it is rolled back.",
+                f"If nobody else has approved the deployment of {label} by then, it is rolled back, if possible.",
                 glass.approve_by,
             )
     if deployment.known_bad is not None:

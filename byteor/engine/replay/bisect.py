@@ -23,7 +23,7 @@ class BisectOutcome(StrEnum):
 
     ``FOUND``: the first bad version is known. ``NO_CHANGE``: the tested versions begin and end with the same verdict,
     and no first bad version was found. ``INVERTED``: the first tested version is bad and the last is good.
-    ``INCONCLUSIVE``: too few versions were tested.
+    ``INCONCLUSIVE``: too few versions were tested to find the first bad version.
     """
 
     FOUND = "found"
@@ -102,7 +102,10 @@ def _within_budget(
 
 
 def _certain(versions: Sequence[str], good: str, bad: str) -> BisectOutcome:
-    """Return FOUND if the versions are adjacent. Otherwise INCONCLUSIVE: one between them may be the first bad one."""
+    """Return FOUND if the versions are adjacent.
+
+    Otherwise, return INCONCLUSIVE, because an untestable version between the two may be the first bad one.
+    """
     is_next = versions.index(bad) == versions.index(good) + 1
     return BisectOutcome.FOUND if is_next else BisectOutcome.INCONCLUSIVE
 

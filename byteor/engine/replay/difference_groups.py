@@ -20,8 +20,8 @@ from byteor.engine.replay.side_run import Row, SideRun, Stop, Tracer, first_diff
 
 MAX_GROUPS = 1_000
 MAX_POINTER_CHARACTERS = 256 * 1024
-"""The most characters of the pointers of all groups. Differences of further groups are only counted, as those after
-``MAX_GROUPS`` are."""
+"""The maximum total length of the pointers of all groups, in characters. If a new group would exceed this limit or
+``MAX_GROUPS``, its differences are only counted."""
 _EXAMPLE_BYTES = 16 * 1024  # the shown part of a payload in an example
 _EXAMPLES_BYTES = 1024 * 1024  # the shown parts of all examples; later examples have no payloads
 

@@ -118,7 +118,7 @@ class GraphRunner:
         self._chains = {}
 
     def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
-        """Set the function that returns the messages of records, and those that receive the output messages."""
+        """Set the function that returns the message of a record, and the functions that receive output messages."""
         self._message_source, self._message_sinks = source, sinks
         self.settle()
         self._chains = {}

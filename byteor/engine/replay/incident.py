@@ -126,7 +126,7 @@ def build_incident(
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
     files |= {f"journal/{lane}.bin": content for lane, content in (journals or {}).items()}
     files |= {f"expected/{egress}.bin": content for egress, content in (expected or {}).items()}
-    # Level 9 would take much longer for a journal, and save little of its size.
+    # For a journal, level 9 would take much longer, and the result would be only slightly smaller.
     packed = _pack(files, compresslevel=6)
     if sum(map(len, files.values())) > max_unpacked(len(packed)):
         # The bundle compresses so well that the unpacking limit would reject it.
@@ -374,7 +374,7 @@ def _value_fault(name: str, document: dict[str, Any]) -> str | None:
         if any(not isinstance(stopped.get(key), kind) for key, kind in types.items()):
             return "stopped has a value of the wrong type"
     if name == "runtime_config.json" and not isinstance(document.get("stage_config"), dict | None):
-        return "stage_config must be an object"
+        return "stage_config must be an object or null"
     return None
 
 

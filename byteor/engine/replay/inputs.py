@@ -20,7 +20,7 @@ MAX_COMPARED = 250
 
 
 type Progress = Callable[[int, int], None]
-"""A callback with the number of completed records, which is 0 while the journals are read, and of all known records."""
+"""A callback that takes two numbers: the completed records (0 while the journals are read), and all known records."""
 
 
 class BadInput(Exception):
@@ -61,7 +61,7 @@ def open_journals(
 
 
 def check_size(selection: Selection, max_bytes: int) -> None:
-    """Raise LimitExceeded if the selected records have more bytes."""
+    """Raise LimitExceeded if the payloads of the selected records have more than ``max_bytes`` bytes."""
     if selection.payload_bytes > max_bytes:
         detail = f"the input has {selection.payload_bytes} bytes, more than {max_bytes}"
         raise LimitExceeded(LimitCode.INPUT, detail)

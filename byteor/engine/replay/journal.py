@@ -227,7 +227,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def read_frames(source: BinaryIO) -> Iterator[Frame]:
-    """Iterate over the frames of a file. Raises BadJournal if a frame is incomplete or too long."""
+    """Yield the frames of a file. Raises BadJournal if a frame is incomplete or too long."""
     at = 0
     while head := _read(source, _FRAME.size):
         if len(head) < _FRAME.size or _length(head) > MAX_PAYLOAD:

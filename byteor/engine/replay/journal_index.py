@@ -47,7 +47,10 @@ class JournalScan:
 
 
 def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
-    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the number so far."""
+    """Read a whole journal and check its CRCs. Raises BadJournal.
+
+    ``on_count`` is called with the number of records so far.
+    """
     reader = JournalReader(source)
     records = latest = 0
     is_ordered = True

@@ -23,13 +23,16 @@ from byteor.engine.replay.selection import Selection
 from byteor.engine.replay.side_run import Row, Side, SideRun, Stop, selected_rows
 from byteor.engine.replay.work import LimitExceeded
 
-# Small batches, because the parsed payloads of larger ones do not fit into the processor's cache.
+# Small batches, because the parsed payloads of larger batches do not fit into the processor's cache.
 _BATCH_RECORDS, _BATCH_BYTES = 64, 1024 * 1024
 _PROGRESS_RECORDS = 1024  # records between two calls of the progress callback
 
 
 class LockstepStatus(StrEnum):
-    """Whether the candidate does the same as the baseline. ``failed``: the candidate met a limit or unusable input."""
+    """Whether the candidate does the same as the baseline.
+
+    ``failed``: the candidate exceeded a limit, or the records cannot be used.
+    """
 
     EQUAL = "equal"
     DIFFERENT = "different"
@@ -100,7 +103,7 @@ def find_differences(
             return Differences(LockstepStatus.FAILED, [], 0, 0, (0, 0), str(error))
         if old.runner.model.entries.keys().isdisjoint(lanes):
             old.stop = Stop(
-                0, None, ErrorCode.BAD_INPUT, f"no journal is of a lane of the baseline: {', '.join(lanes)}"
+                0, None, ErrorCode.BAD_INPUT, f"the baseline has none of the journals' lanes: {', '.join(lanes)}"
             )
         # A graph with branches may output much more than its input, so only the outputs of one record are kept.
         most = 1 if old.runner.model.has_branches or new.runner.model.has_branches else _BATCH_RECORDS

@@ -56,7 +56,7 @@ class Change:
 
 
 class RowKind(StrEnum):
-    """What a row shows: a member that differs, or a number of equal members between two of them."""
+    """What a row shows: a member that differs, or a number of consecutive equal members."""
 
     CHANGED = "changed"
     ADDED = "added"
@@ -153,7 +153,7 @@ def compare_examples(before: Mapping[str, Any] | None, after: Mapping[str, Any] 
 
 
 def payload_bytes(shown: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a payload in the form of ``show_payload``: of its JSON value, or those that are stored."""
+    """Return the bytes of a payload in the form of ``show_payload``: the stored bytes, or else the encoded JSON."""
     if shown["payload_base64"] is None:
         return json.dumps(shown["json"]).encode()
     return b64decode(shown["payload_base64"])
@@ -204,7 +204,11 @@ class _Walk:
                 self._equal = 0
 
     def events(self) -> Iterator[Change | int]:
-        """Yield each change that is kept, and the number of equal members before it and after the last change."""
+        """Yield the kept changes and, between them, how many members are equal.
+
+        A number comes before the first change, between two changes and after the last one, unless it is 0. If changes
+        were left out, the last number is left out as well.
+        """
         for equal, change in self._kept:
             if equal:
                 yield equal

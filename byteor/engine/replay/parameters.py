@@ -76,8 +76,8 @@ def parameters_of_replay(
     - With ``overrides``, ``stage_config`` is returned, and the other arguments are ignored. Without it, the recorded
       parameters are used: those of the bundle, or ``stage_config`` if the bundle has none.
     - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
-    - Without ``overrides`` and ``only_fitting``, ``fallback`` provides parameters for stages that have no recorded
-      ones.
+    - Without ``overrides`` and ``only_fitting``, ``fallback`` provides parameters for stages without recorded
+      parameters.
     """
     if overrides:
         return stage_config

@@ -69,7 +69,10 @@ _NUMBER = re.compile("-?[0-9]")
 
 
 def parse_payload(payload: bytes) -> Any:
-    """Parse the JSON value of a record. Raises MalformedPayload, or RecordOverLimit if it is too large to be read."""
+    """Parse the JSON value of a record.
+
+    Raises MalformedPayload, or RecordOverLimit if the payload is too large or contains a number that is too long.
+    """
     try:
         return strict_json.read(payload, _LIMITS)
     except strict_json.MalformedJson as error:

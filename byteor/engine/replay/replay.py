@@ -279,7 +279,7 @@ class _Run:
                 continue
             if name not in self.outputs:
                 with path.open("rb") as source:
-                    # One missing frame already is a divergence.
+                    # A single missing frame is enough for a divergence.
                     self._compare_with(name, source, selection, not_compared, most=1)
                 continue
             if len(self._comparisons) == MAX_COMPARED:

@@ -66,7 +66,7 @@ class RingRunner:
         self._chain.sink = sinks[self.egresses[0]]
 
     def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
-        """Set the function that returns the messages of records, and those that receive the output messages."""
+        """Set the function that returns the message of a record, and the functions that receive output messages."""
         self._chain.message_source, self._chain.message_sink = source, sinks[self.egresses[0]]
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
@@ -154,7 +154,7 @@ class PipelineRunner:
         self.model.connect(sinks)
 
     def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
-        """Set the function that returns the messages of records, and those that receive the output messages.
+        """Set the function that returns the message of a record, and the functions that receive output messages.
 
         A message is a payload whose JSON is parsed at most once, even if several runners use it.
         """
@@ -192,7 +192,7 @@ class PipelineRunner:
         if self._entry is not None and self._entry in self.model.entries:
             return self._entry
         if len(ingresses) != 1:
-            raise Unsupported(f"records must enter at one of {', '.join(ingresses) or 'no ingress'}, or at a lane")
+            raise Unsupported(f"records must enter at a lane or one of the ingresses: {', '.join(ingresses) or 'none'}")
         return ingresses[0]
 
 

@@ -31,7 +31,7 @@ type Sink = Callable[[int, bytes], None]
 """A function that receives an output of an egress: the sequence and the payload."""
 
 type OnDrop = Callable[[str, DropReason], None]
-"""Takes the id of a stage that dropped a record, and the reason."""
+"""A function that receives the id of a stage that dropped a record, and the reason."""
 
 
 class Watch(Protocol):
@@ -144,7 +144,10 @@ class Drops:
 
 @dataclass(slots=True)
 class StageCounters:
-    """The numbers of records at a stage. At the ``unfinished`` ones, a limit or a lack of memory stopped the run."""
+    """The numbers of records at a stage.
+
+    ``unfinished`` counts the records at which a limit or a lack of memory stopped the run.
+    """
 
     entered: int = 0
     errors: int = 0

@@ -1,4 +1,4 @@
-"""Judges one fixture: compares what a candidate configuration does with its records with what is expected."""
+"""Judges one fixture: replays its records through a candidate, and compares what happens with what is expected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SIDE_WORK = 10 * MAX_FIXTURE_WORK
 
 
 class FixtureOutcome(StrEnum):
-    """A verdict: what one fixture says of a candidate.
+    """A verdict: the outcome of one fixture for a candidate.
 
     ``failed``: the candidate exceeded a limit, or cannot run or use the records. ``unstable``: an op of a package gave
     different results in two runs. ``not_tested``: the baseline cannot run here, or the fixture, its capture or the

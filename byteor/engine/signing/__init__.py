@@ -1,1 +1,1 @@
-"""Signed delivery: signing keys, approval credentials, deploy bundles and their verification by agents."""
+"""Signing keys, approval credentials, deploy bundles and signed statements, and their verification."""

@@ -1,4 +1,7 @@
-"""Signed statements about a configuration. Their subject is ``spec.kv`` and the config hash."""
+"""Signed statements about a configuration. Their subject is ``spec.kv`` and the config hash.
+
+``verify_once`` also verifies other statements that are signed only once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle or a configuration.
+"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle, a configuration or a release.
 
 The envelope that agents verify is about a deploy bundle and has the manifest as its predicate.
 """

@@ -283,7 +283,7 @@ def describe(differences: Iterable[Difference]) -> str:
 
 
 def describe_baseline(baseline: str | None) -> str:
-    """Return with what the candidate was compared, as text."""
+    """Return a phrase for what the candidate was compared with."""
     return "against recorded results" if baseline is None else f"against {baseline}"
 
 
@@ -303,11 +303,13 @@ def check_gate(result: TestResult | None, gate: GateStatement) -> None:
     if unaccepted := result.shown - gate.accepted:
         raise Refused(StatementCode.UNACCEPTED, f"nobody accepted {describe(unaccepted)}")
     if further := sum(each.further for each in result.tests):
-        raise Refused(StatementCode.UNACCEPTED, f"{further:,} differences are in no group and cannot be accepted")
+        what = "difference is" if further == 1 else "differences are"
+        raise Refused(StatementCode.UNACCEPTED, f"{further:,} {what} in no group and cannot be accepted")
     if any(each.outcome == test_result.DIFFERENT and not each.groups for each in result.tests):
         raise Refused(StatementCode.UNACCEPTED, "a test differs, but names no group that could be accepted")
     if result.verdicts < setting.replay_gate_min_fixtures:
-        detail = f"{result.verdicts:,} tests ran, and the gate requires {setting.replay_gate_min_fixtures:,}"
+        ran = f"{result.verdicts:,} test{'' if result.verdicts == 1 else 's'} ran"
+        detail = f"{ran}, and the gate requires {setting.replay_gate_min_fixtures:,}"
         raise Refused(StatementCode.TOO_FEW_FIXTURES, detail)
     limit, candidate, baseline = setting.max_work_increase_percent, result.work_candidate, result.work_baseline
     if limit is not None and baseline and candidate * 100 > baseline * (100 + limit):

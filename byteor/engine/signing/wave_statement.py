@@ -214,14 +214,14 @@ def check_order(statements: Sequence[Verified[WaveStatement]]) -> None:
     previous: Verified[WaveStatement] | None = None
     approvals: set[str] = set()
     for number, each in enumerate(statements, 1):
-        content, name = each.content, f"the statement {number} about wave {each.content.wave + 1}"
+        content, name = each.content, f"statement {number} (about wave {each.content.wave + 1})"
         if content.approval_id in approvals:
             raise Refused(
                 StatementCode.WAVE_ORDER, f"{name} is a second statement of the approval {content.approval_id}"
             )
         expected = None if previous is None else previous.payload_hash
         if (content.number, content.previous) != (number, expected):
-            detail = f"{name} was signed as number {content.number}, after {content.previous or 'none'}"
+            detail = f"{name} was signed as number {content.number}, after {content.previous or 'no statement'}"
             raise Refused(StatementCode.WAVE_ORDER, f"{detail}: a statement is missing, or the order is wrong")
         if previous is not None and content.signed_at < previous.content.signed_at:
             raise Refused(StatementCode.WAVE_TIME, f"{name} is older than the statement before it")

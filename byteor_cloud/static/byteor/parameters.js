@@ -29,7 +29,8 @@ function countKeys(value) {
   return (Array.isArray(value) ? 0 : items.length) + items.reduce((sum, each) => sum + countKeys(each), 0);
 }
 
-// Read the object in a text. Returns its value, undefined if the text is empty, or why the fields cannot express it.
+// Read the object in a text. Returns { value }, {} if the text is empty, or { refused } with the reason why the fields
+// cannot express the text.
 function read(text) {
   if (!text.trim()) return {};
   let value;

@@ -2,7 +2,7 @@
 "use strict";
 
 addEventListener("DOMContentLoaded", () => {
-  const SWITCH = "byteor-shortcuts"; // "off" in localStorage if the person switched the single keys off
+  const SWITCH = "byteor-shortcuts"; // "off" in localStorage if the person switched the single-key shortcuts off
   const SEQUENCE = 1500; // ms in which the second key of a sequence must follow
   const THEME_KEYS = ["/", "?", "[", "f", "c"]; // the theme has its own handlers for these keys
   const dialog = document.getElementById("shortcuts");

@@ -1,1 +1,1 @@
-"""For each module of commands, one invocation of each command, in the world that the module's function fills."""
+"""Example invocations: one module for each module of commands, whose function ``examples`` first fills a world."""

@@ -8,7 +8,7 @@ from tests.worlds import World
 
 
 def examples(world: World, folder: Path) -> dict[str, list[str]]:
-    """Request a deployment that the operator, who may approve it, has requested. Return arguments by command."""
+    """Request a deployment as the operator, who may approve it. Return arguments by command."""
     environment = world.environment("prod", "decided", allow_self_approval=True)
     world.agent(environment)
     there = ["--env", "decided"]

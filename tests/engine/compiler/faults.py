@@ -267,7 +267,7 @@ FAULTS: list[PlanFault] = [
         "ring",
         ring_with(lambda ring: ring["stages"][1]["depends_on"].append("decode")),
         "/single_ring/stages/1/depends_on/1",
-        'Remove this second "decode".',
+        'Remove this repeated "decode".',
     ),
     (
         Code.RING_MISSING_DEPENDENCY,

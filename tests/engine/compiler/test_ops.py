@@ -22,7 +22,7 @@ def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder for packages. The folder and the example package's module are on the import path."""
+    """Yield a folder for packages. The folder and the example package's module are on the import path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLE))
     importlib.invalidate_caches()
@@ -61,7 +61,7 @@ def test_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
         (
             "stage.invalid_op",
             'The op "repeat:two": it needs a count, such as \\"repeat:2\\".',
-            'Write an argument as documented by the package that provides "repeat".',
+            'Write the op as documented by the package that provides "repeat".',
         )
     ]
     assert compile_op(ring, "moody", ops)[0][1] == (
@@ -154,10 +154,10 @@ def test_well_formed_op_compiles(ring: Any, op: str) -> None:
             "http_post:http://user:secret@host/",
             "a spec must not contain credentials; put them in the env of the config bundle",
         ),
-        ("exec", "it needs a program"),
-        ("exec:", "it needs a program"),
-        ("exec:|x", "it needs a program"),
-        ("exec: cat", "it needs a program"),
+        ("exec", "it needs a program, without spaces around it"),
+        ("exec:", "it needs a program, without spaces around it"),
+        ("exec:|x", "it needs a program, without spaces around it"),
+        ("exec: cat", "it needs a program, without spaces around it"),
     ],
 )
 def test_malformed_argument_is_reported_with_reason(ring: Any, op: str, why: str) -> None:

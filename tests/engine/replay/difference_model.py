@@ -1,4 +1,4 @@
-"""A slow and obvious model of the difference of two configurations, written from the contract and not from the engine.
+"""A slow and simple model of the difference of two configurations, written from the contract and not from the engine.
 
 It runs each record through ``model.py`` on its own, and compares JSON values as tables of their nodes.
 """
@@ -23,7 +23,7 @@ type Example = tuple[str, int]
 
 
 def merged(lanes: Sequence[str], journals: Mapping[str, Sequence[Record]]) -> list[tuple[str, Record]]:
-    """Return the ingress and the record of each record of some journals, in the order of processing."""
+    """Return the records of all journals with their ingresses, in the order of processing."""
     return model.merged({"target": "x", "x": {"ingress": list(lanes)}}, journals)
 
 
@@ -32,7 +32,7 @@ def groups(
     after: tuple[Plan, Mapping[str, Any]],
     records: Sequence[tuple[str, Record]],
 ) -> dict[Group, tuple[int, Example]]:
-    """Return the number of differences in each group, and the record of the first one."""
+    """Return the number of differences in each group, and the ingress and sequence of the first one."""
     found: dict[Group, tuple[int, Example]] = {}
 
     def add(group: Group) -> None:
@@ -104,7 +104,7 @@ def pointers(before: bytes, after: bytes) -> list[str] | None:
 
 
 def paths(before: bytes, after: bytes) -> set[tuple[str, ...]]:
-    """Return the paths of all members that differ, with ``*`` for any index. Raises model.Dropped."""
+    """Return the paths of the topmost members that differ, with ``*`` for each index. Raises model.Dropped."""
     tops = _tops(*(dict(_nodes(model.parsed(payload), ())) for payload in (before, after)))
     return {shortened(tuple("*" if type(name) is int else str(name) for name in path)) for path in tops}
 
@@ -129,7 +129,7 @@ def shortened(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _beginnings(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield the path, its parent, and so on."""
+    """Return an iterator over the path, its parent, and so on."""
     return (path[:length] for length in range(len(path), -1, -1))
 
 

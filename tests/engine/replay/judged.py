@@ -25,10 +25,10 @@ def as_json(old: Side, new: Side, journals: dict[str, list[Record]]) -> dict[str
 
 
 def judge(cases: Sequence[Any]) -> list[Any]:
-    """Return the judgments of each case.
+    """Return a list for each case: three judgments of the candidate, and the result of the baseline.
 
-    They compare the candidate with the baseline, on all records and on the last three, and with the baseline's result.
-    That result is the last element.
+    The judgments are against the baseline on all records, against the baseline on the last three records, and against
+    the baseline's result. If the baseline has no result, the last judgment and the result are missing.
     """
     return [_judge(each) for each in cases]
 

@@ -170,7 +170,7 @@ def test_several_bundle_faults_are_reported_together(root: Path) -> None:
         RejectionReason("bad_value", "policy_audit.json: policy_version must be 1"),
         RejectionReason("bad_value", "policy_audit.json: stage_failure_policy must be 'stop_pipeline'"),
         RejectionReason("bad_value", "policy_audit.json: ok must be true, false or null"),
-        RejectionReason("bad_value", "runtime_config.json: stage_config must be an object"),
+        RejectionReason("bad_value", "runtime_config.json: stage_config must be an object or null"),
     ]
 
 
@@ -197,7 +197,7 @@ def test_malformed_document_is_rejected(root: Path, ring: MakeRing, documents: D
     assert (reason.code, reason.detail.split(":")[0]) == ("bad_json", "environment.json")
 
 
-def test_non_object_crate_lacks_its_keys(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_missing_keys_are_reported_if_crate_is_not_object(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents | {"runtime.json": {"crate": "x"}})
 
     assert reasons(root) == [

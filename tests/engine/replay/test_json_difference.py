@@ -1,4 +1,4 @@
-"""The members in which payloads differ: of unusual payloads, up to the limits, and the stage that a group names."""
+"""Tests of the differing members of payloads, also of unusual and large ones, and of the stage that a group names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def members(before: bytes | str | object, after: bytes | str | object) -> list[s
         ({"a": {"nul\0": 1, "b": 1}, "\ud800": {"c": 1}}, {"a": {}, "\ud800": {}}, ["", "/a", "/a/b"]),
     ],
 )  # fmt: skip
-def test_differing_members_are_named_by_few_pointers_in_either_direction(
+def test_differing_members_have_expected_pointers_in_either_direction(
     before: object, after: object, expected: list[str] | None
 ) -> None:
     assert members(before, after) == members(after, before) == expected
@@ -153,7 +153,7 @@ def test_stage_of_example_may_be_stage_that_only_one_side_has(tmp_path: Path) ->
     assert stages_of(long, made, old_spec=short, old={"two": REDACT["b"]}, new=both) == {"out": "one"}
 
 
-def test_stage_of_example_leads_to_egress_of_group(tmp_path: Path) -> None:
+def test_example_names_stage_that_leads_to_egress_of_group(tmp_path: Path) -> None:
     ops = {"one": "dataguard_redact", "two": "dataguard_redact"}
     spec = graph("in>one one>out1 in>two two>out2", ops)
     made = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b'{"a":1,"b":2}')]})

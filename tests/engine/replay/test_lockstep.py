@@ -1,4 +1,4 @@
-"""The differences of two configurations: against a slow model, and case by case."""
+"""Tests of the differences between two configurations: against a slow model, and case by case."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_equal_values_in_other_notation_are_difference_of_bytes(bundle: MakeBund
     assert [(group["kind"], group["pointers"]) for group in found.groups] == [("bytes", [])]
 
 
-def test_common_parent_stands_for_more_than_64_differing_members(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_more_than_64_differing_members_are_replaced_by_common_parent(bundle: MakeBundle, ring: MakeRing) -> None:
     before = json.dumps({"a": {"b": {f"n{number}": 0 for number in range(65)}}, "c": 0}).encode()
     after = before.replace(b"0,", b"1,").replace(b"0}}", b"1}}")
 
@@ -144,7 +144,7 @@ def test_common_parent_stands_for_more_than_64_differing_members(bundle: MakeBun
 
 
 @pytest.mark.parametrize(("inner", "pointer"), [("n" * 2_000, "/outer"), ("n" * 4_096, "/outer")])
-def test_parent_stands_for_differing_members_with_long_names(
+def test_differing_members_with_long_names_are_replaced_by_parent(
     bundle: MakeBundle, ring: MakeRing, inner: str, pointer: str
 ) -> None:
     before = json.dumps({"outer": {f"{inner}{number}": number for number in range(3)}}).encode()
@@ -169,7 +169,7 @@ def test_differences_beyond_256_ki_characters_of_pointers_are_counted(bundle: Ma
     found = compared(bundle, ring("identity"), ring("empty"), records, ops={"empty": lambda *_: b"{}"})
 
     assert (len(found.groups), found.more) == (66, 5)
-    assert found.groups[-1]["pointers"] == ["/n"]  # a shorter one still fits
+    assert found.groups[-1]["pointers"] == ["/n"]  # this short pointer still fits
 
 
 def test_different_side_effects_of_each_record_are_differences(bundle: MakeBundle, ring: MakeRing) -> None:

@@ -191,7 +191,9 @@ def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(bundle: Mak
     assert judged.error == f"the configuration of an expected result cannot run: {detail}"
 
 
-def test_golden_result_that_its_configuration_no_longer_gives_is_different(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_verdict_is_different_if_configuration_of_golden_result_now_gives_another_result(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
     made, side = bundle(ring("identity"), RECORDS), Side(ring("identity"))
     old = replace(golden(made, side).results[0], egress={"out": {"records": 3, "sha256": "sha256:0"}})
 
@@ -202,7 +204,9 @@ def test_golden_result_that_its_configuration_no_longer_gives_is_different(bundl
     assert judged.error == detail
 
 
-def test_any_expected_result_is_equal_and_another_is_stored_with_its_groups(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_candidate_may_equal_any_expected_result_and_unexpected_result_is_stored_with_groups(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
     made, spec = bundle(ring("dataguard_check"), RECORDS), ring("dataguard_check")
     passing, dropping = Side(spec, {"s0": {"schema": True}}), Side(spec, {"s0": {"schema": False}})
     halting = Side(spec, {"s0": {"schema": False, "on_reject": "stop"}})

@@ -192,7 +192,7 @@ def test_verify_reports_first_failed_check(world: Any) -> None:
     verify(world, resigned(world, **wrong), **late)
 
 
-def test_any_flipped_bit_is_refused(world: Any) -> None:
+def test_credential_with_any_flipped_bit_is_refused(world: Any) -> None:
     good = world.credential().encode()
 
     for index in range(len(good)):

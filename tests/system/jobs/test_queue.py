@@ -193,7 +193,7 @@ def test_people_take_turns_regardless_of_number_of_organizations() -> None:
 
     work()
 
-    # The others' jobs are nearly all among the first twelve. Concurrent slots may swap adjacent jobs.
+    # The jobs of other people are nearly all among the first twelve. Concurrent slots may swap adjacent jobs.
     assert ran[:12].count("other") >= 9
     assert len(ran) == 110
 

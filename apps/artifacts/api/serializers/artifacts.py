@@ -109,7 +109,7 @@ class ArtifactSerializer(ModelSerializer):
             "check failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the "
             "check waits until the control plane's database and storage are available."
         ),
-        "agent_id": "The id of the agent that uploaded the artifact.",
+        "agent_id": "The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact.",
         "deployment_id": "The id of the deployment that ran when the data was captured. Null if the agent "
         "reported none, or if the deployment was deleted.",
         "version_id": "The id of the version that produced the incident bundle. Null before the check, for other "

@@ -129,7 +129,7 @@ class GroupAcceptanceSerializer(serializers.Serializer[Any]):
         "accepted_by": "The e-mail address of the person, or the name of the API key.",
         "reason": "Why the difference is wanted.",
         "accepted_at": "When the difference was accepted.",
-        "baselines": "The config hashes of the configurations from which the difference is accepted. Null stands for "
+        "baselines": "The config hashes of the configurations for which the difference is accepted. Null stands for "
         "golden results.",
     }
 
@@ -149,7 +149,7 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
         **DifferenceGroupSerializer.descriptions,
         "accepted": "The acceptances of the difference: for each configuration that shows it, an acceptance that "
         "counts for this deployment. If there is none, the oldest valid acceptance, if any.",
-        "counts": "Whether the difference is accepted from all configurations that show it, by acceptances that count "
+        "counts": "Whether the difference is accepted for all configurations that show it, by acceptances that count "
         "for this deployment.",
         "unseen": "The fixtures that show the difference now, and did not when it was accepted. If the regression in "
         "which it was accepted was deleted, these are all fixtures that show it. Null if a regression has too many "
@@ -252,8 +252,8 @@ class PacketSerializer(serializers.Serializer[Any]):
         "headline": "The result of the regression as text. It begins with `Nothing was tested` if nothing was tested.",
         "pipeline": "What changes in the pipeline.",
         "configuration": "What changes in the configuration. If no deployment is replaced, every value is added.",
-        "regression": "The regression that the replay gate evaluates. Null if the gate was off at the request, or if "
-        "the regression was deleted.",
+        "regression": "The regression that the replay gate evaluates. Null if the gate was off when the "
+        "deployment was requested, or if the regression was deleted.",
         "groups": "What changes in the output: the groups of differences, the most frequent first. Empty until the "
         "regression has finished.",
         "more": "The number of further differences that belong to no group and cannot be accepted.",

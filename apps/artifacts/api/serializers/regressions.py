@@ -39,8 +39,8 @@ class RequestRegressionSerializer(StrictSerializer):
             "The id of the version to test, instead of a config bundle. A stage of the version has the parameters of "
             "the stage with the same id and op in the configuration that the version is compared with."
         ),
-        "draft_id": "The id of the draft to test, instead of a config bundle. Its stages have the same parameters as "
-        "those of a version.",
+        "draft_id": "The id of the draft to test, instead of a config bundle. Its stages get their parameters in the "
+        "same way as those of a version.",
         "against": (
             f"The config hashes of at most {MAX_BASELINES} configurations to compare with. Each must have a config "
             "bundle of the same pipeline in this environment. By default, the candidate is compared with the "
@@ -304,7 +304,8 @@ class RegressionSerializer(ModelSerializer):
         "them.",
         "groups": (
             "The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the "
-            "regression has finished, and with `after`. Null in a list; `getRegression` returns them."
+            "regression has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` "
+            "returns them."
         ),
         "more": "The number of further differences that belong to no group, because there are already 1,000 "
         "groups, or too many for one fixture.",

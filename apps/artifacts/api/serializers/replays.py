@@ -96,15 +96,15 @@ class ReplaySerializer(ModelSerializer):
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
         "progress": "The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay.",
         "result": (
-            "The number and the digest of each egress's records, the counters of each stage, and the first divergence. "
-            "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a "
-            "stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records "
-            "that the stage let pass unchanged. "
-            "The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if another record "
-            "or only the notation of JSON differs, `missing` if only the capture has the record, and `extra` if only "
-            "the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members, with array "
-            "indices written as `*`. More than 64 pointers are replaced by their common parent. The list is empty for "
-            "the other kinds. In results of earlier releases, `changed` includes `bytes`, and `pointers` is null. "
+            "The number and the digest of each egress's records, the counters of each stage, and the first divergence."
+            " Each of the result's `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` "
+            "is about a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of "
+            "records that the stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON"
+            " record differ, `bytes` if another record or only the notation of JSON differs, `missing` if only the "
+            "capture has the record, and `extra` if only the replay has the record. Its `pointers` are the sorted JSON"
+            " Pointers of the changed members, with array indices written as `*`. If there are more than 64 pointers, "
+            "or they are long, their common parent replaces them. The list is empty for the other kinds. In results of"
+            " earlier releases, `changed` includes `bytes`, and `pointers` is null. "
             "The `diff` and the `pointers` are null for callers without the permission `environment:operate`. "
             "Null if the replay has not finished or has no result."
         ),

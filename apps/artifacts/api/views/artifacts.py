@@ -48,7 +48,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "listArtifacts",
             P.VIEW_ENVIRONMENT,
             "List artifacts",
-            "Returns the artifacts that the agents of the environment uploaded, newest first.",
+            "Returns the artifacts of the environment, newest first.",
         ),
         "retrieve": Operation(
             "getArtifact",
@@ -70,7 +70,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     def content(self, request: Request, **kwargs: Any) -> FileResponse:
         """Download an artifact.
 
-        Returns the content of the artifact as it was uploaded.
+        Returns the unchanged content of the artifact.
         """
         artifact = self.get_object()
         response = FileResponse(

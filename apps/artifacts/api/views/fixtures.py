@@ -93,7 +93,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
 
     @property
     def slot(self) -> fixtures.Slot:
-        """The function that returns a context manager. Entering that waits until this process may compute."""
+        """A function that returns a context manager, which waits on entry until this process may compute."""
         return partial(compute_slot, self.request._request)
 
     def _selection(self, request: Request) -> dict[str, Any]:

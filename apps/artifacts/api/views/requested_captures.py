@@ -84,7 +84,7 @@ class PendingCaptureViewSet(AgentSelfViewSet):
         oldest request that is neither uploaded nor expired. Capture the running pipeline, with at most the last
         `last_n` records of each journal. Upload the capture with `uploadArtifact`, with the request's `id` as
         `capture_id` and the reason in `metadata`. If there is nothing to capture, upload a `diagnostic` that says why.
-        Call this operation before each attempt, because it no longer returns the request when an upload is stored.
+        Call this operation before each attempt, because it stops returning a request once an upload for it is stored.
         """
         pending = requested_captures.find_pending(self.agent)
         return Response(self.get_serializer({"capture": pending}).data)

@@ -47,7 +47,7 @@ def preview_drain(rows: Sequence[Agent], comment: str) -> list[str]:
     changing = [row for row in rows if row.decommissioned_at is None and row.drained_at is None]
     busy = sum(row.assignment.deployment_id is not None and row.assignment.progress not in FINISHED for row in changing)
     told = (
-        f"{agent_count(busy)} may finish a deployment that {'was' if busy == 1 else 'were'} already offered."
+        f"{agent_count(busy)} may finish a deployment that {'it was' if busy == 1 else 'they were'} already offered."
         if busy
         else ""
     )
@@ -67,7 +67,8 @@ def preview_decommission(rows: Sequence[Agent], comment: str) -> list[str]:
     keys = AgentKey.objects.filter(agent__in=changing).usable().count()
     return [
         _counts(rows, len(changing)),
-        f"{keys:,} key{' is' if keys == 1 else 's are'} revoked immediately, and the agents can no longer report.",
+        f"{keys:,} key{' is' if keys == 1 else 's are'} revoked immediately, "
+        f"and the agent{'' if len(changing) == 1 else 's'} can no longer report.",
     ]
 
 

@@ -51,7 +51,7 @@ REQUEST_CAPTURE = Act.of(
 
 
 def captures_panel(agent: Any, records: AgentRecords) -> dict[str, Any]:
-    """Return the panel with the agent's latest incidents and the latest captures that people requested from it."""
+    """Return the panel with the agent's latest incidents and the latest captures that were requested from it."""
     artifacts = {each["artifact_id"] for each in records.requested}
     rows = [(each["created_at"], _requested_row(each)) for each in records.requested]
     rows += [(each["captured_at"], _incident_row(each)) for each in records.incidents if each["id"] not in artifacts]

@@ -22,7 +22,7 @@ MAX_SHOWN = 50
 _NOTES = {
     "agent": "agent version, as in agent:1.4.2",
     "cloned": "a clone is suspected",
-    "drained": "gets no new offers",
+    "drained": "gets no new offers except rollbacks",
     "drift": "does not run the desired bundle",
     "has": "has a label with this key",
     "liveness": "whether heartbeats arrive",

@@ -1,4 +1,4 @@
-"""The act that creates an enrollment token. Its page shows how to enroll an agent with the token, and waits for it."""
+"""The act that creates an enrollment token. The token's page shows how to enroll an agent, and waits for the agent."""
 
 from __future__ import annotations
 
@@ -68,17 +68,14 @@ def _create(row: Environment, context: ActContext) -> Secret:
 
 
 def _command(environment: Environment, base_url: str) -> str:
-    """Return the command that installs, enrolls and runs an agent. It asks for the token."""
+    """Return the command that installs, enrolls and runs an agent. The command asks for the token."""
     package = base_url + reverse("agent-package", args=[WHEEL])
     place = f"{environment.project.organization_id}/{environment.project_id}/{environment.pk}"
     return setup_command(base_url, package, agent_package().sha256, place)
 
 
 def describe_enrolled(token: EnrollmentToken) -> dict[str, Any]:
-    """Return the agents that enrolled with the token, as the page waits for them, and whether more may come.
-
-    Takes at most two queries.
-    """
+    """Return the newest agents that enrolled with the token, and whether more may enroll. Takes at most two queries."""
     agents = enrollment.find_enrolled(token, limit=_SHOWN) if token.uses else []
     states = [(agent, agent.heartbeat.last_seen_at is not None) for agent in agents]
     is_expired = token.expires_at is not None and token.expires_at <= timezone.now()

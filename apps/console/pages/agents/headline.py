@@ -55,7 +55,7 @@ def _what_it_runs(agent: Any, deployments: Deployments, running: str) -> str:
     desired = assignment.bundle_hash
     runs_now = format_html("Runs {}", running) if running else "Runs nothing"
     if desired is None:
-        return format_html("{}, and no deployment has offered it a bundle.", runs_now)
+        return format_html("{}, and has no offer.", runs_now)
     if failure := _failure(agent, deployments, running):
         return failure
     if heartbeat.running_bundle_hash == desired:

@@ -75,9 +75,9 @@ def history_panel(
 
 
 def _describe(ran: Sequence[_Part]) -> str:
-    """Return the versions that ran, oldest first, as the bar's text for screen readers."""
+    """Return the bar's text for screen readers: the versions that ran, oldest first, and the number of parts."""
     names = list(dict.fromkeys(part.label for part in ran))
-    return f"{', '.join(names)}; {count_of(len(ran), 'period')}, listed below" if names else "nothing ran"
+    return f"{', '.join(names)}; {count_of(len(ran), 'segment')}" if names else "nothing ran"
 
 
 def _legend(ran: Sequence[_Part]) -> list[tuple[str, int | None]]:

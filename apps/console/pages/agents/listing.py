@@ -35,9 +35,9 @@ _MOST_GROUP_LINKS = 6
 
 
 def find_agents(rows: QuerySet[Any], text: str, environments: QuerySet[Any]) -> QuerySet[Any]:
-    """Return the agents of the environments that match a search; none if it is invalid.
+    """Return the agents among ``rows`` that match a search; none if the search is invalid.
 
-    If the search compares names, it finds at most ``FOUND`` agents.
+    ``environments`` are those of the agents. If the search compares names, it finds at most ``FOUND`` agents.
     """
     try:
         terms = agent_search.parse(text)
@@ -138,7 +138,7 @@ class AgentChangeList(ScopedChangeList):
 
     @cached_property
     def save_url(self) -> str:
-        """The URL of the form that saves the search; empty if there is nothing to save."""
+        """The URL of the form that saves the search; empty if the search cannot be saved or is saved already."""
         if not self.query.strip() or self.search_error or any(each["is_current"] for each in self.saved):
             return ""
         if organization_of_searches(self._request) is None:
@@ -185,7 +185,10 @@ def _version(bundle_hash: str, versions: Mapping[str, BundleVersion]) -> str:
 
 
 def state_cell(row: Any) -> str:
-    """Return the agent's status, its liveness unless it is online, and whether it is drained or a suspected clone."""
+    """Return the agent's states as pills.
+
+    They are its liveness unless it is online, its status, and whether it is drained or a suspected clone.
+    """
     if row.decommissioned_at is not None:
         return state_pill("decommissioned")
     status, words = row.heartbeat.status, []

@@ -30,7 +30,7 @@ _MAX_TRIGGER: Final = 200  # characters
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A period in which the agent ran a bundle. ``ended_at`` is None if it still runs it."""
+    """A period in which the agent ran a bundle. ``ended_at`` is None if the agent still runs the bundle."""
 
     started_at: datetime
     ended_at: datetime | None
@@ -41,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecords:
-    """The rows that an agent's page shows, newest first. Failures, captures and the key are as JSON."""
+    """The rows that an agent's page shows, newest first. Failures, captures and the key are dicts of JSON values."""
 
     intervals: list[Interval]
     offered: list[UUID]  # the deployments that the agent was offered in the charts' time range
@@ -54,7 +54,7 @@ class AgentRecords:
 
 
 def read_records(agent: Any, offered_since: datetime) -> AgentRecords:
-    """Read the records in one query, because a page may take only a few. At most ``INTERVALS`` intervals are read."""
+    """Read the records in one query, because a page may take only a few queries. The limits are the constants above."""
     of_agent = OuterRef("pk")
     replay = Replay.objects.filter(bisect=None).order_by("-pk").values(json=JSONObject(id="pk", status="status"))
     found = (
@@ -113,7 +113,7 @@ def read_records(agent: Any, offered_since: datetime) -> AgentRecords:
 
 
 def _as_array(rows: QuerySet[Any], *names: str, **paths: str) -> ArraySubquery:
-    """Return an array with a JSON object of each row. ``paths`` are the field paths of members with other names."""
+    """Return an array with a JSON object for each row. Its members are the fields ``names``, and ``paths`` by name."""
     return ArraySubquery(rows.values(json=JSONObject(**{name: name for name in names}, **paths)))
 
 
@@ -129,7 +129,7 @@ def _interval(values: Mapping[str, Any]) -> Interval:
 
 
 def time_of(text: str | None) -> datetime | None:
-    """Return a time that is part of JSON from the database."""
+    """Parse a time in JSON from the database. Returns None for None."""
     return None if text is None else datetime.fromisoformat(text)
 
 
@@ -143,7 +143,7 @@ def _process_start(seen: datetime | None, uptime_s: str | None) -> datetime | No
 
 @dataclass(frozen=True, slots=True)
 class Deployments:
-    """The deployments behind the bundles of an agent, which name the bundles. Each has ``approved_by``."""
+    """The deployments that built or offered the bundles of an agent. Each has ``approved_by``, the approvers' names."""
 
     by_hash: Mapping[str | None, Any]
     by_id: Mapping[UUID | None, Any]
@@ -156,7 +156,7 @@ class Deployments:
         return self.by_hash.get(bundle_hash) or self.by_id.get(deployment_id)
 
     def name(self, bundle_hash: str | None, deployment_id: UUID | None = None) -> str:
-        """Return the version with a link and the config bundle, such as "quotes v7 (bundle train)", or the hash."""
+        """Return a link to the version, and the config bundle, as in "quotes v7 (bundle train)"; otherwise the hash."""
         found = self.find(bundle_hash, deployment_id)
         if found is None:
             return short_id(bundle_hash)

@@ -20,7 +20,10 @@ from byteor_cloud.errors import DomainError
 
 
 def organization_of_searches(request: HttpRequest) -> Organization | None:
-    """Return the organization whose saved searches the page shows: that of the scope, or the person's only one."""
+    """Return the organization whose saved searches the page shows: that of the scope, or the person's only one.
+
+    Returns None without a scope if the person has no organization or several.
+    """
     scope = scope_of(request)
     if scope is not None:
         top = lineage(scope)[0]

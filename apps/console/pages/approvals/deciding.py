@@ -76,8 +76,8 @@ REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
     done="{} revoked",
-    explain="The approval becomes unusable, and the deployment or replay that is waiting for it fails. The approval of "
-    "a wave is requested again.",
+    explain="The approval becomes unusable. A deployment or replay that waits for it does not start, and a break-glass "
+    "deployment is rolled back if possible. The approval of a wave is requested again.",
     icon="block",
     dangerous=True,
 )

@@ -22,12 +22,12 @@ from byteor.engine.machines import ApprovalStatus
 from byteor.engine.target import ReplayTarget, Target
 from byteor_cloud.database.large_columns import without_large
 
-_NAMED_BY: Mapping[type[Model], Sequence[str]] = {Artifact: ("agent",)}  # the rows that names are read from
+_NAMED_BY: Mapping[type[Model], Sequence[str]] = {Artifact: ("agent",)}  # the related rows that a row's name needs
 _NAMED = 8  # agents that are listed by name
 
 
 def deployment_of(row: Approval) -> Deployment | None:
-    """Return the deployment that the approval lets start; None if it is for a replay or a wave, or was deleted."""
+    """Return the deployment that the approval lets start; None for a replay, a wave or a deleted deployment."""
     return getattr(row, "deployment", None)
 
 
@@ -52,7 +52,7 @@ def describe_request(row: Approval) -> str:
 
 
 def note_of(row: Approval) -> str:
-    """Return the note of the deployment that waits for the approval or whose wave does; "" without a note."""
+    """Return the note of the deployment that waits for the approval, or whose wave waits for it; "" without a note."""
     deployment = row.rollout or deployment_of(row)
     return "" if deployment is None else deployment.note
 

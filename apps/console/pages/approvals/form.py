@@ -88,7 +88,7 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
 
 
 def final_blockers(deployment: Deployment, gate: packets.Gate | None) -> list[Blocker]:
-    """Return the reasons why nobody can approve now. Differences that can be accepted with the approval are none."""
+    """Return why nobody can approve now. Differences that can be accepted together with the approval do not count."""
     if gate is None:
         return replay_gate.blockers_of(deployment, None, ())
     more = 0 if gate.row is None else gate.row.more

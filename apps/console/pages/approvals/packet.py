@@ -45,7 +45,7 @@ def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> 
 
 
 def banner(deployment: Deployment, summary: Summary | None) -> dict[str, Any]:
-    """Return the headline of the packet, the reasons why the gate blocks, and the tone of the banner with them."""
+    """Return the banner: the packet's headline, an override of the gate, why the gate blocks, and the tone."""
     override = deployment.replay_gate_override
     lines = [f"The replay gate is overridden: “{override}”"] if override else []
     if summary is None:
@@ -101,7 +101,7 @@ def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any
 
 
 def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the requester's explanations of a group, its acceptances, and the fixtures that these did not cover."""
+    """Return a group's explanations by the requester, its acceptances, and the fixtures not seen when accepted."""
     found: list[tuple[str, Any]] = [("Explanation of the requester", text) for text in group["explanations"]]
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))

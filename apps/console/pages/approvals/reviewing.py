@@ -78,7 +78,7 @@ class Reviewing:
             return approvals.REQUESTER_UNKNOWN
         if not self.able:
             return "Nobody can approve this request now."
-        who = join_names(self.names, self.visible) if self.names else "Everybody who may operate the environment"
+        who = join_names(self.names, self.visible) if self.names else "Other people who may operate the environment"
         return f"{who} {self.can}."
 
 
@@ -122,7 +122,7 @@ def _people(request: HttpRequest, row: Approval, *, needs_able: bool) -> QuerySe
 def reviewers_panel(found: Reviewing, *, with_names: bool) -> dict[str, Any]:
     """Return the panel with everybody's decision and, if the approval has reviewers, who has not decided.
 
-    ``with_names`` also names the people who can decide although no list names them.
+    ``with_names`` also names the people who can decide if the approval has no reviewers.
     """
     rows = [(_person(found, each), _decision(each)) for each in found.decisions]
     lead = ""
@@ -182,8 +182,9 @@ def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
     if not found.is_open or len(found.able) >= found.missing or _is_requester_unknown(found.row):
         return []
     text = f"{_needed(found)}, but only {_count_people(len(found.able))} can approve."
+    has_page = found.row.reviewers and found.row.replay_id is None  # a replay's reviewers cannot be changed
     remedy = "An org_admin can change the reviewers on the page of the deployment."
-    return [("warn", "Too few reviewers", [text, *([remedy] if found.row.reviewers else [])])]
+    return [("warn", "Too few reviewers", [text, *([remedy] if has_page else [])])]
 
 
 def _count_people(count: int) -> str:
@@ -196,7 +197,7 @@ def _count_people(count: int) -> str:
 def ask_others(request: HttpRequest, found: Reviewing) -> dict[str, Any] | None:
     """Return who can approve, the page's URL and how to send a reminder, for the requester; None for other people.
 
-    Also returns None if the requester can approve.
+    Also returns None if the requester can approve, or if the approval is not open.
     """
     row = found.row
     can_approve = row.allow_self_approval and not any(each.user_id == request.user.pk for each in found.decisions)

@@ -185,7 +185,7 @@ class ApprovalAdmin(LiveAdmin):
 
 
 def _what_people_can(deployment: Deployment | None, gate: Gate | None) -> str:
-    """Return what the people can do who can decide, after the subject of a sentence."""
+    """Return what the people who can decide can do, as the predicate of a sentence."""
     if deployment is not None and final_blockers(deployment, gate):
         return "can approve this request when the replay gate no longer blocks it"
     return CAN_APPROVE if gate is None or not gate.blockers else "can accept the differences and approve this request"
@@ -199,13 +199,13 @@ def _warnings(row: Approval) -> list[tuple[str, str, list[str]]]:
 
 
 def _replaced(row: Approval) -> list[tuple[str, str, list[str]]]:
-    """Return a note with a link if the wave waits for a newer approval."""
+    """Return a note with a link if the deployment has a newer approval, for the same wave or a later one."""
     hold = None if row.rollout is None else row.rollout.wave_hold
     if hold is None or hold.approval_id in {None, row.pk}:
         return []
     link = text_link(page_url(Approval, "change", hold.approval_id), "Open the new request")
-    text = "The earlier waves changed, or this request expired, so approval was requested again."
-    return [("warn", "Replaced", [format_html("{} {}", text, link)])]
+    text = "There is a newer request, for this wave or a later one."
+    return [("warn", "Newer request", [format_html("{} {}", text, link)])]
 
 
 def _headline(found: Reviewing) -> str:

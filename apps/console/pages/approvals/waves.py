@@ -83,7 +83,7 @@ DENY_WAVE = Act(
 
 
 def report_banner(row: Approval) -> dict[str, Any] | None:
-    """Return the report on the earlier waves in words, and its tone; None for no wave."""
+    """Return the report on the earlier waves in words, and its tone; None if the approval is not for a wave."""
     report = row.wave_report
     return None if report is None else {"tone": "warn" if report.failures else "plain", "text": report.summary}
 
@@ -91,7 +91,7 @@ def report_banner(row: Approval) -> dict[str, Any] | None:
 def report_of(row: Approval) -> dict[str, Any] | None:
     """Return what the earlier waves did, which a decision on the wave covers, as a bar and a panel of causes.
 
-    Returns None for the approval of no wave. ``causes`` is None if no agent failed.
+    Returns None if the approval is not for a wave. ``causes`` is None if no agent failed.
     """
     report = row.wave_report
     if report is None:

@@ -37,15 +37,15 @@ def _finding(row: Bisect) -> str:
         case BisectOutcome.FOUND:
             return f"{row.first_bad} is the first bad version."
         case BisectOutcome.NO_CHANGE:
-            return "The first and the last version have the same verdict."
+            return "The first and the last tested version have the same verdict."
         case BisectOutcome.INVERTED:
-            return "The first version is bad, and the last version is good."
+            return "The first tested version is bad, and the last one is good."
         case BisectOutcome.INCONCLUSIVE:
             return "Too few versions could be tested to find the first bad one."
     if row.error or row.versions is None:  # lists do not read the versions if there are many
         return row.error or "The page of the bisect shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
-    return f"{done} of {len(row.versions)} versions have a verdict."
+    return f"{done} of {len(row.versions)} versions {'has' if done == 1 else 'have'} a verdict."
 
 
 def predicate(row: Bisect) -> str:

@@ -10,6 +10,7 @@ from django.utils.text import Truncator
 from apps.releases.models import ConfigBundle
 from apps.releases.services import bundles
 from byteor.engine.configuration import diff_configurations
+from byteor.engine.regression import count_of
 from byteor_cloud.computing.compute import Compute
 
 COLUMNS = ("stage_config", "adapters", "env", "snapshot")  # the large columns that the panel reads
@@ -24,11 +25,12 @@ def configuration_panel(row: ConfigBundle, *, compute: Compute) -> dict[str, Any
     """
     values = compute(diff_configurations, None, bundles.runtime_config(row))
     rest = len(values) - _SHOWN
+    left = f"{count_of(rest, 'more value')} {'is' if rest == 1 else 'are'}"
     return {
         "id": "configuration",
         "title": "Configuration",
         "wide": True,
-        "lead": f"{rest:,} more values are not shown. “All fields” has the complete configuration." if rest > 0 else "",
+        "lead": f"{left} not shown. “All fields” has the complete configuration." if rest > 0 else "",
         "columns": ("Part", "Name", "Value"),
         "rows": [
             (

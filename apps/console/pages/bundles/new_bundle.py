@@ -20,13 +20,13 @@ MAX_STAGES = 100  # a version with more stages has one field for the parameters 
 _ADAPTER = f"A JSON object with the adapter's kind and parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
 _ENV_SCHEMA = {
     **ENV_SCHEMA,
-    "description": "a value is a text, or the name of a secret (secret_ref), which the agent resolves on its own host",
+    "description": "a value is a string or the name of a secret (secret_ref), which the agent resolves on its own host",
     "additionalProperties": {**ENV_SCHEMA["additionalProperties"], "title": "Variable"},
 }
 
 
 class ErrorPlace(NamedTuple):
-    """An error of a JSON value: its text, and the JSON Pointer of the faulty part with the error without that place."""
+    """An error of a JSON value. ``pointer`` is the JSON Pointer of the faulty part, which ``detail`` does not name."""
 
     text: str
     pointer: str = ""

@@ -78,7 +78,7 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
 
 
 def _origin_facts(row: ConfigBundle) -> list[tuple[str, str]]:
-    """Return the fact that names the original of a copy, in a list. It is empty without an original."""
+    """Return a list with the fact that names the original of a copy; an empty list without an original."""
     if row.origin_id is None:
         return []
     original = (
@@ -102,7 +102,7 @@ def _requested(request: HttpRequest, bundle: ConfigBundle, deployment: Deploymen
 def _urls_of_missing(
     environment: Environment, outlook: Outlook | None, held: Collection[P], *, back: str
 ) -> list[tuple[str, str]]:
-    """Return the URL and the text of links to what a deployment lacks: agents, or people who can approve it."""
+    """Return the URL and text of links that create what a deployment lacks: agents, or people who can approve it."""
     if outlook is None:
         return []
     found = []

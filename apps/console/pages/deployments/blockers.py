@@ -15,7 +15,7 @@ from byteor.engine.blockers import NAMED, Blocker, BlockerCode
 
 
 def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
-    """Return the panel of blockers; an empty list if there are none. A banner shows the hold before a wave."""
+    """Return a list with the panel of blockers, or an empty list. A hold is left out, because a banner shows it."""
     rows = [
         (
             state_pill(blocker.code),
@@ -30,7 +30,7 @@ def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
 
 
 def _describe_until(code: BlockerCode) -> str:
-    """Return what happens at ``until`` of a blocker, with a place for the time."""
+    """Return a phrase for the time ``until`` of a blocker, with a placeholder for the time."""
     if code is BlockerCode.START_AT:
         return "starts {}"
     return "otherwise the deployment fails {}" if code.is_of_gate else "until {}"

@@ -100,7 +100,7 @@ class Deploy(ApiForm):
     labels = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text=f"An agent must have all chosen labels. The {MAX_LABELS} most common labels are listed.",
+        help_text=f"An agent must have all chosen labels. At most {MAX_LABELS} labels are listed, the most common.",
     )
     agents = forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Agent names",
@@ -395,8 +395,8 @@ def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> s
         return ""
     tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
     if count:
-        named = count_of(count, "fixture")
-        tested = f"Its fixtures are tested first: {named}, compared with what the target's agents run."
+        named = f"{count_of(count, 'fixture')} of the pipeline {pipeline} {'is' if count == 1 else 'are'} tested first"
+        tested = f"{named}. Results are compared with golden results or with what most of the target's agents run."
     if policy.replay_gate is GateMode.WARN:
         return f"{tested} The result is shown, and does not block the deployment."
     if is_overridden:
@@ -474,7 +474,7 @@ def approvers(environment: Environment, reviewer_ids: Collection[str] = ()) -> l
 
 
 def roles_of(environment: Environment, reviewer_ids: Collection[str] = ()) -> QuerySet[Membership, Any]:
-    """Return the e-mail address, the project and the role of the memberships of the people who may be approvers."""
+    """Return the memberships of people who may be approvers, as rows of e-mail address, project id and role."""
     project = environment.project
     theirs = Membership.objects.filter(
         Q(project=None) | Q(project=project), organization=project.organization_id, user__is_active=True

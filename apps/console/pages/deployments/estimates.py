@@ -41,9 +41,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class TimeLeft:
-    """The time until the rollout is done or, if a later wave has a hold, until the wave ``held_wave`` waits for it.
+    """The time until the rollout is done or, if a later wave has a hold, until that wave would start without the hold.
 
-    Waves are counted from 0.
+    ``held_wave`` is that wave, counted from 0.
     """
 
     time: timedelta
@@ -77,10 +77,13 @@ def measure_time(entries: Sequence[tuple[str, datetime]], now: datetime) -> time
 def estimate_rollout(
     strategy: Strategy, counts: CountsByWave, pace: Pace, *, wave: int, wave_done_at: datetime | None, now: datetime
 ) -> TimeLeft | None:
-    """Return the time left of a rollout whose waves up to ``wave`` have started; None if no agent has finished.
+    """Return the time left of a rollout whose waves up to ``wave`` have started.
 
-    ``counts`` are the agents that count, by wave and progress. ``pace`` is that of ``wave``. The pauses between waves
-    are added. The estimate ends at the first wave with a hold, because nobody knows how long people take.
+    Returns None if no agent of ``wave`` has finished.
+
+    ``counts`` are the agents without late joiners, by wave and progress. ``pace`` is that of ``wave``. The pauses
+    between waves are added. The estimate ends at the first wave with a hold, because nobody knows how long people
+    take.
     """
     if not pace.finished:
         return None
@@ -120,7 +123,7 @@ def describe_progress(percent: int | None, left: TimeLeft | None) -> str:
 
 
 def _describe(time: timedelta) -> str:
-    """Return a time rounded to minutes, from one hour to ten minutes, and from one day to hours."""
+    """Return a time rounded to minutes, to ten minutes if it is over an hour, or to hours if it is over a day."""
     minutes = round(time / timedelta(minutes=1))
     if time < timedelta(minutes=1):
         return "less than a minute"

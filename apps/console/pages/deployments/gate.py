@@ -52,7 +52,7 @@ class Tested:
 
 
 def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
-    """Read the regression that the replay gate evaluates. None if there is none or it was deleted.
+    """Read the regression that the replay gate evaluates. Returns None if there is none or it was deleted.
 
     For a person who may decide on the deployment's approval, ``gate`` has the groups that can be accepted with it.
     Takes two queries.

@@ -41,7 +41,7 @@ def describe_target(target: Target | None) -> str:
 
 
 def describe_strategy(strategy: Strategy | None) -> str:
-    """Describe a strategy in two sentences; "-" for None."""
+    """Describe a strategy in two or more sentences; "-" for None."""
     if strategy is None:
         return "-"
     threshold = strategy.failure_threshold_percent
@@ -81,7 +81,8 @@ def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
 
 def describe_warnings(warnings: Sequence[ConfigWarning]) -> list[str]:
     """Return the texts of the first warnings, followed by a note if there are more."""
-    more = [f"At least {len(warnings) - _SHOWN} more warnings are not shown."] if len(warnings) > _SHOWN else []
+    left = len(warnings) - _SHOWN
+    more = [f"At least {left} more warning{' is' if left == 1 else 's are'} not shown."] if left > 0 else []
     return [warning.detail for warning in warnings[:_SHOWN]] + more
 
 

@@ -52,7 +52,7 @@ def preview_retry_of_one(row: DeploymentAgent) -> str:
 def _retried(row: Deployment, who: str) -> str:
     goes_on = f"the rollout continues with wave {row.wave + 1}"
     if not who:
-        return f"{goes_on[0].upper()}{goes_on[1:]}, although no agent failed."
+        return f"{goes_on[0].upper()}{goes_on[1:]}, and no agent is retried."
     then = f", and {goes_on}" if row.status == DeploymentStatus.FAILED else ""
     return f"{who} offered {_version_of(row)} again{then}."
 
@@ -108,7 +108,7 @@ def preview_abort(row: Any) -> str:
 def preview_rollback(row: Any) -> str:
     """Return how many agents would return to which version and config bundle.
 
-    For a larger deployment, return only the number of agents and the deployment that would become current.
+    With more than ``_MAX_READ`` agents, return only how many return, and which deployment would become current.
     """
     target = rollbacks.check_start(row)
     counted: AgentCounts = row.counted

@@ -18,11 +18,11 @@ from byteor_cloud.ids import smallest_uuid7
 
 
 def plan_progress(row: Any, timeline: Sequence[TimelineEntry]) -> Plan[str]:
-    """Return the plan of a phrase: how much of the rollout or the rollback is done, and the time left; "" otherwise.
+    """Return the plan of a phrase: how much of the rollout or the rollback is done, and the time left.
 
-    The time left is unknown while the deployment is paused, held or stalled, and until the first agent of the wave has
-    finished. ``timeline`` are the newest entries, the newest first. If the beginning of the wave is not among them, the
-    time left is unknown as well.
+    The phrase is empty if neither is under way. The time left is unknown while the deployment is paused, held or
+    stalled, and until the first agent of the wave has finished. ``timeline`` are the newest entries, the newest first.
+    If the beginning of the wave is not among them, the time left is unknown as well.
     """
     counts: AgentCounts = row.counted
     if row.status == DeploymentStatus.DEPLOYING:

@@ -30,7 +30,7 @@ START_NEXT_WAVE = Act.of(
     commands.next_wave,
     label="Start next wave",
     done="Next wave of {} started",
-    explain="The next wave starts now, without waiting for the end of the pause or for a manual hold.",
+    explain="The next wave starts now, even during a pause or a manual hold.",
     preview=preview_next_wave,
     icon="skip_next",
     comment="optional",
@@ -108,7 +108,7 @@ def describe_hold(
 
 
 def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
-    """Return the plan of who ended the hold before each started wave, as phrases by the number of the wave from 1."""
+    """Return the plan of phrases for who ended the hold before each started wave, by wave number, counted from 1."""
     if not any(row.strategy.holds):
         return {}
     used = row.wave_approvals.exclude(used_at=None)

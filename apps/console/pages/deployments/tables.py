@@ -93,10 +93,10 @@ _RETRY = Act.of(
 
 
 class _DeploymentList(ScopedChangeList):
-    """The list of deployments, with what one more query reads about the deployments of the page."""
+    """The list of deployments. One additional query reads more about the deployments on the page."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the rows of the page, and ``listed`` of each."""
+        """Read the rows of the page, and set ``listed`` of each row."""
         super().get_results(request)
         rows = list(self.result_list)
         listed = read_listed(rows)
@@ -157,7 +157,8 @@ class DeploymentAdmin(LiveAdmin):
             commands.abort,
             label="Abort",
             done="{} aborted",
-            explain="The deployment stops and fails. Agents keep running their current bundle.",
+            explain="The deployment stops and fails. Agents that are downloading or activating its bundle finish. All "
+            "other agents keep running their current bundle.",
             preview=preview_abort,
             icon="stop_circle",
             comment="optional",
@@ -193,7 +194,7 @@ class DeploymentAdmin(LiveAdmin):
 
     @admin.display(description="Version")
     def change(self, row: Any) -> str:
-        """Return the version before and the version of the deployment, and the version after it."""
+        """Return the previous version and the deployment's version, and in a note the version that followed."""
         listed: Listed = row.listed
         version = f"v{row.config_bundle.version.number}"
         note = ""
@@ -223,7 +224,7 @@ class DeploymentAdmin(LiveAdmin):
         return _DeploymentList
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return a visible row with the counts of its agents, or None. The page and the previews of acts need them."""
+        """Return a visible row with the agent counts that the page and the previews of acts need, or None."""
         row = super().get_object(request, object_id, from_field)
         if row is not None:
             row.counted = progress.count_agents(row)
@@ -280,7 +281,7 @@ class DeploymentAdmin(LiveAdmin):
         panels = []
         if is_pending:
             waits = describe_consent(row.environment, row.requested_by, row.reviewers, roles=roles)
-            then = "After the approval, the rollout starts automatically."
+            then = "After the approval, the rollout starts as soon as nothing blocks it."
             if any(each.code.is_of_gate for each in found):
                 then = "Nobody can approve it while the replay gate blocks it."
             panels.append({"title": "Next step", "lead": f"{waits} {then}"})
@@ -347,7 +348,7 @@ def _decisions(approval_id: UUID | None) -> QuerySet[ApprovalDecision]:
 
 
 def _hidden_start(hold: Mapping[str, Any] | None) -> set[str]:
-    """Return the label of the act that starts the next wave if the banner of the hold offers it."""
+    """Return the labels of the buttons that are hidden because the banner of a hold replaces them."""
     return set() if hold is None else {START_NEXT_WAVE.label}
 
 

@@ -168,7 +168,7 @@ SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "wave_approved": _wave_decided("Wave {wave} was approved. {actor} gave the last approval."),
     "wave_denied": _wave_decided("{actor} denied wave {wave}."),
     "wave_expired": _wave_decided("The request to approve wave {wave} expired."),
-    "wave_revoked": _wave_decided("The request to approve wave {wave} was withdrawn."),
+    "wave_revoked": _wave_decided("The approval of wave {wave} was revoked."),
     "agents_failed": _agents_failed,
     "pause": lambda entry: f"Paused by {entry.actor}{entry.why}",
     "resume": lambda entry: f"Resumed by {entry.actor}{entry.why}",

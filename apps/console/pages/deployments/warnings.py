@@ -22,7 +22,7 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
             left = time_left(approval.expires_at)
             lines.append(format_html("The deployment is rolled back unless another person approves it: {}.", left))
         elif approval is not None:
-            lines.append(f"The later request for approval was {approval.status}.")
+            lines.append(f"The approval that was requested afterwards is {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))

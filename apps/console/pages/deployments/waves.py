@@ -26,7 +26,7 @@ TONE = {
 class Wave:
     """One wave and its progress. ``until`` is the end of the pause after the wave, if it is pausing.
 
-    ``hold`` is the hold before the wave, or None. While it stands, the state of the wave is ``held``.
+    ``hold`` is the hold before the wave, or None. While the hold is in effect, the state of the wave is ``held``.
     """
 
     number: int
@@ -57,7 +57,7 @@ class DeploymentState:
     wave_done_at: datetime | None = None
     paused: bool = False
     reason: str = ""
-    held_wave: int | None = None  # the wave before which a hold stands
+    held_wave: int | None = None  # the wave whose hold is in effect, counted from 0
 
 
 def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:

@@ -28,8 +28,8 @@ def describe_held(held: HeldOffers) -> list[tuple[str, str, list[str]]]:
             "warn",
             f"Restored from a backup of {held.backup_at:%Y-%m-%d %H:%M} UTC",
             [
-                f"Offers to {agent_count(held.agents)} are held. The agents keep running what they run until a person "
-                "resumes the offers or deploys something new to them.",
+                f"Offers to {agent_count(held.agents)} are held. An agent with a held offer keeps running what it runs "
+                "until a person resumes the offers or deploys something new to the agent.",
                 "Drifted agents do not run what the backup offers them. Check them before you resume the offers.",
             ],
         )

@@ -20,6 +20,7 @@ from apps.console.frame.scope import with_scope
 from apps.pipelines.models import Version
 from apps.tenancy.models import Environment, MessageEvent
 from byteor.engine.machines import ArtifactStatus
+from byteor.engine.regression import count_of
 from byteor_cloud.ids import smallest_uuid7
 
 _DAYS, _READ, _SHOWN = 7, 100, 10  # the days and the number of captures that are read, and groups that are shown
@@ -41,9 +42,9 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, no
     """Return the panel, with a row for each pipeline, stage and kind of incident. Takes one query."""
     rows = list(_read(environment, visible, now))
     url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
-    lead = f"{len(rows)} in the last {_DAYS} days."
+    lead = f"{count_of(len(rows), 'capture')} in the last {_DAYS} days."
     if len(rows) > _READ:
-        lead = f"More than {_READ} in the last {_DAYS} days. Only the newest {_READ} are grouped."
+        lead = f"More than {_READ} captures in the last {_DAYS} days. Only the newest {_READ} are grouped."
     groups = _group(rows[:_READ])
     return {
         "title": "Incidents",

@@ -40,7 +40,7 @@ _NOTHING: Combinable = Value(None, output_field=JSONField())
 class Deployments:
     """The deployments that the page shows.
 
-    ``marked`` are the newest deployments since ``since`` whose bundle was served. ``failing`` are the current ones that
+    ``marked`` are the newest deployments of the last day whose bundle was served. ``failing`` are the current ones that
     fail golden fixtures. ``causes`` has the causes of agents' failures, if asked for.
     """
 
@@ -109,7 +109,7 @@ def pipelines_panel(
 ) -> dict[str, Any]:
     """Return the panel. ``running`` is the number of agents by the hash of the bundle that they run.
 
-    ``may_deploy`` and ``may_add`` state whether the person may deploy to the environment and add others.
+    ``may_deploy`` and ``may_add`` state whether the person may deploy to the environment and create environments.
     """
     before, following = around.previous, around.next
     panel = {
@@ -147,7 +147,7 @@ def _name(pipeline: str, found: Deployments, *, may_edit: bool, may_copy: bool) 
     """Return the pipeline's name with links.
 
     The first leads to the draft of the newest version that is deployed, if there is one. The second creates an
-    environment, and then leads to the form that copies what runs to it.
+    environment, and then leads to the form that copies the current config bundle to that environment.
     """
     current, links = found.current.get(pipeline), []
     shown = [*found.under_way.get(pipeline, ()), *filter(None, [current])]

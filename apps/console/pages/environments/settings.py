@@ -61,7 +61,7 @@ _MEANINGS = {
     "The reason is shown to people whose deployments wait. Start and end are in the window's time zone, and repeated "
     "windows keep their local time.",
     "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
-    "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod do.",
+    "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod need approval.",
     "allow_self_approval": "Whether the requester may approve, except after break-glass. By default, only in dev.",
     "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
     "operate the environment can decide.",

@@ -60,8 +60,8 @@ _BREAK_GLASS, _FAILED, _AGENTS, _WAITING, _REST = range(5)
 class Need:
     """A line of the list. ``rank`` and ``due`` or ``at`` decide its place.
 
-    ``title`` and ``reason`` are HTML. ``at`` is the time since when it needs somebody, and ``due`` the deadline.
-    ``kind`` is the noun for such a line, and ``all_url`` the URL of the list of them.
+    ``title`` and ``reason`` are HTML. ``at`` is when the need began, and ``due`` is its deadline. ``kind`` is the noun
+    for such a line, and ``all_url`` is the URL of the list of all rows of this kind.
     """
 
     key: str
@@ -79,7 +79,7 @@ class Need:
 
     @property
     def age(self) -> str:
-        """The time since when it needs somebody, as HTML; empty if unknown."""
+        """When the need began, as HTML; empty if unknown."""
         return relative_time(self.at) if self.at is not None else ""
 
 
@@ -101,14 +101,18 @@ def find_needs(home: Home, fleets: Mapping[Environment, Fleet], console_user: Co
     for environment, fleet in fleets.items():
         if P.OPERATE_ENVIRONMENT in console_user.permissions(environment):
             found += _of_fleet(environment, fleet, is_rolling=environment.pk in rolling)
-    # A break-glass approval that the person can decide on is found twice. The line with the button "Review" is later.
+    # A break-glass approval that the person can decide on is found twice. The line with the button "Review" comes later
+    # and replaces the other line.
     ranked = sorted({need.key: need for need in found}.values(), key=_place_of)
     is_cut = any(len(rows) > MOST_OF_KIND for kind, rows in home.rows.items() if kind is not Kind.UNDER_WAY)
     return _cut(ranked, scope, is_cut=is_cut)
 
 
 def _place_of(need: Need) -> tuple[int, float, float, str]:
-    """Return the sort key: the rank, then the deadline if there is one, and otherwise the age."""
+    """Return the sort key: the rank, and then the deadline or the age.
+
+    Deadlines only decide the order of break-glass deployments and of what waits for the person.
+    """
     due = float("inf") if need.due is None else need.due.timestamp()
     at = 0.0 if need.at is None else need.at.timestamp()
     if need.rank == _WAITING:
@@ -121,7 +125,7 @@ def _cut(ranked: Sequence[Need], scope: Tenant, *, is_cut: bool) -> Needs:
     links = [(count_of(count, kind), with_scope(url, scope)) for (kind, url), count in others.items()]
     more = ""
     if others:
-        more = f"and {others.total():,}{' or more' if is_cut else ''} more:"
+        more = f"and {'at least ' if is_cut else ''}{others.total():,} more:"
     return Needs(ranked[:SHOWN], more, links)
 
 
@@ -313,7 +317,7 @@ _SENTENCES: Final[Mapping[Kind, Callable[[Found], Need]]] = {
 
 
 def _jobs(rows: Sequence[Found]) -> Iterator[Need]:
-    """Yield a line for each kind of job with dead letters. If some were not read, the numbers are lower limits."""
+    """Yield a line for each kind of job with dead letters. If some were not read, the numbers are lower bounds."""
     is_cut = len(rows) > MOST_OF_KIND
     failed = sorted(rows, key=lambda row: row.about["task"])
     for task, group in groupby(failed, key=lambda row: row.about["task"]):
@@ -345,7 +349,7 @@ _QUOTAS: Final = {
 
 
 def _quotas(found: Found, *, is_operator: bool) -> Iterator[Need]:
-    """Yield a line for each quota of an organization of which at least 90 % are used."""
+    """Yield a line for each quota of which an organization has used at least 90 %."""
     about = found.about
     organization = Organization(pk=about["id"])
     for quota, what in _QUOTAS.items():
@@ -395,6 +399,6 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
         yield Need(
             key=f"clones-{environment.pk}", rank=_REST, tone="bad", url=url,
             title=format_html("{} may run more than once.", text_link(url, agent_count(fleet.cloned))),
-            reason="Different machines use the same key. Enroll each machine separately.",
+            reason="Different machines seem to use the same key. Enroll each machine separately.",
             **{**shared, "at": fleet.cloned_since},
         )  # fmt: skip

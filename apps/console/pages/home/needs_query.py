@@ -1,7 +1,7 @@
 """The query behind the overview: what may need the person in the scope, and the counts of the tiles and the steps.
 
-Everything is read with one query, compiled once (see ``frame/personal.py``): one part for each kind of need, with at
-most ``MOST_OF_KIND`` + 1 rows. Each part reads only rows on which the person may act. No part reads agents.
+Everything is read with one query, compiled once (see ``frame/personal.py``). It has a part for each kind of need, with
+at most ``MOST_OF_KIND`` + 1 rows on which the person may act. The numbers of agents come from ``fleet.services.facts``.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A row of the query: the time since when it needs somebody, if known, and values for its sentence."""
+    """A row of the query: a time, usually when the need began, and values for its sentence."""
 
     kind: Kind
     at: datetime | None
@@ -127,7 +127,8 @@ class Found:
 class Home:
     """What the query found: the rows by kind, the steps to the first deployment, and the numbers of the tiles.
 
-    ``steps`` says by name whether each step is done. It is None if a deployment has already been approved.
+    ``steps`` says by name whether each step is done. It is None if there is a deployment that does not wait for
+    approval.
     """
 
     rows: Mapping[Kind, Sequence[Found]]
@@ -192,7 +193,7 @@ class _Reader:
 def _build(level: str, console_user: ConsoleUser, week: UUID, day: UUID, *path: UUID) -> QuerySet[Any, Any]:
     """Return the query. ``path`` are the ids of the scope's levels, the last of which is a ``level``.
 
-    ``week`` and ``day`` are the smallest ids of rows that rollouts and incidents may have.
+    ``week`` is the smallest id of the failed rollouts that are read, and ``day`` that of the incidents.
     """
     reader = _Reader(console_user, _scope(level, path))
     numbers = User.objects.filter(pk=str(console_user.user_id))
@@ -262,9 +263,10 @@ def _numbers(reader: _Reader) -> dict[str, Any]:
 
 
 def _steps(reader: _Reader) -> Case:
-    """Return the names of the steps to the first deployment and whether each is done; null once there has been one.
+    """Return the names of the steps to the first deployment and whether each is done.
 
-    The database then does not look for rows of the earlier steps, which are rare in a scope with many empty tenants.
+    Returns null if there is a deployment that does not wait for approval. The database then does not look for rows of
+    the earlier steps, which are rare in a scope with many empty tenants.
     """
     steps: dict[str, Any] = {
         str(model._meta.model_name): Exists(reader.listed(model).order_by()[needed - 1 : needed])
@@ -278,7 +280,10 @@ def _steps(reader: _Reader) -> Case:
 
 
 def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
-    """Yield the approvals that the person can decide on, and others of break-glass deployments that they operate."""
+    """Yield the approvals that the person can decide on, and those of break-glass deployments.
+
+    The latter are all pending approvals of such deployments in environments that the person may operate.
+    """
     console_user = reader.console_user
     scope = live_tenant_condition(Approval, "environment") & scope_condition(Approval, "environment", reader.scope)
     values = JSONObject(
@@ -298,7 +303,7 @@ def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
-    """Yield rollouts that wait, have failed or were stopped, and the environments in which rollouts are under way."""
+    """Yield rollouts that wait, are paused or have failed, and the environments in which rollouts are under way."""
     mine = Deployment.objects.filter(reader.may(Deployment, P.OPERATE_ENVIRONMENT))
     values = {
         "id": F("pk"), "pipeline": F("pipeline"), "version": F("config_bundle__version__number"),
@@ -393,7 +398,7 @@ def _jobs(reader: _Reader) -> QuerySet[Any, Any]:
 
 
 def _credentials(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
-    """Yield the credentials that expire within 7 days: the person's tokens, and keys that the person may replace."""
+    """Yield the credentials that expire within 7 days: the person's own tokens, and others that they may replace."""
     console_user = reader.console_user
     shared = {"id": F("pk"), "prefix": F("prefix"), "expires_at": F("expires_at")}
     tokens = UserToken.objects.filter(user=console_user.user_id)
@@ -418,7 +423,7 @@ def _credentials(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _quotas(reader: _Reader) -> QuerySet[Any, Any]:
-    """Return the quotas of which at least 90 % are used, for those who can set quotas or manage the organization."""
+    """Return the organizations that the person manages and that have used at least 90 % of a quota."""
     used = {f"used_{quota}": used_of_organization(quota, reader.console_user.now) for quota in Quota}
     near = Q()
     for quota in Quota:

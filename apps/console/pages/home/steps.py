@@ -1,4 +1,4 @@
-"""The steps from an empty installation to the first deployment, on the overview and in the bar of every page."""
+"""The steps from an empty installation to the first deployment, on the overview and in the bar of the other pages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _steps() -> list[_Step]:
             P.OPERATE_ENVIRONMENT, page_url(Draft, "new"), shown_by="pipelines_draft_new",
         ),
         _Step(
-            "version", "Promote the draft", "Promoting a draft creates a version of its plan, which cannot be changed.",
+            "version", "Promote the draft", "Promoting a draft creates an immutable version of its plan.",
             P.OPERATE_ENVIRONMENT, list_url(Draft), Draft, lambda row: page_url(Draft, "edit", row.pk),
             shown_by="pipelines_draft_edit",
         ),
@@ -114,19 +114,19 @@ class ShownStep:
     is_next: bool
     is_optional: bool
     url: str
-    who: str  # who can do the step, and what to ask them; empty if the person can do it
+    who: str  # who can do the step, and whom to ask; empty if the person can do it
     shown_by: str
 
 
 def show_steps(
     console_user: ConsoleUser, scope: Tenant, are_done: Mapping[str, bool] | None, *, after: str = ""
 ) -> list[ShownStep]:
-    """Return the steps to the first deployment, none if the scope already has a deployment that may run.
+    """Return the steps to the first deployment; none if the scope has a deployment that does not wait for approval.
 
     ``are_done`` is what ``read_steps`` returns.
 
-    The next step is the first one that is not done, if possible one behind the step ``after``. Optional steps before a
-    step that is done are never the next one.
+    The next step is the first one that is not done, if possible one that follows the step ``after``. Optional steps
+    before a step that is done are never the next one.
     """
     if are_done is None:
         return []

@@ -179,7 +179,7 @@ def describe_default(event: MessageType, chosen: str | None = None) -> str:
     if chosen is not None:
         return TIMINGS[Timing(chosen)]
     timing, of_requester = choices.default_timing(event), choices.default_timing(event, is_requester=True)
-    exception = "" if timing is of_requester else f", but {TIMINGS[of_requester].lower()} for your own deployments"
+    exception = "" if timing is of_requester else f", but {TIMINGS[of_requester].lower()} for the requester"
     return f"{TIMINGS[timing]}{exception}"
 
 

@@ -14,6 +14,7 @@ from apps.console.pages.deployments.phrases import agent_count
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.matrix import Cell, Matrix, PipelineRow, read_matrix
 from apps.tenancy.models import Environment, Project
+from byteor.engine.regression import count_of
 
 _ENVIRONMENTS, _CELLS = 20, 1_000  # what the panel shows at most
 
@@ -34,7 +35,8 @@ def draw_matrix(
 
     If the environment ``only`` is given, other columns are left out. ``key`` is the id of the panel's element.
     """
-    shown = f"the first {len(matrix.pipelines)} pipelines in the first {len(matrix.environments)} environments"
+    pipelines, columns = count_of(len(matrix.pipelines), "pipeline"), count_of(len(matrix.environments), "environment")
+    shown = f"the first {pipelines} in the first {columns}"
     places = [place for place, each in enumerate(matrix.environments) if only is None or each == only]
     rows = []
     for row in matrix.pipelines:
@@ -65,7 +67,10 @@ def _cell(row: PipelineRow, place: int, environments: Sequence[Environment], *, 
 
 
 def _acts(row: PipelineRow, place: int, environments: Sequence[Environment]) -> Iterator[str]:
-    """Yield the links of a cell: to deploy what runs in the previous environment, and to copy what runs here."""
+    """Yield the links of a cell: to deploy, and to copy what runs to the next environment.
+
+    If possible, the first link deploys what runs in the previous environment.
+    """
     cell, environment = row.environments[place], environments[place]
     before = row.environments[place - 1] if place else None
     following = row.environments[place + 1] if place + 1 < len(environments) else None

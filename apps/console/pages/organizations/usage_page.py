@@ -71,7 +71,7 @@ def _month_of(request: HttpRequest, months: list[date]) -> date:
     asked = request.GET.get("month")
     found = next((each for each in months if asked in {None, f"{each:%Y-%m}"}), None)
     if found is None:
-        raise Http404("The usage of this month is not kept.")
+        raise Http404("The month in the URL is invalid, or its usage is no longer kept.")
     return found
 
 

@@ -171,8 +171,8 @@ REMOVE_MEMBER = Act(
     label="Remove",
     done="{} removed",
     explain="The person loses this role immediately, and so do their tokens. Organization keys that they created "
-    "remain valid. Revoke the keys that are no longer needed. Unused invitation links that they copied also remain "
-    "valid until the invited person is invited again.",
+    "remain valid. Revoke the keys that are no longer needed. Unused invitation links for other people that they "
+    "copied also remain valid until the links expire or those people are invited again.",
     run=_remove,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

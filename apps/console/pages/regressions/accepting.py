@@ -68,7 +68,7 @@ class AcceptForm(ActForm):
 def may_have_open_groups(row: Regression) -> bool:
     """Return whether the page offers to accept differences: the regression has a result that may contain groups.
 
-    The differences of what runs now need no acceptance.
+    In a regression of what runs now, differences need no acceptance.
     """
     has_groups = row.status in {RegressionStatus.DIFFERS, RegressionStatus.FAILED} and not row.of_current
     return has_groups and permitted_by(acceptances.check_acceptable)(row)

@@ -93,7 +93,7 @@ TEST_VERSION = Act(
     label="Test against fixtures",
     done="{} requested",
     explain="The fixtures of the pipeline are replayed through this version and through what runs now, and the results "
-    "are compared. Nothing is deployed, and no side effects are performed. Verdicts that are known are found again.",
+    "are compared. Nothing is deployed, and no side effects are performed. Known verdicts are used again.",
     run=_request("version"),
     form=_TestForm,
     needs=P.OPERATE_ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""Warnings that what runs now fails its golden fixtures, for the pages of environments and of deployments."""
+"""Warnings that what runs now did not pass its golden fixtures, for the pages of environments and of deployments."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from apps.artifacts.services.current_tests import CurrentFailure
 from apps.console.frame.columns import page_url, text_link
 from apps.releases.models import Deployment, Regression
 
-TITLE = "What runs now fails its fixtures"
+TITLE = "What runs now did not pass its fixtures"
 _NAMED, _NAME = 3, 60  # fixtures that are named, and characters of a name
 
 
 def describe_failure(found: CurrentFailure) -> str:
-    """Return a sentence with the names of the failing fixtures, and a link to the regression."""
+    """Return the names of the failing fixtures, or that there is no result, and a link to the regression."""
     link = text_link(page_url(Regression, "change", found.regression_id), "Open the regression")
     if not found.names:
         return format_html("The regression could not be completed. {}", link)

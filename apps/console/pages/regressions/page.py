@@ -121,7 +121,7 @@ def compared_panel(row: Regression, links: Mapping[str, str], overview: Overview
         else "",
         "columns": ("Baseline", "Config hash", "Agents", "Share", "Tested"),
         "rows": rows,
-        "empty": "No agent runs a known configuration of this pipeline. Only fixtures with a golden result are tested.",
+        "empty": "This regression has no baselines. Only fixtures with a golden result are tested.",
     }
 
 
@@ -162,9 +162,9 @@ def show_groups(
     may_read: bool,
     fixtures: Iterable[UUID] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the data of ``difference_group.html`` for each group, which has its ``example``.
+    """Return the data of ``difference_group.html`` for each group. The groups must contain their ``example``.
 
-    ``fixtures`` are the ids of ``named_fixtures``. Takes one query if the caller has not read them.
+    ``fixtures`` are the ids of ``named_fixtures``. Without them, takes one query.
     """
     live = {str(pk) for pk in (named_fixtures(groups) if fixtures is None else fixtures)}
     shown = []
@@ -287,7 +287,7 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
     if before is None and after is None:
         url = page_url(Regression, "change", row.pk, query={"group": group["id"]}, fragment="groups")
         link = text_link(url, "Show this group only")
-        return {"note": format_html("The records of this page are too large to show all. {}", link)}
+        return {"note": format_html("The records on this page are too large to show all of them. {}", link)}
     if (members := compare_examples(before, after)) is not None:
         return {"members": members}
     return {"sides": [_side("Baseline", before, after), _side("Candidate", after, before)]}
@@ -310,7 +310,7 @@ def _is_text(payload: bytes) -> bool:
 
 
 def _excerpt(payload: bytes, other: bytes) -> Runs:
-    """Return the text around the first difference, with what follows the difference marked."""
+    """Return the text around the first difference, marked from the first byte that differs."""
     at = first_difference(payload, other)
     start, end = max(0, at - _BEFORE), at + _AFTER
     before, after = (part.decode("utf-8", "replace") for part in (payload[start:at], payload[at:end]))

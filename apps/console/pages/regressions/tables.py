@@ -36,7 +36,7 @@ CANCEL = Act.of(
     name="cancel",
     label="Cancel",
     done="{} canceled",
-    explain="The test stops. Verdicts that it has computed are kept, and another regression finds them again.",
+    explain="The test stops. Verdicts that it has computed are kept, and later regressions use them again.",
     icon="cancel",
     comment="optional",
 )

@@ -84,7 +84,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             P.OPERATE_ENVIRONMENT,
             "Update an agent",
             "Changes the agent's name or labels. New labels replace all old labels, and can make the agent match the "
-            "target of a running deployment. So changing labels in a `prod` environment requires the permission to "
+            "target of a current deployment. So changing labels in a `prod` environment requires the permission to "
             "manage the environment. Without this permission, returns 403.",
             example={"labels": {"zone": "eu-1"}},
         ),

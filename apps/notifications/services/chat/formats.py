@@ -65,7 +65,7 @@ def format_message(format: ChatFormat, content: Content, *, base_url: str) -> di
 def escape_slack(text: str) -> str:
     """Return the text in one line, escaped so that Slack shows no formatting, links or mentions."""
     separated = _EMOJI_OR_SCHEME.sub(f":{_BREAK}", _SLACK_UNDERSCORE.sub("\u02cd", _on_one_line(text)))
-    # Last, because some of the characters that stand for others are letters.
+    # Domains come last, because some of the characters that ``_SLACK`` inserts count as letters.
     return _DOMAIN.sub(f".{_BREAK}", separated.translate(_SLACK))
 
 

@@ -19,7 +19,8 @@ LAST_CALL = timedelta(minutes=15)
 def record_last_calls(now: datetime | None = None) -> None:
     """Record an event for each pending break-glass approval shortly before its deadline.
 
-    That is 15 minutes before the deadline, or when half of the time is over if that is later."""
+    The event is recorded 15 minutes before the deadline, or when half of the time is over, whichever is later.
+    """
     now = now or timezone.now()
     pending = Approval.objects.filter(
         status=ApprovalStatus.PENDING,

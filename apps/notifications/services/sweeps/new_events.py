@@ -8,7 +8,7 @@ from datetime import timedelta
 from apps.tenancy.models import MessageEvent
 
 LOOKED_BACK = timedelta(days=7)
-"""How old a cause may be if no worker was running. Must be shorter than the time for which events are kept."""
+"""How far back sweeps look for causes, in case no worker was running. Events must be kept for longer than this."""
 
 
 def insert(found: Iterable[MessageEvent]) -> None:

@@ -24,7 +24,7 @@ def describe_incident(event: MessageEvent) -> Content | None:
     what = f"Stage {stage} stopped pipeline {pipeline}" if stage else f"Pipeline {pipeline} had an incident"
     what = what if pipeline else "An unknown pipeline had an incident"
     again = " again, for the first time in at least a week" if event.type == MessageType.INCIDENT_REOPENED else ""
-    lines = [f"It ran {artifact.version}." if artifact.version else "It ran an unknown version."]
+    lines = [f"The agent ran {artifact.version}." if artifact.version else "The agent ran an unknown version."]
     if artifact.deployment is not None:
         lines.append(f"Deployed as {artifact.deployment.config_bundle.version}, {artifact.deployment.config_bundle}.")
     return Content(

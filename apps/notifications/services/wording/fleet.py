@@ -31,7 +31,8 @@ def describe_agents(event: MessageEvent) -> Content | None:
 def describe_clone(event: MessageEvent) -> Content | None:
     """Describe an agent that seems to run on two machines.
 
-    Returns None if the suspicion was cleared or the agent was decommissioned."""
+    Returns None if the suspicion was cleared or the agent was decommissioned.
+    """
     suspected = Heartbeat.objects.filter(clone_suspected_at__isnull=False).values("agent")
     agent = Agent.objects.enrolled().filter(pk=event.resource_id, pk__in=suspected).first()
     if agent is None:

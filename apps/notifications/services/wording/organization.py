@@ -12,18 +12,20 @@ from apps.fleet.models import EnrollmentToken
 from apps.notifications.models import ChatWebhook
 from apps.notifications.services.wording.content import Content, format_time, page_path
 from apps.tenancy.models import Credential, MessageEvent, OrganizationKey, Quota, UserToken, Webhook
+from byteor.engine.regression import count_of
 
 _CREDENTIALS: dict[str, type[Credential]] = {
     "user_token": UserToken,
     "organization_key": OrganizationKey,
     "enrollment_token": EnrollmentToken,
 }
-# The unit of each quota, as in "its quota of 10 agents", and what happens when the quota is used up.
+# The unit of each quota (the noun and the words after it, as in "its quota of 1 byte of storage"), and what happens
+# when the quota is used up.
 _QUOTAS = {
-    Quota.AGENTS: ("agents", "New agents cannot enroll"),
-    Quota.STORED_BYTES: ("bytes of storage", "Uploads and other new data are refused"),
-    Quota.CAPTURES_PER_DAY: ("captures a day", "Uploads of captures are refused until midnight (UTC)"),
-    Quota.DRAFTS: ("drafts", "New drafts are refused"),
+    Quota.AGENTS: ("agent", "", "New agents cannot enroll"),
+    Quota.STORED_BYTES: ("byte", " of storage", "Uploads and other new data are refused"),
+    Quota.CAPTURES_PER_DAY: ("capture", " a day", "Uploads of captures are refused until midnight (UTC)"),
+    Quota.DRAFTS: ("draft", "", "New drafts are refused"),
 }
 
 
@@ -31,7 +33,7 @@ def describe_webhook(event: MessageEvent) -> Content | None:
     """Describe a webhook that is failing or was disabled.
 
     Names only the host of the URL, because the rest may contain a secret. Returns None if the webhook works again, was
-    enabled again or was deleted.
+    enabled again or deleted, or was disabled by a person.
     """
     found = _find_webhook(event)
     if found is None:
@@ -96,13 +98,14 @@ def _noun(event: MessageEvent) -> str:
 
 def describe_quota(event: MessageEvent) -> Content | None:
     """Describe a quota that an organization has almost or completely used up."""
-    unit, refused = _QUOTAS[Quota(event.data["quota"])]
+    noun, rest, refused = _QUOTAS[Quota(event.data["quota"])]
     used, limit = event.data["used"], event.data["limit"]
+    quota = f"{count_of(limit, noun)}{rest}"
     percent = used * 100 // limit
     if percent >= 100:
-        sentence, then = f"{event.organization} has used up its quota of {limit:,} {unit}.", f"{refused}."
+        sentence, then = f"{event.organization} has used up its quota of {quota}.", f"{refused}."
     else:
-        sentence = f"{event.organization} uses {percent} % of its quota of {limit:,} {unit}."
+        sentence = f"{event.organization} uses {percent} % of its quota of {quota}."
         then = f"When the quota is used up: {refused[0].lower()}{refused[1:]}."
     ask = "An operator of this installation can raise the quota."
     path = page_path("tenancy_organization", event.organization_id)

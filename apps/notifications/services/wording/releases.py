@@ -47,7 +47,7 @@ def describe_approval(event: MessageEvent) -> Content | None:
         if event.data.get("is_last_call"):
             minutes = max(1, (approval.expires_at - timezone.now()) // timedelta(minutes=1))
             sentence = f"Only {count_of(minutes, 'minute')} left: {sentence}"
-        until = f"It will be rolled back if nobody approves it by {format_time(approval.expires_at)}."
+        until = f"If nobody approves it by {format_time(approval.expires_at)}, it will be rolled back if possible."
     else:
         sentence = f"{approval.requested_by} {verb} you to approve {what}."
     return Content(sentence, path, action, shorten([*_describe_request(deployment), until]))

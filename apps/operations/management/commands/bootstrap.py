@@ -34,7 +34,10 @@ class Command(OperatorCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, email: str, json: bool, **options: Any) -> str | None:
-        """Migrate the database. Create the organization, token, link and, if missing, account together."""
+        """Migrate the database. Then create the organization, the token, the link and, if it is missing, the account.
+
+        All of them are created in one transaction.
+        """
         self._check(org, email)
         installation.migrate()
         actor = system_actor("bootstrap")

@@ -32,8 +32,8 @@ _CHANGES = {
 }
 _NEXT = """
 Next steps (the backup was made at {at}):
-1. Start the server. If credentials were revoked after the backup, revoke them again: user tokens, API keys, agent keys,
-   and memberships.
+1. Start the server. User tokens, API keys and agent keys that were revoked after the backup, and memberships that were
+   removed since, are valid again. Revoke and remove them again.
 2. Agents reconnect automatically, except those that were enrolled after the backup, or whose keys were rotated since.
    manage.py refused_agents lists those that have tried to connect. Enroll them again.
 3. On the environment pages of the console, compare what agents run with what the backup offers them. Then resume the

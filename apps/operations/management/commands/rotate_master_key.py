@@ -69,7 +69,7 @@ def _lock() -> None:
 
 
 def _rotate() -> Mapping[str, int]:
-    """Re-encrypt the values. Raises CommandError if a live host lacks the key that is to be the installation's."""
+    """Re-encrypt the values. Raises CommandError if a live host lacks the new master key."""
     new = vault.own_key_ids()[0]
     if new != vault.ensure_key() and (without := _hosts_without(new)):
         raise CommandError(
@@ -124,7 +124,7 @@ def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
         if files[1].exists():
             yield f"The previous key is kept in {files[1]} until you run {FINISH}."
         else:
-            yield "The previous key was removed. Older backups of the database still need it."
+            yield "The data folder contains no previous key. Older backups of the database still need it."
     else:
         yield from _advice_on_settings(stored)
 

@@ -1,4 +1,4 @@
-"""``manage.py simulate_fleet``: simulate thousands of agents in one process, against a running server."""
+"""``manage.py simulate_fleet``: simulate thousands of agents against a running server."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ USER_TOKEN_VARIABLE = "BYTEOR_USER_TOKEN"  # noqa: S105  the name of a variable
 
 class Command(OperatorCommand):
     help = (
-        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end and, "
-        "in a rollout, an agent received an offer. "
+        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end or, in "
+        "the scenario poll, received the deployment. In the scenario rollout, an agent must also have received an "
+        "offer. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
@@ -212,10 +213,13 @@ class Command(OperatorCommand):
         self.stderr.write(f"\r\x1b[K{text}" if is_terminal else text)
 
     def _check(self, summary: Summary) -> None:
-        """Raise CommandError unless every agent is healthy or, in ``poll``, told, and in a rollout one has an offer."""
+        """Raise CommandError if an agent is not healthy or, in the scenario ``poll``, did not receive the deployment.
+
+        In the scenario ``rollout``, also raise it if no agent received an offer.
+        """
         if summary.told is not None:
             if missing := summary.told.document()["not_told"]:
-                raise CommandError(f"{missing} of {summary.agents} agents were not told of the deployment")
+                raise CommandError(f"{missing} of {summary.agents} agents did not receive the deployment")
             return
         if summary.healthy < summary.agents:
             raise CommandError(f"{summary.agents - summary.healthy} of {summary.agents} agents are not healthy")

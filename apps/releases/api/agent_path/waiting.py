@@ -55,7 +55,7 @@ class Waiter:
 class Burst:
     """Polls of one environment that were woken in quick succession.
 
-    ``processes`` is the number of processes that woke as many.
+    ``processes`` is the number of processes, each of which is assumed to have woken as many polls.
     """
 
     def __init__(self, processes: int) -> None:

@@ -43,7 +43,8 @@ class WaveFailureSerializer(serializers.Serializer[Any]):
     descriptions = {
         "reason": "`reported`: the agents reported the failure. `timeout`: they did not finish in time. `other`: the "
         "sum of the rarer causes.",
-        "detail": "What the agents reported, with numbers, ids and hashes masked.",
+        "detail": "The detail of the failures, with numbers, ids and hashes masked. Empty for `other`, and if the "
+        "agents reported no detail.",
         "count": "The number of agents.",
     }
 
@@ -106,7 +107,7 @@ class ApprovalSerializer(ModelSerializer):
         "override.",
         "explain": "The requester's explanations of differences.",
         "capabilities": "The capabilities that the approval permits.",
-        "warnings": f"{WARNINGS} Empty for a replay.",
+        "warnings": f"{WARNINGS} Empty for a replay or a wave.",
         "required_approvals": "The number of people who must approve.",
         "allow_self_approval": "Whether the requester may approve.",
         "decisions": "The decisions, one for each person who has decided.",
@@ -115,8 +116,8 @@ class ApprovalSerializer(ModelSerializer):
         "approved_at": "When the request was approved. Null if it was not approved.",
         "used_at": "When the approval was used. For a break-glass deployment, this is when the deployment was "
         "approved. Null if the approval was not used.",
-        "credential": "The approval credential. Null if the request was not approved, and for callers without the "
-        "permission `environment:operate`.",
+        "credential": "The approval credential. Null if the request was not approved, if the approval is for a wave, "
+        "and for callers without the permission `environment:operate`.",
         "config_hash": "The config hash that the approval covers. Null for a replay if the request named no config "
         "bundle and the artifact has no deployment.",
         "spec_hash": "The spec hash that the approval covers.",
@@ -199,8 +200,8 @@ class DecideSerializer(StrictSerializer):
         "returns 409 `acceptance.outdated`. By default, this is not checked.",
         "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or, if "
         "that is later, from the start time of the deployment. Used only with the last required "
-        "approval. The environment's `approval_ttl_s` is both the default and the maximum. For a deployment, the "
-        "value at its creation applies.",
+        "approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and the maximum. "
+        "For a deployment, the value at its creation applies.",
     }
 
     def validate(self, attrs: Any) -> Any:

@@ -231,8 +231,8 @@ class DeploymentSerializer(ModelSerializer):
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
         "a deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate. "
-        "Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null "
-        "in lists.",
+        "Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at "
+        "most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",

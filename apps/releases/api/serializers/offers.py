@@ -86,5 +86,6 @@ class DesiredAnswerSerializer(serializers.Serializer[Any]):
 
     desired = DesiredSerializer(allow_null=True)
     descriptions = {
-        "desired": "What the agent should run. Null if the agent has no offer.",
+        "desired": "What the agent should run. Null if the agent has no offer, or while its offer is held after a "
+        "restore.",
     }

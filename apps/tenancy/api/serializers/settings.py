@@ -139,8 +139,8 @@ class EnvironmentSettingsSerializer(StrictSerializer):
             "The number of seconds that an agent has to finish a deployment after it was offered. After that time, the "
             "agent counts as failed. Defaults to 600."
         ),
-        "max_in_flight_deployments": "The maximum number of deployments in the environment that run at the same time. "
-        "Defaults to 1.",
+        "max_in_flight_deployments": "The maximum number of deployments in the environment that are in progress at the "
+        "same time. Defaults to 1.",
         "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
         "replay_gate": (
             "Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no "

@@ -63,8 +63,9 @@ class AttemptSerializer(serializers.Serializer[Any]):
         "at": "When the attempt was made.",
         "status": "The status code of the response. Null if there was no response.",
         "error": (
-            "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or "
-            "`master_key`. Empty if there was a response."
+            "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol`, "
+            "`master_key`, or `restored` if the delivery was pending in a backup that was restored. Empty if there was "
+            "a response."
         ),
         "duration_ms": "The duration of the attempt in milliseconds.",
     }

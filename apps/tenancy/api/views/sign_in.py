@@ -34,7 +34,9 @@ from byteor_cloud.api.parameters import text_parameter
 from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
 
 CALLBACK = "/auth/callback"
-_START_AGAIN = "The identity provider's response is not valid. Start again at /auth/login."
+_START_AGAIN = (
+    "The identity provider did not confirm the sign-in, or its response is not valid. Start again at /auth/login."
+)
 BACKEND = "oidc"
 DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
 logger = structlog.get_logger(__name__)
@@ -66,7 +68,7 @@ def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
 
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
-        raise Unavailable("No identity provider is configured. Use a one-time link from `manage.py bootstrap`.")
+        raise Unavailable("No identity provider is configured. Use a one-time link from `manage.py sign_in_link`.")
     strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # the library is untyped
     return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # the library is untyped
 
@@ -169,7 +171,10 @@ class CallbackView(_SignInView):
         responses={
             200: SignedInSerializer,
             302: OpenApiResponse(description="The browser is signed in and redirected to the console."),
-            401: OpenApiResponse(description="The provider's response is not valid, or the account is not active."),
+            401: OpenApiResponse(
+                description="The provider did not confirm the sign-in, its response is not valid, or the account is "
+                "not active."
+            ),
             503: OpenApiResponse(
                 description="The identity provider is not set up, cannot be reached, or rejects this service."
             ),

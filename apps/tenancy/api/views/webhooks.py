@@ -23,7 +23,7 @@ from byteor_cloud.errors import NotFound, PreconditionFailed
 
 
 class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
-    """The organization's webhooks, which receive signed events of deployments and approvals."""
+    """The organization's webhooks, which receive signed events of deployments, approvals and fixtures."""
 
     tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
@@ -46,8 +46,8 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
             "createWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Create a webhook",
-            "Subscribes a URL to events of deployments and approvals. Deliveries are signed as specified by Standard "
-            "Webhooks. Only this response contains the secret (`token`).",
+            "Subscribes a URL to events of deployments, approvals and fixtures. Deliveries are signed as specified by "
+            "Standard Webhooks. Only this response contains the secret (`token`).",
             example={"url": "https://hooks.example.com/byteor", "events": ["deployment.*"]},
             holds_secret=True,
         ),

@@ -89,7 +89,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result of a POST: the response's status, ``Retry-After`` and first bytes, or an error code; the duration."""
+    """The result and duration of a POST: the response's status, ``Retry-After`` and first bytes, or an error code."""
 
     status: int | None
     error: str
