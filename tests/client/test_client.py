@@ -206,7 +206,7 @@ def test_ids_are_quoted_in_paths() -> None:
 @pytest.mark.parametrize("part", ["", ".", ".."])
 def test_id_that_would_change_path_is_refused(part: str) -> None:
     with connected(OK) as (client, server):
-        with pytest.raises(ValueError, match="no id"):
+        with pytest.raises(ValueError, match="not an id"):
             client.environment("o", "p", "e").delete_draft(part)
         assert server.received == []
 
