@@ -113,7 +113,7 @@ def test_break_glass_gets_full_time_for_its_approval_after_restore(world: World,
               "strategy": {"kind": "all_at_once"}, "break_glass": {"reason": "outage"}}  # fmt: skip
     made = world.admin.api.post(world.path(world.prod, "/deployments"), urgent).json()
     run_jobs()
-    deployment = Deployment.objects.get(pk=made["agent_id"])
+    deployment = Deployment.objects.get(pk=made["id"])
     Approval.objects.update(expires_at=BACKUP_AT)
 
     restores.settle(BACKUP)
