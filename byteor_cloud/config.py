@@ -256,7 +256,7 @@ def replace_key(present: Path, previous: Path) -> bool:
 
 
 def store_key(key: bytes, path: Path) -> None:
-    """Write the key to a file that only its owner can read, in place of an earlier one."""
+    """Write the key to a file that only its owner can read. Replaces an existing file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _secret_file(path, key) as temporary:
         Path(temporary).replace(path)

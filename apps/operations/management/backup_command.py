@@ -29,7 +29,7 @@ class BackupCommand(OperatorCommand):
 
     @staticmethod
     def add_passphrase(parser: CommandParser, purpose: str, *, note: str = "") -> None:
-        """Add the option for the passphrase. ``purpose`` says what the passphrase does."""
+        """Add the option for the passphrase. ``purpose`` ends the sentence "the passphrase that …"."""
         parser.add_argument(
             "--passphrase-file",
             type=Path,
