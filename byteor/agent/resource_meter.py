@@ -40,6 +40,6 @@ class ResourceMeter:
 def _resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # macOS has no /proc: use the peak instead of the current value
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    except OSError:  # macOS has no /proc: use the peak, which it measures in bytes, instead of the current value
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return pages * os.sysconf("SC_PAGE_SIZE")

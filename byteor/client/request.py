@@ -186,7 +186,7 @@ def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
     Raises ValueError for an invalid URL or token. The message does not contain the token, or a password in the URL.
     """
     if not url.startswith(("https://", "http://")):
-        raise ValueError(f"The URL of the server must begin with https:// or http://: {url!r}")
+        raise ValueError("The URL of the server must begin with https:// or http://.")
     if "@" in url.split("/")[2]:  # httpx2 would send them instead of the token
         raise ValueError("The URL of the server must not contain a user name or a password.")
     if token and not (token.isascii() and token.isprintable() and " " not in token):

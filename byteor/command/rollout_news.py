@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 UNFINISHED: Final = ("pending_approval", "approved", "building", "deploying", "rolling_back")
 ENDED: Final = frozenset({"active", "failed", "denied", "rolled_back"})
-# The reasons of deployments that failed before they started: people or the replay gate did not let them start.
+# The reasons of deployments that people or the replay gate refused. Most had not started, but a break-glass deployment
+# starts before people decide.
 REFUSED: Final = frozenset({"approval_denied", "approval_expired", "approval_revoked", "replay_gate"})
 NAMED: Final = 5  # the most agents or people that a line names
 
@@ -144,7 +145,7 @@ def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tup
             return FAILED, f"The deployment of {pipeline} was denied{_sentence(why)} No agent was changed."
     why = STOPPED_WHY.get(deployment.reason, deployment.reason.replace("_", " "))
     detail = f": {deployment.detail}" if deployment.detail else ""
-    if deployment.reason in REFUSED:
+    if deployment.reason in REFUSED and not progress.total:
         return FAILED, f"The deployment of {pipeline} did not start, because {_sentence(why + detail)}"
     return ROLLOUT_FAILED, f"The rollout of {pipeline} failed, because {_sentence(why + detail)}"
 

@@ -34,8 +34,8 @@ _poll = get_original("select", "poll")
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 # The connections that are counted for an API process in addition to its pool: one for notifications
-# (``byteor_cloud.database.notices``), one to look up agent keys, and two for heartbeats.
-API_CONNECTIONS = 4
+# (``byteor_cloud.database.notices``), and one for each of the five instances of FrequentStatement.
+API_CONNECTIONS = 6
 WORKER_CONNECTIONS = 1  # the connection that receives notifications of new jobs
 CONNECT_S = 5  # seconds until an attempt to connect times out
 # The number of commands that may run at the same time as the server, and the connections reserved for each of them.

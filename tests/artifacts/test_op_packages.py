@@ -115,6 +115,17 @@ def test_stable_op_is_compared_and_stage_with_unstable_op_is_named(world: World)
 
 
 @pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_op_that_counts_is_unstable_for_each_fixture(world: World, count: int) -> None:
+    stable, counting = ring(world, "stable", "identity"), ring(world, "counting", "counter")
+    keep(world, stable, *([b"%d" % number] for number in range(count)))
+
+    row = finished(requested(world, counting, stable))
+
+    assert stages(row) == [("unstable", "s0")] * count
+
+
+@pytest.mark.usefixtures("site")
 def test_op_that_counts_is_unstable_in_graph_with_single_fixture(world: World) -> None:
     connections = [("a", "mark"), ("mark", "tail"), ("tail", "out")]
     content = {

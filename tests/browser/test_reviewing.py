@@ -203,6 +203,12 @@ def test_request_of_unknown_creator_names_nobody(world: World) -> None:
     assert "Too few reviewers" not in warnings(row, world.viewer)
 
 
+def test_reviewers_are_undecided_if_requester_is_unknown(world: World) -> None:
+    row = requested(world, [world.viewer], requester_id=None)
+
+    assert states(row, world.operator) == {"viewer@acme.example": "not decided yet"}
+
+
 @pytest.mark.parametrize("status", ["approved", "denied", "expired", "revoked"])
 def test_closed_request_offers_nothing_and_says_who_did_not_decide(world: World, status: str) -> None:
     row = requested(world, [world.viewer, world.reviewer])

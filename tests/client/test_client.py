@@ -327,9 +327,10 @@ def test_malformed_token_is_refused_without_printing_it(token: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_password_in_url_is_refused_without_printing_it() -> None:
-    with pytest.raises(ValueError, match="password") as refused:
-        ByteOr("https://ada:hunter2@byteor.example.com", TOKEN)
+@pytest.mark.parametrize("scheme", ["https://", "ftp://", ""])
+def test_password_in_url_is_refused_without_printing_it(scheme: str) -> None:
+    with pytest.raises(ValueError, match="The URL of the server must") as refused:
+        ByteOr(f"{scheme}ada:hunter2@byteor.example.com", TOKEN)
 
     assert "hunter2" not in str(refused.value)
 

@@ -18,7 +18,7 @@ from byteor.client import UnexpectedResponse
 from byteor.client import models as m
 from byteor.command import deploying
 from byteor.command.output import size_text
-from byteor.command.rollout_news import waves_of
+from byteor.command.rollout_news import outcome, waves_of
 from tests.command.conftest import Terminal
 from tests.worlds import World, plan, report, run_jobs
 
@@ -529,6 +529,22 @@ def test_waves_are_computed_from_deployment_state(
     counts = {**dict.fromkeys(PROGRESS, 0), "total": 20, **progress}
 
     assert waves_of(msgspec.convert({**ROLLOUT, **fields, "progress": counts}, m.Deployment)) == waves
+
+
+@pytest.mark.parametrize(
+    ("total", "outcome_of_refusal"),
+    [
+        (0, (1, "The deployment of quotes did not start, because nobody approved it in time.")),
+        (20, (3, "The rollout of quotes failed, because nobody approved it in time.")),  # a break-glass deployment
+    ],
+)
+def test_refused_deployment_with_agents_is_reported_as_failed_rollout(
+    total: int, outcome_of_refusal: tuple[int, str]
+) -> None:
+    counts = {**dict.fromkeys(PROGRESS, 0), "total": total}
+    fields = {"status": "failed", "reason": "approval_expired", "progress": counts}
+
+    assert outcome(msgspec.convert({**ROLLOUT, **fields}, m.Deployment)) == outcome_of_refusal
 
 
 def test_texts_of_server_cannot_control_terminal(terminal: Terminal, world: World, during: Any) -> None:

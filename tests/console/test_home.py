@@ -186,6 +186,16 @@ KINDS: Final[dict[Callable[[Filled], str], tuple[str, tuple[str, ...], bool]]] =
 }
 
 
+def test_held_wave_is_named_if_waves_before_it_have_no_agents(world: World) -> None:
+    made, now = fill(world), timezone.now()
+    key = rollout(made, status="deploying", wave=1, wave_hold=WaveHold(4, Hold.MANUAL, now), wave_done_at=now)
+
+    [need] = [each for each in needs(world.operator.user) if each.key == key]
+
+    assert (need.button, need.reason) == ("Start wave 5", "Wave 2 has finished.")
+    assert need.title.startswith("Wave 5 of <a ")
+
+
 def test_each_need_is_shown_only_to_people_who_may_act_on_it(world: World, other: World) -> None:
     made, hidden = fill(world), needs(other.admin.user)
     keys = {kind: kind(made) for kind in KINDS}

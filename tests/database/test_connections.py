@@ -139,7 +139,7 @@ def test_statement_timeout_on_sign_in_page_returns_503(world: World, monkeypatch
 
 @pytest.mark.parametrize(
     ("mode", "processes", "threads", "needed"),
-    [("combined", 2, 8, 2 * 22 + 35 + 6), ("api", 3, 64, 3 * 70 + 6), ("worker", 64, 8, 35 + 6)],
+    [("combined", 2, 8, 2 * 24 + 35 + 6), ("api", 3, 64, 3 * 72 + 6), ("worker", 64, 8, 35 + 6)],
 )
 def test_required_connections_depend_on_deployment_mode(mode: str, processes: int, threads: int, needed: int) -> None:
     counted = connections.connections_needed(
@@ -158,7 +158,7 @@ def test_serve_refuses_too_few_database_connections_unless_pooled(
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         )
         available = cursor.fetchone()[0]
-    fits = (available - 35 - 6) // 22
+    fits = (available - 35 - 6) // 24
 
     serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits, api_threads=8))
     serve._ensure_connections(set_config(deployment_mode="worker", api_processes=64, api_threads=8))

@@ -9,7 +9,7 @@ import pytest
 import rfc8785
 from django.db import IntegrityError, transaction
 
-from apps.releases.models import ConfigBundle, KnownBad
+from apps.releases.models import ConfigBundle, FixtureRevision, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.models import AuditEvent
 from tests.releases import stories
@@ -238,6 +238,7 @@ def test_database_refuses_updates_of_config_bundles(world: World) -> None:
 def test_clearing_known_bad_requires_reason(world: World) -> None:
     bundle = world.bundle()
     bundles.mark_known_bad(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
+    FixtureRevision.objects.create(environment=world.dev, pipeline=bundle.version.name, revision=8)
     path = world.path(rest=f"/config-bundles/{bundle.pk}")
     assert world.viewer.api.get(path).json()["known_bad"] is True
 
@@ -250,6 +251,7 @@ def test_clearing_known_bad_requires_reason(world: World) -> None:
     cleared = world.operator.api.post(f"{path}/clear", {"reason": "the node was at fault"})
 
     assert (cleared.status_code, cleared.json()["known_bad"]) == (200, False)
+    assert FixtureRevision.objects.get().revision == 9  # regressions from before are outdated
     event = AuditEvent.objects.get(action="config.clear")
     assert (event.resource_id, event.changes) == (bundle.config_hash, {"reason": [None, "the node was at fault"]})
     assert world.operator.api.post(f"{path}/clear", {"reason": "again"}).status_code == 409

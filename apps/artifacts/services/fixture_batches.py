@@ -115,9 +115,7 @@ def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
 def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
     """Return the items that are neither unstable nor equal. The other items get their verdicts.
 
-    Each side runs its items in two processes. The second process has another hash seed and the reverse order. It runs
-    its first item twice, so that each item runs at another place than in the first process, even the middle item or a
-    single item.
+    Each side runs its items in two processes. The second process has another hash seed and another order.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     sides: dict[str, tuple[Configuration, list[Item]]] = {}
@@ -130,7 +128,7 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
             def take(item: Item, message: Mapping[str, Any], config_hash: str = configuration.config_hash) -> None:
                 runs.setdefault((config_hash, item.key), []).append(message)
 
-            ordered = [tested[-1], *tested[::-1]] if number else tested
+            ordered = _reordered(tested) if number else tested
             processes.run("run_fixtures", ordered, take, configuration=configuration, hash_seed=seed)
     differing = []
     for item in items:
@@ -148,6 +146,15 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
         else:
             differing.append(item)
     return differing
+
+
+def _reordered(items: Sequence[Item]) -> list[Item]:
+    """Return the items in reverse order, so that each is at another place.
+
+    In an odd number of items, the middle one would stay at its place. Therefore, the last item then runs twice.
+    """
+    repeated = items[-1:] if len(items) % 2 else []
+    return [*repeated, *items[::-1]]
 
 
 def _unstable_stage(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

@@ -146,10 +146,7 @@ def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, a
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
     )
     if is_new:
-        pipelines = ConfigBundle.objects.filter(environment=environment, config_hash=config_hash)
-        FixtureRevision.objects.filter(environment=environment, pipeline__in=pipelines.values("version__name")).update(
-            revision=F("revision") + 1
-        )
+        _outdate_regressions(environment, config_hash)
         audit.record(
             "config.bar",
             actor=actor,
@@ -161,14 +158,26 @@ def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, a
 
 @transaction.atomic
 def clear_known_bad(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
-    """Allow a known bad configuration to be deployed again. Raises Conflict if it is not known bad."""
+    """Allow a known bad configuration to be deployed again. Raises Conflict if it is not known bad.
+
+    Golden fixtures then expect the configuration's result again, so this also outdates earlier regressions.
+    """
     deleted, _ = KnownBad.objects.filter(environment=bundle.environment, config_hash=bundle.config_hash).delete()
     if not deleted:
         raise Conflict("This configuration is not known bad.", code="not_barred")
+    _outdate_regressions(bundle.environment, bundle.config_hash)
     audit.record(
         "config.clear",
         actor=actor,
         scope=bundle.environment,
         resource=("config", bundle.config_hash),
         changes={"reason": [None, reason]},
+    )
+
+
+def _outdate_regressions(environment: Environment, config_hash: str) -> None:
+    """Count a change to the fixtures of the pipelines that have this configuration."""
+    pipelines = ConfigBundle.objects.filter(environment=environment, config_hash=config_hash)
+    FixtureRevision.objects.filter(environment=environment, pipeline__in=pipelines.values("version__name")).update(
+        revision=F("revision") + 1
     )

@@ -321,4 +321,4 @@ def test_worker_has_connection_for_every_thread() -> None:
     assert connection.settings_dict["OPTIONS"]["pool"]["max_size"] == connections.WORKER_THREADS + 2
     # Two API processes and a worker must fit into the default max_connections of 100, of which 3 are reserved, and
     # leave some connections for people.
-    assert connections.connections_needed(api_processes=2, threads=8, workers=1) <= 100 - 3 - 10
+    assert connections.connections_needed(api_processes=2, threads=8, workers=1) <= 100 - 3 - 8

@@ -203,10 +203,10 @@ def _rollout(found: Found, *, title: str, **given: Any) -> Need:
 
 
 def _held_wave(found: Found) -> Need:
-    wave = found.about["wave"] + 2  # the number, from 1, of the wave after the current one
+    finished, wave = found.about["wave"] + 1, int(found.about["held"]) + 1  # the waves between them have no agents
     return _rollout(
         found, title=f"Wave {wave} of {{}} waits until somebody starts it.", rank=_WAITING, tone="waiting",
-        reason=f"Wave {wave - 1} has finished.", button=f"Start wave {wave}",
+        reason=f"Wave {finished} has finished.", button=f"Start wave {wave}",
         url=act_url(Deployment(pk=found.about["id"]), START_NEXT_WAVE.name),
     )  # fmt: skip
 

@@ -307,7 +307,8 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
     mine = Deployment.objects.filter(reader.may(Deployment, P.OPERATE_ENVIRONMENT))
     values = {
         "id": F("pk"), "pipeline": F("pipeline"), "version": F("config_bundle__version__number"),
-        "status": F("status"), "detail": F("detail"), "reason": F("rollback_reason"), "wave": F("wave"), **_place(),
+        "status": F("status"), "detail": F("detail"), "reason": F("rollback_reason"), "wave": F("wave"),
+        "held": KT("wave_hold__wave"), **_place(),
     }  # fmt: skip
     deploying = mine.filter(status=DeploymentStatus.DEPLOYING)
     # In text, because a compiled query accepts no JSON constants.
