@@ -122,7 +122,7 @@ def member(name: str, **attributes: Any) -> tarfile.TarInfo:
         (lambda: without("environment.json"), "missing_file"),
         (lambda: archive(files_of(SPEC_KV, **{"runtime.json": b'{"crate": {"name": "n"}}'})), "missing_key"),
         (lambda: archive(files_of(SPEC_KV, **{"runtime.json": b"{"})), "bad_json"),
-        (lambda: archive(files_of(SPEC_KV, **{"runtime.json": b'{"crate": "\\ud800"'})), "bad_json"),
+        (lambda: archive(files_of(SPEC_KV, **{"runtime.json": b'{"crate": "\\ud800"}'})), "bad_json"),
         (lambda: archive(files_of(SPEC_KV, **{"spec.kv": b"spec.v=\0"})), "bad_spec"),
         (lambda: archive(files_of(SPEC_KV, **{"spec.kv": SPEC_KV.encode()[:-1]})), "bad_spec"),
     ],

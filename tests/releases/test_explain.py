@@ -296,7 +296,7 @@ def test_retry_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
 
     assert codes(explanation) == ["not_fetched", "target_all", "retried"]
     assert explanation["because"][2]["detail"].startswith(
-        "quotes/bundle was offered to it again: operator@acme.example retried it at "
+        "quotes/bundle was offered to it after operator@acme.example retried the deployment at "
     )
 
 

@@ -211,7 +211,8 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
     if retry and offered_at and offered_at >= retry.at and was_retried:
         yield Finding(
             B.RETRIED,
-            f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",
+            f"{label} was offered to it after {retry.actor} retried the deployment at {at(retry.at)}"
+            f"{because(retry.reason)}.",
             deployment.id,
         )
     glass, approval = deployment.break_glass, deployment.approval
