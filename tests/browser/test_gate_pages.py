@@ -203,7 +203,7 @@ def test_page_and_list_take_same_number_of_queries_for_any_number_of_groups_and_
     assert count(table(Deployment)) == listed
     form = client.get(act(many.regression, "accept")).context["form"]
     assert len(form["groups"].field.choices) == 50
-    assert form["every"].label == "Accept all 60 groups that are not accepted"
+    assert form["every"].label == "Accept all 60 groups that are not accepted yet"
 
 
 def test_differences_can_be_accepted_only_in_finished_regression_of_config_bundle(world: World) -> None:
