@@ -297,7 +297,9 @@ def test_external_database_is_backed_up_and_restored_without_password_in_argumen
     assert password not in restored.stdout + restored.stderr + again.stderr + older.stderr
 
 
-def test_lost_database_fails_backup_with_one_error_line(installation: Installation, database: str, target: Path) -> None:
+def test_lost_database_fails_backup_with_one_error_line(
+    installation: Installation, database: str, target: Path
+) -> None:
     # The session of ``held_up`` is lost as well.
     with contextlib.suppress(psycopg.OperationalError), held_up(database) as session:
         backup = start(installation, target)

@@ -83,7 +83,7 @@ class _Known:
 
 
 class AnonymousCallers:
-    """The limits per address and in total, beyond which only valid credentials are admitted, each up to its own limit."""
+    """The limits per address and in total. Beyond them, each valid credential is admitted up to its own limit."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)

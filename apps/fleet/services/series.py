@@ -202,7 +202,7 @@ def _day(slot: int) -> date:
 def _unwritten(
     closed: Sequence[Slot] | None, sums: Slot | None, last: Slot | None, read: Slot | None, recent: Slot | None
 ) -> Iterator[tuple[int, Slot]]:
-    """Yield the number and the values of each unwritten slot of a heartbeat row: the closed slots, then the open one."""
+    """Yield the number and values of each unwritten slot in a heartbeat row: the closed slots, then the open one."""
     yield from map(_values, closed or ())
     if sums is not None and last is not None and read is not None and recent is not None:
         whole = list(sums)
