@@ -1,4 +1,4 @@
-"""Agents and enrollment tokens, and what is stored about each agent: keys, heartbeat, assignment, facts, history."""
+"""Agents with their keys, heartbeats, assignments, facts, history and series; enrollment tokens; saved searches."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_environment_page_shows_cells_for_agents_of_small_but_not_large_fleet(
     assert "No agents yet." in client.get(row_page(world.dev)).text
 
 
-def test_squares_and_causes_say_why_agents_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fleet_cells_and_failure_causes_show_why_agents_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agents = stories.fleet(world, 3)
     stories.offered(world, world.bundle(), strategy={**ALL_AT_ONCE, "failure_threshold_percent": 90})
     for agent, api in agents[:2]:
@@ -193,7 +193,7 @@ def test_incidents_are_grouped_by_pipeline_stage_and_kind(world: World) -> None:
     assert panel(signed_in(world.viewer.user).get(row_page(world.dev)), "Incidents")["rows"] == []
 
 
-def test_page_takes_at_most_15_queries_for_any_fleet_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_takes_at_most_15_queries_with_or_without_cells(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = fill(world).deployment.environment
     client, url = signed_in(world.admin.user), row_page(environment)
     counts = []
@@ -261,7 +261,7 @@ def test_environment_page_is_hidden_from_other_organizations(world: World, other
     assert answer.status_code == 404
 
 
-def test_rollout_is_watched_without_reload(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_environment_page_follows_rollout_without_reload(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = stories.fleet(world, 3)
     sign_in(page, world.admin.user).goto(row_page(world.dev))
     page.evaluate("window.isSamePage = true")
@@ -287,7 +287,7 @@ def test_rollout_is_watched_without_reload(world: World, page: Page, shot: Calla
     shot(page, "environment-rollout", widths=(1440, 390), full_page=True)
 
 
-def test_page_with_much_data_is_accessible(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_page_is_accessible_with_much_and_no_data(world: World, page: Page, shot: Callable[..., None]) -> None:
     made = fill(world)
     agents = stories.fleet(world, 60, made.environment)
     Heartbeat.objects.filter(agent__in=[agent for agent, _ in agents[:40]]).update(

@@ -196,7 +196,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     press(page, "Test against fixtures")
     start_worker().join(PATIENCE_S)
     expect(headline).to_have_text("No differences on 1 fixture.")
-    expect(page.locator("#facts")).to_contain_text("0 found again, 1 computed")
+    expect(page.locator("#facts")).to_contain_text("0 reused, 1 computed")
     page.goto(row_page(artifact))
     page.get_by_role("link", name="Keep as fixture").click()
     page.get_by_label("Name").fill("all cards")
@@ -206,6 +206,6 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     press(page, "Test against fixtures")
     start_worker().join(PATIENCE_S)
     expect(headline).to_have_text("No differences on 2 fixtures.")
-    expect(page.locator("#facts")).to_contain_text("1 found again, 1 computed")
+    expect(page.locator("#facts")).to_contain_text("1 reused, 1 computed")
     shot(page, "regression-passed", widths=WIDTHS, full_page=True)
     assert Artifact.objects.count() == 2

@@ -1,4 +1,4 @@
-"""The frame of every console page: scope, menu and titles, pages of refusals, and the first steps of a tenant."""
+"""The frame of every console page: scope, menu and titles, refusal pages, and the first steps of a tenant."""
 
 from __future__ import annotations
 

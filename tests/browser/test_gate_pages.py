@@ -1,4 +1,4 @@
-"""The console's pages of the replay gate: what a deployment waits for, who accepts it, and the forms about the gate."""
+"""The replay gate in the console: the blockers of a deployment, accepted differences, and the forms about the gate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def texts(rows: Any) -> list[list[str]]:
     return [[strip_tags(str(cell)) for cell in row] for row in rows]
 
 
-def test_another_person_accepts_groups_with_reason_and_both_pages_show_it(world: World) -> None:
+def test_differences_accepted_by_another_person_are_shown_on_both_pages_with_reason(world: World) -> None:
     members(world)
     require(world)
     made = waiting(world, 3)
@@ -113,7 +113,7 @@ def test_another_person_accepts_groups_with_reason_and_both_pages_show_it(world:
     assert again.context["form"].non_field_errors() == ["All differences of this regression are accepted."]
 
 
-def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
+def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> None:
     members(world)
     require(world, replay_gate_min_fixtures=3, max_work_increase_percent=5)
     client, now = signed_in(world.reviewer.user), timezone.now()
@@ -203,7 +203,7 @@ def test_page_and_list_take_same_number_of_queries_for_any_number_of_groups_and_
     assert count(table(Deployment)) == listed
     form = client.get(act(many.regression, "accept")).context["form"]
     assert len(form["groups"].field.choices) == 50
-    assert form["every"].label == "Accept all 60 groups that are not accepted"
+    assert form["every"].label == "Accept all 60 groups that are not accepted yet"
 
 
 def test_differences_can_be_accepted_only_in_finished_regression_of_config_bundle(world: World) -> None:

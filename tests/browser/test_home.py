@@ -1,4 +1,4 @@
-"""The home page in Chromium: it updates itself, keeps what the reader opened, and is accessible."""
+"""The overview in Chromium: it updates itself, keeps the focus, and is accessible."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_need_appears_and_disappears_without_reload(world: World, page: Page, sh
     assert page.evaluate("window.isSamePage")
 
 
-def test_home_with_every_kind_of_need_is_accessible(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_overview_with_every_kind_of_need_is_accessible(world: World, page: Page, shot: Callable[..., None]) -> None:
     made = fill(world)
     for kind in KINDS:
         kind(made)

@@ -80,7 +80,7 @@ def test_link_is_shown_again_only_when_member_is_invited_again(world: World) -> 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", ["project admin", "e-mail"])
-def test_page_after_invitation_without_link_is_page_of_member(world: World, settings: Any, case: str) -> None:
+def test_invitation_by_project_admin_or_by_mail_creates_no_link_to_copy(world: World, settings: Any, case: str) -> None:
     person = world.project_admin
     if case == "e-mail":
         person, settings.CONFIG = world.admin, replace(settings.CONFIG, smtp_url="smtp://mail.example")

@@ -19,7 +19,7 @@ def related(page: Page, title: str) -> Any:
     return page.locator(".related-rows li", has_text=title).locator("b")
 
 
-def test_home_environment_deployment_and_agent_follow_rollout_without_reload(
+def test_overview_environment_deployment_and_agent_pages_follow_rollout_without_reload(
     world: World, open_page: Callable[..., Page]
 ) -> None:
     agents = stories.fleet(world, 3)

@@ -91,7 +91,7 @@ def test_hidden_tab_sends_no_requests_until_it_is_visible(world: World, page: Pa
     assert len(requests) == 2
 
 
-def test_following_link_marks_notification_and_others_stay_unread(world: World, page: Page) -> None:
+def test_following_link_marks_only_its_notification_as_read(world: World, page: Page) -> None:
     notify(world.viewer, world.dev, "Look at dev.")
     notify(world.viewer, world.prod, "Look at prod.")
     sign_in(page, world.viewer.user).goto("/admin/")
@@ -112,7 +112,7 @@ def test_following_link_marks_notification_and_others_stay_unread(world: World, 
     assert page.url.endswith(PAGE)
 
 
-def test_all_notifications_are_marked_by_keyboard(world: World, page: Page) -> None:
+def test_all_notifications_can_be_marked_as_read_by_keyboard(world: World, page: Page) -> None:
     for _ in range(3):
         notify(world.viewer, world.dev)
     sign_in(page, world.viewer.user).goto(PAGE)

@@ -111,7 +111,9 @@ def test_page_of_many_groups_shows_first_50_and_offers_200(world: World, monkeyp
     assert page.context["still"]["panels"][-1]["rows"][-1][1] == text
 
 
-def test_reviewer_watches_test_then_accepts_and_approves(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_reviewer_watches_regression_then_accepts_differences_and_approves(
+    world: World, page: Page, shot: Callable[..., None]
+) -> None:
     agents = members(world, 3)
     old = bundle(world, "old", {"schema": {"type": "object", "title": "old"}})
     now, changed = bundle(world, "now", redact=OTHER_MASK), bundle(world, "changed", STRICT, OTHER_MASK)

@@ -74,7 +74,7 @@ def test_environments_are_listed_by_position_and_can_be_moved(world: World) -> N
     assert signed_in(world.operator.user).get(act(world.prod, "move")).status_code == 403
 
 
-def test_bundle_is_copied_with_warning_about_missing_secrets(world: World) -> None:
+def test_bundle_is_copied_with_warning_about_referenced_secrets(world: World) -> None:
     source = world.bundle(world.dev, "trades", env={"PASSWORD": {"secret_ref": "DB_PASSWORD"}})
     client = signed_in(world.operator.user)
 

@@ -196,7 +196,7 @@ def test_page_warns_if_too_few_people_can_approve(world: World) -> None:
     ]
 
 
-def test_request_of_unknown_creator_names_nobody(world: World) -> None:
+def test_page_of_request_by_unknown_creator_does_not_name_who_can_approve(world: World) -> None:
     row = requested(world, requester_id=None)
 
     assert panel(row, world.viewer)["lead"] == f"1 approval is needed. {approvals.REQUESTER_UNKNOWN}"
@@ -223,7 +223,7 @@ def test_closed_request_offers_nothing_and_says_who_did_not_decide(world: World,
         assert "to decide" not in shown["request"]
 
 
-def test_overdue_request_names_nobody(world: World) -> None:
+def test_page_of_overdue_request_does_not_name_who_can_approve(world: World) -> None:
     row = requested(world, expires_at=timezone.now() - timedelta(seconds=1))
 
     shown = summary(row, world.operator)
@@ -273,7 +273,7 @@ def test_ten_reviewers_who_have_not_decided_are_named_and_others_are_counted(wor
     assert list(shown.items())[-1] == ("4 more", "not decided yet")
 
 
-def test_changes_come_first_then_decision_then_facts(world: World) -> None:
+def test_page_shows_changes_then_decision_form_then_facts(world: World) -> None:
     row = requested(world)
 
     text = signed_in(world.reviewer.user).get(row_page(row)).text

@@ -1,4 +1,4 @@
-"""The main job, done with ``byteor`` alone. A person allows the sign-ins in a real browser."""
+"""A release and a rollback with ``byteor`` commands alone. People allow the sign-ins in a real browser."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def test_search_finds_agent_by_its_id(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_search_finds_agents_by_pipeline_and_version_that_run(world: World, run_jobs: Any) -> None:
+def test_search_finds_agents_by_pipeline_and_version_they_run(world: World, run_jobs: Any) -> None:
     fleet = [world.agent(name="old"), world.agent(name="new"), world.agent(name="none")]
     contents = [plan(shards=count, ordering="per_key", shard_key="k") for count in (2, 3)]
     first, second = (world.version(content=content) for content in contents)

@@ -52,7 +52,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Replace now() of the database by a function that returns the clock's time."""
+    """Replace now() in the database with a function that returns the clock's time."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA clock")
         cursor.execute(
@@ -171,7 +171,7 @@ HEARD: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 def test_heartbeats_add_increases_of_counters_to_series(
     world: World, clock: Clock, sent: list[dict[str, Any]], expected: dict[str, Any]
 ) -> None:
-    """Each case gives the same values in one slot and, as a sum, with each heartbeat in a slot of its own."""
+    """Heartbeats of one slot add as much as the same heartbeats in separate slots together."""
     (together, api), (apart, other) = world.agent(name="together"), world.agent(name="apart")
     for body in sent:
         beat(together, api, **body)
@@ -225,7 +225,7 @@ def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> 
                     "uptime_s": each["up"], "deployment": each["deployment"]}  # fmt: skip
             if each["boots"]:
                 body["boot_id"] = f"boot-{each['boot']}"
-            for _ in range(chance.choice([1, 1, 2])):  # the response was lost, so the agent sends it again
+            for _ in range(chance.choice([1, 1, 2])):  # twice, as if the response was lost
                 beat(each["agent"], each["api"], reported, **body)
                 heard["read"] += [] if cpu is None else [cpu]
             each["was_heard"] = True
@@ -307,7 +307,7 @@ def test_row_counts_do_not_grow_with_heartbeats(world: World, clock: Clock) -> N
         for number in range(times):
             for agent, api in enrolled:
                 beat(agent, api, {"records_in": number}, boot_id="x")
-        settle()  # deletes the notes that the agents were silent
+        settle()  # deletes the notes about changed agents
         return row_counts()
 
     once = send(1)
@@ -322,7 +322,7 @@ def test_row_counts_do_not_grow_with_heartbeats(world: World, clock: Clock) -> N
         write_series()
 
 
-def test_slot_that_was_never_written_is_kept_for_90_days(world: World, clock: Clock) -> None:
+def test_unwritten_slots_are_kept_for_at_most_90_days(world: World, clock: Clock) -> None:
     agent, api = world.agent()
     beat(agent, api)
     slots = [[number, *[None] * 4, None, 0, None, 0, 0] for number in range(8640)]
@@ -431,7 +431,7 @@ def test_invalid_time_range_is_refused(world: World, query: str, parameter: str)
         assert [each["parameter"] for each in response.json()["errors"]] == [parameter]
 
 
-def test_default_range_is_last_24_hours_and_other_agents_are_not_found(world: World) -> None:
+def test_default_range_is_last_24_hours_and_agents_of_other_environments_are_not_found(world: World) -> None:
     agent, api = world.agent()
     beat(agent, api, {"records_in": 3})
     found = world.viewer.api.get(world.path(rest=f"/agents/{agent.pk}/series")).json()["points"]

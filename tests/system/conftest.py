@@ -37,7 +37,7 @@ class Installation:
     """The longest time that ``manage`` waits for a command."""
 
     def __init__(self, *, is_prepared: bool = True, has_database: bool = True) -> None:
-        """Create the folder. A prepared folder contains the static files, and if it ``has_database`` a migrated one."""
+        """Create the folder. If it is prepared, it contains the static files and, if wanted, a migrated database."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
         self.data_dir.chmod(0o711)  # the database server's account must be able to enter the folder
         if is_prepared:

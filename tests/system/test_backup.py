@@ -1,4 +1,4 @@
-"""``manage.py backup`` while a server runs: interrupted, killed, on a full disk, and without its database."""
+"""``manage.py backup`` on real installations: interrupted, killed, on a full disk, and when the database is lost."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def unreadable(file: Path) -> Iterator[None]:
         ("byteor-cloud backup on%", "CommandError: the connection to the database failed: "),
     ],
 )
-def test_terminated_session_fails_backup_with_one_line(
+def test_terminated_database_session_fails_backup_with_one_error_line(
     installation: Installation, database: str, target: Path, session_name: str, message: str
 ) -> None:
     with held_up(database) as session:
@@ -297,7 +297,9 @@ def test_external_database_is_backed_up_and_restored_without_password_in_argumen
     assert password not in restored.stdout + restored.stderr + again.stderr + older.stderr
 
 
-def test_lost_database_fails_backup_with_one_line(installation: Installation, database: str, target: Path) -> None:
+def test_lost_database_fails_backup_with_one_error_line(
+    installation: Installation, database: str, target: Path
+) -> None:
     # The session of ``held_up`` is lost as well.
     with contextlib.suppress(psycopg.OperationalError), held_up(database) as session:
         backup = start(installation, target)
@@ -311,7 +313,7 @@ def test_lost_database_fails_backup_with_one_line(installation: Installation, da
     assert FolderTarget(target).list_names() == []
 
 
-def test_full_disk_of_target_fails_backup_with_one_line(installation: Installation, tmp_path: Path) -> None:
+def test_full_disk_of_target_fails_backup_with_one_error_line(installation: Installation, tmp_path: Path) -> None:
     if not CAN_MOUNT:
         message = "NOT TESTED: a full disk of a backup. The test needs root on Linux to mount a small tmpfs."
         warnings.warn(pytest.PytestWarning(message), stacklevel=1)
@@ -332,7 +334,7 @@ def test_full_disk_of_target_fails_backup_with_one_line(installation: Installati
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_invalid_arguments_are_refused_with_one_line(installation: Installation, tmp_path: Path) -> None:
+def test_invalid_backup_arguments_are_refused_with_one_error_line(installation: Installation, tmp_path: Path) -> None:
     for arguments, message in (
         (["s3://"], "a bucket must be given as s3://BUCKET or s3://BUCKET/PREFIX"),
         ([str(tmp_path / "b"), "--passphrase-file", str(tmp_path / "missing")], "cannot be read: No such file"),

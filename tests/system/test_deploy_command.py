@@ -128,7 +128,7 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """What was printed, without the sequences that control colors and the cursor."""
+        """The printed text, without the sequences that control colors and the cursor."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._printed.decode(errors="replace")).replace("\r", "")
 
     def wait_for(self, text: str) -> None:

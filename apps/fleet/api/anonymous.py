@@ -5,8 +5,9 @@ the credential of the request, the request counts against the rate limit of the 
 with bad credentials use up the allowances just as requests without a credential do.
 
 When an allowance is used up, a request without a credential is refused without a query. A request with a valid
-credential is then refused only if the credential's own allowance is used up. So callers behind the same address cannot
-lock each other out. Credentials that this process has not verified yet are looked up together, in a few queries.
+credential is then refused only if the credential's own allowance is used up. So a caller with a valid credential is not
+locked out by others behind the same address. Credentials that this process has not verified yet are looked up together,
+in a few queries.
 
 This module is in the fleet app because it needs all families of credentials, and agent keys are defined here.
 """
@@ -82,7 +83,7 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Limits requests per address and in total. Beyond that, admits valid credentials, each up to its own limit."""
+    """The limits per address and in total. Beyond them, each valid credential is admitted up to its own limit."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
@@ -108,7 +109,7 @@ class AnonymousCallers:
             self._valid.add(presented.digest)
         wait_s = self._by_credential.missing_s(presented.digest)
         if wait_s:
-            raise _refusal(wait_s)
+            raise _refusal(wait_s, has_valid_credential=True)
         return lambda verified, status: self._settle_valid(address, presented.digest, verified, status)
 
     def _take(self, address: str) -> float:
@@ -168,10 +169,12 @@ def _valid_digests(batch: Sequence[Presented]) -> set[str]:
     return valid
 
 
-def _refusal(wait_s: float) -> TooManyRequests:
-    return TooManyRequests(
-        "Too many requests without a valid credential. Wait, or send a valid credential.", retry_after=math.ceil(wait_s)
-    )
+def _refusal(wait_s: float, *, has_valid_credential: bool = False) -> TooManyRequests:
+    if has_valid_credential:
+        detail = "Too many requests to pages that need no credential. Wait, then try again."
+    else:
+        detail = "Too many requests without a valid credential. Wait, or send a valid credential."
+    return TooManyRequests(detail, retry_after=math.ceil(wait_s))
 
 
 def presented_by(request: HttpRequest) -> Presented | None:

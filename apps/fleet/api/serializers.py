@@ -337,7 +337,7 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
         "signing_key_etag": "The ETag of the signing keys, without its quotation marks. If it has changed, fetch the "
         "keys again.",
         "commands": "Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it "
-        "from then on. `capture`: get the requested capture with `getPendingCapture` and upload it. A command is "
+        "from then on. `capture`: fetch the request with `getPendingCapture`, and upload the capture. A command is "
         "repeated until it is carried out or obsolete. Ignore unknown commands.",
     }
 

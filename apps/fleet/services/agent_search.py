@@ -63,10 +63,10 @@ _TERM = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*(?:"|\\?$))+')
 _matchers = {kind: matcher(f"^(?:{pattern})$") for kind, pattern in _KINDS.items()}
 _VERSION = re.compile(rf"(?:({_PIPELINE})@)?v([1-9][0-9]{{0,8}})")
 _UNQUOTED = re.compile(r'[^ "=:,!][^ "=:,]*')
-_HELP = 'To search for it in names, put it in double quotes, as in "a:b".'
+_HELP = 'To find a name that contains a colon, put it in double quotes, as in "a:b".'
 
 type Runs = Callable[[str | None, int | None], Q]
-"""Returns the condition that a pulse's agent runs this pipeline, if given, in this version, if given."""
+"""Returns the condition that a pulse's agent runs this pipeline and this version. None stands for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ class Term:
 def parse(text: str) -> tuple[Term, ...]:
     """Parse a search. An empty text has no terms.
 
-    Raises InvalidInput with a sentence that names the first invalid term and the valid alternatives.
+    Raises InvalidInput if the search is too long, or with a sentence that names the first invalid term and what to
+    write instead.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidInput(f"A search may have at most {MAX_LENGTH} characters.")

@@ -165,7 +165,7 @@ class Fleet:
     """The numbers of one environment's enrolled agents by drift, liveness, status and hash of the running bundle.
 
     ``offline_since`` is when the first of the agents that are offline became offline, and ``cloned_since`` when the
-    first clone was suspected; None if unknown.
+    first clone was suspected. Each is None if there is no such agent or the time is unknown.
     """
 
     by_drift: Counter[bool] = field(default_factory=Counter)

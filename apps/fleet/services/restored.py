@@ -1,4 +1,4 @@
-"""What ends after a restore from a backup: enrollment tokens, and the list of refused agents."""
+"""Revoke enrollment tokens and empty the list of refused agents after a restore from a backup."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ _REPLACED = frozenset({"cpu_percent", "memory_bytes", "online"})  # the values o
 def _upsert(table: str, owner: str, replaced: frozenset[str]) -> str:
     """Return the statement that adds one slot to the rows of a day.
 
-    If the slot already has a value, the new value replaces it if its name is in ``replaced``, and otherwise is added.
+    If the slot already has values, new values are added to them. Values whose names are in ``replaced`` are replaced.
     """
     columns = ", ".join(VALUES)
     inserted = ", ".join(f"array_fill(NULL::float8, ARRAY[%(place)s - 1]) || b.{name}" for name in VALUES)
@@ -202,7 +202,7 @@ def _day(slot: int) -> date:
 def _unwritten(
     closed: Sequence[Slot] | None, sums: Slot | None, last: Slot | None, read: Slot | None, recent: Slot | None
 ) -> Iterator[tuple[int, Slot]]:
-    """Yield the number and the values of each slot in a heartbeat row's series columns, and of the open slot last."""
+    """Yield the number and values of each unwritten slot in a heartbeat row: the closed slots, then the open one."""
     yield from map(_values, closed or ())
     if sums is not None and last is not None and read is not None and recent is not None:
         whole = list(sums)
@@ -260,7 +260,7 @@ _READ_AGENT = f"""
 SELECT {_WRITTEN} FROM fleet_agentseries WHERE agent_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat WHERE agent_id = %(id)s
 """  # noqa: S608  built from constants
-# Several environments are summed by the database. The slots of a day are an array.
+# The database sums several environments, and returns the slots of each day as arrays.
 _SUMMED = ", ".join(f"array_agg({name} ORDER BY place)" for name in VALUES)
 _READ_ENVIRONMENTS = f"""
 SELECT day, NULL::jsonb, {_SUMMED} FROM (
@@ -289,8 +289,8 @@ def read_environments(
     """Return the sums of the environments in the slots that overlap the time range, oldest first.
 
     Slots that are older than 90 days are left out. If the environments have more than ``MOST_AGENTS_READ`` agents, the
-    slots that the job has not summed yet are left out as well. If the caller knows whether they do, ``is_large`` saves
-    a query.
+    slots that the job has not summed yet are left out as well. A caller that knows whether there are more can pass
+    ``is_large`` to save a query.
     """
     keys = [each.pk for each in environments]
     if is_large is None:

@@ -70,7 +70,7 @@ addEventListener("DOMContentLoaded", () => {
   if (bell) keepCounts(bell.dataset.counts);
 });
 
-// Send each form once. The server ignores a repetition too, but the browser would show its response instead of the first.
+// Send each form only once. The server also ignores a second submission, but the browser would show its response.
 const RELEASE_AFTER = 10000; // ms, in case the person stopped the request
 const disabledButtons = new Map(); // the buttons of each form that is being sent
 
@@ -88,7 +88,7 @@ addEventListener("submit", (event) => {
   }
   const buttons = [...form.elements].filter((each) => each.type === "submit" && !each.disabled);
   disabledButtons.set(form, buttons);
-  // Later, because the browser has not yet read the value of the pressed button.
+  // Disable the buttons later, because the browser has not yet read the value of the pressed button.
   setTimeout(() => { for (const button of disabledButtons.get(form) ?? []) button.disabled = true; });
   setTimeout(() => release(form), RELEASE_AFTER);
 });

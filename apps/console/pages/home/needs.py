@@ -372,7 +372,7 @@ def _quotas(found: Found, *, is_operator: bool) -> Iterator[Need]:
 def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> Iterator[Need]:
     """Yield a line about an environment's failed, offline and drifted agents, and one about suspected clones.
 
-    While a rollout is under way, agents drift on purpose.
+    While a rollout is under way, drifted agents are left out, because drift is then expected.
     """
     base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"
     shared: dict[str, Any] = {

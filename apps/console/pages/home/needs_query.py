@@ -125,7 +125,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What the query found: the rows by kind, the steps to the first deployment, and the numbers of the tiles.
+    """The result of the query: the rows by kind, the steps to the first deployment, and the numbers of the tiles.
 
     ``steps`` says by name whether each step is done. It is None if there is a deployment that does not wait for
     approval.
@@ -311,7 +311,7 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
         "held": KT("wave_hold__wave"), **_place(),
     }  # fmt: skip
     deploying = mine.filter(status=DeploymentStatus.DEPLOYING)
-    # In text, because a compiled query accepts no JSON constants.
+    # Compare as text, because a compiled query accepts no JSON constants.
     held = deploying.alias(hold=KT("wave_hold__kind"), is_over=KT("wave_hold__is_over")).filter(
         hold=Hold.MANUAL.value, is_over="false", paused_at=None, wave_done_at__isnull=False
     )

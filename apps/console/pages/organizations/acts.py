@@ -102,7 +102,7 @@ CREATE_ORGANIZATION = Act(
     icon="domain_add",
     form=_OrganizationForm,
     creates=Organization,
-    # Without a permission, because the person has become its administrator only now.
+    # Needs no permission check, because the person has just become the organization's administrator.
     next_step=NextStep("Create a project", lambda row: act_url(row, "create_project")),
 )
 CREATE_PROJECT = Act(

@@ -28,7 +28,7 @@ class _ExportForm(forms.Form):
     )  # fmt: skip
     since = forms.DateField(
         required=False, label="Since (UTC)", widget=UnfoldAdminTextInputWidget(),
-        help_text="The file also contains events of up to an hour before, because events are sealed a little later.",
+        help_text="The file may also contain some earlier events, because events can be sealed late.",
     )  # fmt: skip
     since.widget.input_type = "date"
 

@@ -1,4 +1,4 @@
-"""The panel of a project's page that shows what runs of each pipeline in each environment."""
+"""The panel that shows which version of each pipeline runs in each environment of a project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.releases.services.matrix import Cell, Matrix, PipelineRow, read_matrix
 from apps.tenancy.models import Environment, Project
 from byteor.engine.regression import count_of
 
-_ENVIRONMENTS, _CELLS = 20, 1_000  # what the panel shows at most
+_ENVIRONMENTS, _CELLS = 20, 1_000  # the maximum numbers that the panel shows
 
 
 def matrix_panel(project: Project, *, may_deploy: bool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def usage_view(request: HttpRequest) -> HttpResponse:
 
 
 def _month_of(request: HttpRequest, months: list[date]) -> date:
-    """Return the month in the URL, or else the current one. Raises Http404 if its counts are not kept."""
+    """Return the month in the URL, or else the current one. Raises Http404 if it is invalid or no longer kept."""
     asked = request.GET.get("month")
     found = next((each for each in months if asked in {None, f"{each:%Y-%m}"}), None)
     if found is None:

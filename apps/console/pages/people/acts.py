@@ -117,8 +117,8 @@ INVITE_TO_ORGANIZATION = Act(
     label="Invite to organization",
     also="add person member",
     done="{} added",
-    explain="The role applies in every project, unless the person has a separate role in the project. The role "
-    f"Organization admin applies in all projects. {_INVITATION}",
+    explain="The role applies in every project, unless the person has a separate role in the project. Organization "
+    f"admins have all permissions even then. {_INVITATION}",
     run=_invite,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="person_add",

@@ -95,5 +95,5 @@ def list_people(user_ids: Collection[str]) -> str:
 
 
 def describe_reviewers(user_ids: Collection[str]) -> str:
-    """Return who may decide: the names of the reviewers, or that there are none."""
+    """Return who may decide: the names of the reviewers, or a phrase for everybody if there are none."""
     return list_people(user_ids) or "everybody who may operate the environment"

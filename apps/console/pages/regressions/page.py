@@ -88,7 +88,7 @@ def facts(row: Regression) -> list[tuple[str, object]]:
 def _verdicts(row: Regression) -> str:
     if not row.reused and not row.computed:
         return ""
-    return f"{row.reused:,} found again, {row.computed:,} computed"
+    return f"{row.reused:,} reused, {row.computed:,} computed"
 
 
 def describe_work(row: Regression) -> str:
@@ -234,7 +234,7 @@ def _acceptance(group: Mapping[str, Any], given: Sequence[AcceptedDifference]) -
 
 
 def name_group(group: Mapping[str, Any]) -> str:
-    """Return what the differences of a group are, with names as code."""
+    """Return the name of a group as HTML, with the names that it contains as code."""
     pieces = _cap(group_pieces(group))
     shown = (format_html("<code>{}</code>", text) if is_name else text for text, is_name in pieces)
     return format_html_join("", "{}", ((each,) for each in shown))

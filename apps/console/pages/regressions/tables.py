@@ -100,7 +100,7 @@ class RegressionAdmin(RunningAdmin):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What both parts of a regression's page show."""
+    """The data that both parts of a regression's page show."""
 
     overview: Overview
     counts: Counts
@@ -108,7 +108,7 @@ class _Found:
 
 
 def _read(request: HttpRequest, row: Regression) -> _Found:
-    """Return what both parts of the page show. A request reads it only once."""
+    """Return the data that both parts of the page show. Each request reads it only once."""
     if not hasattr(request, "_regression"):
         found = _Found(read_overview(row), count_results(row), baseline_links([row]))
         request._regression = found  # type: ignore[attr-defined]  # an attribute of our own, as a cache

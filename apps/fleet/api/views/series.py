@@ -96,8 +96,8 @@ class EnvironmentSeriesViewSet(_SeriesViewSet):
 
         Returns the sums of the series of all agents, including decommissioned agents, for each slot of 15 minutes,
         oldest first. Slots older than 90 days are deleted. In an environment with more than 1,000 agents, a slot is
-        returned from five minutes after its end, because its values must be summed first. In smaller environments, the
-        current slot is included, up to the last heartbeats.
+        included only after five minutes have passed since its end, because its values must be summed first. In smaller
+        environments, the current slot is included, up to the last heartbeats.
         """
         since, until = self.time_range()
         return self.respond(series.read_environments([self.environment], since, until))
