@@ -24,7 +24,7 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
 
 
 class OfferAfterHold(Job, name="releases.offer_after_hold", lane=JobLane.RELEASES):
-    """Offer late joiners what they could not get while the environment's offers were held, once none are held."""
+    """Make the offers that late joiners did not get while offers were held. Checks every minute if any are still held."""
 
     environment_id: str
 
@@ -42,7 +42,7 @@ class RunRegression(Job, name="artifacts.regression", lane=JobLane.REGRESSIONS):
 
 
 class CheckCurrent(Job, name="artifacts.check_current", lane=JobLane.CLEANING):
-    """Add accepted results to a pipeline's golden fixtures, and queue the regression of what runs now if it is due."""
+    """Add accepted results to a pipeline's golden fixtures, and queue the regression of what runs now, if it is due."""
 
     environment_id: str
     pipeline: str
