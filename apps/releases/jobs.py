@@ -24,7 +24,7 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
 
 
 class OfferAfterHold(Job, name="releases.offer_after_hold", lane=JobLane.RELEASES):
-    """Make the offers that late joiners did not get while offers were held. Checks every minute if any are still held."""
+    """Make the offers that late joiners did not get while offers were held. If any still are, try again in a minute."""
 
     environment_id: str
 

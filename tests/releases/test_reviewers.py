@@ -208,7 +208,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
         ([peer, reviewer, peer], (400, "unique", at + "/2")),
         ([peer], (400, "too_few", at)),
         ([peer, "x"], (400, "invalid", at + "/1")),
-        ([peer, viewer], (400, "not_permitted", at + "/1")),  # the environment's list does not name the viewer
+        ([peer, viewer], (400, "not_permitted", at + "/1")),  # only an org_admin may name a viewer
         ([viewer] * 101, (400, "max_length", at)),
         (None, (400, "null", at)),
     ):

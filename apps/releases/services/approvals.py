@@ -330,8 +330,8 @@ def check_gate(deployment: Deployment) -> None:
 def is_overdue(approval: Approval) -> bool:
     """Return whether a pending approval has expired.
 
-    An approval does not expire while its deployment waits for a regression that has not finished. The approval of a wave does not expire while its
-    deployment is paused.
+    An approval does not expire while its deployment waits for a regression that has not finished. The approval of a
+    wave does not expire while its deployment is paused.
     """
     if approval.status != ApprovalStatus.PENDING or approval.expires_at > timezone.now():
         return False

@@ -5,8 +5,8 @@ deployment. The functions here run in their caller's transaction, except ``delet
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
 agents of an environment locks the environment, so such changes never run concurrently (except
-``delete_deployment_agents``). A report takes exclusive locks only on rows of its agent. Statements change many agents at a
-time, because a deployment may have 100,000 agents.
+``delete_deployment_agents``). A report takes exclusive locks only on rows of its agent. Statements change many agents
+at a time, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations

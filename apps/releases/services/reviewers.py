@@ -84,8 +84,8 @@ def _find_too_few(
     if not chosen or len(able) >= policy.required_approvals:
         return ""
     return (
-        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can decide or already did. "
-        "People who have left cannot decide, nor can the requester unless self-approval is allowed."
+        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can decide or "
+        "already did. People who have left cannot decide, nor can the requester unless self-approval is allowed."
     )
 
 
@@ -170,7 +170,7 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 
 
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
-    """Return a blocker, by approval id, for each pending approval with too few reviewers who can approve or have approved.
+    """Return a blocker, by approval id, for each pending approval for which too few reviewers can or did approve.
 
     The approvals must belong to the same environment. Takes one query, and another one for each blocker that names
     people.
