@@ -42,7 +42,7 @@ class RunRegression(Job, name="artifacts.regression", lane=JobLane.REGRESSIONS):
 
 
 class CheckCurrent(Job, name="artifacts.check_current", lane=JobLane.CLEANING):
-    """Add accepted results to a pipeline's golden fixtures, and queue the regression of what runs now, if it is due."""
+    """Add accepted results to a pipeline's golden fixtures, and queue the regression of what runs now if it is due."""
 
     environment_id: str
     pipeline: str

@@ -129,7 +129,8 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     )
     plan = _plan(deployment, timezone.now(), is_started=True)
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
-        detail = f"Wave {deployment.wave + 1} has not finished, too many of its agents have failed, or there is no next wave."
+        wave = f"Wave {deployment.wave + 1}"
+        detail = f"{wave} has not finished, too many of its agents failed, or there is no next wave."
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
     _apply_plan(deployment, plan)
