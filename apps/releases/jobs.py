@@ -24,7 +24,7 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
 
 
 class OfferAfterHold(Job, name="releases.offer_after_hold", lane=JobLane.RELEASES):
-    """Offer late joiners what they could not get while the environment's offers were held, once none are held."""
+    """Make the offers that late joiners did not get while offers were held. If any still are, try again in a minute."""
 
     environment_id: str
 

@@ -226,7 +226,8 @@ class Deployment(Stateful):
     wave_hold: StoredField[WaveHold | None] = StoredField(WaveHold, null=True)
     # The time before which an approved deployment does not start. Null if it starts as soon as possible.
     start_at = models.DateTimeField(null=True)
-    # The ids of the users who may decide on the approvals, sorted. If empty, all who may operate the environment.
+    # The ids of the users who may decide on the approvals, sorted. If empty, everybody who may operate the
+    # environment may decide.
     reviewers: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     is_current = models.BooleanField(default=False)
     superseded_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
@@ -256,7 +257,7 @@ class Deployment(Stateful):
     # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
     # before the first offers, while agents cannot download the bundle, and while the deployment's offers are held.
     served_at = models.DateTimeField(null=True)
-    # The end of the last outage. If an offer was made earlier, its timeout starts at this time. Null without an outage.
+    # The end of the last outage. If an offer was made earlier, its timeout starts at this time. Null if there was none.
     timeouts_from = models.DateTimeField(null=True)
     # The key set at the start of the build. With it, a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -493,14 +494,15 @@ class Regression(Stateful):
     engine: models.JSONField[Any, Any] = models.JSONField(null=True)
     # the number of results by outcome
     outcomes: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={})
-    # The results as the statement of the test lists them. Null if the regression is not for a deployment.
+    # The results as the signed test result lists them. Null if the candidate is not a config bundle.
     tests: models.JSONField[Any, Any] = models.JSONField(null=True)
     # Whether this regression tests what the environment runs now, with golden fixtures only.
     of_current = models.BooleanField(default=False, db_default=False)
     # {"deployment_id", "groups"}: the deployment that became current, and the groups of its differences from golden
-    # results that were accepted. Null as soon as a job has added the results to the fixtures, and if there are none.
+    # results that were accepted. Null if no such differences were accepted, and once a job has added the results to
+    # the fixtures.
     newly_accepted: models.JSONField[Any, Any] = models.JSONField(null=True)
-    # The number of results whose verdict was known, and the number of verdicts that this regression computed.
+    # The number of results whose verdict was already stored, and the number of verdicts that this regression computed.
     reused = models.PositiveIntegerField(default=0)
     computed = models.PositiveIntegerField(default=0)
     # The differences of all fixtures, merged by group, without payloads.
@@ -534,7 +536,7 @@ class Regression(Stateful):
 
 
 class FixtureRevision(models.Model):
-    """The numbers of changes to a pipeline's fixtures. A regression is outdated if it has tested other fixtures.
+    """The numbers of changes to a pipeline's fixtures, which show whether a regression has tested the present fixtures.
 
     ``revision`` counts new fixtures and changed expectations. ``removed`` counts deleted fixtures, and releases whose
     accepted results the fixtures then also expect. A regression that passed stays valid after the changes that

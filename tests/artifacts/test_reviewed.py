@@ -81,7 +81,9 @@ def test_reviewers_of_environment_decide_on_execute_replays(world: World) -> Non
     before = Replay.objects.count()
     refused = post_replay(world, artifact)
     assert kind(refused) == (409, "approval.too_few_reviewers")
-    assert refused.json()["detail"].startswith("1 person must approve, but only 0 of the reviewers can decide. ")
+    assert refused.json()["detail"].startswith(
+        "1 person must approve, but only 0 of the reviewers can decide or already did. "
+    )
     set_reviewers(world, environment, world.viewer)
     Membership.objects.filter(user=world.viewer.user).delete()
     assert kind(post_replay(world, artifact)) == (409, "approval.too_few_reviewers")

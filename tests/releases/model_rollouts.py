@@ -55,7 +55,7 @@ class Rollouts(Holds):
         return sum(d.status in IN_FLIGHT and not self.is_scheduled(d) for d in self.deployments)
 
     def is_scheduled(self, deployment: Deployment) -> bool:
-        """Return whether the start time of an approved deployment has not come."""
+        """Return whether the deployment is approved, but its start time has not been reached."""
         return deployment.status == "approved" and deployment.start is not None and deployment.start > self.now
 
     def _has(self, number: int, deployment: Deployment) -> bool:

@@ -41,7 +41,7 @@ class Crash(BaseException):
 
 @contextmanager
 def crash_before(statement: int) -> Iterator[None]:
-    """Raise Crash before the SQL statement of the block that has this number. The first has number 0."""
+    """Raise Crash before the block's SQL statement with this number, counted from 0."""
     left = statement
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Changes of reviewers that complete an approval, and the limits of scheduled deployments and of shared reads."""
+"""Changes of reviewers that complete an approval, the limit of scheduled deployments, and errors in shared reads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def consented(world: World) -> Deployment:
     return deployment
 
 
-def test_evidence_of_approval_completed_by_new_reviewers_is_proven(
+def test_evidence_proves_approval_completed_by_change_of_reviewers(
     world: World, run_jobs: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployment = consented(world)

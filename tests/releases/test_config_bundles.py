@@ -205,7 +205,7 @@ def test_numbers_without_canonical_form_are_refused(world: World) -> None:
     assert ConfigBundle.objects.count() == 0
 
 
-def test_version_of_another_environment_is_unknown(world: World) -> None:
+def test_version_of_another_environment_is_refused(world: World) -> None:
     foreign = world.version(world.staging)
 
     response = create(world, version_id=str(foreign.pk))

@@ -1,4 +1,4 @@
-"""Explanations of agents through the API: from facts in the database, with few queries."""
+"""Explanations of agents in the API, and the number of queries that they need."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def test_decommissioned_agent_is_explained(world: World) -> None:
     assert (codes(explanation), next_codes(explanation)) == (["decommissioned"], [])
 
 
-def test_liveness_falls_back_to_heartbeat_interval_of_environment(world: World) -> None:
+def test_liveness_depends_on_heartbeat_interval_of_environment(world: World) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=300)
     agent, api = world.agent(slow)
     stories.active(world, world.bundle(slow), [(agent, api)])

@@ -219,7 +219,7 @@ def test_late_joiner_keeps_failure_of_withdrawn_offer(world: World, run_jobs: Ca
 
 
 def fail_many(world: World, count: int, detail: Callable[[int], str], cause: Callable[[int], str]) -> Deployment:
-    """Create a deployment that failed on ``count`` agents."""
+    """Create a deployment in which ``count`` agents have failed."""
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     agents = Agent.objects.bulk_create(Agent(environment=world.dev, name=f"edge-{n:05}") for n in range(count))

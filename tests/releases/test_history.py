@@ -204,7 +204,7 @@ def test_fleet_state_at_future_time_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/agents/{agent}/history", "/fleet-state", "/agents/summary"])
-def test_agents_of_other_tenants_and_environments_are_not_found(world: World, other: World, rest: str) -> None:
+def test_agents_of_other_organizations_and_environments_are_not_found(world: World, other: World, rest: str) -> None:
     agent, _ = old_agent(world)
     stranger, _ = old_agent(other)
     store(agent, 0, STRANGE)

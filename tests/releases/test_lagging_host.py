@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def lagging(settings: Any) -> Any:
-    """Return a function that gives this process a different master key from the installation's."""
+    """Return a function that gives this process a master key other than that of the installation."""
 
     def lag() -> None:
         settings.CONFIG = replace(settings.CONFIG, master_key=b"n" * 32)

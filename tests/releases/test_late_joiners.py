@@ -106,7 +106,7 @@ def test_agent_with_new_label_becomes_late_joiner(world: World, run_jobs: Callab
     assert stories.desired(second) == (deployment.pk, "activate")
 
 
-def test_late_joiner_leaves_earlier_deployment_but_not_deployment_of_another_pipeline(
+def test_relabeled_agent_moves_to_newer_deployment_only_within_its_pipeline(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     old, old_api = world.agent(name="old", tier="edge")

@@ -1,4 +1,4 @@
-"""Rollbacks with a capture as proof: it must first replay successfully on each configuration that is restored."""
+"""Rollbacks with proof: a capture must first replay successfully on each configuration that is restored."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def unchanged(deployment: Deployment) -> bool:
 
 
 def recorded_changes(deployment: Deployment) -> dict[str, Any]:
-    """Return what the audit event of the rollback adds to the reason, the restored deployment and the status."""
+    """Return the changes in the rollback's audit event, without the reason, the restored deployment and the status."""
     changes = AuditEvent.objects.get(action="deployment.roll_back", resource_id=str(deployment.pk)).changes
     return {name: value for name, value in changes.items() if name not in {"reason", "restores", "status"}}
 
@@ -142,7 +142,7 @@ def test_only_conclusive_dry_run_of_whole_capture_on_restored_configuration_is_p
     assert recorded_changes(bad) == {"proofs": [third]}
 
 
-def test_each_configuration_that_agents_return_to_needs_its_own_proof_newer_than_deployment(
+def test_each_restored_configuration_needs_proof_that_is_newer_than_deployment(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 2)
@@ -239,7 +239,7 @@ def test_proceed_without_capture_has_no_effect(world: World) -> None:
     assert recorded_changes(bad) == {}
 
 
-def test_concurrent_requests_start_one_replay(concurrently: Race) -> None:
+def test_concurrent_rollback_requests_start_one_replay(concurrently: Race) -> None:
     world = World("acme")
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)

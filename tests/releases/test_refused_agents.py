@@ -95,7 +95,7 @@ def test_agents_with_malformed_keys_are_not_listed(world: World) -> None:
     assert listed() == {}
 
 
-def test_process_stores_agent_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_stores_refused_agent_at_most_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
     agent_id = uuid7()
@@ -124,7 +124,7 @@ def test_excess_agents_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed()[old].last_at > timezone.now() - timedelta(hours=1)
 
 
-def test_known_agents_replace_unknown_ones_of_full_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_agents_replace_unknown_agents_in_full_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_agents, "MOST_ROWS", 3)
     known = [world.agent(name=name)[0].pk for name in "abcd"]
     oldest, old, *more = (uuid7() for _ in range(4))
@@ -188,7 +188,7 @@ def test_database_error_does_not_change_response_and_agent_is_stored_later(monke
     assert set(listed()) == {agent_id}
 
 
-def test_agents_are_deleted_after_30_days_and_after_restore(world: World) -> None:
+def test_refused_agents_are_deleted_after_30_days_and_after_restore(world: World) -> None:
     old, recent = uuid7(), uuid7()
     store_refused([old, recent])
     seen(old, days=30.1)

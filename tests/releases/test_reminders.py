@@ -115,9 +115,7 @@ def test_reminder_of_decided_or_expired_request_is_refused(world: World, bundle:
     assert reminders() == []
 
 
-def test_reminder_of_break_glass_deployment_says_what_happens_without_approval(
-    world: World, bundle: ConfigBundle
-) -> None:
+def test_reminder_of_break_glass_deployment_has_its_own_message_type(world: World, bundle: ConfigBundle) -> None:
     body = {
         "config_bundle_id": str(bundle.pk), "target": ALL,
         "break_glass": {"reason": "The market is open."},

@@ -208,7 +208,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
         ([peer, reviewer, peer], (400, "unique", at + "/2")),
         ([peer], (400, "too_few", at)),
         ([peer, "x"], (400, "invalid", at + "/1")),
-        ([peer, viewer], (400, "not_permitted", at + "/1")),  # the environment's list does not name the viewer
+        ([peer, viewer], (400, "not_permitted", at + "/1")),  # only an org_admin may name a viewer
         ([viewer] * 101, (400, "max_length", at)),
         (None, (400, "null", at)),
     ):
@@ -228,8 +228,8 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     too_few = ask(world, bundle)
     assert problem(too_few) == (400, "too_few", at)
     assert too_few.json()["detail"] == (
-        "2 people must approve, but only 1 of the reviewers can decide. People who have left cannot decide, nor can "
-        "the requester unless self-approval is allowed."
+        "2 people must approve, but only 1 of the reviewers can decide or already did. People who have left cannot "
+        "decide, nor can the requester unless self-approval is allowed."
     )
     assert (Deployment.objects.count(), Approval.objects.count()) == (0, 0)
     assert AuditEvent.objects.exclude(action="environment.update").count() == audited

@@ -1,4 +1,4 @@
-"""What happens between a decision on a wave and the rollout step after it, and when the fleet or reviewers change."""
+"""Decisions on waves: requests before the next rollout step, and changes of the fleet, the reviewers and the time."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_approved_wave_waits_only_for_pause_between_waves(
     assert Approval.objects.get(rollout=deployment).used_at is not None
 
 
-def test_pause_stops_clock_of_pending_approval_of_wave(
+def test_pending_approval_of_wave_does_not_expire_while_deployment_is_paused(
     world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)

@@ -192,8 +192,8 @@ def test_connections_pause_after_large_but_not_after_small_burst(monkeypatch: py
     room.wake([other.agent_id])
     assert other.burst is not None
     assert other.burst.resumes_at(1.0) == now[0]  # a burst in one environment does not delay others
-    # Successive notifications are one burst. The two processes tell 6,000 agents within two seconds, and the agents
-    # resume over the next 12 seconds.
+    # Successive notifications are one burst. The two processes send offers to 6,000 agents within two seconds, and
+    # the agents resume over the next 12 seconds.
     [burst] = {waiter.burst for waiter in waiters}
     assert burst is not None
     assert [burst.resumes_at(share) - 1010 for share in (0.0, 0.5, 1.0)] == pytest.approx([2, 8, 14])

@@ -281,7 +281,7 @@ def test_wave_starts_once_despite_concurrent_commands_and_decisions(scenes: Scen
     assert scene.state() == STARTED
 
 
-def test_first_of_decision_and_expiry_or_change_of_reviewers_takes_effect(scenes: Scenes, world: World) -> None:
+def test_decision_is_refused_after_concurrent_expiry_or_removal_of_reviewer(scenes: Scenes, world: World) -> None:
     reviewer, viewer, admin = world.reviewer, world.viewer, world.admin
     for decides_first in (True, False):
         scene = scenes.new()

@@ -147,7 +147,7 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
 
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
     left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can stay in the list
-    even after leaving. If enough of the new reviewers have already approved, the approval is granted. Only an
+    even if they have left. If enough of the new reviewers have already approved, the approval is granted. Only an
     `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay gate blocks an approval
     that would be granted. Also returns 409 unless the deployment is pending approval or deploying, or its approval
     after break-glass is pending.
@@ -174,7 +174,7 @@ def remind(approval: Approval, *, actor: Actor) -> None:
 
     Notifies the people who can still decide on the pending approval again. Only the requester can send a reminder. If
     an API key requested the approval, the requester is the person who created the key. Returns 403 to other callers,
-    409 if the approval is not pending, and 429 within an hour of the last reminder.
+    409 if the approval is not pending or has expired, and 429 within an hour of the last reminder.
     """
     approvals.remind(approval, actor=actor)
 

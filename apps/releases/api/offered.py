@@ -73,7 +73,8 @@ def read_offer(agent_id: UUID) -> Offered:
     """Return the agent's current offer with its signed envelope.
 
     ``desired`` is null if the agent has no offer, and while the offer is held. Agents whose offers are read at the same
-    time, such as the waiting polls of a fleet, share the queries.
+    time, such as the waiting polls of a fleet, share the queries. Raises DoesNotExist if the agent or the offered
+    bundle was deleted.
     """
     found = _offers.submit(agent_id, agent_id)
     if found is None:
@@ -163,7 +164,7 @@ class _Text(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """What an offer says of the deployment whose bundle it offers, and the key that signs it."""
+    """The parts of an offer that come from the deployment that built the bundle, and the id of the signing key."""
 
     envelope: dict[str, Any]
     attestations: list[tuple[str, int]]

@@ -1,4 +1,4 @@
-"""Acceptances: people state that differences of a configuration are wanted."""
+"""Acceptances: statements that differences of a configuration are wanted."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def accept(
     """Accept groups of differences of a config bundle, from all baselines that show them in the regression.
 
     The acceptance counts for all deployments of the configuration in the environment until one of them becomes current.
-    Exceptions: for a deployment that needs approval, only acceptances by people count. If such a deployment has
-    reviewers, only their acceptances count. The requester's acceptance counts for such a deployment only if
-    self-approval is allowed and the deployment does not use break-glass.
+    Exceptions: for a deployment whose policy requires approvals, only acceptances by people count. If it has reviewers,
+    only their acceptances count. The requester's acceptance counts for such a deployment only if self-approval is
+    allowed and the deployment does not use break-glass.
 
     Raises Forbidden for an API key if the environment or a waiting deployment requires approvals, and if the acceptance
     would count for none of the deployments that wait for the regression. If none waits and the environment requires

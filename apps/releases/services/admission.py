@@ -158,12 +158,15 @@ def check_break_glass(
 
 
 def check_target(environment: Environment, target: Target, agents: QuerySet[Agent]) -> int:
-    """Return the number of agents that the target matches. Raises InvalidInput if it is 0 or an id is unknown."""
+    """Return the number of agents that the target matches.
+
+    Raises InvalidInput if the number is 0, or if an id is not that of an enrolled agent of the environment.
+    """
     with_drained = select_agents(environment, target, with_drained=True)
     if target.agents is not None:
         known = {str(pk) for pk in with_drained.values_list("pk", flat=True)}
         if unknown := [pk for pk in target.agents if pk not in known]:
-            raise InvalidInput.at("/target/agents", f"This environment has no such agents: {', '.join(unknown[:5])}.")
+            raise InvalidInput.at("/target/agents", f"Not enrolled in this environment: {', '.join(unknown[:5])}.")
     if not (count := agents.count()):
         drained = with_drained.exists()
         detail = "All agents that the target matches are drained." if drained else "The target matches no agents."
@@ -172,7 +175,7 @@ def check_target(environment: Environment, target: Target, agents: QuerySet[Agen
 
 
 def check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
-    """Raise Conflict if any of the agents is assigned to another pipeline."""
+    """Raise Conflict if a bundle of another pipeline is assigned to any of the agents."""
     assigned = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
     other = (
         Deployment.objects.filter(environment=environment, pk__in=assigned.values("bundle_deployment_id"))

@@ -236,9 +236,9 @@ def decide(
     self-approval that is not allowed. Raises InvalidInput for a denial without a comment, for a missing or unexpected
     ``digest``, and for ``expires_in_s`` in a decision on a wave. Raises Conflict if the approval is not open, the
     person has already decided, or the digest is outdated. Raises Conflict for a consent while the replay gate blocks
-    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. With
-    ``accept_groups``, raises InvalidInput for a denial, without a comment and without a regression, and the errors of
-    ``acceptances.accept``. Raises Conflict if ``regression_id`` is outdated.
+    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. Raises
+    Conflict if ``regression_id`` is outdated. With ``accept_groups``, raises InvalidInput for a denial, for an empty
+    comment, and if the deployment has no regression. Also raises the errors of ``acceptances.accept``.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -330,8 +330,8 @@ def check_gate(deployment: Deployment) -> None:
 def is_overdue(approval: Approval) -> bool:
     """Return whether a pending approval has expired.
 
-    An approval does not expire while its deployment's regression runs. The approval of a wave does not expire while its
-    deployment is paused.
+    An approval does not expire while its deployment waits for a regression that has not finished. The approval of a
+    wave does not expire while its deployment is paused.
     """
     if approval.status != ApprovalStatus.PENDING or approval.expires_at > timezone.now():
         return False

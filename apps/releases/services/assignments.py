@@ -5,8 +5,8 @@ deployment. The functions here run in their caller's transaction, except ``delet
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
 agents of an environment locks the environment, so such changes never run concurrently (except
-``delete_deployment_agents``). A report exclusively locks only rows of its agent. Statements change many agents at a
-time, because a deployment may have 100,000 agents.
+``delete_deployment_agents``). A report takes exclusive locks only on rows of its agent. Statements change many agents
+at a time, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FROM (
 ) AS found
 JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier
-    -- If the offer is held, the agent may run something else. Without a person, it must not get that offer again.
+    -- If the offer is held, the agent may run something else. Only a person may let it get that offer again.
     ON earlier.id = assignment.bundle_deployment_id AND assignment.held_backup_at IS NULL
 ORDER BY found.place  -- store the rows in the order of agent ids, because lists show them in this order
 RETURNING agent_id
@@ -322,13 +322,16 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def hold_all(backup_at: datetime) -> int:
-    """Hold the offers of all agents after a restore of the backup of ``backup_at``. Returns the number of offers."""
+    """Hold the offers of all enrolled agents after a restore. Returns their number.
+
+    ``backup_at`` is when the restored backup was made.
+    """
     enrolled = Assignment.objects.filter(bundle_hash__isnull=False, agent__decommissioned_at=None)
     return enrolled.update(held_backup_at=backup_at)
 
 
 def held(environment_id: UUID) -> QuerySet[Assignment]:
-    """Return the assignments of the environment's agents whose offers are held."""
+    """Return the assignments of the environment's enrolled agents whose offers are held."""
     return _held().filter(agent__environment_id=environment_id)
 
 

@@ -40,7 +40,7 @@ class Unprepared(Exception):
 class SignedTest:
     """The signed test result of a regression with this ``status``, and the accepted differences.
 
-    Without a regression, ``envelope`` and ``reference`` are None.
+    Without a regression, ``regression_id``, ``envelope`` and ``reference`` are None.
     """
 
     regression_id: UUID | None
@@ -71,8 +71,8 @@ def prepare(deployment_id: UUID) -> SignedTest | None:
 def store(deployment: Deployment, prepared: SignedTest | None) -> None:
     """Sign the gate statement of a deployment whose build starts, and store this statement and the test result.
 
-    Call this in the transaction in which the build starts. What the statements say cannot change afterwards. Raises
-    Unprepared unless ``prepared`` has the present state of the deployment's regression and acceptances.
+    Call this in the transaction in which the build starts, with the environment locked. Raises Unprepared unless
+    ``prepared`` matches the present state of the deployment's regression and acceptances.
     """
     gate = _describe_gate(deployment)
     status = Regression.objects.filter(deployments=deployment).values_list("status", flat=True).first() or ""

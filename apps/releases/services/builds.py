@@ -50,7 +50,7 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 
 
 def _prepare_and_start(deployment_id: str, claim: Claim) -> Deployment | None:
-    """Start the build as ``_start_building`` does. Sign what was tested before, because that may take seconds."""
+    """Start the build as ``_start_building`` does. The test result is signed before that, outside a transaction."""
     prepared = None
     for _ in range(_ATTEMPTS):
         try:

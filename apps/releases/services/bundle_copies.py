@@ -41,8 +41,8 @@ def copy_config_bundle(
     and config hash, returns that config bundle and False.
 
     Raises NotFound if the project has no such config bundle, InvalidInput if it belongs to ``environment``, and
-    Conflict if another configuration has its name. Also copies a configuration that is known bad in ``environment``,
-    because it cannot be deployed there until it is cleared.
+    Conflict if another configuration has its name. A configuration that is known bad in ``environment`` is copied as
+    well, because it cannot be deployed there until it is cleared.
     """
     lock_row(environment)
     source = ConfigBundle.objects.filter(
@@ -88,7 +88,7 @@ def copy_config_bundle(
 
 
 def find_missing_secrets(bundle: ConfigBundle) -> list[str]:
-    """Return the names of the secrets of a copy to which no other config bundle of its environment refers, sorted.
+    """Return the names of secrets that a copy refers to, but no other config bundle of its environment, sorted.
 
     Returns at most ``MAX_MISSING`` names, and none if the config bundle is not a copy.
     """

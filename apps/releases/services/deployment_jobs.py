@@ -37,7 +37,7 @@ def enqueue_break_glass_rollback(deployment_id: object) -> None:
 
 
 def enqueue_offer_after_hold(environment: Environment) -> None:
-    """Enqueue the offers to late joiners of an environment whose offers are held. They are due after a minute."""
+    """Enqueue the job that makes the offers to late joiners once the environment's offers are no longer held."""
     enqueue(
         OfferAfterHold(environment_id=str(environment.pk)),
         organization=environment.project.organization_id,

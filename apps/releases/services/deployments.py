@@ -386,7 +386,7 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment, unde
     unapproved = Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk)
     if deployment.break_glass is not None and unapproved.exists():
         raise Conflict(
-            f"The deployment is {deployment.status}, and nobody approved it after break-glass.", code="not_approved"
+            f"The deployment is {deployment.status}, and it was not approved after break-glass.", code="not_approved"
         )
     admission.check_freeze(environment, None, may_override=False)
     if blockers.overlaps(deployment, under_way):

@@ -106,5 +106,5 @@ def _list_hashes(deployment: Deployment, waves: Sequence[Json]) -> list[str]:
 
 
 def _describe_shown(consent: Approval) -> Json:
-    """Return what approvers saw of the target: the number of matching agents and the first ids; {} without a target."""
+    """Return the number and the first ids of the agents that approvers saw for the target. Empty without a target."""
     return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}

@@ -60,9 +60,9 @@ class UnderWay:
 class Cell:
     """A pipeline in an environment. Without a current deployment, its ids, version and hash are None.
 
-    ``of`` is the number of agents to which the current deployment was assigned, and ``agents`` how many of the
-    environment's agents run its bundle. ``differs_from_previous`` is None for the first
-    environment, and if the pipeline has no current deployment in this environment or the previous one.
+    ``of`` is the number of agents that are enlisted in the current deployment, and ``agents`` how many of the
+    environment's agents run its bundle. ``differs_from_previous`` is None for the first environment, and if the
+    pipeline has no current deployment in this environment or the previous one.
     """
 
     environment_id: UUID
@@ -256,6 +256,6 @@ def _count_running(
 
 
 def _count_assigned(deployment_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Return the number of each deployment's agents, including late joiners."""
+    """Return the number of each deployment's enlisted agents, including late joiners."""
     counted = ProgressCount.objects.filter(deployment__in=deployment_ids).order_by()
     return dict(counted.values_list("deployment_id").annotate(agents=Sum("count")))

@@ -33,7 +33,7 @@ SELECT %(id)s, wave, counted, progress, sum(count), true FROM gone GROUP BY 2, 3
 class AgentCounts:
     """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds.
 
-    ``counted`` has the numbers of only those that count.
+    ``counted`` contains only the agents that count.
     """
 
     by_wave: Mapping[tuple[int, str], int]

@@ -35,7 +35,7 @@ from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
 MAX_BASELINES = 5
-_REPORTS_KEPT_S = 600  # seconds after an activation by which each agent has sent another heartbeat
+_REPORTS_KEPT_S = 600  # seconds within which each agent sends another heartbeat after an activation
 BARRED = "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
 
 

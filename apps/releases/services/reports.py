@@ -1,4 +1,4 @@
-"""Agents' reports on their offers. A report exclusively locks only rows of its agent. The worker acts on it later."""
+"""Agents' reports on their offers. A report takes exclusive locks only on its agent's rows. The worker acts later."""
 
 from __future__ import annotations
 

@@ -39,10 +39,11 @@ class HeldOffers:
 
 @transaction.atomic
 def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
-    """Stop all releases that were under way in the backup of ``backup_at``. Returns the number of changes by kind.
+    """Stop all releases that were under way when the backup was made. Returns the number of changes by kind.
 
-    Revokes approvals whose credential was not spent, aborts deployments that were not offered yet, pauses rollouts, and
-    holds the offers of all agents. Break-glass deployments that wait for their approval get their full time again.
+    Revokes approvals whose credential was not spent, aborts approved deployments that were not offered yet, pauses
+    rollouts, and holds the offers of all agents. Pending approvals of break-glass deployments do not expire before
+    ``approval_ttl_s`` has passed again.
     """
     now = timezone.now()
     unspent = Approval.objects.filter(

@@ -1,4 +1,4 @@
-"""Reviewers: the people who may decide on approvals, if a list names them."""
+"""Reviewers: the only people who may decide on an approval, if the environment or the deployment lists them."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def choose(
 
     Returns an empty list if the deployment needs no approval. Raises InvalidInput if reviewers are requested although
     no approval is needed. Raises InvalidInput for a person who is named twice, is not in the environment's list (unless
-    that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. Of these rules, only
-    the first applies to people who have ``decided`` already. If the environment is not ``dev`` and has no list, raises
-    InvalidInput for a person who may not operate the environment, unless ``may_loosen``. Raises InvalidInput if fewer
+    that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. If the environment is
+    not ``dev`` and has no list, raises InvalidInput for a person who may not operate the environment, unless
+    ``may_loosen``. People who have ``decided`` already must only not be named twice. Raises InvalidInput if fewer
     reviewers can decide or have decided than must approve, and if the list is empty although the environment's list is
     not.
     """
@@ -84,8 +84,8 @@ def _find_too_few(
     if not chosen or len(able) >= policy.required_approvals:
         return ""
     return (
-        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can decide. "
-        "People who have left cannot decide, nor can the requester unless self-approval is allowed."
+        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can decide or "
+        "already did. People who have left cannot decide, nor can the requester unless self-approval is allowed."
     )
 
 
@@ -170,7 +170,7 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 
 
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
-    """Return a blocker, by approval id, for each pending approval on which too few of its reviewers can decide now.
+    """Return a blocker, by approval id, for each pending approval for which too few reviewers can or did approve.
 
     The approvals must belong to the same environment. Takes one query, and another one for each blocker that names
     people.

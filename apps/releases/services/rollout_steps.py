@@ -129,7 +129,8 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     )
     plan = _plan(deployment, timezone.now(), is_started=True)
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
-        detail = f"Wave {deployment.wave + 1} has not finished, or there is no next wave."
+        wave = f"Wave {deployment.wave + 1}"
+        detail = f"{wave} has not finished, too many of its agents failed, or there is no next wave."
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
     _apply_plan(deployment, plan)
@@ -224,7 +225,7 @@ def _plan(deployment: Deployment, now: datetime, *, is_started: bool = False) ->
 
 
 def _pending_waves(deployment: Deployment) -> set[int]:
-    """Return the waves in which agents have no offer, whether they are available now or not."""
+    """Return the waves with agents that have no offer, including agents that are not available now."""
     rows = deployment.agents.filter(progress=AgentProgress.PENDING, agent__decommissioned_at=None)
     return set(rows.order_by().values_list("wave", flat=True).distinct())
 

@@ -34,8 +34,8 @@ def runs(pipeline: str | None, number: int | None) -> Q:
 def runs_in(environments: QuerySet[Environment], pipeline: str | None, number: int | None) -> Q:
     """Return the same condition as ``runs``, for agents of these environments.
 
-    The bundles are looked up first, so that PostgreSQL knows how frequent they are, and reads no agents without them.
-    Only the newest ``_MOST_BUNDLES`` of them are used.
+    The bundles are looked up first, so that PostgreSQL knows how frequent they are, and reads no other agents. Only the
+    newest ``_MOST_BUNDLES`` of them are used.
     """
     built = Deployment.objects.filter(environment__in=environments).exclude(bundle_hash=None)
     newest = (
@@ -66,7 +66,7 @@ def versions_of(environments: QuerySet[Environment], bundle_hashes: Collection[s
 
 
 def count_versions(environments: QuerySet[Environment]) -> Counter[BundleVersion]:
-    """Return how many of the environments' agents run each version. Of many bundles, rare ones are left out."""
+    """Return how many of the environments' agents run each version, in the ``_MOST_BUNDLES`` most frequent bundles."""
     counted = PulseCount.objects.filter(environment__in=environments).exclude(running_bundle_hash=None).order_by()
     summed = counted.values_list("running_bundle_hash").annotate(agents=Sum("count")).filter(agents__gt=0)
     agents = dict(summed.order_by("-agents")[:_MOST_BUNDLES])

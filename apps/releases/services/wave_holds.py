@@ -104,7 +104,7 @@ def lift(deployment: Deployment, *, actor: Actor) -> None:
 
 
 def use(deployment: Deployment, wave: int) -> None:
-    """End the hold because ``wave`` starts. Marks its approval as used, or withdraws that of a later wave."""
+    """End the hold because ``wave`` starts. Marks its approval as used, or withdraws the approval of another wave."""
     hold, approval = deployment.wave_hold, find_approval(deployment)
     if hold is not None and hold.wave == wave and approval is not None and approval.status == ApprovalStatus.APPROVED:
         locked = lock_row(approval)

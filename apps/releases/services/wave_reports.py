@@ -1,4 +1,4 @@
-"""What the counted agents of a deployment's earlier waves did, as the approvers of the next wave see it."""
+"""Reports about the earlier waves of a deployment, for the people who approve the next wave."""
 
 from __future__ import annotations
 

@@ -14,10 +14,11 @@ from uuid import UUID
 CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 # After a burst of at least LARGE_BURST woken polls, the connections of these agents rest before their next requests are
 # read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
-# report takes ten times as long. All rest for the time in which the others get their offers, and then start again at
-# RESUMED_PER_S, over at most RESUMED_WITHIN_S seconds. Both rates are those of the installation's processes together.
+# report takes ten times as long. All rest while the others get their offers (at TOLD_PER_S, within at most
+# TOLD_WITHIN_S seconds), and then start again at RESUMED_PER_S, within at most RESUMED_WITHIN_S seconds. Both rates are
+# those of the installation's processes together.
 # Polls of an environment that are woken within BURST_S of each other, such as by the steps of one rollout, are one
-# burst. A change in one environment does not let the agents of another one rest.
+# burst. A burst in one environment does not make the agents of another one rest.
 LARGE_BURST, BURST_S = 20, 2.0
 TOLD_PER_S, TOLD_WITHIN_S = 3000.0, 6.0
 RESUMED_PER_S, RESUMED_WITHIN_S = 500.0, 15.0
@@ -55,7 +56,7 @@ class Waiter:
 class Burst:
     """Polls of one environment that were woken in quick succession.
 
-    ``processes`` is the number of processes, each of which is assumed to have woken as many polls.
+    ``processes`` is the number of processes, each of which is assumed to have woken as many polls as this one.
     """
 
     def __init__(self, processes: int) -> None:

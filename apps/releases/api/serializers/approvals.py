@@ -163,7 +163,7 @@ def _find_wave(deployment: Deployment, wave: int) -> Approval:
 
 
 class DecideSerializer(StrictSerializer):
-    """A decision on the approval of a deployment or a replay."""
+    """A decision on the approval of a deployment, a wave or a replay."""
 
     deployment_id = EnvironmentRelatedField(
         source="deployment",

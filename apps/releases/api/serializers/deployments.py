@@ -124,8 +124,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
         "or with some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` "
-        "(the next wave waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can decide than "
-        "must approve), `replay_gate.running` (the regression has not finished), "
+        "(the next wave waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can approve "
+        "or have approved than must approve), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
         "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
@@ -338,7 +338,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         "offered_at": "When the deployment last made or renewed the agent's offer. Null before the first offer, and if "
         "the offer was withdrawn.",
         "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "
-        "content.",
+        "content. Null if the report is too large for a list.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "
@@ -378,7 +378,8 @@ class TimelineEntrySerializer(ModelSerializer):
 
     descriptions = {
         "event": "The kind of event.",
-        "actor": "Who caused the event: an e-mail address, the name of an API key, or `system:rollout` for the worker.",
+        "actor": "Who caused the event: an e-mail address, the name of an API key, or a part of the control plane, "
+        "such as `system:rollout`.",
         "detail": "More about the event. The keys depend on the kind of event.",
     }
 
