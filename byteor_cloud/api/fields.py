@@ -209,7 +209,7 @@ class NameField(TextField):
         value = super().to_internal_value(data)
         # The pattern does not exclude all non-printable characters.
         if not value.isprintable():
-            raise serializers.ValidationError("Control characters are not allowed.", code="character")
+            raise serializers.ValidationError("Only printable characters are allowed.", code="character")
         return value
 
 

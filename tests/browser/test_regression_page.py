@@ -168,7 +168,7 @@ def test_errors_of_new_fixture_are_shown_at_their_fields(world: World) -> None:
     by_position = {"records": "range", "first": "0", "last": "1"}
     assert refused(artifact, name="") == {"name": ["This field is required."]}
     assert "name" in refused(artifact, name="taken")
-    assert refused(artifact, name="new\u202e") == {"name": ["Control characters are not allowed."]}
+    assert refused(artifact, name="new\u202e") == {"name": ["Only printable characters are allowed."]}
     assert refused(artifact, expires_at="2020-01-01") == {"expires_at": ["Must be in the future."]}
     assert refused(artifact, records="range", first="1") == {"last": ["Enter a position."]}
     assert "the capture has only 4 records" in refused(artifact, **by_position | {"last": "9"})["first"][0]

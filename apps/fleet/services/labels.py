@@ -63,27 +63,28 @@ class LabelChange:
 def read_change(text: str) -> LabelChange:
     """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``.
 
-    Raises InvalidInput if the text is malformed or changes no label, or if a key is both set and removed.
+    Raises InvalidInput if the text is malformed or changes no label, or if it names a key twice.
     """
-    added: dict[str, str] = {}
+    added: list[tuple[str, str]] = []
     removed: list[str] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         key, equals, value = part.partition("=")
         if equals:
-            added[key.strip()] = value.strip()
+            added.append((key.strip(), value.strip()))
         elif part.startswith("!"):
             removed.append(part.removeprefix("!").strip())
         else:
             raise InvalidInput(f"Write KEY=VALUE or !KEY, not {part}.")
-    for key, value in {**added, **dict.fromkeys(removed, "")}.items():
+    keys = [*(key for key, _ in added), *removed]
+    for key, value in [*added, *((key, "") for key in removed)]:
         if not (is_label_key(key) and len(value) <= MAX_VALUE and value.isprintable()):
             raise InvalidInput(
                 "A key must have 1 to 128 printable characters, without = or commas. "
                 f"A value may have at most {MAX_VALUE} printable characters."
             )
-    if added.keys() & set(removed) or not (added or removed):
+    if not keys or len(set(keys)) < len(keys):
         raise InvalidInput("Enter at least one label, and each key only once.")
-    return LabelChange(added, removed)
+    return LabelChange(dict(added), removed)
 
 
 def select_changing(agents: QuerySet[Agent], change: LabelChange) -> Any:

@@ -66,7 +66,7 @@ class _NewDraft(forms.Form):
         """Apply the API's rule for names. Raises ValidationError for characters that are not printable."""
         name: str = self.cleaned_data["name"]
         if not name.isprintable():
-            raise ValidationError("Control characters are not allowed.")
+            raise ValidationError("Only printable characters are allowed.")
         return name
 
 

@@ -309,10 +309,6 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     return panels
 
 
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
 def bisect_of(row: Replay) -> dict[str, Any] | None:
     """Return the verdicts of the replay's bisect, or otherwise of the artifact's newest bisect; None without any."""
     found = row.bisect or Bisect.objects.filter(artifact=row.artifact_id).order_by("-id").first()
