@@ -183,7 +183,7 @@ def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:
     if found is None:
         return ""
     window, end = found
-    text = f"A freeze window is open until {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    text = f"A freeze window lasts until {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     text += f": {window.reason}." if window.reason else "."
     if request.override_freeze:
         return f"{text} Overridden: {request.override_freeze.reason}"

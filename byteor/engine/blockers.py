@@ -90,7 +90,7 @@ def freeze_blocker(window: FreezeWindow, end: datetime) -> Blocker:
     """Return the blocker for a freeze window that is open until ``end``."""
     until = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     reason = f": {window.reason.rstrip('.')}" if window.reason else ""
-    return Blocker(BlockerCode.FREEZE_WINDOW, f"A freeze window is open until {until}{reason}.", until=end)
+    return Blocker(BlockerCode.FREEZE_WINDOW, f"A freeze window lasts until {until}{reason}.", until=end)
 
 
 def limit_blocker(in_flight: Sequence[OtherDeployment], limit: int) -> Blocker | None:

@@ -405,7 +405,7 @@ def test_deployment_in_freeze_window_is_refused_and_window_is_shown(terminal: Te
     found = terminal("deploy", "quotes-1", "--yes")
 
     assert found.code == 1
-    assert "A freeze window is open until 2099-01-01 00:00 UTC: holidays." in found.out
+    assert "A freeze window lasts until 2099-01-01 00:00 UTC: holidays." in found.out
     assert not Deployment.objects.exists()
 
 

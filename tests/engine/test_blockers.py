@@ -71,7 +71,7 @@ def test_blocker_details_name_up_to_three_deployments() -> None:
     blockers = find_blockers(StartFacts(1, (replace(RUNS, **MINE), *crowd), FREEZE))
 
     assert [each.detail for each in blockers] == [
-        "A freeze window is open until 2026-12-27 05:00 UTC: holidays.",
+        "A freeze window lasts until 2026-12-27 05:00 UTC: holidays.",
         "At most 1 deployment may be in flight at the same time, and quotes/one (deploying), trades/0 (deploying), "
         "trades/1 (deploying) and 3 more already are.",
         "Only one deployment of a pipeline may be under way at a time, and quotes/one (deploying) comes first.",

@@ -122,6 +122,9 @@ def test_break_glass_gets_full_time_for_its_approval_after_restore(world: World,
     approval = Approval.objects.get()
     assert approval.status == "pending"
     assert approval.expires_at > timezone.now() + timedelta(seconds=deployment.policy.approval_ttl_s - 600)
+    deployment.refresh_from_db()
+    assert deployment.break_glass is not None
+    assert deployment.break_glass.approve_by == approval.expires_at
 
 
 def test_denied_break_glass_is_rolled_back_when_person_resumes_offers(world: World, run_jobs: Run) -> None:

@@ -50,7 +50,7 @@ def test_waiting_deployment_shows_its_blockers(
     page = signed_in(world.viewer.user).get(row_page(third)).text
 
     window: dict[str, Any] = {
-        "code": "freeze_window", "detail": f"A freeze window is open until {UNTIL}: weekend.",
+        "code": "freeze_window", "detail": f"A freeze window lasts until {UNTIL}: weekend.",
         "until": "2999-12-31T03:00:00Z", "ids": [],
     }  # fmt: skip
     agents = {
@@ -94,4 +94,4 @@ def test_refused_deployment_requests_name_blocker(world: World) -> None:
         "Wait until one has finished."
     )
     set_windows(world.dev, WINDOW)
-    assert world.operator.api.post(path, body).json()["detail"] == f"A freeze window is open until {UNTIL}: weekend."
+    assert world.operator.api.post(path, body).json()["detail"] == f"A freeze window lasts until {UNTIL}: weekend."

@@ -119,7 +119,7 @@ def test_freeze_window_is_checked_for_start_time(world: World, clock: stories.Cl
     inside, after = later(hours=2), later(hours=3)
     refused = ask(world, bundle, start_at=inside)
     assert problem(refused) == (409, "freeze_window")
-    assert refused.json()["detail"] == "A freeze window is open until 2027-03-19 19:00 UTC: quarter end."
+    assert refused.json()["detail"] == "A freeze window lasts until 2027-03-19 19:00 UTC: quarter end."
     override: dict[str, Any] = {"override_freeze": {"reason": "The exchange moves."}}
     assert ask(world, bundle, start_at=inside, **override).status_code == 403
     assert not Deployment.objects.exists()

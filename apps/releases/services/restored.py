@@ -7,7 +7,7 @@ resumes or repeats them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -56,6 +56,9 @@ def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
         if approval is not None and approval.expires_at < until:
             approval.expires_at = until
             approval.save(update_fields=["expires_at"])
+            if deployment.break_glass is not None:
+                deployment.break_glass = replace(deployment.break_glass, approve_by=until)
+                deployment.save(update_fields=["break_glass"])
     not_offered = Deployment.objects.filter(status__in=[DeploymentStatus.APPROVED, DeploymentStatus.BUILDING])
     aborted = [deployments.abort(row, reason=REASON, actor=actor) for row in not_offered.order_by("pk")]
     under_way = Deployment.objects.filter(status=DeploymentStatus.DEPLOYING, paused_at=None)

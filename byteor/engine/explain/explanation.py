@@ -92,7 +92,7 @@ def _statements(facts: Facts) -> Statements:
     yield from _liveness(facts)
     if facts.freeze is not None:
         ends = facts.freeze.ends_at
-        yield Finding(B.FREEZE_WINDOW, f"A freeze window is open until {at(ends)}{because(facts.freeze.reason)}.")
+        yield Finding(B.FREEZE_WINDOW, f"A freeze window lasts until {at(ends)}{because(facts.freeze.reason)}.")
         yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may start again.", ends)
 
 

@@ -359,7 +359,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         failure = row.failure
         return None if failure is None else FailureSerializer(failure).data
 
-    @extend_schema_field(TuningSerializer)
+    @extend_schema_field(TuningSerializer(allow_null=True))
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any] | None:
         """Return the requested tuning and the agent's report on it, or None if the report is too large for a list."""
         if row.tuning is None and row.reported_tuning:  # type: ignore[attr-defined]  # annotated by the view
