@@ -43,7 +43,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 
 
 def may_grant(holder: frozenset[Permission], role: Role) -> bool:
-    """Return whether a caller may grant ``role``. The caller's permissions ``holder`` must include all of the role's."""
+    """Return whether a caller with the permissions ``holder`` has all permissions of ``role`` and so may grant it."""
     return holder >= GRANTS[role]
 
 
