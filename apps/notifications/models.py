@@ -28,13 +28,13 @@ from apps.tenancy.models.sealed_field import SealedField
 from apps.tenancy.permissions import Role
 from apps.tenancy.webhook_events import Outcome
 
-# The events of an organization that only its admins see.
+# Of these types, only an org_admin may see the events that belong to no project. Exception: the expiry of a user token.
 _FOR_ADMINS = (MessageType.WEBHOOK_FAILING, MessageType.KEY_EXPIRES, MessageType.QUOTA_NEAR)
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
     def visible(self) -> Self:
-        """Exclude notifications about organizations, projects and environments that the person can no longer see."""
+        """Exclude notifications that the person may no longer see, for example about a project that the person left."""
         project = OuterRef("event__project")
         member = Membership.objects.filter(
             Q(project=None) | Q(project=project), user=OuterRef("user"), organization=OuterRef("event__organization")

@@ -26,5 +26,5 @@ class Actor:
 
 
 def system_actor(job: str) -> Actor:
-    """Return the actor for changes that the control plane itself makes. ``job`` names jobs, a service or a command."""
+    """Return the actor for changes that the control plane makes. ``job`` is the name of a job, service or command."""
     return Actor("system", job, f"system:{job}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_SECRET_LENGTH = 43  # characters of 32 bytes in base62
+_SECRET_LENGTH = 43  # the number of base62 characters that represent 32 bytes
 _CHECKSUM_LENGTH = 6
 _FORM = re.compile(rf"bor_(usr|org|enr|agt)_[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}")
 
@@ -27,7 +27,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, device code or secret part of a sign-in link. Its row contains only the digest."""
+    """A new credential, device code or secret part of a sign-in link. Its text is never stored, only the digest."""
 
     text: str
 

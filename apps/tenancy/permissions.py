@@ -43,7 +43,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 
 
 def may_grant(holder: frozenset[Permission], role: Role) -> bool:
-    """Return whether a caller with the permissions ``holder`` may grant ``role``. This requires all its permissions."""
+    """Return whether a caller with the permissions ``holder`` has all permissions of ``role`` and so may grant it."""
     return holder >= GRANTS[role]
 
 

@@ -35,7 +35,7 @@ TYPES = tuple(
     )
 )
 PATTERNS = (*WILDCARDS, *TYPES)
-"""What a webhook can subscribe to."""
+"""The event types and wildcards that a webhook can subscribe to."""
 PING = "webhook.ping"
 NAMES: Final[Mapping[str, str]] = {
     "*": "All events",
@@ -66,7 +66,7 @@ NAMES: Final[Mapping[str, str]] = {
     "approval.revoke": "Approval revoked",
     "fixture.current_fails": "Current deployment fails a golden fixture",
 }
-"""The name of each pattern that a webhook can subscribe to, in the order of a deployment."""
+"""The display name of each pattern, in the order in which the events of a deployment usually occur."""
 
 
 class Outcome(StrEnum):

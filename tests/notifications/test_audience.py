@@ -1,6 +1,6 @@
 """Who is notified about each event, when they get an e-mail by default, and the text of the message.
 
-The table in this module is written by hand, from the contract, and never read from the code under test.
+The table in this module is written by hand from the intended behavior, not read from the code under test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The API of chat webhooks: what is stored and shown, who may do what, and refused requests."""
+"""The API of chat webhooks: secret URLs, roles, refused requests and test messages."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_test_message_is_sent_once_per_idempotency_key(world: World, chat: Recei
     assert AuditEvent.objects.filter(action="chat_webhook.test").count() == 1
 
 
-def test_disabled_chat_webhook_is_not_tested(world: World) -> None:
+def test_test_message_to_disabled_chat_webhook_is_refused(world: World) -> None:
     path = world.admin.api.post(org(world), body(URL, enabled=False)).headers["Location"]
 
     assert_refused(world.admin.api.post(f"{path}/test"), 409, "chat_webhook.disabled")

@@ -29,7 +29,7 @@ def visible(text: str) -> str:
 
 @given(TEXTS)
 @example("0.`")  # the lookalike of the backtick is a letter
-def test_slack_sees_no_markup_mention_or_link(text: str) -> None:
+def test_text_escaped_for_slack_contains_no_markup_mention_or_link(text: str) -> None:
     escaped = escape_slack(text)
 
     assert not set(escaped) & set("<>*~`\n\r")

@@ -47,7 +47,7 @@ def outcome(world: World, path: str) -> list[tuple[str, list[tuple[int | None, s
 # -- which events are sent ------------------------------------------------------------------------------------------
 
 
-def test_message_says_what_happened_with_link_to_console(
+def test_message_describes_event_and_links_to_console(
     world: World, chat: Receiver, deployment: Deployment, settings: Any
 ) -> None:
     settings.CONFIG = replace(settings.CONFIG, public_base_url="https://cloud.example")
@@ -100,7 +100,7 @@ def test_webhook_gets_only_its_event_types_from_its_scope(world: World, chat: Re
         (MessageType.AGENTS_OFFLINE, "environment", ["all", "prod"]),
     ],
 )
-def test_personal_events_go_to_no_webhook_and_organization_events_to_none_of_environment(
+def test_personal_events_are_never_sent_and_organization_events_only_to_organization_wide_webhooks(
     world: World, chat: Receiver, type: MessageType, kind: str, expected: list[str]
 ) -> None:
     add(world, chat, name="all")
@@ -222,7 +222,7 @@ def test_usual_responses_count_as_success(world: World, chat: Receiver, deployme
     assert outcome(world, path) == [("delivered", [(200, "")])]
 
 
-def test_long_error_is_shortened_and_names_no_part_of_url() -> None:
+def test_long_error_is_shortened_and_hides_secret_parts_of_url() -> None:
     url = "https://chat.example/hooks/T0123456/B0123456/abcdefABCDEF"
     text = "no hook t0123456/B0123456/abcdefabcdef " + "x" * 500
     result = outgoing.PostResult(400, "", 1, None, b'{"message": "%s"}' % text.encode())

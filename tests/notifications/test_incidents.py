@@ -58,7 +58,7 @@ def age(by: timedelta) -> None:
         )
 
 
-def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(world: World) -> None:
+def test_message_about_incident_names_stage_pipeline_and_agent_but_no_captured_data(world: World) -> None:
     claim_all()
     version = world.version()
     artifact = ingested(world, capture())
@@ -84,7 +84,7 @@ def test_incident_of_unknown_version_names_neither_pipeline_nor_stage_and_is_gro
     assert (first.subject, second.outcome) == (second.subject, EventOutcome.GROUPED)
 
 
-def test_incident_without_stop_notifies_people(world: World) -> None:
+def test_message_about_incident_that_no_stage_caused_names_pipeline_and_agent(world: World) -> None:
     world.version()
     artifact = ingested(world, capture(None))
     handle(world)
@@ -101,9 +101,7 @@ def test_stage_that_is_not_in_spec_is_not_named(world: World) -> None:
     assert "secret" not in json.dumps([event.data, event.subject, event.text])
 
 
-def test_repetition_is_grouped_for_an_hour_but_other_stages_pipelines_and_tenants_are_not(
-    world: World, other: World
-) -> None:
+def test_repeated_incidents_are_grouped_by_stage_pipeline_and_tenant(world: World, other: World) -> None:
     for each, content in ((world, PLAN), (world, plan("trades")), (other, PLAN)):
         each.version(content=content)
     for _ in range(3):
@@ -230,7 +228,7 @@ def test_message_names_fixtures_that_current_deployment_fails(world: World) -> N
     assert notified_of(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
 
 
-def test_event_about_failing_fixtures_is_obsolete_if_regression_is_not_current(
+def test_event_about_failing_fixtures_is_obsolete_if_regression_does_not_exist(
     world: World, bundle: ConfigBundle
 ) -> None:
     MessageEvent.objects.all().delete()

@@ -63,7 +63,7 @@ def make_due() -> None:
     Notification.objects.exclude(mail_due_at=None).update(mail_due_at=timezone.now())
 
 
-def test_one_notification_is_one_mail_with_changes_link_and_reason(
+def test_single_notification_is_sent_as_mail_with_changes_link_and_reason(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     deployment = ask(world, bundle, note="Friday's release")
@@ -96,7 +96,7 @@ def test_one_notification_is_one_mail_with_changes_link_and_reason(
     assert row.mailed_at is not None
 
 
-def test_several_notifications_are_one_summary(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
+def test_several_notifications_are_sent_as_one_summary(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
     choose(world.viewer, "now")
     note_finished(world, bundle, count=3)
 
@@ -251,7 +251,7 @@ def add_copies(notification: Notification, *, count: int) -> None:
     )
 
 
-def test_summary_neither_shows_nor_counts_what_person_can_no_longer_see(
+def test_summary_neither_shows_nor_counts_events_that_person_can_no_longer_see(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     choose(world.viewer, "now")
@@ -320,7 +320,7 @@ def test_old_mails_are_dropped_when_mail_server_is_configured_again(
     }
 
 
-def test_sweep_enqueues_one_job_for_organization_with_due_mails(
+def test_one_job_is_enqueued_for_organization_with_due_mails(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     ask(world, bundle)

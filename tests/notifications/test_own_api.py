@@ -111,7 +111,7 @@ def test_unchanged_settings_record_no_audit_event(world: World) -> None:
     assert AuditEvent.objects.count() == before
 
 
-def test_if_match_protects_settings_changed_meanwhile(world: World) -> None:
+def test_if_match_prevents_overwriting_settings_that_have_changed(world: World) -> None:
     first = world.viewer.api.get(SETTINGS)["ETag"]
     second = put(world.viewer, {"rollout.stopped": {"*": "now"}}, If_Match=first)["ETag"]
 

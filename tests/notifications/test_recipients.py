@@ -1,6 +1,6 @@
 """Who is notified about incidents, agents, webhooks, credentials, quotas and invitations.
 
-The table in this module is written by hand, from the contract, and never read from the code under test.
+The table in this module is written by hand from the intended behavior, not read from the code under test.
 ``test_audience.py`` has the table of approvals and rollouts.
 """
 

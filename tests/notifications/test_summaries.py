@@ -52,7 +52,7 @@ def deny(deployment: Deployment, world: World) -> None:
     )  # fmt: skip
 
 
-def test_summary_remains_if_only_its_newest_event_is_obsolete(world: World, bundle: ConfigBundle) -> None:
+def test_summary_is_sent_if_only_its_newest_event_is_obsolete(world: World, bundle: ConfigBundle) -> None:
     ask(world, bundle)
     second, last = ask(world, bundle), ask(world, bundle)
     handle(world)
@@ -136,7 +136,7 @@ def test_unverified_address_gets_no_mail(world: World, bundle: ConfigBundle, mai
     assert notified_of(world.reviewer) == [MessageType.APPROVAL_NEEDED]
 
 
-def test_mails_of_other_organization_delay_no_mail(
+def test_mails_of_other_organizations_do_not_delay_mails(
     world: World, other: World, bundle: ConfigBundle, mail: None
 ) -> None:
     Membership.objects.create(user=world.reviewer.user, organization=other.organization, role=Role.ORG_ADMIN)
@@ -165,7 +165,7 @@ def test_person_gets_at_most_20_invitation_mails_in_a_day(world: World, mail: No
     assert Notification.objects.filter(user=world.viewer.user, mail_due_at__isnull=False).count() == 20
 
 
-def test_demoted_admin_no_longer_sees_notifications_of_admins(world: World) -> None:
+def test_notifications_for_org_admins_are_hidden_from_other_members(world: World) -> None:
     event = MessageEvent.objects.create(
         organization=world.organization, type=MessageType.QUOTA_NEAR, resource_kind="organization",
         resource_id="1", outcome=EventOutcome.NOTIFIED,

@@ -200,7 +200,7 @@ def test_webhooks_that_failed_for_an_hour_notify_once_with_host_only(world: Worl
     assert keys(MessageType.WEBHOOK_FAILING) == 3  # another start time means that the webhook worked in between
 
 
-def test_working_briefly_failing_disabled_and_deleted_webhooks_notify_nobody(
+def test_webhooks_that_work_or_fail_briefly_or_are_disabled_or_deleted_notify_nobody(
     world: World,
 ) -> None:
     make_webhook(world, None)
@@ -214,7 +214,7 @@ def test_working_briefly_failing_disabled_and_deleted_webhooks_notify_nobody(
     assert keys(MessageType.WEBHOOK_FAILING) == 0
 
 
-def test_message_about_disabled_webhook_contains_reason_but_no_url(world: World) -> None:
+def test_message_about_disabled_webhook_names_only_host(world: World) -> None:
     webhook = make_webhook(world, timedelta(days=3))
     reason = "The receiver returned 410 Gone."
     attempts.disable(webhook, kind="webhook", scope=world.organization, reason=reason, actor=world.admin.actor)
@@ -326,7 +326,9 @@ def test_last_call_is_sent_15_minutes_or_half_of_time_before_deadline(
         assert notified_of(world.admin).count(MessageType.BREAK_GLASS_NEEDED) == 0
 
 
-def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bundle: ConfigBundle) -> None:
+def test_last_call_is_not_sent_for_decided_or_expired_approvals_or_in_deleted_environments(
+    world: World, bundle: ConfigBundle
+) -> None:
     approval = break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
     MessageEvent.objects.all().delete()
     for columns in ({"status": "approved"}, {"status": "pending", "break_glass": False}):

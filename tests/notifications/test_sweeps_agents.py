@@ -123,7 +123,7 @@ def test_environment_gets_one_message_in_ten_minutes_and_next_one_covers_other_a
     assert recorded() == [("prod", 1, ["edge-1"]), ("prod", 1, ["edge-2"])]
 
 
-def test_environments_and_tenants_have_own_messages(world: World, other: World) -> None:
+def test_environments_and_tenants_get_separate_messages(world: World, other: World) -> None:
     agents = [*enroll(world, "a"), *enroll(world, "b", environment=world.dev), *enroll(other, "c")]
     silence(*(agent for agent, _ in agents))
 
@@ -205,7 +205,7 @@ def test_outage_of_control_plane_gives_agents_ten_intervals_to_come_back(world: 
     assert recorded() == [("prod", 1, ["lost"])]
 
 
-def test_many_agents_that_go_silent_together_are_not_offline_until_another_heartbeat(world: World) -> None:
+def test_many_agents_that_go_silent_together_notify_nobody_until_heartbeats_arrive_again(world: World) -> None:
     ((agent, api),) = enroll(world, "edge-0")
     made = [Agent(environment=world.prod, name=f"edge-{number}") for number in range(1, 150)]
     Agent.objects.bulk_create(made)

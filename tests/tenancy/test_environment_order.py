@@ -145,7 +145,7 @@ def test_positions_agree_with_list_after_random_changes(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_racing_changes_leave_no_gap_or_duplicate_in_positions(world: World, concurrently: Race) -> None:
+def test_concurrent_changes_leave_no_gap_or_duplicate_in_positions(world: World, concurrently: Race) -> None:
     def move(environment: Environment, position: int) -> Any:
         return organizations.update_environment(
             environment, {"position": position}, may_loosen=True, actor=world.admin.actor

@@ -25,7 +25,7 @@ from tests.worlds import World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
-def test_installation_signs_with_its_own_key(world: World) -> None:
+def test_installation_has_its_own_signing_key(world: World) -> None:
     signing_keys.ensure_installation_key()
     signing_keys.ensure_installation_key()
 
@@ -128,6 +128,6 @@ def test_master_key_rotation_includes_installation_key(world: World, settings: A
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_export_command_must_name_ledger_and_no_ledger_command_may_name_two(argv: tuple[str, ...]) -> None:
+def test_export_without_ledger_and_commands_with_two_ledgers_are_refused(argv: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         call_command(*argv, stdout=StringIO())

@@ -94,7 +94,7 @@ def test_invalid_after_seq_and_unknown_parameter_are_rejected(
     assert [e["parameter"] for e in response.json()["errors"]] == [parameter]
 
 
-def test_start_at_time_leaves_out_no_later_event(world: World, seals: Any) -> None:
+def test_export_from_time_includes_all_later_events(world: World, seals: Any) -> None:
     """An event of a long transaction is older, but sealed later, than the first event after the given time."""
     now = timezone.now() + timedelta(hours=3)
 

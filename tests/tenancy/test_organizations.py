@@ -1,4 +1,4 @@
-"""Organizations, projects, environments: names, settings, deletion, signing keys."""
+"""Organizations, projects and environments: names, settings and deletion."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_sign_in_without_provider_returns_503(client: Client, settings: Any, pat
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_unreachable_provider_returns_503(client: Client, provider: Provider, accept: str) -> None:
+def test_sign_in_with_unreachable_provider_returns_503(client: Client, provider: Provider, accept: str) -> None:
     provider.stop()
 
     response = client.get("/auth/login", headers={"Accept": accept})
@@ -39,7 +39,9 @@ def test_unreachable_provider_returns_503(client: Client, provider: Provider, ac
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
 @pytest.mark.parametrize("failure", [(500, {}), (503, {"error": "temporarily_unavailable"}), (429, {})])
-def test_failing_provider_returns_503(client: Client, provider: Provider, path: str, failure: tuple[int, Any]) -> None:
+def test_sign_in_with_failing_provider_returns_503(
+    client: Client, provider: Provider, path: str, failure: tuple[int, Any]
+) -> None:
     provider.responses[path] = failure
 
     response = sign_in(client, provider)
@@ -51,14 +53,16 @@ def test_failing_provider_returns_503(client: Client, provider: Provider, path: 
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
 @pytest.mark.parametrize("body", [None, [], {}, {"keys": None}, {"access_token": 1}, {"sub": {}}, "text"])
-def test_invalid_provider_response_returns_401(client: Client, provider: Provider, path: str, body: Any) -> None:
+def test_sign_in_returns_401_if_provider_response_is_invalid(
+    client: Client, provider: Provider, path: str, body: Any
+) -> None:
     provider.responses[path] = (200, body)
 
     assert sign_in(client, provider).status_code == 401
     assert nothing_was_created()
 
 
-def test_provider_that_rejects_configuration_returns_503(client: Client, provider: Provider) -> None:
+def test_sign_in_returns_503_if_provider_rejects_configuration(client: Client, provider: Provider) -> None:
     provider.responses["/token_endpoint"] = (401, {"error": "invalid_client", "error_description": CLIENT_SECRET})
 
     response = sign_in(client, provider)

@@ -68,8 +68,10 @@ class ChatAttemptSerializer(AttemptSerializer):
     descriptions = {
         **AttemptSerializer.descriptions,
         "error": "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, "
-        "`protocol` or `master_key`. If the chat server refused the message, its error code or message, at most 100 "
-        "characters. `obsolete` if the message was not sent because it no longer applied.",
+        "`protocol` or `master_key`. If the chat server refused the message: its error code or message, at most 100 "
+        "characters, or `unexpected_response` if it returned a 2xx status without a known error. `obsolete` if the "
+        "message was not sent because it no longer applied. `restored` if the delivery was pending in a backup that "
+        "was restored. Empty if the message was accepted, or refused without a known error.",
     }
 
 

@@ -42,7 +42,7 @@ def managed_by(roles: OrganizationRoles) -> Q:
 
 
 class _ChatViewSet(OrganizationViewSet):
-    """Base of the views of chat webhooks, which a caller with a role in any project of the organization can use."""
+    """Base of the views of chat webhooks. Callers need the permission in the organization or in one of its projects."""
 
     tag = Tag.WEBHOOKS
 
@@ -128,7 +128,10 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
         return webhooks.create(scope=scope, actor=self.actor, **data)
 
     def _find_scope(self, project_id: UUID | None, environment_id: UUID | None) -> Organization | Project | Environment:
-        """Return the scope that the body names. Raises Forbidden if the caller may not manage its chat webhooks."""
+        """Return the scope that the body names.
+
+        Raises Forbidden if the caller may not manage its chat webhooks, and InvalidInput if the caller cannot see it.
+        """
         if project_id is None and environment_id is None:
             if P.MANAGE_ORG_MEMBERSHIPS not in self.roles.permissions():
                 detail = (

@@ -47,7 +47,7 @@ def find_people(event: MessageEvent) -> set[UUID]:
 
 
 def _find_distinct(event: MessageEvent) -> list[MessageEvent]:
-    """Return the events whose audiences together are notified: the event itself, or events that a summary covers."""
+    """Return the events whose combined audiences are notified: the event itself, or events that a summary covers."""
     members = limits.find_members(event)
     if event.type not in NEEDED:
         return members

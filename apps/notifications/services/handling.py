@@ -28,7 +28,8 @@ MAX_JOB_S = 10
 MAX_TRIES, FIRST_WAIT = 12, timedelta(seconds=6)
 # After ``MOST_MAILS`` e-mails within ``MAIL_WINDOW``, a person's further notifications are collected in one e-mail.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
-MOST_INVITATIONS = 20  # e-mails to a person in a day, because anybody can create an organization and invite people
+# The maximum number of invitation e-mails to a person in a day. Anybody can create an organization and invite people.
+MOST_INVITATIONS = 20
 DAILY_AT_HOUR = 8  # UTC, because the time zones of people are unknown
 
 
@@ -64,7 +65,7 @@ def handle_pending(organization_id: UUID) -> None:
 
 
 def _is_due() -> Q:
-    """Return the condition that an event has not failed, or that its next attempt is due."""
+    """Return the condition that no attempt to handle an event has failed yet, or that the next attempt is due."""
     return Q(retry_at=None) | Q(retry_at__lte=timezone.now())
 
 
@@ -125,10 +126,11 @@ def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict
 def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
     """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
-    Counts only e-mails from the event's organization, so that no organization can delay another's. Excludes people who
-    got ``MOST_INVITATIONS`` invitations in a day, from all organizations.
+    Counts only e-mails from the event's organization, so that no organization can delay another's. All delayed
+    notifications of a person are due at the same time, so that one e-mail contains them.
 
-    All delayed notifications of a person are due at the same time, so that one e-mail contains them.
+    E-mails about break-glass deployments and invitations are never delayed. An invitation causes no e-mail if the
+    person already got ``MOST_INVITATIONS`` of them in a day, from all organizations.
     """
     rows = Notification.objects.filter(user__in=user_ids).order_by()
     if event.type == MessageType.INVITATION:

@@ -101,7 +101,7 @@ def _summarize(group: QuerySet[MessageEvent]) -> None:
 
 
 def find_members(event: MessageEvent) -> list[MessageEvent]:
-    """Return the newest of the events that a summary covers, or only the event itself if it is no summary."""
+    """Return the newest of the events that a summary covers, or only the event itself if it is not a summary."""
     if not event.is_summary:
         return [event]
     rows = MessageEvent.objects.select_related("organization", "project", "environment").filter(summary=event)

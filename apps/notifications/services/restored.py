@@ -1,4 +1,4 @@
-"""What is not sent after a restore from a backup: e-mails and chat messages that were due in the backup."""
+"""Drop pending e-mails and chat messages after a restore from a backup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NOT_SENT = "The installation was restored from a backup, and the e-mail may hav
 
 
 def settle() -> dict[str, int]:
-    """Drop e-mails and chat messages that were probably sent already. Returns what was done, with numbers.
+    """Drop e-mails and chat messages that were probably sent already. Returns their numbers.
 
     Call this in a transaction.
     """

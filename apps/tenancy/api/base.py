@@ -116,7 +116,7 @@ class ApiViewSet(ResourceViewSet):
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:
-        """Load the organization, project and environment in the URL. Raises NotFound if there is no row or no role."""
+        """Load the rows that the URL names. Raises NotFound if a row does not exist or the caller has no role there."""
 
     @property
     def granted_permissions(self) -> frozenset[Permission]:

@@ -37,7 +37,10 @@ class Repeatable:
 
     @classmethod
     def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
-        """Read a request's key and fingerprint. If ``holds_secret``, the response is kept for 10 minutes."""
+        """Read a request's key and fingerprint. Raises InvalidInput for an invalid key.
+
+        If ``holds_secret`` is set, the response is kept for 10 minutes instead of 24 hours.
+        """
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)

@@ -171,6 +171,9 @@ def count_request(principal: Principal) -> RateLimitUsage | None:
 
 
 def count_refusal(principal: Principal) -> None:
-    """Count a refused request of an enrollment token for the token's environment. Does nothing for other families."""
+    """Count a refused request of an enrollment token. All tokens of an environment share the count.
+
+    Does nothing for other families.
+    """
     if principal.family is Family.ENROLLMENT and principal.rate_limit_key and settings.CONFIG.rate_limit:
         _add_shared(principal.rate_limit_key, int(time.time() // WINDOW_S), 1)

@@ -11,7 +11,10 @@ from apps.tenancy.models.sealed_field import SealedField
 
 
 class RateCounter(models.Model):
-    """The number of requests counted by a rate limit in one minute. A crash empties the table, which is UNLOGGED."""
+    """The count of a rate limit: requests in one minute, or wrong sign-in codes in one hour.
+
+    The table is UNLOGGED, so a crash of the database empties it.
+    """
 
     key = models.CharField(max_length=100, primary_key=True)
     minute = models.BigIntegerField()

@@ -127,15 +127,17 @@ def delete_unused_links(user: User) -> None:
 
 
 def is_claimed(user: User) -> bool:
-    """Return whether somebody has signed in to the account. See ``UserManager.claimed``."""
+    """Return whether somebody has signed in to the account or used one of its tokens (``UserManager.claimed``)."""
     return User.objects.claimed().filter(pk=user.pk).exists()
 
 
 def may_get_invitation(user: User, organization: Organization | None) -> bool:
     """Return whether an invitation may contain a link that signs in to the account.
 
-    ``organization`` is the organization whose admin will see the link, or None. After the first sign-in, this is
-    permitted only while the address is not confirmed, because the person has no other way to sign in again.
+    ``organization`` is the organization whose admin will see the link, or None. An account that is not active or
+    belongs to an installation operator never gets a link. After the first sign-in, a link is permitted only while the
+    address is not confirmed, because the person has no other way to sign in again. Only an admin of the organization
+    that vouches for the account may then see the link.
     """
     if not user.is_active or user.is_superuser:
         return False

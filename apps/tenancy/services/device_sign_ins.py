@@ -19,7 +19,7 @@ from byteor_cloud.errors import Conflict, DeviceSignInError, NotFound
 LIFETIME: Final = timedelta(minutes=10)
 INTERVAL: Final = timedelta(seconds=5)
 _EARLY: Final = timedelta(seconds=1)  # tolerance for varying network delays
-# RFC 8628, section 6.1: consonants do not form words, and none looks like a digit.
+# RFC 8628, section 6.1: without vowels, codes form no words. Without digits, no letter is mistaken for a digit.
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _HALF: Final = 4
 

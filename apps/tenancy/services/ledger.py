@@ -217,7 +217,7 @@ def find_seq_before(organization: Organization, moment: datetime) -> int:
     start = max(moment, datetime(2000, 1, 1, tzinfo=UTC)) - GRACE  # ids contain no time before 1970
     events = AuditEvent.objects.filter(organization=organization, seal__isnull=False, id__gte=smallest_uuid7(start))
     if (first := events.order_by("id").first()) is not None:
-        # Newer events have lower numbers if they were sealed before this one, which they follow by at most ``GRACE``.
+        # An event that is up to ``GRACE`` newer than this one may have been sealed earlier and have a lower number.
         near = events.filter(id__lt=smallest_uuid7(first.timestamp + 2 * GRACE))
         return int(near.aggregate(lowest=Min("seal__seq"))["lowest"]) - 1
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()

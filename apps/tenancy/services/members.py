@@ -115,8 +115,8 @@ def add(
 
     If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
     address, or with the link in the invitation. Raises Forbidden if the role exceeds the granter's permissions,
-    InvalidInput for an org_admin of a project or a domain that is not in ``email_domains``, and Conflict if the person
-    already has a role in ``project`` (None: in ``organization``).
+    InvalidInput for the role org_admin in a project or a domain that is not in ``email_domains``, and Conflict if the
+    person already has a role in ``project`` (None: in ``organization``).
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
@@ -202,7 +202,7 @@ def change_role(
     """Change a member's role.
 
     Raises Conflict if the last active org_admin would lose that role, Forbidden if the old or new role exceeds the
-    granter's permissions, InvalidInput for an org_admin of a project, and the errors of ``lock_revision``.
+    granter's permissions, InvalidInput for the role org_admin in a project, and the errors of ``lock_revision``.
     """
     lock_row(membership.organization)
     current = lock_row(membership, related=("organization", "project", "user"))

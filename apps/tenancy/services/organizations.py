@@ -228,7 +228,7 @@ def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: 
 
 
 def _adds_loosely(before: Environment, reviewers: Sequence[str]) -> bool:
-    """Return whether a new reviewer may not operate the environment. Raises InvalidInput for one without a role."""
+    """Return whether any new reviewer lacks the permission to operate. Raises InvalidInput for one without a role."""
     known = before.settings_with_defaults["reviewers"]
     new = {user_id: number for number, user_id in enumerate(reviewers) if user_id not in known}
     if not new:
@@ -272,8 +272,8 @@ def update_environment(
 
     Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen``,
     IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, a new reviewer has no
-    role or the project has fewer environments than ``position``, NotFound if the environment is deleted, and the errors
-    of ``lock_revision``.
+    role or the position is not from 1 to the number of environments, NotFound if the environment is deleted, and the
+    errors of ``lock_revision``.
     """
     ordered = _lock_order(environment.project) if "position" in values else None
     locked = _lock_live(environment, expected_revision)

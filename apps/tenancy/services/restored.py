@@ -1,4 +1,4 @@
-"""What ends after a restore from a backup: sessions, one-time links, sign-ins of machines, and pending deliveries."""
+"""End sessions, one-time links, sign-ins of machines and pending deliveries after a restore from a backup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESTORED = "restored"  # the error of deliveries that were pending in the backup
 
 
 def settle() -> dict[str, int]:
-    """End sessions and one-time links, and drop messages that were probably sent already. Returns what was done.
+    """End sessions and one-time links, and drop messages that were probably sent already. Returns the counts.
 
     The links may have been used, and the messages sent, after the backup was made. Also deletes the rows of the hosts
     that ran the installation then. Call this in a transaction.

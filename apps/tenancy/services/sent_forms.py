@@ -64,6 +64,7 @@ def run_steps_once(
     """Run ``work``, which commits several transactions, as ``run_once`` does.
 
     If ``work`` raises an error, the form cannot be submitted again, because some of the steps may have taken effect.
+    Also raises Conflict if the first submission was interrupted by an error or is still running after 30 seconds.
     """
     caller, fingerprint = _caller(actor), _fingerprint(values)
     try:
@@ -84,9 +85,9 @@ def run_steps_once(
 
 
 def find_result(form_id: str, values: Mapping[str, list[str]], *, actor: Actor) -> FormResult | None:
-    """Return the result of the form if the person already submitted it with the same values; otherwise None.
+    """Return the stored result if the person already submitted the form with the same values; otherwise None.
 
-    Waits if the first submission is still running in steps.
+    If the first submission is still running in steps, waits for up to 30 seconds.
     """
     caller, fingerprint = _caller(actor), _fingerprint(values)
     if not IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint).exists():

@@ -39,7 +39,7 @@ def max_key_lifetime(organization: Organization) -> timedelta:
 def max_token_lifetime(user: User) -> timedelta:
     """Return the maximum lifetime of the person's tokens.
 
-    It is the shortest limit of the organizations in which the person has a role, or the default without a role.
+    It is the shortest limit of the organizations in which the person has a role, or 90 days if there are none.
     """
     organizations = Organization.objects.filter(memberships__user=user).distinct()
     default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
@@ -82,8 +82,8 @@ def create_organization_key(
 ) -> tuple[OrganizationKey, str]:
     """Create an organization key; return the key and its secret.
 
-    Raises Forbidden if the role has permissions that the granter lacks, InvalidInput for an org_admin of a project or
-    a lifetime beyond ``max_key_lifetime``, and IntegrityError (409) if the name is taken.
+    Raises Forbidden if the role has permissions that the granter lacks, InvalidInput for the role org_admin in a
+    project or a lifetime beyond ``max_key_lifetime``, and IntegrityError (409) if the name is taken.
     """
     if not may_grant(granter, role):
         raise Forbidden(f"You cannot grant the role {role}, because it has permissions that you do not have.")
@@ -111,7 +111,7 @@ def create_organization_key(
 
 
 def person_behind(actor: Actor) -> UUID | None:
-    """Return the id of the person who acts or created the acting organization key, or None without such a person."""
+    """Return the id of the acting person, or of the person who created the acting key. None if there is no person."""
     if actor.kind == "organization_key":
         key = OrganizationKey.objects.filter(pk=actor.id).first()
         return None if key is None else key.created_by_id

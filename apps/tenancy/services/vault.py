@@ -72,7 +72,7 @@ def ensure_key() -> str:
 
 
 def export_key(exported_id: str) -> bytes:
-    """Return this host's key with the id, to encrypt it into a backup. Raises MasterKeyUnavailable without it."""
+    """Return this host's key with the id, to encrypt it into a backup. Raises MasterKeyUnavailable if there is none."""
     return _find_key(exported_id)
 
 

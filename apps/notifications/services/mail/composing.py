@@ -35,7 +35,7 @@ _REASONS = {
 
 
 class _Policy(EmailPolicy):
-    """Keep the URL in ``List-Unsubscribe`` in one line. Python would encode a long URL, and no client decodes it."""
+    """An e-mail policy that does not encode ``List-Unsubscribe``, because clients do not decode it."""
 
     @override
     def fold_binary(self, name: str, value: str) -> bytes:

@@ -39,7 +39,7 @@ logger = structlog.get_logger(__name__)
 
 
 def enqueue_due(organization_id: UUID | None = None) -> None:
-    """Enqueue a job for each organization (or only this one) with due e-mails, unless one is already waiting.
+    """Enqueue a job for each organization with due e-mails (or only for this one), unless such a job is waiting.
 
     Do not call this in a transaction that changes other rows, because concurrent transactions would wait for its
     commit.
@@ -77,9 +77,9 @@ def _due(organization_id: UUID) -> NotificationQuerySet:
 
 
 def _drop_obsolete(organization_id: UUID) -> None:
-    """Drop e-mails about what the person can no longer see, and e-mails that are older than ``DROPPED_AFTER``.
+    """Drop e-mails about events that the person can no longer see, and e-mails older than ``DROPPED_AFTER``.
 
-    E-mails become that old if no mail server was configured for some time.
+    E-mails become that old if the mail server was unavailable, or none was configured, for several days.
     """
     due = _due(organization_id).exclude(event__type=MessageType.INVITATION)
     due.exclude(pk__in=due.visible().values("pk")).update(mail_due_at=None)
@@ -120,7 +120,10 @@ class _Mailing:
             return True
 
     def _find_next(self) -> Sequence[Notification]:
-        """Return the notifications for the next e-mail: all due ones of a person, newest first, or one invitation."""
+        """Return the notifications for the next e-mail: one invitation, or a person's other due notifications.
+
+        These are either the immediate or the daily ones, newest first and at most ``MAX_NOTIFICATIONS``.
+        """
         rows = _due(self._organization_id).select_related(
             "user", "event__organization", "event__project", "event__environment"
         )

@@ -44,7 +44,7 @@ class Unavailable(NotSent):
 
 
 class _Watchdog:
-    """Shuts down a connection that is still in use when the time limit of an attempt is over.
+    """A timer that shuts down a connection that is still in use when the time limit of an attempt is over.
 
     A socket's timeout applies to each read, so a server that sends single bytes could block the worker for hours.
     """

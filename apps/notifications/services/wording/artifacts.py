@@ -33,7 +33,10 @@ def describe_incident(event: MessageEvent) -> Content | None:
 
 
 def describe_current_failure(event: MessageEvent) -> Content | None:
-    """Describe the fixtures that a current deployment fails. Returns None if another configuration is current now."""
+    """Describe the fixtures that a current deployment fails.
+
+    Returns None if the regression was deleted or another configuration is current now.
+    """
     regression = Regression.objects.filter(pk=event.resource_id).first()
     if regression is None:
         return None

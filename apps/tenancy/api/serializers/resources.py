@@ -70,8 +70,9 @@ class EnvironmentSerializer(ModelSerializer):
         "settings": "The environment's settings. An update changes only the keys that it contains.",
         "position": "The environment's place in the order of the project's environments, counted from 1. By default, a "
         "new environment is the last one. When an environment is moved, the positions of the environments between its "
-        "old and its new position change by 1. When an environment is deleted, the positions of the following ones "
-        "decrease by 1. A position that is greater than the number of environments is refused with 400.",
+        "old and its new position change by 1. When an environment is inserted or deleted, the positions of the "
+        "following ones increase or decrease by 1. A position that is greater than the number of environments, "
+        "including a new one, is refused with 400.",
     }
 
     class Meta:

@@ -141,7 +141,8 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         ),
         "max_in_flight_deployments": "The maximum number of deployments in the environment that are in progress at the "
         "same time. Defaults to 1.",
-        "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
+        "artifact_retention_days": "The number of days after which an artifact is deleted, unless it has a fixture "
+        "that has not expired. Defaults to 90.",
         "replay_gate": (
             "Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no "
             "regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate "
