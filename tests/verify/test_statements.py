@@ -91,9 +91,9 @@ def test_proof_says_what_was_tested_and_who_accepted_what(makers: World, verify:
     assert lines[first + 1 : first + 7] == [
         "  tested        3 verdicts of 2 fixtures against 2 configurations that agents ran and recorded results; "
         f"engine 1.4.0, {ENGINE}: 2 equal, 1 different",
-        f"  compared with {OLD}, which 120 agents of 152 ran",
-        f"  compared with {OLDER}, which 30 agents of 152 ran",
-        f"  NOT TESTED    2 agents run {OLDEST}",
+        f"  compared with {OLD}, which 120 of 152 agents ran",
+        f"  compared with {OLDER}, which 30 of 152 agents ran",
+        f"  NOT TESTED    a comparison with {OLDEST}, which 2 agents ran",
         f"  accepted      group {PRICE} against {OLDER} by ada@example.com at 2026-10-20T07:58:00Z: rounding",
         "  gate          require, at least 3 verdicts, at most 10% more work, acceptances only by people other than "
         "the requester",
@@ -116,7 +116,7 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["NOT TESTED    nothing was tested: there were no tests"]),
     "no test could run": (
         {"result_changes": {"tests": (outcome_of(OUTAGE, None, "not_tested"),)}, "setting": setting(min_fixtures=0)},
-        ["NOT TESTED    nothing was tested: none of the 1 tests could run"]),
+        ["NOT TESTED    nothing was tested: 1 test could not run"]),
     "warn with differences": (
         {"acceptances": (), "setting": setting("warn", 0, None), "approvals_required": False,
          "result_changes": {"tests": (outcome_of(OPENING, OLD, "different", PRICE, VENUE, further=2),)}},
