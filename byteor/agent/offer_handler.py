@@ -92,8 +92,7 @@ class OfferHandler:
             except CredentialRejected:
                 raise
             except RequestRejected as error:
-                # 409: the control plane no longer makes the offer. A report rejected for another reason would be rejected
-                # again.
+                # 409: the control plane no longer makes the offer. Other rejected reports would be rejected again.
                 _log.warning(
                     "report %s for deployment %s rejected: %s", report.status, report.offer.deployment_id, error
                 )

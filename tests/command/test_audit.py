@@ -186,7 +186,7 @@ def test_export_is_verified_offline(admin: Terminal, world: World, tmp_path: Pat
     rest = tmp_path / "rest.ndjson"
     assert admin("audit", "export", "-o", str(rest), "--after-seq", str(events)) == (
         0,
-        f"Exported 1 event, sequence numbers {events + 1} to {events + 1}, to {rest}\n",
+        f"Exported 1 event, sequence number {events + 1}, to {rest}\n",
         f"To export later events, use --after-seq {events + 1}.\n",
     )
     assert admin("verify", "ledger", str(file), str(rest), "--keys", str(keys)).code == 0
