@@ -414,7 +414,7 @@ def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
         wave, equals, kind = text.rpartition("=")
         if kind not in {"manual", "approval"} or (equals and not (wave.isdecimal() and 2 <= int(wave) <= waves)):
             raise Refusal(
-                f"--hold must be KIND or WAVE=KIND, with the kind manual or approval and a wave from 2 to {waves}: {text}",
+                f"--hold must be KIND or WAVE=KIND, with KIND manual or approval, and WAVE from 2 to {waves}: {text}",
                 USAGE,
             )
         for number in [int(wave)] if equals else range(2, waves + 1):
