@@ -1,4 +1,4 @@
-"""``byteor deploy`` and ``byteor deployments``, against the served application."""
+"""Tests of ``byteor deploy`` and ``byteor deployments``, against the served application."""
 
 from __future__ import annotations
 
@@ -429,7 +429,7 @@ def test_deployment_is_found_without_id(terminal: Terminal, world: World) -> Non
     assert unknown.err.startswith("byteor: No deployment matches other.")
 
 
-def test_ambiguous_deployments_are_listed(terminal: Terminal, world: World) -> None:
+def test_ambiguous_deployment_is_refused_with_list_of_deployments(terminal: Terminal, world: World) -> None:
     for name in ("quotes", "trades"):
         bundle = world.bundle(world.staging, name=name, version=world.version(world.staging, plan(name)))
         agent, _ = world.agent(world.staging, name=name)

@@ -1,4 +1,4 @@
-"""``byteor drafts`` and ``byteor versions``."""
+"""Tests of ``byteor drafts`` and ``byteor versions``."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def os_common_prefix(ids: list[str]) -> str:
     return ids[0][:length]
 
 
-def test_viewer_is_refused_in_one_line(terminal: Terminal, world: Any) -> None:
+def test_viewer_is_refused_with_one_line_error(terminal: Terminal, world: Any) -> None:
     terminal.use(world.viewer.api.token, organization="acme", project=world.project.name, environment="dev")
 
     found = terminal("drafts", "apply", "-f", "-", stdin=YAML)

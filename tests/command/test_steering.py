@@ -1,4 +1,4 @@
-"""The commands that steer a rollout."""
+"""Tests of the commands that steer a rollout."""
 
 from __future__ import annotations
 
