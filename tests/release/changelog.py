@@ -14,7 +14,7 @@ _COMMIT_ID = re.compile(r"Commit: `([0-9a-f]{40})`")
 
 @dataclass(frozen=True, slots=True)
 class ChangelogRelease:
-    """A release in the changelog. ``commit`` is None until the commit after the release adds it."""
+    """A release in the changelog. ``commit`` is None until a later commit adds its id."""
 
     version: str
     released_on: date
