@@ -38,7 +38,7 @@ def read_releases(text: str) -> list[ChangelogRelease]:
         lines = _COMMIT.findall(section)
         commits = [found[1] for line in lines if (found := _COMMIT_ID.fullmatch(line))]
         if len(commits) != len(lines) or len(commits) > 1:
-            raise ValueError(f"{version} must have at most one line Commit: `ID`, with an id of 40 digits")
+            raise ValueError(f"{version} must have at most one line Commit: `ID`, with an id of 40 hexadecimal digits")
         releases.append(ChangelogRelease(version, date.fromisoformat(match[2]), commits[0] if commits else None))
     return releases
 

@@ -369,7 +369,7 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
     assert verify.result(_gate_only(override=None)(makers, overridden))["code"] == "statements.override"
 
 
-def test_statements_that_record_does_not_list_are_compared_with_deployment_json(makers: World, verify: Verifier) -> None:
+def test_statements_missing_from_record_are_compared_with_deployment_json(makers: World, verify: Verifier) -> None:
     """A record from an older server lists no statements. If a record has a list, this signed list has priority."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0
