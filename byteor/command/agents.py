@@ -790,7 +790,7 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
 def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -> None:
     """Remove an agent from the fleet.
 
-    Its key is revoked immediately. Its pipeline is not stopped: stop the agent on its machine.
+    Its key is revoked immediately. This does not stop its pipeline: stop the agent on its machine.
 
     \b
     Examples:
