@@ -46,7 +46,7 @@ class CredentialRejected(RequestRejected):
 
 
 class ControlPlaneUnavailable(Exception):
-    """A failure that a retry may fix: no response, an unreadable one, or a status such as 429 or 503.
+    """A failure that a retry may fix, such as no response, an unreadable one, or a status of 429 or 503.
 
     ``retry_after`` is how many seconds to wait before the retry, at most an hour; None if no valid time was received.
     """

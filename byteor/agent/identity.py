@@ -67,7 +67,7 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.agent_id):
-            raise IdentityError("an agent's id may contain only letters, digits and hyphens")
+            raise IdentityError("an agent's id must consist of 1 to 64 letters, digits and hyphens")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials | None:

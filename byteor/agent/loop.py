@@ -1,4 +1,4 @@
-"""The agent's main loop: send a heartbeat, carry out the response, wait."""
+"""The agent's main loop: send a heartbeat, do what the response requests, wait."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class AgentLoop:
         return delay
 
     def _exchange_heartbeat(self) -> float:
-        """Send a heartbeat and the pending reports, and carry out what the response requests.
+        """Send a heartbeat and the pending reports, and do what the response requests.
 
         Returns the seconds until the next heartbeat: 0 if an offer was handled or withdrawn, or a report was rejected.
         """

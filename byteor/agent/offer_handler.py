@@ -71,7 +71,10 @@ class OfferHandler:
 
     @property
     def health(self) -> str:
-        """The status in heartbeats: ``healthy``, or after a failed offer ``degraded`` (a bundle runs) or ``failed``."""
+        """The status in all heartbeats but the first: ``healthy``, or after a failed offer ``degraded`` or ``failed``.
+
+        The agent is degraded if a bundle is running, and failed otherwise.
+        """
         attempted, failed = self.progress.attempted, self.progress.last_failed
         if not (attempted and failed and attempted.offer == failed.offer):
             return "healthy"
@@ -89,7 +92,7 @@ class OfferHandler:
             except CredentialRejected:
                 raise
             except RequestRejected as error:
-                # 409: the control plane no longer makes the offer. Any other rejected report would be rejected again.
+                # 409: the control plane no longer makes the offer. Other rejected reports would be rejected again.
                 _log.warning(
                     "report %s for deployment %s rejected: %s", report.status, report.offer.deployment_id, error
                 )

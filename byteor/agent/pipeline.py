@@ -41,7 +41,7 @@ class StartedPipeline:
 
 
 class BundleRunner:
-    """Starts bundles with one sample as input."""
+    """Starts bundles. Each pipeline gets the same sample as input."""
 
     def __init__(
         self,

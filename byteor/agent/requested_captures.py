@@ -1,7 +1,7 @@
 """Requested captures. They are created and uploaded in a separate thread, so that heartbeats are not delayed.
 
 The control plane repeats its command until the capture is uploaded or the request expires. Therefore, the agent stores
-no requests. Before each attempt, the agent fetches the oldest pending request. A capture is therefore uploaded only
+no requests. Before each attempt, the agent fetches the oldest pending request. This way, a capture is uploaded only
 once, even if the agent restarts or never receives the response to the upload.
 """
 

@@ -24,7 +24,7 @@ _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
 class StateError(Exception):
-    """The state folder cannot be used (for example, it is damaged), or an enrollment's response is unreadable."""
+    """The state folder cannot be used, the pipeline cannot be captured, or an enrollment response is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 ...     for agent in prod.list_agents(status="failed"):
 ...         print(agent.name)
 
-Each operation of the API's document is a method of its level: ``createDeployment`` is
+Each operation in the API document is a method at its level, such as an environment: ``createDeployment`` is
 ``client.environment(…).create_deployment(…)``. Lists are iterators that request one page after another. Errors are
 exceptions of ``byteor.client.errors``.
 """

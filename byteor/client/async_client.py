@@ -34,7 +34,7 @@ class AsyncByteOr(AsyncInstallation):
         return AsyncEnvironment(self, org_id, project_id, env_id)
 
     def own_agent(self, id: str) -> AsyncOwnAgent:
-        """Return the operations that the agent with the client's key calls."""
+        """Return the operations that an agent calls with its own key."""
         return AsyncOwnAgent(self, id)
 
     async def request(self, method: str, path: str, *, query: dict[str, Any] | None = None, fields: Any = None) -> Any:

@@ -18,10 +18,10 @@ class UnexpectedResponse(ByteOrError):
 
 
 class ApiError(ByteOrError):
-    """The server refused the request (RFC 9457).
+    """The server returned an error (RFC 9457).
 
     ``status`` is the HTTP status, ``type`` a stable URN, ``code`` its last part, ``errors`` the invalid fields and
-    parameters, ``request_id`` what to quote when you ask for help, ``retry_after`` the seconds after which a retry
+    parameters, ``request_id`` the id to quote when you ask for help, ``retry_after`` the seconds after which a retry
     may succeed, and ``problem`` the whole body.
     """
 
@@ -53,11 +53,11 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: the role or the kind of credential does not suffice."""
+    """403: the role or the kind of credential does not permit the request."""
 
 
 class NotFound(ApiError):
-    """404: there is no such resource, or it belongs to somebody else."""
+    """404: there is no such resource, or the credential has no access to it."""
 
 
 class Conflict(ApiError):

@@ -30,7 +30,7 @@ _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
 class Omitted(Enum):
-    """The type of ``OMITTED``, the default of fields that may be null: the request does not contain the field."""
+    """The type of ``OMITTED``, the default of nullable fields. Fields with this value are not sent."""
 
     OMITTED = "omitted"
 
@@ -44,7 +44,7 @@ def given[Value](value: Value | None) -> Value | Omitted:
 
 
 def quoted(part: str) -> str:
-    """Quote a part of a path. Raises ValueError for a part that would change the path, such as ``..``."""
+    """Percent-encode a path segment. Raises ValueError for one that would change the path, such as ``..``."""
     from urllib.parse import quote  # noqa: PLC0415  slow to import
 
     if part in {"", ".", ".."}:
@@ -53,7 +53,10 @@ def quoted(part: str) -> str:
 
 
 class Request(NamedTuple):
-    """A request. ``model`` names the model in the response: empty for text, ``json`` for any JSON."""
+    """A request. ``model`` names the model of the response, or several separated by ``|``.
+
+    It is empty for text, and ``json`` for any JSON.
+    """
 
     method: str
     path: str
@@ -151,7 +154,7 @@ def lost(error: Exception) -> tuple[ConnectionFailed, bool]:
 def content_of(response: httpx2.Response, model: str) -> Any:
     """Return the model, the JSON or the text of a successful response. Raises UnexpectedResponse.
 
-    Returns the URL of a redirect to the sign-in page, and None for an empty response.
+    If ``model`` is empty, returns None for an empty response, and the target URL for a redirect by a sign-in operation.
     """
     if not model and response.is_redirect and "/auth/" in response.url.path:
         return response.headers.get("Location")
@@ -173,7 +176,7 @@ def content_of(response: httpx2.Response, model: str) -> Any:
 
 
 def refuse_page(response: httpx2.Response) -> None:
-    """Raise UnexpectedResponse for a web page or a redirect to one, such as to the sign-in page of a proxy."""
+    """Raise UnexpectedResponse for a web page or a redirect, for example to the sign-in page of a proxy."""
     if response.is_redirect:
         raise UnexpectedResponse(f"{response.url} redirects to {response.headers['Location']}.")
     if response.headers.get("Content-Type", "").startswith("text/html"):
@@ -186,8 +189,8 @@ def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
     Raises ValueError for an invalid URL or token. The message does not contain the token, or a password in the URL.
     """
     if not url.startswith(("https://", "http://")):
-        raise ValueError("The URL of the server must begin with https:// or http://.")
-    if "@" in url.split("/")[2]:  # httpx2 would send them instead of the token
+        raise ValueError(f"The URL of the server must begin with https:// or http://: {url!r}")
+    if "@" in url.split("/")[2]:  # httpx2 would send both instead of the token
         raise ValueError("The URL of the server must not contain a user name or a password.")
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ValueError("The token contains spaces, line breaks or other characters that no token has.")
@@ -201,7 +204,7 @@ def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
 def complete(path: Path) -> Iterator[Callable[[bytes], Any]]:
     """Yield a function that writes to a temporary file, which is renamed to ``path`` if no exception is raised.
 
-    Raises OSError if ``path`` is a folder or a device, which the file would replace.
+    Raises OSError if ``path`` exists but is not a regular file, such as a folder or a device.
     """
     if not path.name or (path.exists() and not path.is_file()):
         raise OSError(errno.EINVAL, "It is not a regular file", str(path))

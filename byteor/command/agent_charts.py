@@ -25,7 +25,7 @@ def _count(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One chart. ``is_counter`` is whether the values of several slots are added; otherwise the maximum is shown."""
+    """One chart. If slots are combined into one bar, a counter's values are added; otherwise their maximum is shown."""
 
     title: str
     field: str
@@ -51,7 +51,7 @@ def show_series(series: m.Series) -> None:
     """Print the series: a chart for each value that was reported, or, in a pipe, a row for each slot."""
     points = series.points
     if not any(point.online for point in points):
-        note("No heartbeats in this time. Values appear within 20 minutes of the first heartbeat.")
+        note("No heartbeats in this period. Values appear within 20 minutes of the first heartbeat.")
     elif is_terminal():
         for line in _charts(points, series.step_s, get_terminal_size().columns):
             say(line)

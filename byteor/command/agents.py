@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from byteor.client import models as m
     from byteor.client.resources import Environment
 
-PAGE: Final = 200  # rows of a request
+PAGE: Final = 200  # rows per request
 _PAUSE_S: Final = 2.0  # between two requests for the state of a requested capture
-_NAMED: Final = 20  # the most deployments whose bundle names one command requests
+_NAMED: Final = 20  # how many deployments one command requests at most, to name their bundles
 _SHOWN: Final = 10  # the most values in a line of the summary
 _CHANGED: Final = ("matched", "changed", "deployments_offered")
 _ENROLLMENT: Final = ("id", "prefix", "token", "command", "expires_at", "max_uses", "labels", "replace")
@@ -46,7 +46,10 @@ def agents() -> None:
 
 
 class _AgentNamed(Named):
-    """An agent. Completion requests only names that contain the typed text, because a fleet can be large."""
+    """An argument that names an agent.
+
+    Completion requests only names that contain the typed text, because a fleet can be large.
+    """
 
     _typed = ""
 
@@ -78,7 +81,7 @@ def find_agent_id(session: Session, text: str) -> str:
     def listed(name: str | None = None) -> Iterator[m.ListedAgent]:
         rows = iter(environment.list_agents(name=name, limit=PAGE))
         if name is None and not _PART_OF_ID.issuperset(text.lower()):
-            rows = islice(rows, 11)  # only for the names in the message
+            rows = islice(rows, 11)  # only for the names in the error message
         for row in rows:
             yield row
             if name is not None and row.name == name:
@@ -101,7 +104,7 @@ class _Bundles:
         self._by_version: dict[str, str] = {}
 
     def of_state(self, state: m.RunningState | m.DesiredState | None) -> str:
-        """Return the name of what the agent runs or should run."""
+        """Return the name of the bundle in this state, a short hash if the name is unknown, or ``nothing``."""
         if state is None:
             return "nothing"
         known = self._by_deployment
@@ -112,7 +115,7 @@ class _Bundles:
         return known[state.deployment_id]
 
     def of_interval(self, interval: m.RunningInterval) -> str:
-        """Return the name of what the agent ran."""
+        """Return the name of the bundle in this interval, or a short hash if the name is unknown."""
         found = interval.version_id and self._of_version(interval.version_id)
         return found or _short_hash(interval.bundle_hash)
 
@@ -677,7 +680,7 @@ def capture(
     open, no other one is created.
 
     With --wait, the exit code is 0 if the capture was uploaded, 1 if the agent could not create a capture or the
-    request expired after an hour, and 8 after --timeout, when the request stays open.
+    request expired after an hour, and 8 after --timeout. The request then stays open.
 
     \b
     Examples:
@@ -787,7 +790,7 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
 def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -> None:
     """Remove an agent from the fleet.
 
-    Its key is revoked immediately. It keeps running its pipeline until you stop it on the machine.
+    Its key is revoked immediately. This does not stop its pipeline: stop the agent on its machine.
 
     \b
     Examples:

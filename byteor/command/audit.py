@@ -171,7 +171,10 @@ def _actor_id(session: Session, text: str) -> str:
 
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
-    """Yield the events since a time, by default from now on, oldest first and each once, as they appear. Never ends."""
+    """Yield the events since a time (default: now) as they appear, each once and oldest first.
+
+    Raises BrokenPipeError if the output no longer has a reader.
+    """
     from byteor.client import ByteOrError  # noqa: PLC0415  slow to import
     from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
@@ -189,7 +192,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
         except ByteOrError as error:
             if is_first or not is_temporary(error):
                 raise
-            note(f"Connection lost: {error}. Retrying.")
+            note(f"Connection lost: {str(error).rstrip('.')}. Retrying.")
         else:
             fresh = [each for each in found if each.id not in seen]
             seen |= {each.id: each.timestamp for each in fresh}
@@ -257,7 +260,9 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
         raise Refusal(f"{path} cannot be written: {error.strerror or error}.") from None
     found = dict(zip(EXPORT, (str(path), size, after_seq, seq), strict=True))
     events = (
-        f"{seq - after_seq:,} event{'' if seq == after_seq + 1 else 's'}, sequence numbers {after_seq + 1} to {seq},"
+        f"1 event, sequence number {seq},"
+        if seq == after_seq + 1
+        else f"{seq - after_seq:,} events, sequence numbers {after_seq + 1} to {seq},"
         if seq > after_seq
         else "no events"
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from byteor.command.plan_files import PlanFile
 
 CONFIGURATION: Final = ("tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot")
-_MOST_VERSIONS: Final = 1000  # newest versions among which the versions of a list are looked up
+_MOST_VERSIONS: Final = 1000  # how many of the newest versions are searched for the names in a list
 
 
 @click.group()
@@ -125,7 +125,7 @@ def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
     "--name",
     help="The name of the config bundle. Default: the name in the file, or that of the version, such as quotes-3.",
 )
-@click.option("--tuning-profile", help="How the runtime uses the cores: default, low-latency or isolated-core.")
+@click.option("--tuning-profile", help="How the runtime uses the CPU cores: default, low-latency or isolated-core.")
 @click.option(
     "--var", "variables", multiple=True, metavar="NAME=VALUE", help="An environment variable. Can be repeated."
 )

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import BashComplete, CompletionItem, get_completion_class
 
-VARIABLE: Final = "_BYTEOR_COMPLETE"  # the shell's script sets it to what it asks for, such as bash_complete
+VARIABLE: Final = "_BYTEOR_COMPLETE"  # the completion script sets it to its request, such as bash_complete
 MOST_S: Final = 3.0  # a person waits, so nothing is completed if the server is slower
 _UNSAFE = re.compile(r"[^\w@%+=:,./-]")
 
@@ -55,7 +55,7 @@ def _script_of(cli: click.Command, shell: str) -> Any:
 
 
 class _TimeIsUp(BaseException):
-    """Raised by the alarm. It is not an Exception, so that no handler of failures catches it and retries."""
+    """Raised by the alarm. It is not an Exception, so that no ``except Exception`` catches it and retries."""
 
 
 @contextmanager

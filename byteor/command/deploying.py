@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 FIRST_POLL_S: Final = 0.25  # the pause after a change; without changes it grows
 LAST_POLL_S: Final = 2.0  # the longest pause
-PAGE: Final = 200  # rows; also the most failed agents whose names are looked up
+PAGE: Final = 200  # rows per request, and how many failed agents are named at most
 MOST_MEMBERS: Final = 2000
 BAR_WIDTH: Final = 30
 CANARY: Final = [5, 100]  # percent
@@ -142,7 +142,10 @@ class _Watch:
         self._is_lost = False
 
     def follow(self, deadline: float | None) -> m.Deployment:
-        """Return the deployment when it has ended, or when the deadline has passed."""
+        """Return the deployment when it has ended, or when the deadline has passed.
+
+        Raises Refusal if the server has never responded by the deadline.
+        """
         found, pause = None, FIRST_POLL_S
         while True:
             if (read := self._read()) is not None:
@@ -261,7 +264,7 @@ def suppress_errors() -> Iterator[None]:
 
 
 class _Screen:
-    """Where the lines of a rollout are printed: stdout, or stderr while stdout is for JSON."""
+    """Prints the lines of a rollout to stdout, or to stderr if stdout is for JSON."""
 
     def __init__(self, as_json: str | None) -> None:
         self._to_stderr = as_json is not None
@@ -275,7 +278,7 @@ class _Screen:
         _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
-        """Show the progress of the rollout. Only a terminal has bars."""
+        """Show the progress as bars. Does nothing here, because only a terminal has bars."""
 
 
 class _Terminal(_Screen):
@@ -363,7 +366,7 @@ class Percents(click.ParamType[list[int]]):
             self.fail(f"{value!r} is not a list of percentages, such as 5,25,100.", param, ctx)
         found = [int(each) for each in parts]
         if found != sorted({*found}) or found[0] < 1 or found[-1] != 100:
-            self.fail("The percentages must increase, from at least 1 to 100.", param, ctx)
+            self.fail("The percentages must increase, begin with at least 1 and end with 100.", param, ctx)
         return found
 
 
@@ -405,13 +408,14 @@ def _strategy(values: dict[str, Any]) -> m.StrategyRequest | None:
 
 
 def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
-    """Return the hold before each wave. ``manual`` is for each wave but the first, ``2=manual`` only for wave 2."""
+    """Return the hold before each wave. ``manual`` holds all waves but the first, ``2=manual`` only wave 2."""
     found: list[str | None] = [None] * waves
     for text in texts:
         wave, equals, kind = text.rpartition("=")
         if kind not in {"manual", "approval"} or (equals and not (wave.isdecimal() and 2 <= int(wave) <= waves)):
             raise Refusal(
-                f"--hold must be manual or approval, or WAVE=manual for one wave from 2 to {waves}: {text}", USAGE
+                f"--hold must be KIND or WAVE=KIND, with KIND manual or approval, and WAVE from 2 to {waves}: {text}",
+                USAGE,
             )
         for number in [int(wave)] if equals else range(2, waves + 1):
             found[number - 1] = kind
@@ -602,7 +606,7 @@ def _create(session: Session, request: Release, key: str) -> m.Deployment:
     except ByteOrError as error:
         if not is_temporary(error):
             raise
-        raise Refusal(f"{error} The server may have received the request. {again}", FAILED) from None
+        raise Refusal(f"{str(error).rstrip('.')}. The server may have received the request. {again}", FAILED) from None
 
 
 @click.group()
@@ -679,7 +683,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
 @json_option("Deployment")
 @with_session
 def watch_deployment(session: Session, deployment: str | None, timeout: float | None, as_json: str | None) -> int:
-    """Follow a rollout until it ends. Default: the rollout in progress, or else the newest.
+    """Follow a rollout until it ends. Default: the rollout in progress, or else the newest deployment.
 
     The exit codes are those of `byteor deploy`. Ctrl-C stops the command, but not the rollout.
 
@@ -696,7 +700,7 @@ def watch_deployment(session: Session, deployment: str | None, timeout: float | 
 @list_options("TimelineEntry")
 @with_session
 def list_timeline(session: Session, deployment: str | None, limit: int, as_json: str | None) -> None:
-    """List the events of a deployment, newest first. Default: the one in progress, or else the newest.
+    """List the events of a deployment, newest first. Default: the rollout in progress, or else the newest deployment.
 
     \b
     Examples:
@@ -730,7 +734,7 @@ def list_deployment_agents(
     limit: int,
     as_json: str | None,
 ) -> None:
-    """List the agents of a deployment. Default: the deployment in progress, or else the newest.
+    """List the agents of a deployment. Default: the rollout in progress, or else the newest deployment.
 
     \b
     Examples:

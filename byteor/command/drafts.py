@@ -140,7 +140,7 @@ def apply(session: Session, path: str, name: str | None, as_json: str | None) ->
 
 @drafts.command()
 @click.argument("draft", type=DRAFT)
-@click.option("-f", "--file", "path", help="Preview this plan instead of the saved one, or - for stdin.")
+@click.option("-f", "--file", "path", help="Preview the plan in this file instead of the saved one, or - for stdin.")
 @click.option("--target", help="The target: single_ring or lane_graph. Default: the target of the plan.")
 @json_option("Preview")
 @with_session

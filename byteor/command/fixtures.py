@@ -22,7 +22,7 @@ from byteor.command.waiting import wait_for, waiting_options
 if TYPE_CHECKING:
     from byteor.client import models as m
 
-MOST_SHOWN: Final = 20  # the most groups, and fixtures that failed, are unstable or were not tested, in a table
+MOST_SHOWN: Final = 20  # the most rows in the table of groups and in that of untested or failed fixtures
 MOST_EXAMPLES: Final = 5  # the most groups whose examples are printed
 _SHORT: Final = 12  # characters of the id of a group
 FIXTURE = Named(lambda session: (fixture.name for fixture in session.environment.list_fixtures(limit=200)))
@@ -127,7 +127,7 @@ def show_fixture(session: Session, fixture: str, as_json: str | None) -> None:
 
 
 def _selection(fixture: m.Fixture) -> str:
-    what = "all records" if fixture.last_n is None else f"the last {fixture.last_n:,} records"
+    what = "all records" if fixture.last_n is None else f"the last {_count(fixture.last_n, 'record')}"
     return what if fixture.journal_lane is None else f"{what} of {fixture.journal_lane}"
 
 
@@ -190,7 +190,7 @@ def update_fixture(
 @json_option("Fixture")
 @with_session
 def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | None) -> None:
-    """Delete a fixture. Its artifact is kept until its retention ends.
+    """Delete a fixture. The artifact is kept until its own retention ends.
 
     \b
     Examples:
@@ -345,8 +345,8 @@ def _accept(
         found = [each for each in known if each.startswith(text.lower())]
         if len(found) != 1:
             listed = ", ".join(sorted(each[:_SHORT] for each in found or known)) or "none"
-            what = "can be more than one group" if found else "is not a group of this regression"
-            raise Refusal(f"{text} {what}: {listed}.", USAGE if found else FAILED)
+            what = "matches more than one group:" if found else "is not a group of this regression. Groups:"
+            raise Refusal(f"{text} {what} {listed}.", USAGE if found else FAILED)
         accepted.update(found)
     session.environment.accept_differences(row.id, groups=sorted(accepted), reason=str(reason))
     note(f"Accepted {_count(len(accepted), 'group')} of differences.")

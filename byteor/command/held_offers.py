@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group("held-offers")
 def held_offers() -> None:
-    """Show and resume the offers to agents that are held after a restore from a backup."""
+    """Show and resume offers that are held after a restore from a backup."""
 
 
 @held_offers.command("show")

@@ -1,4 +1,4 @@
-"""What commands print: tables and sentences for people, JSON with ``--json``."""
+"""The output of commands: tables and sentences for people, JSON with ``--json``."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ for _tag, _pattern, _first in (
 def read_plan(path: str, what: str = "plan") -> PlanFile:
     """Read a plan from a file, or from stdin for ``-``. Raises Refusal, which names the line of a syntax error.
 
-    ``what`` is what messages call the content.
+    ``what`` is the word for the content in messages.
     """
     name = "stdin" if path == "-" else path
     try:
@@ -120,7 +120,7 @@ class _Reader:
         except (ValueError, KeyError):  # such as !!int with a word, or with more digits than Python reads
             value = math.inf
         if isinstance(value, float) and not math.isfinite(value):
-            raise _fault(node, f"This is not a value of JSON: {node.value[:40]}")
+            raise _fault(node, f"This is not a JSON value: {node.value[:40]}")
         return value
 
 

@@ -210,7 +210,7 @@ def _standing(session: Session, row: m.Replay) -> str:
 
 
 def _was_compared(session: Session, row: m.Replay) -> bool:
-    """Return whether the capture has expected output; true if the person may not see the files of the capture."""
+    """Return whether the capture has expected output; True if the caller may not see its files."""
     from byteor.client.errors import ApiError  # noqa: PLC0415  imports the client
 
     folder = "expected/"
@@ -239,7 +239,7 @@ def difference(found: Mapping[str, Any]) -> str:
     if diff := found.get("diff"):
         one, other = (escape(bytes.fromhex(diff[side] or "")) for side in ("expected_hex", "actual_hex"))
         return f"from byte {diff['offset']:,}, it is “{other}”, expected “{one}”"
-    return "the record differs from the captured one"
+    return "the records differ"
 
 
 @click.command("replays")

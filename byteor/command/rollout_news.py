@@ -163,7 +163,7 @@ def waves_of(deployment: m.Deployment) -> list[Wave]:
     """Return the waves that have agents, or the rollback. Empty before the bundle is built.
 
     The API returns counts for the whole rollout, not for each wave. Therefore, the sizes of the waves are computed in
-    the same way as at the start of the rollout, and finished agents are counted in the first waves.
+    the same way as at the start of the rollout, and finished agents are assigned to the first waves.
     """
     progress = deployment.progress
     if deployment.status in {"rolling_back", "rolled_back"}:

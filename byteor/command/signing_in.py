@@ -314,8 +314,8 @@ def _revoke(name: str, context: Context) -> tuple[str, bool]:
         return "its token was already invalid", False
     except ByteOrError as error:
         raise Refusal(
-            f"The token of context {name} was not revoked: {error}. Try again, or remove the context with "
-            f"`byteor logout --context {name} --local`."
+            f"The token of context {name} was not revoked: {str(error).rstrip('.')}. Try again, or remove the context "
+            f"with `byteor logout --context {name} --local`."
         ) from None
     return "its token is revoked", True
 

@@ -247,7 +247,7 @@ def _under_way(session: Session, text: str | None) -> m.Deployment:
         title, status = _title(session, found), news.status_of(found)
         if text is None:
             raise Refusal(f"No rollout is in progress. The newest deployment, {title}, is {status}.")
-        raise Refusal(f"{title} is {status}.")
+        raise Refusal(f"The rollout of {title} is not in progress. Its status is: {status}.")
     return found
 
 

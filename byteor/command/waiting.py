@@ -59,9 +59,10 @@ def wait_for[Row](
                         note(goes_on)
                         raise
                     if now >= deadline:
-                        raise Refusal(f"The server does not respond: {error} {goes_on}", PENDING) from None
+                        cause = str(error).rstrip(".")
+                        raise Refusal(f"The server does not respond: {cause}. {goes_on}", PENDING) from None
                     if lost_at == inf:
-                        note(f"Connection lost: {error}. Retrying.")
+                        note(f"Connection lost: {str(error).rstrip('.')}. Retrying.")
                         lost_at = now
                 else:
                     lost_at = inf

@@ -133,9 +133,9 @@ def _ledger_parser(program: str) -> argparse.ArgumentParser:
 def _release_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"{program} release",
-        description="Verify offline that downloaded files belong to a release and are unaltered. The signed list has "
-        "the version, the commit, and each file's size and hash. Listed files that are missing are not checked, and "
-        "other files in the folder are not covered; the output names both.",
+        description="Verify offline that downloaded files belong to a release and are unaltered. The signed list "
+        "contains the version, the commit, and each file's size and hash. Listed files that are missing are not "
+        "checked, and other files in the folder are not covered; the output names both.",
         epilog=_OUTCOMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

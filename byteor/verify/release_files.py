@@ -78,7 +78,8 @@ def _shortened(names: Sequence[str]) -> str:
 def prove(path: Path, trust: Trust) -> ReleaseProof:
     """Verify the signed list in this file, and then the listed files in the same folder.
 
-    Raises Unproven or Refused if no trusted key signed the list, a file differs from it, or no listed file is there.
+    Raises Unproven or Refused if no trusted key signed the list, a file differs from it or is not a regular file,
+    or no listed file is there.
     """
     try:
         verified = release_statement.verify(parse_object(read_file(path, _MAX_LIST_BYTES)), trust.keyset)

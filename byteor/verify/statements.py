@@ -104,7 +104,7 @@ def check(
     """Check that the gate was open, and that its override is the one that the server recorded. Raises Refused.
 
     The override is compared with the signed approval record, or without a record with ``unsigned``, the unsigned fields
-    of deployment.json.
+    of deployment.json. It is not compared if there is neither an export nor a record.
     """
     if statements is None:
         return
@@ -166,7 +166,7 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
         yield "NOT TESTED", "nothing was tested: there was no regression"
         return
     if result.is_vacuous:
-        reason = f"none of the {len(result.tests):,} tests could run" if result.tests else "there were no tests"
+        reason = f"{_count(len(result.tests), 'test')} could not run" if result.tests else "there were no tests"
         yield "NOT TESTED", f"nothing was tested: {reason}"
     else:
         counts = ", ".join(
@@ -178,11 +178,10 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
     if result.finished_at is None:
         yield "NOT TESTED", f"the regression {result.regression_id} had not been completed when the build started"
     for baseline in result.baselines:
-        what = f"{_count(baseline.agents, 'agent')} of {baseline.of:,}"
-        yield "compared with", f"{baseline.config_hash}, which {what} ran"
+        ran = f"{baseline.agents:,} of {_count(baseline.of, 'agent')} ran"
+        yield "compared with", f"{baseline.config_hash}, which {ran}"
     for untested in result.not_tested:
-        verb = "runs" if untested.agents == 1 else "run"
-        yield "NOT TESTED", f"{_count(untested.agents, 'agent')} {verb} {untested.config_hash}"
+        yield "NOT TESTED", f"a comparison with {untested.config_hash}, which {_count(untested.agents, 'agent')} ran"
 
 
 def _describe_tests(result: TestResult) -> str:

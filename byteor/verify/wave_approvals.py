@@ -164,9 +164,9 @@ def _statement_lines(statement: WaveStatement) -> Iterator[tuple[str, str]]:
 
 
 def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Iterator[tuple[str, str]]:
-    """Yield a line for each rule of the decisions that differs from that of the deployment's approval.
+    """Yield a line if the reviewers, and one if the other rules, differ from those of the deployment's approval.
 
-    The differences are legitimate: an org_admin may change the reviewers, and the approval may be that of an earlier
+    Such differences are allowed: an org_admin may change the reviewers, and the approval may be that of an earlier
     request.
     """
     name = f"wave {statement.wave + 1}"
@@ -177,5 +177,7 @@ def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Itera
     ours = (statement.required_approvals, statement.allow_self_approval)
     if ours != (record.required_approvals, record.allow_self_approval):
         self_approval = "allowed" if statement.allow_self_approval else "not allowed"
-        text = f"{statement.required_approvals} approvals were required, self-approval was {self_approval}"
+        count = statement.required_approvals
+        approvals = "1 approval was" if count == 1 else f"{count} approvals were"
+        text = f"{approvals} required, self-approval was {self_approval}"
         yield "rules", f"of {name} differ from those in {APPROVAL_RECORD}: {text}"

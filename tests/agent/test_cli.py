@@ -218,7 +218,7 @@ def test_token_is_read_from_stdin_or_environment(agent: Cli, plane: Any, monkeyp
     assert agent(*arguments) == 0
 
 
-def test_terminal_is_asked_for_missing_token(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enroll_prompts_for_missing_token_on_terminal(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     asked: list[str] = []
 
@@ -249,7 +249,7 @@ def test_enrollment_fails_after_five_attempts(agent: Cli, plane: Any) -> None:
     assert agent.stderr.endswith("byteor-agent: 503: down\n")
 
 
-def test_spent_token_exits_3(agent: Cli, plane: Any) -> None:
+def test_enrollment_with_spent_token_exits_3(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", plane.reply(401, {"detail": "spent"}))
 
     assert agent.enroll() == 3

@@ -140,7 +140,7 @@ def test_request_without_idempotency_key_is_not_repeated_after_lost_connection(w
     assert waits == []
 
 
-def test_conflict_is_raised_with_code_and_request(waits: list[float]) -> None:
+def test_conflict_is_raised_with_code_and_request_id(waits: list[float]) -> None:
     answer = problem(409, type="urn:byteor:problem:duplicate_name", detail="This name is taken.")
     with connected(answer) as (client, _), pytest.raises(Conflict) as refused:
         client.create_organization(name="acme")
@@ -157,7 +157,7 @@ def test_creation_is_retried_while_request_with_same_key_is_running(waits: list[
         assert client.create_organization(name="acme").id == "o1"
 
 
-def test_invalid_fields_are_named() -> None:
+def test_error_names_invalid_fields() -> None:
     errors = [{"pointer": "/name", "code": "max_length", "detail": "At most 100 characters."}]
     with connected(problem(400, errors=errors)) as (client, _), pytest.raises(InvalidRequest) as refused:
         client.create_organization(name="x" * 200)

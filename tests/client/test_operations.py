@@ -1,4 +1,4 @@
-"""Every operation of the document through the client, blocking and asynchronous."""
+"""Tests that call every operation in the API document with the blocking and the asynchronous client."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ LEVELS = {
 METHODS = ("get", "post", "put", "patch", "delete")
 KINDS = {"integer": "int", "boolean": "bool", "string": "str", "array": "list[str]"}
 STREAMED = {"application/x-tar", "application/octet-stream", "application/x-ndjson"}
-# What the asynchronous files contain, and what the blocking files contain instead.
+# The replacements that turn an asynchronous file into a blocking one.
 BLOCKING = {
     r"\basync (?=def |for |with )|\bawait (?=self\.|response\.|asyncio\.)|\bAsync(?=[A-Z])|\basync_": "",
     r"\basynccontextmanager\b": "contextmanager",

@@ -18,7 +18,7 @@ from tests.client.live import served
 
 
 class Output(NamedTuple):
-    """What a command printed, and its exit code."""
+    """The exit code and the printed output of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""``byteor`` in a process of its own, as a shell starts it."""
+"""Runs ``byteor`` in a separate process, as a shell does."""
 
 from __future__ import annotations
 

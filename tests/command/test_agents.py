@@ -1,4 +1,4 @@
-"""``byteor agents``."""
+"""Tests of ``byteor agents``."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_agent_is_found_by_name_without_reading_all_agents(
     assert not [path for path, _ in sent if path == str(Agent.objects.get(name="edge-10").pk)]
 
 
-def test_ambiguous_and_unknown_agents_are_listed(terminal: Terminal, world: World) -> None:
+def test_ambiguous_or_unknown_agent_is_refused_with_list_of_agents(terminal: Terminal, world: World) -> None:
     ids = [str(world.agent(name=f"edge-{number}")[0].pk) for number in range(2)]
 
     ambiguous = terminal("agents", "explain", ids[0][:6])
@@ -134,7 +134,7 @@ def test_ambiguous_and_unknown_agents_are_listed(terminal: Terminal, world: Worl
     assert "No agent matches lane-1. Available: edge-1 (" in unknown.err
 
 
-def test_explanation_names_commands_that_let_agent_continue(terminal: Terminal, world: World) -> None:
+def test_explanation_names_commands_that_unblock_agent(terminal: Terminal, world: World) -> None:
     world.agent(world.prod, name="edge-1")
     waiting = world.deployment(world.bundle(world.prod))
     waiting.refresh_from_db()
@@ -185,7 +185,7 @@ def test_series_is_table_in_pipe_and_chart_on_terminal(
     assert "Drops" not in chart
 
     world.agent(name="silent")
-    assert terminal("agents", "series", "silent").err.startswith("No heartbeats in this time.")
+    assert terminal("agents", "series", "silent").err.startswith("No heartbeats in this period.")
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
@@ -273,7 +273,7 @@ def test_labels_of_selected_agents_are_changed_together(terminal: Terminal, worl
         (["edge-1", "no-such-agent", "zone=a"], "No agent matches no-such-agent."),
     ],
 )
-def test_wrong_label_changes_are_refused(terminal: Terminal, world: World, words: list[str], reason: str) -> None:
+def test_invalid_label_changes_are_refused(terminal: Terminal, world: World, words: list[str], reason: str) -> None:
     agent, _ = world.agent(name="edge-1", zone="eu-1")
 
     found = terminal("agents", "label", *words)
@@ -389,7 +389,7 @@ def test_waiting_for_expired_capture_fails(terminal: Terminal, world: World, mon
     assert "expired, because the agent did not upload a capture within an hour" in found.out
 
 
-def test_key_is_rotated_by_agent_or_now(terminal: Terminal, world: World) -> None:
+def test_key_is_rotated_by_agent_or_immediately(terminal: Terminal, world: World) -> None:
     agent, api = world.agent(name="edge-1")
 
     assert terminal("agents", "rotate-key", "edge-1").code == 0
@@ -419,7 +419,7 @@ def test_decommissioned_agent_is_still_explained_by_id(terminal: Terminal, world
         ["decommission", "edge-1", "--yes"], ["enroll-token"], ["enroll-tokens"],
     ],
 )  # fmt: skip
-def test_viewer_is_refused_in_one_line(terminal: Terminal, world: World, words: list[str]) -> None:
+def test_viewer_is_refused_with_one_line_error(terminal: Terminal, world: World, words: list[str]) -> None:
     agent, _ = world.agent(name="edge-1", zone="eu-1")
     terminal.use(world.viewer.api.token or "", organization="acme", project=world.project.name, environment="dev")
 

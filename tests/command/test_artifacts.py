@@ -1,4 +1,4 @@
-"""``byteor artifacts``."""
+"""Tests of ``byteor artifacts``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``byteor audit`` and ``byteor usage``."""
+"""Tests of ``byteor audit`` and ``byteor usage``."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_follow_begins_with_events_since_time(admin: Terminal, world: World, mon
     )
 
 
-def test_follow_ends_without_error_when_its_output_is_closed(admin: Terminal, tmp_path: Path) -> None:
+def test_follow_exits_1_without_message_when_its_output_is_closed(admin: Terminal, tmp_path: Path) -> None:
     command = "byteor audit follow --since 1h --json action | head -n 1; echo ${PIPESTATUS[0]}"
     found = run("bash", "-c", command, env=environment(tmp_path))
 
@@ -186,7 +186,7 @@ def test_export_is_verified_offline(admin: Terminal, world: World, tmp_path: Pat
     rest = tmp_path / "rest.ndjson"
     assert admin("audit", "export", "-o", str(rest), "--after-seq", str(events)) == (
         0,
-        f"Exported 1 event, sequence numbers {events + 1} to {events + 1}, to {rest}\n",
+        f"Exported 1 event, sequence number {events + 1}, to {rest}\n",
         f"To export later events, use --after-seq {events + 1}.\n",
     )
     assert admin("verify", "ledger", str(file), str(rest), "--keys", str(keys)).code == 0

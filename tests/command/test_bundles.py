@@ -1,4 +1,4 @@
-"""``byteor bundles``."""
+"""Tests of ``byteor bundles``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts of ``byteor completion``, and what they complete."""
+"""Tests of the scripts of ``byteor completion`` and of their completions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
 
 
 @needs_bash
-def test_bash_inserts_names_as_they_are_printed(tmp_path: Path) -> None:
+def test_bash_inserts_completions_exactly_as_printed(tmp_path: Path) -> None:
     (tmp_path / "ab").touch()  # must not replace a*b
     lines = ["plain,two\\ words", "plain,\\$\\(touch\\ stolen\\)", "plain,a*b", "plain,a,b"]
     replaced = f"byteor() {{ printf '%s\\n' {' '.join(map(shlex.quote, lines))}; }}\n"
@@ -79,7 +79,7 @@ def test_failed_completion_prints_nothing(tmp_path: Path) -> None:
         assert in_bash(tmp_path, line, BYTEOR_URL=url) == [""]
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
-            server.accept()  # without a token, the server was not asked
+            server.accept()  # without a token, the server was not contacted
     (tmp_path / "config" / "byteor").mkdir(parents=True)
     (tmp_path / "config" / "byteor" / "config.json").write_text("{")
     assert in_bash(tmp_path, line, BYTEOR_URL="nonsense", BYTEOR_TOKEN="t") == [""]

@@ -1,4 +1,4 @@
-"""``byteor approvals``, ``byteor approve`` and ``byteor deny``."""
+"""Tests of ``byteor approvals``, ``byteor approve`` and ``byteor deny``."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     )
 
 
-def test_wave_approval_with_digest_of_outdated_report_is_refused(
+def test_wave_approval_with_digest_of_another_report_is_refused(
     terminal: Terminal, world: World, run_jobs: Run
 ) -> None:
     agents, (_, second), _ = stories.running(world, 4)

@@ -1,4 +1,4 @@
-"""``byteor deploy`` and ``byteor deployments``, against the served application."""
+"""Tests of ``byteor deploy`` and ``byteor deployments``, against the served application."""
 
 from __future__ import annotations
 
@@ -340,8 +340,8 @@ def test_unexpected_response_to_creation_prints_idempotency_key_to_continue(
         (["--hold", "manual"], 2, "--hold and --pause require --canary or --waves."),
         (["--waves", "50,25,100"], 2, "The percentages must increase"),
         (["--waves", "50"], 2, "The percentages must increase"),
-        (["--waves", "5,100", "--hold", "1=manual"], 2, "--hold must be manual or approval"),
-        (["--waves", "5,100", "--hold", "soon"], 2, "--hold must be manual or approval"),
+        (["--waves", "5,100", "--hold", "1=manual"], 2, "--hold must be KIND or WAVE=KIND"),
+        (["--waves", "5,100", "--hold", "soon"], 2, "--hold must be KIND or WAVE=KIND"),
         (["--all", "--labels", "zone=eu"], 2, "Use only one of --all, --labels and --agents."),
         (["--labels", "zone"], 2, "is not KEY=VALUE"),
         (["--agents", "edge-9"], 1, "No agent matches edge-9. Available: edge-1"),
@@ -429,7 +429,7 @@ def test_deployment_is_found_without_id(terminal: Terminal, world: World) -> Non
     assert unknown.err.startswith("byteor: No deployment matches other.")
 
 
-def test_ambiguous_deployments_are_listed(terminal: Terminal, world: World) -> None:
+def test_ambiguous_deployment_is_refused_with_list_of_deployments(terminal: Terminal, world: World) -> None:
     for name in ("quotes", "trades"):
         bundle = world.bundle(world.staging, name=name, version=world.version(world.staging, plan(name)))
         agent, _ = world.agent(world.staging, name=name)

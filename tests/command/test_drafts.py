@@ -1,4 +1,4 @@
-"""``byteor drafts`` and ``byteor versions``."""
+"""Tests of ``byteor drafts`` and ``byteor versions``."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_diagnostics_name_lines_of_json_file(terminal: Terminal, tmp_path: Path)
         ("? [a]\n: b\n", 1, "A name must be text."),
         ("name: !!python/object:os.system x\n", 1, "A value must be text, a number"),
         ("name: x\nat: !!timestamp 2026-11-29\n", 2, "A value must be text, a number"),
-        ("name: x\nrate: 1e999\n", 2, "This is not a value of JSON: 1e999"),
-        ("name: x\nrate: !!int five\n", 2, "This is not a value of JSON: five"),
-        (f"name: x\nrate: {'9' * 5000}\n", 2, "This is not a value of JSON: 999"),
+        ("name: x\nrate: 1e999\n", 2, "This is not a JSON value: 1e999"),
+        ("name: x\nrate: !!int five\n", 2, "This is not a JSON value: five"),
+        (f"name: x\nrate: {'9' * 5000}\n", 2, "This is not a JSON value: 999"),
         (f'{{"rate": {"9" * 5000}}}', 1, "is not a number"),
         (MANY, 0, "values"),
     ],
@@ -133,7 +133,7 @@ def os_common_prefix(ids: list[str]) -> str:
     return ids[0][:length]
 
 
-def test_viewer_is_refused_in_one_line(terminal: Terminal, world: Any) -> None:
+def test_viewer_is_refused_with_one_line_error(terminal: Terminal, world: Any) -> None:
     terminal.use(world.viewer.api.token, organization="acme", project=world.project.name, environment="dev")
 
     found = terminal("drafts", "apply", "-f", "-", stdin=YAML)

@@ -1,4 +1,4 @@
-"""Laws over all commands: help with examples, and JSON with all or with chosen fields."""
+"""Tests of all commands: help with examples, and JSON with all or with chosen fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WITHOUT_EXAMPLE = {"completion", "audit follow", "login", "logout"}
 
 
 def leaves() -> Iterator[tuple[str, click.Command]]:
-    """Yield each command that does something, with its name, such as ``drafts list``."""
+    """Yield each command that is not a group, with its name, such as ``drafts list``."""
     context = click.Context(cli)
     for name in COMMANDS:
         command = cli.get_command(context, name)

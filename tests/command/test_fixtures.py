@@ -1,4 +1,4 @@
-"""``byteor fixtures`` and ``byteor regress``."""
+"""Tests of ``byteor fixtures`` and ``byteor regress``."""
 
 from __future__ import annotations
 

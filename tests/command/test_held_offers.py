@@ -1,4 +1,4 @@
-"""``byteor held-offers``."""
+"""Tests of ``byteor held-offers``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_resuming_is_refused_without_held_offers_or_permission(terminal: Termina
     assert held() == 1
 
 
-def test_explanation_of_agent_with_held_offer_names_command(terminal: Terminal, world: World) -> None:
+def test_explanation_of_held_offer_names_resume_command(terminal: Terminal, world: World) -> None:
     [(agent, _), *_], _, _ = stories.running(world, 2)
     Assignment.objects.update(held_backup_at=timezone.now())
 

@@ -1,4 +1,4 @@
-"""Commands with empty names, devices as files, servers that misbehave and texts that control the terminal."""
+"""Tests of commands with empty names, devices as files, servers that misbehave and texts that control the terminal."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_waiting_continues_after_unexpected_response_and_500(
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConnectionFailed("cut off"), PENDING), (failed(404), None)])
-def test_waiting_that_fails_names_command_to_continue(
+def test_failed_wait_names_command_to_continue(
     error: ByteOrError, code: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def read() -> Any:

@@ -1,4 +1,4 @@
-"""``byteor login``, ``logout`` and ``context``, and the file with the contexts."""
+"""Tests of ``byteor login``, ``logout`` and ``context``, and the file with the contexts."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_logout_with_revoked_token_removes_context(terminal: Terminal, world: Wo
     assert stored()["contexts"] == {}
 
 
-def test_logout_keeps_token_that_it_cannot_revoke(terminal: Terminal, world: World, monkeypatch: Any) -> None:
+def test_logout_keeps_context_whose_token_cannot_be_revoked(terminal: Terminal, world: World, monkeypatch: Any) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     both = stored()
     both["contexts"]["away"] = {**both["contexts"]["test"], "url": DEAD}
@@ -297,7 +297,7 @@ def test_unwritable_config_file_is_reported_before_sign_in(terminal: Terminal) -
 
     found = terminal("login", terminal.url)
 
-    assert "Open" not in found.err
+    assert "To sign in" not in found.err
     assert found.code in {1, 2}
     assert str(config()) in found.err
     assert not DeviceSignIn.objects.exists()

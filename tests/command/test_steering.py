@@ -1,4 +1,4 @@
-"""The commands that steer a rollout."""
+"""Tests of the commands that steer a rollout."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def test_rollout_is_steered_without_id(terminal: Terminal, world: World, run_job
     report_from_all(agents[1:], "active", run_jobs)
     for ended in (["next-wave"], ["abort", "--yes"]):
         found = terminal(*ended, str(deployment.pk))
-        assert (found.code, found.err) == (1, f"byteor: {title} is active.\n")
+        message = f"byteor: The rollout of {title} is not in progress. Its status is: active.\n"
+        assert (found.code, found.err) == (1, message)
 
 
 def test_abort_requires_confirmation_and_counts_agents_that_keep_running_bundle(

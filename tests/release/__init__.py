@@ -1,1 +1,1 @@
-"""Tests of releases, which take minutes by nature. ``make release-check`` runs them."""
+"""Tests of releases, which take minutes. ``make release-check`` runs them."""

@@ -14,7 +14,7 @@ _COMMIT_ID = re.compile(r"Commit: `([0-9a-f]{40})`")
 
 @dataclass(frozen=True, slots=True)
 class ChangelogRelease:
-    """A release in the changelog. ``commit`` is None until the commit after the release adds it."""
+    """A release in the changelog. ``commit`` is None until a later commit adds its id."""
 
     version: str
     released_on: date
@@ -38,7 +38,7 @@ def read_releases(text: str) -> list[ChangelogRelease]:
         lines = _COMMIT.findall(section)
         commits = [found[1] for line in lines if (found := _COMMIT_ID.fullmatch(line))]
         if len(commits) != len(lines) or len(commits) > 1:
-            raise ValueError(f"{version} must have at most one line Commit: `ID`, with an id of 40 digits")
+            raise ValueError(f"{version} must have at most one line Commit: `ID`, with an id of 40 hexadecimal digits")
         releases.append(ChangelogRelease(version, date.fromisoformat(match[2]), commits[0] if commits else None))
     return releases
 

@@ -1,4 +1,4 @@
-"""A way to print results even if the test passes and runs in a process of xdist."""
+"""The fixture ``announce``, which prints results even if the test passes and runs in a process of xdist."""
 
 from __future__ import annotations
 

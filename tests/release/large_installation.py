@@ -17,7 +17,7 @@ AGENTS, ARTIFACTS = 2_000, 10_000
 REMOVED = 500  # artifacts that are removed during the test, in addition to ``ARTIFACTS``
 INTERVAL_S = 20  # the heartbeat interval of the environment
 _ARTIFACT_BYTES = 2048
-_PAUSE_S = 1.0  # between two removals, so that artifacts are left after the backup
+_PAUSE_S = 1.0  # between two removals, so that some artifacts remain after the backup
 
 
 def fill() -> dict[str, Any]:

@@ -255,7 +255,7 @@ def test_backup_under_load_contains_all_acknowledged_rows_and_agents_continue(
         f"backup {backup_s:.0f} s, in which {during[0]} heartbeats and {during[1]} requests of people succeeded"
         f" and {during[2]} blobs were deleted; restore {restore_s:.0f} s"
     )
-    announce(f"agents: {len(kept)} went on by themselves, {len(later)} were listed; {json.dumps(result['answers'])}")
+    announce(f"agents: {len(kept)} continued by themselves, {len(later)} were listed; {json.dumps(result['answers'])}")
 
 
 def rotate(person: Person, agent_id: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.schema_changes.databases import Database, Migrations
 
-# The last applied migration of each app. The app notifications did not exist at the first commit.
+# The last applied migration of each app. The first commit had no app notifications.
 EARLIER = {
     "commit 93b67c4": {
         "tenancy": "0010_audit_filters",

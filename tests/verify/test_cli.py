@@ -156,7 +156,7 @@ def test_invalid_command_line_exits_2(verify: Verifier, argv: list[str]) -> None
     assert verify.output == ""
 
 
-def test_file_other_than_tar_is_malformed(verify: Verifier, tmp_path: Path) -> None:
+def test_file_that_is_not_tar_is_malformed(verify: Verifier, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"x" * 2000)
 
     assert verify.run(str(tmp_path / "x.tar"), "--json") == 1

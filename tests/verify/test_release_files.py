@@ -126,7 +126,7 @@ def test_altered_file_is_refused(download: Download) -> None:
     assert download()[1].startswith(f"NOT PROVEN  release.altered: {SERVICE} has 7,001 bytes, ")
 
 
-def test_missing_and_further_files_are_named(download: Download) -> None:
+def test_missing_and_additional_files_are_named(download: Download) -> None:
     (download.folder / SERVICE).rename(download.folder / "byteor_cloud-0.1.1-py3-none-any.whl")
 
     code, output = download()

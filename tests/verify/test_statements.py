@@ -79,7 +79,7 @@ def unapproved_with(makers: World, files: Files, override: str = "") -> Files:
 # -- what is proven ---------------------------------------------------------------------------------------------------
 
 
-def test_proof_says_what_was_tested_and_who_accepted_what(makers: World, verify: Verifier) -> None:
+def test_proof_shows_tests_and_acceptances(makers: World, verify: Verifier) -> None:
     files = approved_with(makers)
 
     assert verify(files, "--trust", KID) == 0
@@ -91,9 +91,9 @@ def test_proof_says_what_was_tested_and_who_accepted_what(makers: World, verify:
     assert lines[first + 1 : first + 7] == [
         "  tested        3 verdicts of 2 fixtures against 2 configurations that agents ran and recorded results; "
         f"engine 1.4.0, {ENGINE}: 2 equal, 1 different",
-        f"  compared with {OLD}, which 120 agents of 152 ran",
-        f"  compared with {OLDER}, which 30 agents of 152 ran",
-        f"  NOT TESTED    2 agents run {OLDEST}",
+        f"  compared with {OLD}, which 120 of 152 agents ran",
+        f"  compared with {OLDER}, which 30 of 152 agents ran",
+        f"  NOT TESTED    a comparison with {OLDEST}, which 2 agents ran",
         f"  accepted      group {PRICE} against {OLDER} by ada@example.com at 2026-10-20T07:58:00Z: rounding",
         "  gate          require, at least 3 verdicts, at most 10% more work, acceptances only by people other than "
         "the requester",
@@ -116,7 +116,7 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["NOT TESTED    nothing was tested: there were no tests"]),
     "no test could run": (
         {"result_changes": {"tests": (outcome_of(OUTAGE, None, "not_tested"),)}, "setting": setting(min_fixtures=0)},
-        ["NOT TESTED    nothing was tested: none of the 1 tests could run"]),
+        ["NOT TESTED    nothing was tested: 1 test could not run"]),
     "warn with differences": (
         {"acceptances": (), "setting": setting("warn", 0, None), "approvals_required": False,
          "result_changes": {"tests": (outcome_of(OPENING, OLD, "different", PRICE, VENUE, further=2),)}},
@@ -249,7 +249,7 @@ OTHER_CONFIG = World(spec_kv=World().spec_kv, config_hash=sha256(b"x"))
 OTHER_FIXTURE = replace(OUTAGE, content_hash=sha256(b"3"))
 LOOSE = setting(min_fixtures=0)
 FORGERIES: dict[str, tuple[Forge, str]] = {
-    # The eight forgeries that the statements must withstand.
+    # Statements about another subject or test, and statements without a valid signature.
     "another spec": (_swapped(*STATEMENTS, world=OTHER_SPEC), "statements.subject: test-result.json: "),
     "another configuration": (_swapped(*STATEMENTS, world=OTHER_CONFIG), "statements.subject: test-result.json: "),
     "a gate of another configuration": (_swapped("gate.json", world=OTHER_CONFIG), "statements.subject: gate.json: "),
@@ -369,7 +369,7 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
     assert verify.result(_gate_only(override=None)(makers, overridden))["code"] == "statements.override"
 
 
-def test_statements_that_record_does_not_list_are_compared_with_summary(makers: World, verify: Verifier) -> None:
+def test_statements_missing_from_record_are_compared_with_deployment_json(makers: World, verify: Verifier) -> None:
     """A record from an older server lists no statements. If a record has a list, this signed list has priority."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0

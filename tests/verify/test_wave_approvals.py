@@ -128,7 +128,7 @@ def facts(verify: Verifier, *labels: str) -> list[str]:
 # -- what is proven ---------------------------------------------------------------------------------------------------
 
 
-def test_proof_says_who_decided_on_which_wave_after_what(makers: World, verify: Verifier) -> None:
+def test_proof_shows_decisions_on_waves_and_reports_of_earlier_waves(makers: World, verify: Verifier) -> None:
     files = approved_with(makers, genuine(makers))
 
     assert verify(files, "--trust", KID) == 0
@@ -158,7 +158,7 @@ def test_proof_says_who_decided_on_which_wave_after_what(makers: World, verify: 
 
 
 def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifier) -> None:
-    """The org_admin replaced Ada by Eve after Ada had approved, so Ada's consent does not count."""
+    """An org_admin replaced Ada with Eve after Ada had approved, so Ada's approval does not count."""
     found = bundle_hash_of(makers)
     changed = wave(
         found, wave=2, decisions=(decision(ADA), decision(GRACE, comment="fine"), decision(EVE)),
@@ -411,7 +411,7 @@ def test_forged_wave_approvals_are_not_proven(makers: World, verify: Verifier, n
     assert verify.output.count("\n") == 1
 
 
-def test_consents_of_people_who_are_not_reviewers_do_not_count_for_deployment(makers: World, verify: Verifier) -> None:
+def test_approvals_by_non_reviewers_do_not_count_for_deployment(makers: World, verify: Verifier) -> None:
     valid = approved_with(makers, genuine(makers))
     odd: object
     for odd, code in (

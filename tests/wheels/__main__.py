@@ -1,4 +1,4 @@
-"""``make wheels``: build both distributions, install each outside of the checkout, and run what is in them.
+"""``make wheels``: build both distributions, install each outside of the checkout, and run their programs.
 
 Exits with 1 and a message if two builds differ, a distribution has a forbidden dependency, or another check fails.
 """
@@ -136,7 +136,7 @@ def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
     try:
         story.tell(allow=sign_in("ada@example.com"), invite=sign_in)
     except AssertionError as error:
-        raise Failed(f"the story of the command: {error}") from error
+        raise Failed(f"the release with the installed command failed: {error}") from error
     return story
 
 
@@ -159,7 +159,7 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path],
         check_pages(base)
         print(f"  ✓ {version}: the service serves its console and its OpenAPI document", flush=True)
         story = tell_story(base, folder, service, agent)
-    print(f"  ✓ {version}: the command and its agents tell the whole story", flush=True)
+    print(f"  ✓ {version}: a pipeline is released and rolled back with the command and its agents", flush=True)
     verify(agent, folder, story.evidence, story.kid)
     print(f"  ✓ {version}: the verifier proves the evidence, and rejects it after a change", flush=True)
 

@@ -1,1 +1,1 @@
-"""Example invocations: one module for each module of commands, whose function ``examples`` first fills a world."""
+"""Example invocations. Each module's ``examples`` creates the rows that its commands need, and returns arguments."""
