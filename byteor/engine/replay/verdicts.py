@@ -59,7 +59,7 @@ class Result:
     actions: str
 
     def equals(self, other: Result) -> bool:
-        """Return whether the results are equal. An egress without records is like no egress."""
+        """Return whether the results are equal. Egresses without records are ignored."""
         return self._essence() == other._essence()
 
     def _essence(self) -> object:

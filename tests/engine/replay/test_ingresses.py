@@ -23,7 +23,10 @@ from tests.engine.replay.replays import MakeBundle, MakeRing, frames, run
 
 
 def graph(connections: str, ops: Mapping[str, str] | None = None, **more: Any) -> PipelineSpec:
-    """Compile a graph: ``ina>s inb>s s>out``. Names that start with ``in`` and ``out`` are endpoints."""
+    """Compile a lane graph with connections such as ``ina>s inb>s s>out``.
+
+    Names that start with ``in`` are ingresses, and names that start with ``out`` are egresses.
+    """
     pairs = [part.split(">") for part in connections.split()]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     stages = [name for name in names if not name.startswith(("in", "out"))]

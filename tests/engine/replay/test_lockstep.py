@@ -191,7 +191,7 @@ def test_candidate_that_exceeds_limit_fails_comparison(bundle: MakeBundle, ring:
     assert found.error == "the replay needs more than 5 units of work"
 
 
-def test_limit_that_only_baseline_exceeds_is_difference(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_baseline_that_alone_exceeds_limit_is_reported_as_difference(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("identity", "identity", "identity"), ring("identity")
 
     found = compared(bundle, old, new, journal(b"1", b"2"), limits=ReplayLimits(max_work=5))
