@@ -32,9 +32,9 @@ def verdict_key(
 ) -> str:
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
-    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the golden result, the other expected results if
-    there are any, and the hash of the configuration that differences are shown against; None if the result of the
-    baseline is expected.
+    ``candidate`` and ``baseline`` are config hashes. If a fixture expects golden results, ``baseline`` is None, and
+    ``golden`` contains these results and the hash of the configuration with which other results are compared. If it
+    expects the result of the baseline, ``golden`` is None.
     """
     fixture = {
         "content_hash": content_hash,

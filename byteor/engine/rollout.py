@@ -94,9 +94,10 @@ class Strategy:
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
     def find_hold(self, after: int, wave: int) -> Hold | None:
-        """Return the hold before ``wave``, or None. The waves between the wave ``after`` and ``wave`` have no agents.
+        """Return the hold before ``wave``, or None.
 
-        The holds of these empty waves also apply to ``wave``. An approval hold takes precedence over a manual hold.
+        The waves between ``after`` and ``wave`` have no agents, so their holds also apply to ``wave``. An approval
+        hold takes precedence over a manual hold.
         """
         between = set(self.holds[after + 1 : wave + 1])
         return next((hold for hold in (Hold.APPROVAL, Hold.MANUAL) if hold in between), None)

@@ -173,7 +173,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (3, {"wave": 2, "is_started": True}, None),
     ],
 )  # fmt: skip
-def test_wave_starts_only_after_strongest_hold_since_current_wave(
+def test_next_wave_waits_for_strongest_hold_between_it_and_current_wave(
     wave: int, state: dict[str, Any], expected: Hold | None
 ) -> None:
     """``wave`` is the next wave that has agents, counted from 0."""

@@ -1,4 +1,4 @@
-"""Shows a person how two JSON values differ: one row for each changed member, and one for the equal members between.
+"""Shows a person how two JSON values differ: one row for each changed member, and one for each run of equal members.
 
 Members are compared as in ``json_difference``. The texts of names and values show each invisible character as an
 escape, and long texts are cut.
