@@ -1,4 +1,4 @@
-"""Blockers: the reasons why an approved deployment does not proceed."""
+"""Blockers: the reasons why a deployment does not proceed."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def parse_time(text: str) -> datetime:
 def canonical(value: object) -> bytes:
     """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that have none.
 
-    A large integer is written as a double if the text of the double has the same digits, because PostgreSQL returns
-    1e22 as an integer of 23 digits.
+    A large integer is written as a double if the double's text denotes the same number, because PostgreSQL returns 1e22
+    as an integer of 23 digits.
     """
     try:
         # rfc8785 declares a private, narrower type, but it checks the value at run time.
@@ -85,9 +85,9 @@ def canonical(value: object) -> bytes:
 
 
 def _with_doubles(value: Any) -> Any:
-    """Return the value with each large integer replaced by the double whose text has the same digits, if there is one.
+    """Return the value with each large integer replaced by the double whose text denotes the same number, if any.
 
-    2**60 has none: as a double it is written as 1152921504606847000, which is another integer.
+    There is none for 2**60: as a double it is written as 1152921504606847000, which is another integer.
     """
     if isinstance(value, dict):
         return {name: _with_doubles(member) for name, member in value.items()}

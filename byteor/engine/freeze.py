@@ -54,7 +54,7 @@ class WindowFault(NamedTuple):
 def find_fault(window: FreezeWindow) -> WindowFault | None:
     """Return the fault of a window, or None if the window is valid.
 
-    If the clocks repeat the hour of an edge, the window covers both occurrences of that hour.
+    If the clocks show the time of an edge twice, the window starts at the first or ends at the second occurrence.
     """
     zone = ZoneInfo(window.time_zone)
     for edge, moment in (("start", window.start), ("end", window.end)):

@@ -11,10 +11,10 @@ from byteor.engine.canonical import canonical, sha256
 from byteor.engine.replay import FixtureOutcome
 
 MAX_GROUPS = 1_000
-MAX_NAMED = 5  # fixtures that are named for each group
-_SUMMARY_ROWS = 20  # groups, and baselines, that the summary lists
-_SUMMARY_POINTERS = 5  # members that the summary lists for each group
-# Characters of a name, of a reason of a verdict and of an error in the summary.
+MAX_NAMED = 5  # the maximum number of fixtures that are named for each group
+_SUMMARY_ROWS = 20  # the maximum number of rows of each table in the summary
+_SUMMARY_POINTERS = 5  # the maximum number of members that are named for each group
+# The maximum number of characters that the summary shows of a name, of a verdict's reason and of an error.
 _SUMMARY_NAME, _SUMMARY_REASON, _SUMMARY_ERROR = 80, 300, 1_000
 # Line breaks, other control characters, and characters that change the direction of the text or are not visible.
 _UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -32,9 +32,9 @@ def verdict_key(
 ) -> str:
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
-    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the golden result, the other expected results if
-    there are any, and the hash of the configuration that differences are shown against; None if the result of the
-    baseline is expected.
+    ``candidate`` and ``baseline`` are config hashes. If a fixture expects golden results, ``baseline`` is None, and
+    ``golden`` contains these results and the hash of the configuration with which other results are compared. If it
+    expects the result of the baseline, ``golden`` is None.
     """
     fixture = {
         "content_hash": content_hash,
@@ -157,8 +157,8 @@ def summarize(
     """Return a regression's result as Markdown that fits into a comment on a pull request.
 
     Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``reasons`` say why fixtures
-    failed, are unstable or were not tested, each with its number of verdicts. ``work`` is the candidate's and the
-    baselines' on the same records; without a baseline, it is not shown.
+    failed, are unstable or were not tested, each with its number of verdicts. ``work`` is the work of the
+    candidate and of the baselines on the same records; without a baseline, it is not shown.
     """
     total = sum(outcomes.values())
     is_tested = total > outcomes.get(FixtureOutcome.NOT_TESTED, 0)
@@ -172,22 +172,22 @@ def summarize(
         parts.append(f"{count_of(total, 'verdict')}: {counted}.")
     if reasons:
         rows = [f"| {_code(each, _SUMMARY_REASON)} | {count:,} |" for each, count in reasons.items()]
-        parts.append(_table("| reason | verdicts |\n| --- | ---: |", rows, "reasons"))
+        parts.append(_table("| reason | verdicts |\n| --- | ---: |", rows, "reason"))
     if not total and not error:
         parts.append("The pipeline has no fixtures, or no agent runs a configuration to compare with.")
     if baselines:
         rows = [f"| {_code(each['config_hash'])} | {each['agents']:,} | {each['share']:.1%} |" for each in baselines]
-        parts.append(_table("| compared with | agents | share |\n| --- | ---: | ---: |", rows, "configurations"))
+        parts.append(_table("| compared with | agents | share |\n| --- | ---: | ---: |", rows, "configuration"))
     if untested := sum(each["agents"] for each in not_tested):
         verb = "runs" if untested == 1 else "run"
         parts.append(f"{count_of(untested, 'agent')} {verb} a configuration that was not tested.")
     if groups:
         rows = [_group_row(each) for each in groups]
-        parts.append(_table("| the candidate | differences | fixtures |\n| --- | ---: | --- |", rows, "groups"))
+        parts.append(_table("| the candidate | differences | fixtures |\n| --- | ---: | --- |", rows, "group"))
     if more:
         parts.append(f"{count_of(more, 'further difference')} {'is' if more == 1 else 'are'} in no group.")
     if work[1]:
-        parts.append(f"Work: {work[0]:,} units, {work[0] / work[1] - 1:+.0%} compared with the baselines.")
+        parts.append(f"Work: {count_of(work[0], 'unit')}, {work[0] / work[1] - 1:+.0%} compared with the baselines.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -199,7 +199,8 @@ def _group_row(group: Mapping[str, Any]) -> str:
 
 def _table(head: str, rows: Sequence[str], what: str) -> str:
     rest = len(rows) - _SUMMARY_ROWS
-    return "\n".join([head, *rows[:_SUMMARY_ROWS]]) + (f"\n\n… and {rest:,} more {what}." if rest > 0 else "")
+    more = f"\n\n… and {count_of(rest, f'more {what}')}." if rest > 0 else ""
+    return "\n".join([head, *rows[:_SUMMARY_ROWS]]) + more
 
 
 def _rest(number: int) -> str:

@@ -55,7 +55,7 @@ class GateFacts:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether the regression was canceled, deleted or could not be completed, and therefore has no result."""
+        """Whether the regression has no result, because it was canceled or deleted, or could not be completed."""
         return self.status in {None, RegressionStatus.CANCELLED} or self.error is not None
 
 

@@ -94,9 +94,10 @@ class Strategy:
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
     def find_hold(self, after: int, wave: int) -> Hold | None:
-        """Return the hold before ``wave``, or None. The waves between the wave ``after`` and ``wave`` have no agents.
+        """Return the hold before ``wave``, or None.
 
-        The holds of these empty waves also apply to ``wave``. An approval hold takes precedence over a manual hold.
+        The waves between ``after`` and ``wave`` have no agents, so their holds also apply to ``wave``. An approval
+        hold takes precedence over a manual hold.
         """
         between = set(self.holds[after + 1 : wave + 1])
         return next((hold for hold in (Hold.APPROVAL, Hold.MANUAL) if hold in between), None)
@@ -117,7 +118,7 @@ class EnlistmentCursor:
     """The cursor of an enlistment. In the order of ids, ``place`` of the ``count`` agents are already enlisted.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
-    With ``everybody_counts``, offline agents also count for waves and thresholds.
+    With ``everybody_counts``, offline agents also count toward waves and thresholds.
     """
 
     place: int
@@ -209,7 +210,7 @@ def plan_rollout(
         reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > tolerated else "timeout"
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
         if failed > reported:
-            detail += f", {failed - reported} of them because they did not finish within {timeout_s} s"
+            detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
         return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
     if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):

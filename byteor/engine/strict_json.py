@@ -1,4 +1,4 @@
-"""The strict reader of untrusted JSON, which refuses much of the text that JSON parsers read differently.
+"""The strict reader of untrusted JSON, which refuses much text that different JSON parsers would read differently.
 
 In addition to malformed text, the reader refuses duplicate keys, NaN and infinities, numbers out of range, a byte order
 mark, and text that exceeds the caller's ``JsonLimits``. It refuses NUL and lone surrogates in strings unless these

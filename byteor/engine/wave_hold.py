@@ -119,7 +119,7 @@ class WaveReport:
 class HoldFacts:
     """A hold in effect, and who can end it. ``given`` of ``required`` people have approved the wave.
 
-    ``waves`` is the number of the deployment's waves. ``deciders`` are the people who can decide, as the subject of a
+    ``waves`` is the number of the deployment's waves. ``deciders`` names the people who can decide, as the subject of a
     sentence. It is empty if the approval has ended. The next step of the rollout then requests the approval again or
     stops the deployment.
     """
@@ -138,6 +138,8 @@ class HoldFacts:
         wave = f"Wave {self.hold.wave + 1} of {self.waves}"
         if self.hold.kind is Hold.MANUAL:
             return f"{wave} has been waiting {since} for an operator or admin to start it."
-        people = "1 person" if self.required == 1 else f"{self.required} people"
+        so_far = f"{self.given} of {self.required} people approved"
+        if self.required == 1 and not self.given:
+            so_far = "nobody has approved it yet"
         deciders = f" {self.deciders} can decide." if self.deciders else ""
-        return f"{wave} has been waiting for approval {since}: {self.given} of {people} approved.{deciders}"
+        return f"{wave} has been waiting for approval {since}: {so_far}.{deciders}"

@@ -143,7 +143,7 @@ def test_explanation_names_commands_that_unblock_agent(terminal: Terminal, world
 
     assert found.code == 0
     assert "\n\nWhy:\n- " in found.out
-    assert "0 of 1 people have approved it." in found.out
+    assert "waits for approval: nobody has approved it yet." in found.out
     assert found.out.endswith(f"\n\nTo unblock:\n  byteor approve {waiting.approval_id}\n")
 
     world.agent(name="edge-2")

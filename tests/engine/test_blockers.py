@@ -1,4 +1,4 @@
-"""Tests of the blockers of approved deployments: the rules, the order of the blockers, and their sentences."""
+"""Tests of the blockers that delay the build of an approved deployment: their rules, order and sentences."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ),
     ],
 )
-def test_build_is_blocked_only_by_freeze_window_limit_and_competing_deployments(
+def test_freeze_window_limit_and_competing_deployments_block_build(
     others: tuple[OtherDeployment, ...], more: dict[str, Any], expected: list[tuple[C, tuple[int, ...]]]
 ) -> None:
     assert found(*others, **more) == expected

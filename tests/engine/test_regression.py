@@ -216,7 +216,7 @@ def test_summary_without_differences_says_what_was_tested(values: dict[str, Any]
         ("x" * 81, f"`{'x' * 79}…`"),
     ],
 )
-def test_names_with_markup_are_only_code_in_summary(name: str, expected: str) -> None:
+def test_summary_shows_names_with_markup_as_code(name: str, expected: str) -> None:
     found = summary(candidate=name, groups=[shown(1, name, egress=name, pointers=[name, ""])])
 
     assert found == (

@@ -173,7 +173,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (3, {"wave": 2, "is_started": True}, None),
     ],
 )  # fmt: skip
-def test_wave_starts_only_after_strongest_hold_since_current_wave(
+def test_next_wave_waits_for_strongest_hold_between_it_and_current_wave(
     wave: int, state: dict[str, Any], expected: Hold | None
 ) -> None:
     """``wave`` is the next wave that has agents, counted from 0."""
@@ -199,8 +199,8 @@ def test_hold_is_in_effect_only_while_wave_is_done_and_later_wave_has_agents() -
     late = agent(THREE, P.OFFERED, age_s=TIMEOUT_S)
     tolerant = Strategy.waves((50, 100), holds=(None, "manual"), failure_threshold_percent=50)
 
-    assert plan([FIRST, agent(THREE, P.OFFERED), LAST], HELD, **undecided) == StepPlan()  # retried
-    assert plan([FIRST], HELD, **undecided) == StepPlan(wave_done=True, outcome="active")  # the last wave has left
+    assert plan([FIRST, agent(THREE, P.OFFERED), LAST], HELD, **undecided) == StepPlan()  # an agent was retried
+    assert plan([FIRST], HELD, **undecided) == StepPlan(wave_done=True, outcome="active")  # no later wave has agents
     assert plan([FIRST, late, LAST], HELD, **undecided).reason == "timeout"
     assert plan([FIRST, late, agent(TWO, P.PENDING, 1)], tolerant) == StepPlan(
         timed_out=(THREE,), wave_done=True, hold=Hold.MANUAL, held_wave=1

@@ -86,7 +86,7 @@ def test_summary_says_counts_and_causes_in_words(
         (
             Hold.APPROVAL,
             {"required": 1},
-            "Wave 3 of 4 has been waiting for approval since 2026-01-02 03:04:05 UTC: 0 of 1 person approved.",
+            "Wave 3 of 4 has been waiting for approval since 2026-01-02 03:04:05 UTC: nobody has approved it yet.",
         ),
     ],
 )

@@ -104,7 +104,7 @@ def test_release_is_steered_through_three_environments(
     explained = read(world, world.prod, f"/agents/{agents[9][0].pk}/explain")
     [waits] = [each["detail"] for each in explained["because"] if each["code"] == "waits_for_hold"]
     assert waits == held["blockers"][0]["detail"]
-    assert waits.endswith("0 of 1 person approved. reviewer@acme.example or viewer@acme.example can decide.")
+    assert waits.endswith("nobody has approved it yet. reviewer@acme.example or viewer@acme.example can decide.")
     approval = read(world, world.prod, f"/approvals/{held['wave_hold']['approval_id']}")
     assert approval["wave_report"]["summary"] == (
         "Waves 1 to 2: 5 agents (3 active, 2 failed). 2 agents failed (reported): cannot open port <number>."

@@ -312,7 +312,9 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "no result": (_removed("test-result.json"), "statements.missing: the test result that the gate used"),
     "no statements": (_removed(*STATEMENTS), "statements.missing: the statement sha256:"),
     # A gate that was not open, although the organization signed all of this.
-    "no acceptance": (_swapped(*STATEMENTS, acceptances=()), f"gate.unaccepted: nobody accepted the group {PRICE} "),
+    "no acceptance": (
+        _swapped(*STATEMENTS, acceptances=()), f"gate.unaccepted: no acceptance that counts covers the group {PRICE} "
+    ),
     "an acceptance by the requester": (_swapped(*STATEMENTS, requester_id="user-1"), "gate.unaccepted: "),
     "a failed test": (
         _swapped(*STATEMENTS, result_changes={"tests": (outcome_of(OPENING, OLD, "failed"),)}), "gate.failed: 1 of 1 "),

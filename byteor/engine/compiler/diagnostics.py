@@ -64,7 +64,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding: a severity, a code, a JSON Pointer into the plan, a message, and a hint about what to change."""
+    """One finding about a plan or spec: a severity, a code, a JSON Pointer, a message, and a hint for the author."""
 
     severity: Severity
     code: Code
@@ -149,7 +149,7 @@ def nearest_word(word: str, known: Iterable[str]) -> str | None:
 
 
 def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
-    """Yield the neighbors of ``word`` in alphabetical order, then its neighbors when sorting from the end."""
+    """Yield the words next to ``word`` in alphabetical order, then those next to it by reversed spelling."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)
         place = bisect_left(ordered, word[::step])

@@ -75,7 +75,7 @@ def _http_url(argument: str | None) -> str | None:
     if url.scheme not in {"http", "https"}:
         return "the URL must start with http:// or https://"
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
-        return "the URL must have a host, and its port must not be 0"
+        return "the URL must have a valid host, and its port must not be 0"
     if "@" in url.netloc:
         return "a spec must not contain credentials; put them in the env of the config bundle"
     return None

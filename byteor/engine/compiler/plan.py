@@ -47,7 +47,7 @@ OP = PlanText(
     max_length=4_096,
 )
 SHARD_KEY = PlanText(
-    expected="a dotted path of at most 63 characters into a JSON payload",
+    expected="a path into a JSON payload: at most 63 letters, digits, _ and ., starting with a letter or _",
     example="order.customer_id",
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
@@ -67,7 +67,7 @@ LABELS = PlanLabels(
         max_length=63,
     ),
     value=PlanText(
-        expected="a string of at most 255 characters on one line",
+        expected="a string of at most 255 characters, without control characters",
         example="pricing",
         pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*",
         max_length=255,

@@ -185,11 +185,11 @@ class PlanLabels(ValueType[dict[str, str]]):
     @override
     def read(self, value: object, pointer: str, report: CompileReport) -> dict[str, str] | None:
         if not isinstance(value, dict) or len(value) > self.maximum:
-            got = f"{len(value):,}" if isinstance(value, dict) else quote(value)
+            got = f"{len(value):,} labels" if isinstance(value, dict) else quote(value)
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
-                f"Expected at most {self.maximum} labels, not {got}.",
+                f"Expected an object with at most {self.maximum} labels, not {got}.",
                 f'Write an object such as {{"{self.key.example}": "{self.value.example}"}}.',
             )
             return None

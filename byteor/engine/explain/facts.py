@@ -37,7 +37,7 @@ class WaveFacts:
 class ApprovalFacts:
     """A deployment's approval: its status, how many of the required people have approved, and when it expires.
 
-    An approval that was used (``is_used``) can no longer expire. ``deciders`` are the reviewers who can still decide,
+    An approval that was used (``is_used``) can no longer expire. ``deciders`` names the reviewers who can still decide,
     as the subject of a sentence. It is empty if there are no reviewers, or if the approval is not pending.
     """
 
@@ -52,7 +52,10 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before``: an activation has failed before."""
+    """The agent's progress in a deployment that enlisted it.
+
+    ``failed_before`` is whether the agent has already failed to activate this deployment's bundle.
+    """
 
     agent: RolloutAgent
     detail: str = ""
@@ -95,7 +98,7 @@ class DeploymentFacts:
     detail: str = ""
     rollback_reason: str = ""
     known_bad: str | None = None
-    blockers: tuple[Blocker, ...] = ()  # why a deployment that has not started waits
+    blockers: tuple[Blocker, ...] = ()  # why the deployment waits, if it has not started
     held_up: str = ""  # why the control plane cannot continue the deployment; empty if it can
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None

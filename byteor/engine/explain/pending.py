@@ -63,10 +63,12 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
     approval = deployment.approval
     if approval is None:
         return
+    so_far = f"{approval.given} of {approval.required} people have approved it"
+    if approval.required == 1 and not approval.given:
+        so_far = "nobody has approved it yet"
     yield Finding(
         B.WAITS_FOR_APPROVAL,
-        f"The deployment of {deployment.label} waits for approval:"
-        f" {approval.given} of {approval.required} people have approved it."
+        f"The deployment of {deployment.label} waits for approval: {so_far}."
         f"{f' {approval.deciders} can decide.' if approval.deciders else ''}",
         deployment.id,
         approval.id,

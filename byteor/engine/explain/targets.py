@@ -13,7 +13,8 @@ from byteor.engine.rollout import RolloutAgent
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     """Explain why the deployment that made the offer targets the agent.
 
-    For an ``activate`` offer, also name the agent's wave if there are several, or explain why the agent does not count.
+    For an ``activate`` offer, also name the agent's wave if there are several waves, or explain why the agent is not
+    counted.
     """
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector
@@ -43,14 +44,15 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
     elif not agent.counted and owner.activated_at and agent.offered_at and agent.offered_at >= owner.activated_at:
         yield Finding(
             B.LATE_JOINER,
-            f"It joined after {owner.label} became active, so it does not count for waves, thresholds and timeouts.",
+            f"It joined after {owner.label} became active,"
+            " so it does not count toward waves and thresholds, and cannot time out.",
             owner.id,
         )
     elif not agent.counted:
         yield Finding(
             B.NOT_COUNTED,
             f"It was offline when the deployment of {owner.label} started,"
-            " so it does not count for waves, thresholds and timeouts.",
+            " so it does not count toward waves and thresholds, and cannot time out.",
             owner.id,
         )
 

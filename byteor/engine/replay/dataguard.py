@@ -93,7 +93,7 @@ _PROPERTIES: Mapping[str, Mapping[str, Any]] = {
     "rules": {
         "type": "array",
         "title": "Rules",
-        "description": "what happens to which field, in this order. A dot leads into an object: customer.name",
+        "description": "the redaction rules, which apply in this order. A dot leads into an object: customer.name",
         "items": {"type": "string", "title": "Rule", "templates": RULE_TEMPLATES, "parts": RULE_PARTS},
         "examples": [["customer.name:replace_with=unknown", "card:mask=0:4:*"]],
     },

@@ -38,7 +38,7 @@ class Comparison:
     ``divergence`` is None or JSON data:
 
     - ``egress`` and ``sequence``, and ``ingress`` if the pipeline has several;
-    - ``kind``: ``changed`` (members of the JSON value), ``bytes`` (other payloads), ``missing`` or ``extra``;
+    - ``kind``: ``changed`` (JSON values that differ), ``bytes`` (any other two payloads), ``missing`` or ``extra``;
     - ``pointers``: the JSON Pointers of the changed members, as ``differing_members`` returns them, otherwise ``[]``;
     - ``expected_sha256`` and ``actual_sha256``: the hashes of the payloads, None for a record that one side lacks;
     - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the

@@ -124,7 +124,10 @@ class GraphRunner:
         self._chains = {}
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
-        """Process a record. Its outputs are emitted in the order of the spec's egresses."""
+        """Process a record. Its outputs are emitted in the order of the spec's egresses.
+
+        Raises StageError or LimitExceeded.
+        """
         if (chain := self._chain(entry)) is not None:
             chain.run(sequence, payload, ingress)
             return

@@ -205,7 +205,7 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits, packed: int) ->
             entries += 1
             unpacked += member.size
             if entries > limits.max_entries or len(paths.folders) > limits.max_entries:
-                raise _rejected("too_many_entries", f"more than {limits.max_entries} entries")
+                raise _rejected("too_many_entries", f"more than {limits.max_entries} entries or folders")
             if unpacked > limits.max_bytes:
                 raise _rejected("too_large", f"more than {limits.max_bytes} bytes unpacked")
             path = paths.take(member)

@@ -189,7 +189,10 @@ class JournalIndex:
 
     @classmethod
     def open(cls, journal: Path, index: Path) -> Self:
-        """Open both files. The caller must close the index, or use it in a ``with`` statement."""
+        """Open both files. The caller must close the index, or use it in a ``with`` statement.
+
+        Raises StaleIndex, or FileNotFoundError if a file is missing.
+        """
         source = journal.open("rb")
         try:
             target = index.open("rb")

@@ -1,4 +1,4 @@
-"""Shows a person how two JSON values differ: one row for each changed member, and equal members folded away.
+"""Shows a person how two JSON values differ: one row for each changed member, and one for each run of equal members.
 
 Members are compared as in ``json_difference``. The texts of names and values show each invisible character as an
 escape, and long texts are cut.
@@ -69,7 +69,7 @@ _SIGNS = {RowKind.CHANGED: "~", RowKind.ADDED: "+", RowKind.REMOVED: "\N{MINUS S
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """A member that differs, or a fold.
+    """A row: a member that differs, or a fold, which stands for consecutive equal members.
 
     ``parent`` and ``name`` together are the member's JSON Pointer; both are empty for the value as a whole. ``before``
     and ``after`` are the member's JSON, and empty for a side that does not have the member. A fold has only ``count``,

@@ -55,7 +55,7 @@ def reference_of(ops: Ops) -> dict[str, OpReference]:
 
 
 def find_reference(references: Mapping[str, OpReference], op: str) -> OpReference:
-    """Return the reference of a stage's op. It is empty for an op that is not installed here."""
+    """Return the reference of a stage's op. An op that is not installed here has no summary and no parameters."""
     key, _ = split_op(op)
     return references.get(key) or OpReference(key, op, "", None)
 

@@ -26,11 +26,11 @@ def reduce_incident(
     out. The expected frames of the kept records' sequences are kept, except in two cases: if there are several
     ``lanes``, or if a record that is left out has one of these sequences.
 
-    Raises BadInput if the positions are not those of records, or if there are too many records or bytes. Raises
-    LimitExceeded as ``open_journals`` does.
+    Raises BadInput if the positions are not those of records, if there are too many records or bytes, or if a file of
+    the bundle is damaged. Raises LimitExceeded as ``open_journals`` does.
     """
     if not 0 <= first <= last or last - first >= MAX_RECORDS:
-        raise BadInput(f"`records` must be the positions of a first and a last record, {MAX_RECORDS} records at most")
+        raise BadInput(f"`records` must be the positions of the first and the last of at most {MAX_RECORDS} records")
     with ExitStack() as files:
         journals = list(open_journals(bundle, lanes, files, max_records, progress))
         selection = Selection(journals, None)

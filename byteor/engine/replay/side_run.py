@@ -41,8 +41,8 @@ class Row(NamedTuple):
 class Stop(NamedTuple):
     """The record at which a side stopped, and why.
 
-    ``stage`` is the stage that failed, and ``code`` its ``StageFault``. ``stage`` is None if the side exceeded a limit
-    of the whole run, or has none of the ingresses.
+    If a stage failed, it is ``stage``, and ``code`` is its ``StageFault``. If the side exceeded a limit or has none of
+    the ingresses, ``stage`` is None, and ``code`` is a ``LimitCode`` or ``ErrorCode.BAD_INPUT``.
     """
 
     rank: int

@@ -17,9 +17,9 @@ from byteor.engine.replay.stages import Unsupported
 from byteor.engine.replay.work import LimitCode
 
 MAX_FIXTURE_WORK = 10**8
-"""The most work of a new fixture's replay, in the units of ``WorkMeter``. It is a hundredth of a replay's limit."""
+"""The maximum work of a new fixture's replay, in the units of ``WorkMeter``. It is a hundredth of a replay's limit."""
 MAX_SIDE_WORK = 10 * MAX_FIXTURE_WORK
-"""The most work of a candidate or a baseline on one fixture, so that one verdict cannot occupy a worker for long."""
+"""The maximum work of a candidate or a baseline on one fixture, so that one verdict cannot occupy a worker for long."""
 
 
 class FixtureOutcome(StrEnum):
@@ -59,7 +59,7 @@ class Result:
     actions: str
 
     def equals(self, other: Result) -> bool:
-        """Return whether the results are equal. An egress without records is like no egress."""
+        """Return whether the results are equal. Egresses without records are ignored."""
         return self._essence() == other._essence()
 
     def _essence(self) -> object:

@@ -66,7 +66,7 @@ class Manifest(ManifestFields):
 
     @classmethod
     def of_files(cls, manifest_fields: ManifestFields, files: Mapping[str, bytes]) -> Manifest:
-        """Return the manifest of these files."""
+        """Return the manifest of these files. Raises ValueError if a field is invalid."""
         entries = {name: FileEntry.of_data(data) for name, data in files.items()}
         members = {field.name: getattr(manifest_fields, field.name) for field in fields(ManifestFields)}
         # The document is parsed again, so that the server never builds a manifest that an agent cannot read.

@@ -301,7 +301,7 @@ def check_gate(result: TestResult | None, gate: GateStatement) -> None:
     if failed := outcomes[test_result.FAILED] + outcomes[test_result.UNSTABLE]:
         raise Refused(StatementCode.FAILED, f"{failed:,} of {len(result.tests):,} tests failed or are unstable")
     if unaccepted := result.shown - gate.accepted:
-        raise Refused(StatementCode.UNACCEPTED, f"nobody accepted {describe(unaccepted)}")
+        raise Refused(StatementCode.UNACCEPTED, f"no acceptance that counts covers {describe(unaccepted)}")
     if further := sum(each.further for each in result.tests):
         what = "difference is" if further == 1 else "differences are"
         raise Refused(StatementCode.UNACCEPTED, f"{further:,} {what} in no group and cannot be accepted")

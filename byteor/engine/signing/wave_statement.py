@@ -185,7 +185,7 @@ def _check_denial(statement: WaveStatement, denials: Sequence[Decision], name: s
         raise Refused(StatementCode.WAVE_DECISIONS, f"{name}: its status is denied, but nobody denied it")
     for denial in denials:
         if statement.reviewers and denial.user_id not in statement.reviewers:
-            raise Refused(StatementCode.WAVE_REVIEWER, f"{name}: {denial.decided_by} denied it, but is no reviewer")
+            raise Refused(StatementCode.WAVE_REVIEWER, f"{name}: {denial.decided_by} denied it, but is not a reviewer")
 
 
 def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name: str) -> None:

@@ -122,7 +122,9 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("old", "new", "line", "why"), DAMAGES)
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_damaged_text_error_names_line(kv: str, *, old: str, new: str, line: int, why: str, as_bytes: bool) -> None:
+def test_error_about_damaged_text_names_line(
+    kv: str, *, old: str, new: str, line: int, why: str, as_bytes: bool
+) -> None:
     damaged = kv.replace(old, new)
 
     with pytest.raises(KvError) as refusal:

@@ -172,7 +172,8 @@ PENDING = [
         "waits for the approval of its wave",
         facts(new(**HELD), old(), **SETTLED),
         AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 "
-        "has been waiting for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
+        "has been waiting for approval since 2026-01-01 02:53:20 UTC: nobody has approved it yet. Grace or Ada can "
+        "decide.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
         (BEAT, (N.HOLD_ENDS, None)),
     ),
@@ -190,7 +191,8 @@ PENDING = [
         "paused while its wave waits for approval",
         facts(new(**HELD, paused_at=ago(30)), old(), **SETTLED),
         AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 "
-        "has been waiting for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
+        "has been waiting for approval since 2026-01-01 02:53:20 UTC: nobody has approved it yet. Grace or Ada can "
+        "decide.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.PAUSED, B.TARGET_ALL),
         (BEAT, (N.RESUME, None)),
     ),

@@ -36,7 +36,7 @@ def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
 
 
 @given(st.integers(2, 300), st.data())
-def test_single_culprit_is_found_within_replay_limit(versions: int, data: st.DataObject) -> None:
+def test_first_bad_version_is_found_within_replay_limit(versions: int, data: st.DataObject) -> None:
     culprit = data.draw(st.integers(1, versions - 1))
 
     plan, replayed = bisect("g" * culprit + "b" * (versions - culprit))

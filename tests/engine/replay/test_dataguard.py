@@ -47,7 +47,7 @@ def test_redact_rejects_non_object_payload() -> None:
         guard_bytes("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
 
 
-def test_check_keeps_bytes_and_redact_writes_canonical_json() -> None:
+def test_dataguard_check_keeps_bytes_and_dataguard_redact_writes_canonical_json() -> None:
     payload = b'{ "b" : 1.50, "a":"\\u00e9" }'
 
     assert guard_bytes("dataguard_check", {"schema": True})(payload) == payload

@@ -220,7 +220,7 @@ def test_document_over_size_limit_is_rejected(
     ]
 
 
-def test_folder_in_place_of_file_does_not_count_as_file(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_folder_with_name_of_file_does_not_count_as_file(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents)
     (root / "journal/in.bin").mkdir(parents=True)
     (root / "environment.json").unlink()

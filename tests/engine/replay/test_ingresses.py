@@ -23,7 +23,10 @@ from tests.engine.replay.replays import MakeBundle, MakeRing, frames, run
 
 
 def graph(connections: str, ops: Mapping[str, str] | None = None, **more: Any) -> PipelineSpec:
-    """Compile a graph: ``ina>s inb>s s>out``. Names that start with ``in`` and ``out`` are endpoints."""
+    """Compile a lane graph with connections such as ``ina>s inb>s s>out``.
+
+    Names that start with ``in`` are ingresses, and names that start with ``out`` are egresses.
+    """
     pairs = [part.split(">") for part in connections.split()]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     stages = [name for name in names if not name.startswith(("in", "out"))]
@@ -213,7 +216,7 @@ def test_last_n_that_splits_records_with_same_sequence_causes_no_divergence(bund
     assert outcome.result["notes"] == [{"code": "shared_sequence", "name": "out", "count": 2}]
 
 
-def test_replay_notes_lanes_that_may_drop_records(tmp_path: Path) -> None:
+def test_replay_notes_lanes_that_would_drop_records_in_production(tmp_path: Path) -> None:
     lane = {"lane": {"kind": "sequenced_slots", "capacity": 1}}
     spec = graph("in>a in>b a>c b>c c>out", on_full="drop", features=["sequenced_slots"], lane={"lane": lane["lane"]})
     assert isinstance(spec.model, LaneGraph)

@@ -1,4 +1,4 @@
-"""Tests of the differing members of payloads, also of unusual and large ones, and of the stage that a group names."""
+"""Tests of the members in which payloads differ, even unusual or large ones, and of the stage that a group names."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_memory_of_comparison_grows_with_groups_and_not_with_records(tmp_path: P
 
 
 def stages_of(spec: Any, bundle: Any, *, old: Any, new: Any, old_spec: Any = None) -> dict[str, str | None]:
-    """Return the named stage by egress."""
+    """Return the stage that each group's example names, by egress."""
     found = find_differences(bundle, Side(spec, new), Side(old_spec or spec, old))
     return {each["egress"]: each["example"]["stage"] for each in found.groups}
 

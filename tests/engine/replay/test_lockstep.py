@@ -95,7 +95,7 @@ def test_group_id_is_digest_of_its_properties(bundle: MakeBundle, ring: MakeRing
     assert group["id"] == hashlib.sha256(b'["out","changed",["/a"],null]').hexdigest()
 
 
-def test_new_drop_names_its_reason_and_stage(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_group_of_newly_dropped_records_names_reason_and_stage(bundle: MakeBundle, ring: MakeRing) -> None:
     spec = ring("dataguard_check")
 
     found = compared(bundle, spec, spec, journal(b"{}", b"[]"), new_config=check("drop"))
@@ -163,7 +163,7 @@ def test_differences_beyond_1000_groups_are_only_counted(bundle: MakeBundle, rin
     assert (len(found.groups), found.more) == (1_000, 3)
 
 
-def test_differences_beyond_256_ki_characters_of_pointers_are_counted(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_differences_beyond_256_ki_characters_of_pointers_are_only_counted(bundle: MakeBundle, ring: MakeRing) -> None:
     records = journal(*(b'{"%s":1}' % (b"%03d" % number).rjust(4_000, b"n") for number in range(70)), b'{"n":1}')
 
     found = compared(bundle, ring("identity"), ring("empty"), records, ops={"empty": lambda *_: b"{}"})
@@ -191,7 +191,7 @@ def test_candidate_that_exceeds_limit_fails_comparison(bundle: MakeBundle, ring:
     assert found.error == "the replay needs more than 5 units of work"
 
 
-def test_limit_that_only_baseline_exceeds_is_difference(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_baseline_that_alone_exceeds_limit_is_reported_as_difference(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("identity", "identity", "identity"), ring("identity")
 
     found = compared(bundle, old, new, journal(b"1", b"2"), limits=ReplayLimits(max_work=5))

@@ -73,7 +73,7 @@ def test_pointers_and_rows_of_members_equal_those_of_slow_model(pair: tuple[Any,
     if rows is not None:
         assert rows.changes == len(changes)
         assert all(character.isprintable() for row in rows.rows for character in row.parent + row.name)
-        assert pickle.loads(pickle.dumps(rows)) == rows  # crosses the boundary of the compute process
+        assert pickle.loads(pickle.dumps(rows)) == rows  # the compute process sends its rows to the caller
         equal = sum(row.count for row in rows.rows)
         assert equal == difference_model.equal_members(before, after)
 

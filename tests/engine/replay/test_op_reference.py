@@ -100,7 +100,7 @@ def test_unusable_schema_of_package_is_left_out(declared: Any) -> None:
 
 
 @pytest.mark.parametrize("required", [5, True, "add", {"add": 1}])
-def test_malformed_required_of_package_is_ignored(required: Any) -> None:
+def test_malformed_required_list_in_package_schema_is_ignored(required: Any) -> None:
     declared = {"properties": {"add": {"description": "more"}}, "required": required, "examples": "add"}
 
     reference = reference_of(Ops(stages={"append": package(parameters=declared)}))["append"]
@@ -109,7 +109,7 @@ def test_malformed_required_of_package_is_ignored(required: Any) -> None:
     assert reference.example_text == ""
 
 
-def test_package_without_description_has_empty_reference() -> None:
+def test_op_without_docstring_and_schema_has_no_summary_and_parameters() -> None:
     reference = reference_of(Ops(stages={"bare": package()}))["bare"]
 
     assert (reference.example, reference.summary, reference.parameters) == ("bare", "", None)

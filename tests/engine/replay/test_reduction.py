@@ -155,9 +155,9 @@ def test_reduction_keeps_expected_frames_if_only_kept_records_have_their_sequenc
 @pytest.mark.parametrize(
     ("first", "last", "detail"),
     [
-        (-1, 0, "10000 records at most"),
-        (2, 1, "10000 records at most"),
-        (0, 10_000, "10000 records at most"),
+        (-1, 0, "the first and the last of at most 10000 records"),
+        (2, 1, "the first and the last of at most 10000 records"),
+        (0, 10_000, "the first and the last of at most 10000 records"),
         (0, 5, "only 5 records"),
         (5, 5, "only 5 records"),
     ],

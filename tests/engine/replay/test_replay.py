@@ -104,7 +104,7 @@ def test_records_of_ingress_run_in_sequence_order_and_last_n_selects_last(bundle
     assert run(incident, last_n=100).result == run(incident).result
 
 
-def test_first_16_selected_records_are_sampled(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_audit_contains_hashes_of_first_16_selected_records(bundle: MakeBundle, ring: MakeRing) -> None:
     records = [Record(number, 0, b"%d" % number) for number in range(20)]
 
     outcome = run(bundle(ring("identity"), records), last_n=18)

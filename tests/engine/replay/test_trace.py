@@ -124,7 +124,7 @@ def test_trace_is_same_with_index_and_ignores_stale_index(bundle: MakeBundle, ri
     assert trace(incident, 5, indexes={"in": index}) == trace(incident, 5)
 
 
-def test_bad_journal_raises_bad_input(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_trace_of_bad_journal_raises_bad_input(bundle: MakeBundle, ring: MakeRing) -> None:
     with pytest.raises(BadInput, match="no BYTJ journal header") as caught:
         trace(bundle(ring("identity"), b"text"), 1)
     assert isinstance(caught.value.__cause__, BadJournal)

@@ -139,7 +139,7 @@ def test_candidate_that_exceeds_limit_fails(
         assert (outcome(judged), judged.error) == (("failed", []), error)
 
 
-def test_limit_that_only_baseline_exceeds_is_different(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_verdict_is_different_if_only_baseline_exceeds_limit(bundle: MakeBundle, ring: MakeRing) -> None:
     op = "http_post:http://h/x"
     made = bundle(ring("identity"), RECORDS)
 
@@ -149,7 +149,7 @@ def test_limit_that_only_baseline_exceeds_is_different(bundle: MakeBundle, ring:
 
 
 @pytest.mark.parametrize("lane", [None, "in"])
-def test_capture_without_journal_for_candidate_fails_and_for_baseline_is_different(
+def test_verdict_is_failed_if_candidate_lacks_journal_lane_and_different_if_baseline_lacks_it(
     tmp_path: Path, lane: str | None
 ) -> None:
     fits, other = Side(graph("in>out")), Side(graph("inner>out"))
@@ -174,7 +174,9 @@ def test_fixture_with_damaged_journal_fails(bundle: MakeBundle, ring: MakeRing) 
     assert (judged.error or "").startswith("journal/in.bin: ")
 
 
-def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_verdict_is_failed_if_candidate_lacks_op_and_not_tested_if_baseline_lacks_it(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
     made, present, missing = bundle(ring("identity"), RECORDS), Side(ring("identity")), Side(ring("acme:1"))
     expected = golden(made, present)
     detail = "stage 's0' has an op that is not installed: 'acme:1'"

@@ -405,7 +405,7 @@ def test_required_gate_needs_regression(world: World) -> None:
 
 
 def test_large_test_result_can_be_read(world: World) -> None:
-    """Each of 1,250 tests shows 200 other groups. As lists, these would exceed the limit of values in a JSON text."""
+    """Each of 1,250 tests shows 200 random groups. As lists, they would exceed the limit of values in a JSON text."""
     groups = [f"{number:064x}" for number in range(1_000)]
     fixtures = tuple(
         FixtureEntry(fixture_id=f"{number:036}", name=f"fixture {number}", content_hash=sha256(b"%d" % number),
