@@ -36,8 +36,8 @@ USER_TOKEN_VARIABLE = "BYTEOR_USER_TOKEN"  # noqa: S105  the name of a variable
 class Command(OperatorCommand):
     help = (
         "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end or, in "
-        "the scenario poll, received the deployment. In the scenario rollout, an agent must also have received an "
-        "offer. "
+        "the scenario poll, received the deployment. In the scenario rollout, at least one agent must also have "
+        "received an offer. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
