@@ -412,7 +412,9 @@ def _replay_once(
     stored = None
     if golden is not None:
         if found["result"]["egress"] != (golden.result or {}).get("egress"):
-            detail = "The artifact now gives another result than in that replay. Replay it again, and use the new replay."
+            detail = (
+                "The artifact now gives another result than in that replay. Replay it again and use the new replay."
+            )
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}
         if len(json.dumps(stored, ensure_ascii=False).encode()) > MAX_GOLDEN_BYTES:

@@ -92,8 +92,8 @@ class PacketWorkSerializer(serializers.Serializer[Any]):
     descriptions = {
         "candidate": "The work of the candidate.",
         "baseline": "The work of the configurations that the candidate was compared with.",
-        "increase_percent": "How much more work the candidate needs than the other configurations, in percent. Negative "
-        "if it needs less. Null if `baseline` is 0.",
+        "increase_percent": "How much more work the candidate needs than the other configurations, in percent. "
+        "Negative if it needs less. Null if `baseline` is 0.",
     }
 
 
