@@ -51,8 +51,8 @@ _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, 
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
 _DELETED = {"version": None, "config_bundle": None}
-# Reads the group ids and the tests of regressions. The tests are null if their results can refer to groups too often.
-# They refer to each group at most once for each pair of its fixtures and baselines.
+# Reads the group ids and the column ``tests`` of regressions. The column is read as null if its results can
+# refer to groups too often. They refer to a group at most once for each pair of the group's fixtures and baselines.
 _TESTS: Final = f"""
     SELECT regression.id, listed.ids, CASE WHEN listed.size <= %s THEN regression.tests::text END
     FROM {Regression._meta.db_table} AS regression

@@ -258,8 +258,8 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         ),
         "pointers": "JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` "
         "is `changed`.",
-        "code": "A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if "
-        "there is none.",
+        "code": "A stable code for the reason of a drop or a stage error, or the op of a side effect. Null if there is "
+        "none.",
         "count": "The number of differences in all comparisons.",
         "baselines": "The number of differences in the comparison with each configuration.",
         "fixture_count": "The number of fixtures that show the difference.",

@@ -184,7 +184,8 @@ class Command(OperatorCommand):
         fleet = enroll(pool, server, path, secret, agents, measured=measured, progress=show)
         elapsed_s, latency = time.monotonic() - began, measured.latency.milliseconds()
         self._note(
-            f"enrolled {agents} {'agent' if agents == 1 else 'agents'} in {elapsed_s:.1f} s, {agents / elapsed_s:.0f} a second,"
+            f"enrolled {agents} {'agent' if agents == 1 else 'agents'} in {elapsed_s:.1f} s,"
+            f" {agents / elapsed_s:.0f} a second,"
             f" p50 {latency['p50']:g} ms, p99 {latency['p99']:g} ms"
         )
         return fleet
