@@ -192,7 +192,7 @@ def test_canceled_regression_blocks_until_another_is_requested_for_config_bundle
     assert decide(world, made).status_code == 201
 
 
-def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_admin(world: World) -> None:
+def test_gate_requires_enough_verdicts_and_limits_work_and_override_needs_reason_and_org_admin(world: World) -> None:
     agents = members(world)
     now = bundle(world, "now")
     heavy = bundle(world, "heavy", {"schema": {"allOf": [{"type": "object"}] * 50}})
@@ -214,7 +214,7 @@ def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_
     run_everywhere(agents, forced)
 
 
-def test_api_key_accepts_only_if_no_approval_is_required_and_deployment_keeps_its_policy(world: World) -> None:
+def test_api_key_accepts_differences_only_without_required_approval_and_deployment_keeps_policy(world: World) -> None:
     ready(world)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
