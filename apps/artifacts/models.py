@@ -207,7 +207,7 @@ class Replay(Stateful):
     # uses the bundle of the earlier replay.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # The bisect that requested the replay. Such a replay only uses parameters of the capture or its deployment. A stage
-    # gets the parameters that belong to the same stage id and op.
+    # gets the parameters that belong to the same stage id and op. If they do not fit the version, the replay fails.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
     # The user behind the request. All replays of one user share computing time, even across organizations. Null if
