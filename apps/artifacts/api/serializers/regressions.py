@@ -297,10 +297,10 @@ class RegressionSerializer(ModelSerializer):
         "after the engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
-        "not_tested": "Other configurations of the pipeline that the counted agents ran at the time of the request. "
-        "The candidate is not compared with them.",
+        "not_tested": "Other configurations of the pipeline that agents ran at the time of the request. The candidate "
+        "is not compared with them.",
         "fixtures": "The number of tested fixtures: those of the pipeline that had not expired when the regression "
-        "started. If `of_current` is true, only golden fixtures. It is 0 until the regression has started.",
+        "started. If `of_current` is true, only golden fixtures are tested. It is 0 until the start.",
         "vacuous": (
             "Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration "
             "to compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."
