@@ -39,7 +39,10 @@ from byteor_cloud.errors import Unavailable
 
 
 class Artifact(Stateful):
-    """An immutable file: an agent's upload, or some records of one. The blob store has it under ``content_hash``."""
+    """An immutable file that an agent uploaded, or that contains some records of another artifact.
+
+    Its content is in the blob store under ``content_hash``.
+    """
 
     class Kind(models.TextChoices):
         INCIDENT_BUNDLE = "incident_bundle"
@@ -204,7 +207,7 @@ class Replay(Stateful):
     # uses the bundle of the earlier replay.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # The bisect that requested the replay. Such a replay only uses parameters of the capture or its deployment. A stage
-    # gets the parameters that belong to the same stage id and op.
+    # gets the parameters that belong to the same stage id and op. If they do not fit the version, the replay fails.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
     # The user behind the request. All replays of one user share computing time, even across organizations. Null if
@@ -316,12 +319,12 @@ class Fixture(EnvironmentOwned, Revisioned):
 
     @property
     def expect(self) -> str | dict[str, str]:
-        """What the fixture expects, in the form that requests use."""
+        """The expectation of the fixture in the form that requests use."""
         return "same" if self.golden_replay_id is None else {"golden": str(self.golden_replay_id)}
 
     @property
     def is_expired(self) -> bool:
-        """Whether the fixture is no longer tested."""
+        """Whether the fixture has expired, so that it is no longer tested."""
         return self.expires_at is not None and self.expires_at <= timezone.now()
 
 

@@ -221,13 +221,13 @@ class Model:
         return found
 
     def truth(self, deployment: Deployment, now: datetime) -> list[str]:
-        """Return the codes of the gate, computed from what agents run now and the fixtures that are live now."""
+        """Return the codes of the gate's blockers, computed from what agents run and which fixtures are live now."""
         if not deployment.is_governed:
             return []
         return self.blocks(deployment, self.test(deployment.config, self.baselines(deployment.site), now))
 
     def shown(self, deployment: Deployment) -> list[str]:
-        """Return the codes of the gate that the deployment shows, computed from the deployment's regression."""
+        """Return the codes of the gate's blockers that the deployment shows, computed from its regression."""
         if not deployment.is_governed:
             return []
         if deployment.regression is None:
@@ -240,7 +240,7 @@ class Model:
         return self.blocks(deployment, regression.facts)
 
     def other_blockers(self, deployment: Deployment) -> list[str]:
-        """Return what blocks an approved deployment, other than the gate. Gated deployments do not delay others."""
+        """Return what else blocks an approved deployment. Deployments that the gate blocks do not delay others."""
         if deployment.status != "approved":
             return []
         others = [each for each in self.deployments.values() if each is not deployment]

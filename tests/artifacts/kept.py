@@ -55,7 +55,7 @@ def _keep(
 
 
 def cards(number: int, records: int = 3) -> list[bytes]:
-    """Return the payloads of the capture with this number. Each number gives other payloads."""
+    """Return the payloads of the capture with this number. Each number gives different payloads."""
     return [b'{"id":%d,"card":"%010d"}' % (number, 7 * number + record) for record in range(records)]
 
 

@@ -1,4 +1,4 @@
-"""Golden fixtures after a release: accepted results are expected too, and what runs now is tested once."""
+"""Golden fixtures after a release: they also expect accepted results, and what runs now is tested once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SAME = {"schema": {"type": "object", "title": "same"}}
 
 
 def keep_golden(world: World, now: ConfigBundle, name: str = "cards", artifact: Artifact | None = None) -> Fixture:
-    """Keep a capture as a fixture that expects what the configuration does."""
+    """Keep a capture as a fixture that expects the result of the configuration."""
     artifact = artifact or capture(world, now)
     replay = replays.request(
         artifact, environment=world.dev, version=now.version, config_bundle=now, actor=world.operator.actor
@@ -93,7 +93,7 @@ def restore(agents: list[Member], deployment: Deployment) -> None:
     assert deployment.status == "rolled_back"
 
 
-def test_accepted_result_is_expected_from_activation_until_known_bad_or_expectation_changes(world: World) -> None:
+def test_accepted_result_is_expected_from_activation_until_rollback_or_changed_expectation(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     fixture = keep_golden(world, now)
@@ -190,7 +190,7 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     assert (event.changes["failing"], event.changes["fixtures"]) == (2, ["partly", "other"])
 
 
-def test_current_failing_fixtures_are_announced_once_and_shown_until_they_expire_or_are_deleted(
+def test_fixtures_that_current_deployment_fails_are_announced_once_and_shown_until_expired_or_deleted(
     world: World, concurrently: Race, settings: Any
 ) -> None:
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
@@ -246,7 +246,7 @@ def test_current_failing_fixtures_are_announced_once_and_shown_until_they_expire
     assert (titles()[0], AuditEvent.objects.filter(action=FAILS).count()) == ("Pipelines", 1)
 
 
-def test_current_configuration_is_tested_again_only_for_another_engine_fixture_or_configuration(
+def test_current_configuration_is_tested_again_only_after_change_of_engine_or_fixtures(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = members(world)
@@ -280,7 +280,7 @@ def test_current_configuration_is_tested_again_only_for_another_engine_fixture_o
         assert statuses(now) == ["cancelled", "passed"]
     scan()  # this engine has tested it before
     assert statuses(now) == ["cancelled", "passed"]
-    kept(world, fixture.artifact, "same")  # changes the number of the fixtures
+    kept(world, fixture.artifact, "same")  # changes the revision of the fixtures
     scan()
     assert statuses(now) == ["cancelled", "passed", "passed"]
     assert RegressionResult.objects.filter(regression__of_current=True, baseline__isnull=False).count() == 0

@@ -119,7 +119,7 @@ def scene(world: World, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def status(response: Any) -> int:
-    """Return the status of a response. Raises an exception that is returned instead."""
+    """Return the status of a response. If it is an exception instead, raise it."""
     if isinstance(response, BaseException):
         raise response
     return int(response.status_code)

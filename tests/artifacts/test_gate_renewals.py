@@ -1,4 +1,4 @@
-"""Regressions that the replay gate renews or receives, and its deadline, when what agents run changes meanwhile.
+"""The replay gate while agents switch to other configurations: its regressions, and its deadline.
 
 An oracle replaces the replays.
 """
@@ -86,7 +86,9 @@ def test_deadline_of_gate_is_cleared_when_gate_opens(world: World, fleet: Fleet)
     assert (blocked_by(world, made), made.gate_until) == (["in_flight_limit", "pipeline_busy"], None)
 
 
-def test_build_tests_configuration_that_agents_run_since_regression_passed(world: World, fleet: Fleet) -> None:
+def test_difference_from_configuration_that_agents_switched_to_after_regression_blocks_build(
+    world: World, fleet: Fleet
+) -> None:
     bundles, agents, first = fleet
     agent, api = agents[1]
     send_heartbeat_running(agent, api, runs=first)

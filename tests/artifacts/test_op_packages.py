@@ -146,7 +146,7 @@ def test_op_that_counts_is_unstable_in_graph_with_single_fixture(world: World) -
     assert (row.status, stages(row)) == ("failed", [("unstable", "mark")])
 
 
-def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(world: World, site: Path) -> None:
+def test_fixtures_fail_if_candidate_lacks_op_and_are_not_tested_if_baseline_lacks_op(world: World, site: Path) -> None:
     builtin, honest = ring(world, "built in", "identity"), ring(world, "packaged", "honest")
     keep(world, builtin, [b"one"], [b"two"])
     (site / "acme_honest-1.0.dist-info" / "entry_points.txt").unlink()

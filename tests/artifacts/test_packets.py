@@ -40,7 +40,7 @@ def packet(world: World, deployment: Deployment, by: Person | None = None) -> di
 
 
 def three_versions(world: World) -> tuple[list[Any], list[ConfigBundle]]:
-    """Let four agents run three versions. Only the oldest version, which one agent runs, masks as before."""
+    """Let four agents run three versions. Only the oldest version, which one agent runs, has the old mask."""
     versions = [world.version(content=plan(stages=[*STAGES, *more])) for more in ([], [COPY])]
     versions.append(world.version(content=plan(stages=[*STAGES, COPY, {**COPY, "id": "tail", "depends_on": ["copy"]}])))
     masks = (MASK, OTHER_MASK, OTHER_MASK)
@@ -54,7 +54,7 @@ def three_versions(world: World) -> tuple[list[Any], list[ConfigBundle]]:
     return agents, made
 
 
-def test_packet_says_that_oldest_of_three_versions_differs_with_its_share(world: World) -> None:
+def test_packet_names_version_from_which_output_differs_and_its_share_of_agents(world: World) -> None:
     _, (oldest, middle, newest) = three_versions(world)
     artifact = capture(world, oldest)
     made = kept(world, artifact)
@@ -111,7 +111,7 @@ def test_packet_says_that_oldest_of_three_versions_differs_with_its_share(world:
     )  # fmt: skip
     assert (body["removed_fixtures"], body["more"], body["truncated"]) == ([], 0, False)
 
-    # A viewer sees no payloads, another tenant nothing.
+    # A viewer sees no payloads, and another tenant sees nothing.
     [seen] = packet(world, wanted, by=world.viewer)["groups"]
     assert (seen["example"]["before"], seen["example"]["after"]) == (None, None)
     assert seen["example"]["stage"] == group["example"]["stage"]
@@ -127,7 +127,7 @@ def test_packet_says_that_oldest_of_three_versions_differs_with_its_share(world:
     assert (len(changed["agents"]), changed["other_agents"]) == (2, 2)
 
 
-def test_packet_begins_with_why_nothing_was_tested(world: World) -> None:
+def test_packet_headline_says_why_nothing_was_tested(world: World) -> None:
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
 
     def headline(**settings: Any) -> str:
@@ -165,7 +165,7 @@ def test_packet_begins_with_why_nothing_was_tested(world: World) -> None:
     assert headline() == "Nothing was tested: the regression was deleted."
 
 
-def test_packet_lists_unseen_and_removed_fixtures_and_replay_approval_has_none(world: World) -> None:
+def test_packet_lists_unseen_and_removed_fixtures_and_replay_approval_has_no_packet(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     first = kept(world, capture(world, now), "first")
@@ -255,7 +255,7 @@ def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_fits_i
     assert (len(two.groups), two.is_truncated) == (2, True)
 
 
-def test_packet_compares_accepted_groups_with_few_and_small_regressions_only(
+def test_packet_compares_fixtures_of_accepted_groups_only_with_few_small_regressions(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, old, changed = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK), bundle(world, "next", STRICT)

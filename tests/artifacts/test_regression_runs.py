@@ -225,7 +225,7 @@ def test_regression_that_exceeds_its_quantum_is_requeued_with_progress(
     monkeypatch.setattr(regression_runs, "_TICK_S", 0.01)
     monkeypatch.setattr(fixture_batches, "_ITEMS", 2)
     now = configured(world)
-    # Each fixture takes longer than a tick of the child process, so that the first batch pauses after one.
+    # Each fixture takes longer than a tick of the child process, so that the first batch pauses after one fixture.
     keep(world, now, *[cards(number, 8_000) for number in range(3)])
     row = requested(world, configured(world, "next", now.version, check=CHECK, redact=SLOW), now)
     done = [0]
@@ -313,7 +313,7 @@ def test_fixtures_and_baselines_that_change_or_disappear_are_not_tested(world: W
 
     row.refresh_from_db()
     gone = ("not_tested", "The fixture was deleted or expired before it was tested.")
-    no_baseline = ("not_tested", "The baseline was deleted before it was tested.")
+    no_baseline = ("not_tested", "The baseline was deleted before the fixture was tested.")
     changed_since = ("not_tested", "The fixture's expectation was changed before it was tested.")
     assert outcomes(row) == [
         gone, gone, gone, gone, ("different", None), no_baseline, changed_since, changed_since, changed_since

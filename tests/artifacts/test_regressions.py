@@ -329,7 +329,7 @@ def test_golden_result_is_expected_without_baseline(world: World) -> None:
     )  # fmt: skip
 
 
-def test_equal_golden_results_of_other_configurations_have_verdicts_of_their_own(world: World) -> None:
+def test_equal_golden_results_of_different_configurations_have_separate_verdicts(world: World) -> None:
     now = bundle(world, "now")
     artifact = capture(world, now)
     same = bundle(world, "same", redact={"rules": [*MASK["rules"], "no card:drop"]})

@@ -59,7 +59,7 @@ def test_difference_stops_release_until_another_person_accepts_it_and_next_relea
     assert blocked_by(world, made) == ["replay_gate.differs"]
     assert code(decide(world, made)) == (409, "replay_gate.differs", None)
     [group] = groups_of(world, made)
-    # The requester, a key, a viewer, and wrong groups are refused.
+    # The requester, a viewer and unknown groups are refused, and an acceptance in a decision needs a comment.
     assert code(accept(world, made, [group], by=world.operator)) == (403, "acceptance.self", None)
     assert code(accept(world, made, [group], by=world.viewer))[0] == 403
     assert code(accept(world, made, ["0" * 64])) == (400, "does_not_exist", "/groups/0")
@@ -108,7 +108,7 @@ def test_release_that_drops_records_is_stopped_and_its_fixed_successor_passes(wo
     assert blocked_by(world, dropping) == ["replay_gate.differs"]
 
 
-def test_fixture_added_after_approval_is_tested_before_build_and_blocks_spent_approval(world: World) -> None:
+def test_fixture_added_after_regression_is_tested_before_build_and_blocks_approved_deployment(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "strict", STRICT)
     harmless, telling = capture(world, now, RECORDS[:2]), capture(world, now)
@@ -192,7 +192,7 @@ def test_canceled_regression_blocks_until_another_is_requested_for_config_bundle
     assert decide(world, made).status_code == 201
 
 
-def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_admin(world: World) -> None:
+def test_gate_requires_enough_verdicts_and_limits_work_and_override_needs_reason_and_org_admin(world: World) -> None:
     agents = members(world)
     now = bundle(world, "now")
     heavy = bundle(world, "heavy", {"schema": {"allOf": [{"type": "object"}] * 50}})
@@ -214,7 +214,7 @@ def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_
     run_everywhere(agents, forced)
 
 
-def test_api_key_accepts_only_if_no_approval_is_required_and_deployment_keeps_its_policy(world: World) -> None:
+def test_api_key_accepts_differences_only_without_required_approval_and_deployment_keeps_policy(world: World) -> None:
     ready(world)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
@@ -402,7 +402,7 @@ def test_evidence_is_proven_although_fixture_was_deleted_before_regression_ended
     assert cli.main([str(export), "--trust", kid]) == 0, capsys.readouterr().out
 
 
-def test_deadline_of_gate_is_paused_while_freeze_window_is_open(world: World) -> None:
+def test_deadline_of_gate_is_paused_during_freeze_window(world: World) -> None:
     ready(world, approvals_required=False)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)

@@ -1,4 +1,4 @@
-"""One module writes all audit events. Events that machines can repeat without limit are counted, not each recorded."""
+"""One module writes all audit events. Events that machines can repeat without limit are only counted."""
 
 from __future__ import annotations
 

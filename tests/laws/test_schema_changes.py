@@ -57,7 +57,7 @@ def test_columns_without_field_need_no_value() -> None:
     assert find_required(present_columns()) == set()
 
 
-def test_new_column_needs_default_and_old_column_must_remain(used: set[Name]) -> None:
+def test_required_column_without_default_and_renamed_column_are_detected(used: set[Name]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE tenancy_project ADD COLUMN a integer, ADD COLUMN b integer NOT NULL DEFAULT 0")
         assert find_required(used) == set()

@@ -1,4 +1,4 @@
-"""Backups: what they contain, which faults they report, and what they wait for."""
+"""Backups: what they contain, which faults they report, when they are refused, and what waits for them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_second_backup_copies_only_new_blobs(world: World, tmp_path: Path) -> No
     assert len(FolderTarget(tmp_path / "backups").list_names()) == 2
 
 
-def test_backup_is_recorded(world: World, tmp_path: Path) -> None:
+def test_backup_is_recorded_in_audit_trail(world: World, tmp_path: Path) -> None:
     assert backups.last_created_at() is None
 
     created = back_up(tmp_path / "backups", PASSPHRASE)
@@ -302,7 +302,7 @@ def test_partial_files_of_another_installation_are_kept(world: World, tmp_path: 
     assert partial.exists()
 
 
-def test_server_without_pg_dump_of_its_version_is_refused(
+def test_backup_is_refused_if_no_pg_dump_matches_server_version(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("byteor_cloud.backup.programs.server_major", lambda session: 97)

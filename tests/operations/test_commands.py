@@ -157,7 +157,7 @@ def test_sign_in_link_rejects_unknown_and_inactive_accounts(world: World, case: 
         (("10.0.0.7", 80), "https://byteor.example", "https://byteor.example"),
     ],
 )
-def test_public_url_is_setting_or_bound_address_with_loopback_for_wildcard(
+def test_public_url_is_setting_or_bound_address_with_wildcard_replaced_by_loopback(
     settings: Any, tmp_path: Any, address: Any, public: str | None, expected: str
 ) -> None:
     config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Tests that ``migrate`` tries again when a table is locked, and refuses with one line what cannot succeed."""
+"""Tests that ``migrate`` tries again when a table is locked, and reports errors that it cannot resolve in one line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_migration_is_tried_again_if_table_is_locked(monkeypatch: pytest.MonkeyP
     assert lock_timeout() == before
 
 
-def test_migration_fails_when_attempts_took_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_fails_after_ten_minutes_of_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(*[psycopg.errors.LockNotAvailable] * 9)
     monkeypatch.setattr(django_migrate.Command, "handle", attempts)
     monkeypatch.setattr("apps.operations.management.commands.migrate.time.monotonic", attempts.monotonic)

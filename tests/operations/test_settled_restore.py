@@ -321,7 +321,7 @@ def test_decommissioned_agent_does_not_hold_up_rollback(world: World, run_jobs: 
 
 
 def test_bundle_of_held_offer_cannot_be_downloaded(world: World) -> None:
-    # Without recorded rows, because an earlier test may have deleted the stored bundle of recorded ones.
+    # ``stories.running`` may reuse recorded rows, whose stored bundle an earlier test may have deleted.
     fleet = stories.fleet(world, 1)
     stories.active(world, world.bundle(), fleet)
     [(agent, api)] = fleet
@@ -407,7 +407,7 @@ def test_pending_messages_are_not_sent_after_restore(world: World, run_jobs: Run
     assert (message.outcome, MessageEvent.objects.filter(outcome="pending").count()) == ("obsolete", 0)
 
 
-def test_each_chain_names_last_event_of_backup(world: World, other: World) -> None:
+def test_restore_event_in_each_ledger_names_last_event_of_backup(world: World, other: World) -> None:
     restores.settle(BACKUP)
 
     heads = {each.organization_id: each for each in AuditSeal.objects.order_by("seq")}

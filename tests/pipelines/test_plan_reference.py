@@ -1,4 +1,4 @@
-"""Tests of the plan editor's reference and of the name with which a draft's plan starts."""
+"""Tests of the plan editor's reference, and of the plan with which a new draft starts."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Migrations:
         (self._folder / f"later_{app}" / f"{name}.py").write_text(source.replace("LATEST", latest))
 
     def end_at(self, last: Mapping[str, str]) -> None:
-        """Leave each app only its replaced migrations up to the named one, as in an earlier revision."""
+        """Keep only each app's unsquashed migrations up to the one named in ``last``, as in an earlier revision."""
         for app in MIGRATED:
             package = self._package(app, "earlier")
             (package / "__init__.py").touch()

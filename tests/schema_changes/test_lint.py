@@ -14,7 +14,7 @@ from pytest_django import Settings
 from tests.schema_changes import released
 from tests.schema_changes.lint import find_problems
 
-# Concurrent indexes are refused in a transaction.
+# Django refuses to build concurrent indexes in a transaction.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HEAD = """

@@ -212,4 +212,4 @@ def test_command_fails_when_agent_key_is_revoked(site: Site) -> None:
     victim = site.agents()[0]["id"]
     site.target.call("POST", f"{site.target.environment}/agents/{victim}/rotate-key")
 
-    assert_fails(f"1 of {AGENTS} agents are not healthy", url=site.installation.base, keys=str(site.keys), seconds="2")
+    assert_fails(f"1 of {AGENTS} agents is not healthy", url=site.installation.base, keys=str(site.keys), seconds="2")

@@ -52,7 +52,7 @@ def test_verify_ledger_locates_altered_event(world: World, other: World, seals: 
 def test_verify_ledger_prints_number_of_unsealed_events(world: World, seals: Any) -> None:
     world.environment("dev", "another")
 
-    assert ", 1 not sealed since 20" in run("verify_ledger")[1][0]
+    assert ", 1 event not sealed since 20" in run("verify_ledger")[1][0]
 
 
 def test_verify_ledger_compares_chain_with_checkpoint(world: World, seals: Any, tmp_path: Path) -> None:

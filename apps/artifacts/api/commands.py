@@ -166,8 +166,8 @@ def rollback(
     Otherwise, until all replays have finished, the response is the error `rollback.proof_pending` with the `replay_id`
     of an unfinished replay and `Retry-After`. When all replays have succeeded, the rollback starts. A replay that was
     canceled or interrupted is requested again. Returns 409 if the rollback would restore more than 10 configurations or
-    another pipeline, because the capture cannot prove these. With `proceed`, the rollback starts immediately. Returns
-    422 if no version in the environment has the artifact's spec hash.
+    another pipeline, because the capture cannot prove these. Returns 422 if no version in the environment has the
+    artifact's spec hash. With `proceed`, the rollback starts immediately, without these checks.
     """
     if artifact is None or proceed:
         return rollbacks.start(deployment, reason=reason, skips_proof=artifact is not None, actor=actor)

@@ -146,7 +146,7 @@ def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> I
     while True:
         silent_s, now = clock() - last_message, time.monotonic()
         if silent_s > silence_s:
-            raise TookTooLong(f"the process of the replay sent nothing for {silence_s:g} s and was killed")
+            raise TookTooLong(f"the process sent nothing for {silence_s:g} s and was killed")
         if now >= last_tick + _TICK_S:
             last_tick = now
             yield None

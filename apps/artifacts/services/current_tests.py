@@ -37,9 +37,9 @@ FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutc
 
 
 def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
-    """Queue a regression of each current deployment that was not tested yet with its current golden fixtures.
+    """Queue a regression of each current deployment that was not tested yet with the current fixtures and engine.
 
-    By default, all environments are covered, with one query. Returns the number of queued regressions.
+    By default, all environments are covered. One query finds the deployments. Returns the number of queued regressions.
     """
     rows = Deployment.objects.all()
     if environment_id is not None:
@@ -56,7 +56,7 @@ def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
     current = (
         rows.filter(
             Exists(Fixture.objects.filter(~is_expired(), golden_replay_id__isnull=False, **same)),
-            # If the deployment has accepted results, another job first lets the fixtures expect them.
+            # If the deployment has accepted results, ``expect_accepted`` must first add them to the fixtures.
             ~Exists(accepted),
             ~Exists(tests.filter(status__in=UNFINISHED_REGRESSION)),
             is_current=True,
@@ -82,7 +82,7 @@ def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
 def _is_tested(engines: Collection[dict[str, Any]], digests: dict[frozenset[str], str]) -> bool:
     """Return whether the current engine is one of those with which a configuration was tested."""
     for each in engines:
-        # All built-in ops together have the same digest.
+        # All sets of built-in ops have the same digest.
         ops = frozenset(each["ops"] if uses_packages(each["ops"]) else ())
         if ops not in digests:
             digests[ops] = engine_digest(ops)
@@ -165,7 +165,7 @@ class CurrentFailure:
 
 
 def newest_tests(rows: QuerySet[Deployment]) -> QuerySet[Any, tuple[UUID, str, Mapping[str, Any]]]:
-    """Return what ``read_failures`` needs of the first ``MAX_FAILURES`` failing current deployments among ``rows``."""
+    """Return the input of ``read_failures``: the first ``MAX_FAILURES`` failing current deployments in ``rows``."""
     current = rows.filter(is_current=True).annotate(newest=newest_test()).filter(newest__status__in=_FAILING)
     return current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES]
 
@@ -189,7 +189,7 @@ def _completed_tests() -> QuerySet[Regression]:
 
 
 def _failing_results(now: datetime | None = None) -> QuerySet[RegressionResult]:
-    """Return the failing results of the regression in an outer query, for fixtures that still expect the same."""
+    """Return the failing results of the regression in an outer query, for fixtures with an unchanged golden result."""
     same = Fixture.objects.filter(
         ~is_expired(since=now), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
     )

@@ -22,7 +22,7 @@ _ITEMS, _BYTES = 64, 32 * 1024 * 1024
 _PACKAGE_ITEMS = 16
 # The timeout of a process without a message. Its records have less work than a replay, whose timeout is longer.
 _SILENCE_S = 300.0
-_HASH_SEEDS = ("1", "2")  # of the two runs in which an op of a package must do the same
+_HASH_SEEDS = ("1", "2")  # for the two runs, in which an op of a package must give equal results
 
 
 def uses_packages(ops: Iterable[str]) -> bool:
@@ -113,7 +113,7 @@ def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
 
 
 def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
-    """Return the items that are neither unstable nor equal. The other items get their verdicts.
+    """Return the items that still need a verdict. Failed, unstable and equal items get their verdicts here.
 
     Each side runs its items in two processes. The second process has another hash seed and another order.
     """

@@ -329,7 +329,7 @@ def _check_owner(owner: User | None, environment: Environment) -> None:
 
 
 def _check_limit(environment: Environment, pipeline: str) -> None:
-    """Raise Conflict if the pipeline has no room for another live fixture. Lock the environment to be sure."""
+    """Raise Conflict if the pipeline has the maximum number of live fixtures. Exact only in a locked environment."""
     if live(environment, pipeline).count() >= MAX_FIXTURES:
         raise Conflict(
             f"The pipeline {pipeline} has {MAX_FIXTURES} fixtures that have not expired. Delete one of them first.",
@@ -412,7 +412,9 @@ def _replay_once(
     stored = None
     if golden is not None:
         if found["result"]["egress"] != (golden.result or {}).get("egress"):
-            detail = "With this release, the artifact gives another result than that replay. Replay it again."
+            detail = (
+                "The artifact now gives another result than in that replay. Replay it again and use the new replay."
+            )
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}
         if len(json.dumps(stored, ensure_ascii=False).encode()) > MAX_GOLDEN_BYTES:
@@ -424,7 +426,8 @@ def _replay_once(
 def _store_reduced(artifact: Artifact, content: bytes, records: tuple[int, int], *, actor: Actor) -> Artifact:
     """Create the artifact of a reduced capture, or return the existing artifact with the same content.
 
-    The blob must be stored. Raises QuotaExceeded, or Unavailable if the blob was deleted.
+    The blob must be stored. Raises QuotaExceeded, Conflict if the existing artifact is not verified, or Unavailable if
+    the blob was deleted.
     """
     content_hash = sha256(content)
     blobs.protect(content_hash)

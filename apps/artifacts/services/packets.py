@@ -51,8 +51,8 @@ _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, 
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
 _DELETED = {"version": None, "config_bundle": None}
-# Reads the group ids and the tests of regressions. The tests are null if their results can refer to groups too often.
-# They refer to each group at most once for each pair of its fixtures and baselines.
+# Reads the group ids and the column ``tests`` of regressions. The column is read as null if its results can
+# refer to groups too often. They refer to a group at most once for each pair of the group's fixtures and baselines.
 _TESTS: Final = f"""
     SELECT regression.id, listed.ids, CASE WHEN listed.size <= %s THEN regression.tests::text END
     FROM {Regression._meta.db_table} AS regression
@@ -96,10 +96,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was tested, in short. The parts are JSON data.
+    """What was tested, in short. ``regression`` and ``agents`` are JSON data.
 
     ``headline`` is the result in a sentence, and ``is_tested`` states whether anything was tested. ``regression`` is
-    the regression that the replay gate evaluates, or None without one, and ``gate`` is what the gate says about it.
+    the regression that the replay gate evaluates, or None without one, and ``gate`` is the gate's evaluation.
     ``agents`` are the configurations that the target's agents run now, those with most agents first. ``other_agents``
     is the number of the target's agents that run no known configuration of the pipeline.
     """
@@ -131,7 +131,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What a reviewer should know before the decision. All parts except ``changes`` and times are JSON data."""
+    """What a reviewer should know before the decision. Except ``summary``, ``changes`` and times, it is JSON data."""
 
     summary: Summary
     changes: Changes
@@ -252,7 +252,7 @@ def _outcomes(regression_id: UUID | None) -> QuerySet[RegressionResult, Any]:
 
 
 def _count_outcomes(rows: Iterable[tuple[str | None, str, int]]) -> dict[str | None, Counter[str]]:
-    """Return the number of results with each outcome, by the config hash of the baseline. None: golden results."""
+    """Return the number of results with each outcome, by config hash of the baseline, or None for golden results."""
     counts: dict[str | None, Counter[str]] = defaultdict(Counter)
     for baseline, outcome, count in rows:
         counts[baseline][outcome] = count

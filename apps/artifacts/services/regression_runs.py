@@ -150,7 +150,7 @@ class _Run:
                 continue
             pair = self._golden_pair(fixture) if each.baseline is None else self._pairs.get(each.baseline)
             if pair is None:
-                settled.append(_not_tested(each, "The baseline was deleted before it was tested."))
+                settled.append(_not_tested(each, "The baseline was deleted before the fixture was tested."))
                 continue
             candidate, baseline = pair
             if each.baseline is not None and candidate.config_hash == baseline.config_hash:

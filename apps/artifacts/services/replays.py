@@ -165,7 +165,7 @@ class OfferedVersion:
     """A version to replay through, and its config bundles: first ``deployed``, the one activated last, then the newest.
 
     ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture or its
-    deployment. Each of the two is None if there is no such bundle.
+    deployment. ``deployed`` and ``fallback`` are None if there is no such bundle.
     """
 
     version: Version

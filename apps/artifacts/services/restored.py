@@ -1,4 +1,4 @@
-"""What does not continue after a restore from a backup: execute replays, whose side effects may have happened.
+"""Replays after a restore from a backup. Execute replays fail, because their side effects may have happened.
 
 One completed dry run is repeated, to check that the restored installation computes the same result.
 """
@@ -27,7 +27,7 @@ class Repeated:
 
 
 def settle() -> dict[str, int]:
-    """Fail execute replays that are queued or running in the backup, as interrupted. Returns their number.
+    """Fail execute replays that are queued or running in the backup, as interrupted. Returns their number by name.
 
     Replays that wait for approval are not changed. Call this in a transaction.
     """

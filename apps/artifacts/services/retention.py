@@ -151,7 +151,7 @@ def _list_unreferenced() -> Iterator[str]:
 
 
 class _BackupRunning(Exception):
-    """A backup is running, so no blob may be deleted. The next run deletes them."""
+    """A backup is running, so no blob may be deleted. The next run of the job tries again."""
 
 
 @transaction.atomic

@@ -23,7 +23,7 @@ class BackupCommand(OperatorCommand):
     """A command that takes a passphrase, and prints each error as one line."""
 
     database_failed: ClassVar[str]
-    """The beginning of the line if the database fails."""
+    """The beginning of the error line if the database fails."""
     after_interruption = ""
     """What an operator should do if the command was interrupted, with a leading space."""
 

@@ -63,7 +63,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the snapshot of the database contains."""
+    """Facts for the manifest, read from the snapshot of the database."""
 
     migrations: tuple[str, ...]
     ledgers: tuple[LedgerHead, ...]
@@ -81,8 +81,8 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
     still exist when they are copied, because no blob is deleted until the end. Blobs that are missing or altered in the
     blob store are listed in the backup as such.
 
-    Raises BackupError, or a database error if the connection is lost. The backup is then not complete, and the next
-    one with the same target reuses the blobs that were copied.
+    Raises BackupError, or a database error if the connection is lost. The backup is then not complete, unless the error
+    says that only its audit event could not be written. The next backup with the same target reuses the copied blobs.
     """
     if passphrase is not None:
         check_strength(passphrase)
@@ -113,7 +113,7 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
         _record(created)
     except DatabaseError as error:
         raise BackupError(
-            f"the backup {name} is complete, but the audit trail could not be written: {type(error).__name__}"
+            f"the backup {name} is complete, but its audit event could not be written: {type(error).__name__}"
         ) from error
     return created
 
@@ -370,7 +370,7 @@ def _verify_key(checked: Manifest, passphrase: str | None) -> Iterator[str]:
 
 
 def read_master_key(made: Manifest, passphrase: str) -> bytes:
-    """Decrypt the master key in a backup. Raises BackupError if there is none, or if the passphrase is wrong."""
+    """Decrypt the master key in a backup. Raises BackupError if there is none, or the passphrase or key is wrong."""
     if made.master_key is None:
         raise BackupError("the backup does not contain the master key, so there is nothing to decrypt")
     key = decrypt_key(made.master_key, made.master_key_id, passphrase)

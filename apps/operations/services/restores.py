@@ -33,7 +33,10 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was done, with numbers, and the last event of the installation's chain in the backup."""
+    """How many rows of each kind were changed, and the last event of the installation's chain in the backup.
+
+    ``seq`` and ``hash`` identify the event.
+    """
 
     counts: dict[str, int]
     seq: int

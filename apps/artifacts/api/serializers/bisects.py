@@ -90,8 +90,9 @@ class BisectedVersionSerializer(serializers.Serializer[Any]):
         ),
         "replay_id": "The id of the replay through the version. Null if there is none.",
         "no_parameters": (
-            "The ids of the first ten stages that let every record pass because the capture has no parameters for "
-            "them. Empty until there is a verdict. The `notes` of the replay's result list all such stages."
+            "The ids of the first ten stages that let every record pass, because neither the capture nor its "
+            "deployment has parameters for them. Empty until there is a verdict. The `notes` of the replay's result "
+            "list all such stages."
         ),
     }
 

@@ -67,10 +67,12 @@ class PacketBaselineSerializer(serializers.Serializer[Any]):
         "config_hash": "The config hash of the configuration.",
         "version": "The name of the configuration's version. Null if its config bundles were deleted.",
         "config_bundle": "The name of the newest config bundle with this config hash. Null if it was deleted.",
-        "agents": "The number of the target's agents that ran the configuration when the regression was requested.",
-        "share": "The number of these agents divided by the number of all agents of the target that ran the pipeline, "
-        "from 0 to 1.",
-        "outcomes": "What the comparison with this configuration showed.",
+        "agents": "The number of agents that ran the configuration when the regression was requested. Only agents in "
+        "the target are counted if the regression was started for the deployment, and otherwise all agents of the "
+        "environment.",
+        "share": "The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 "
+        "to 1.",
+        "outcomes": "The number of fixtures with each outcome in the comparison with this configuration.",
     }
 
 
@@ -90,8 +92,8 @@ class PacketWorkSerializer(serializers.Serializer[Any]):
     descriptions = {
         "candidate": "The work of the candidate.",
         "baseline": "The work of the configurations that the candidate was compared with.",
-        "increase_percent": "How much more work the candidate needs, in percent. Negative if it needs less. Null if "
-        "`baseline` is 0.",
+        "increase_percent": "How much more work the candidate needs than the other configurations, in percent. "
+        "Negative if it needs less. Null if `baseline` is 0.",
     }
 
 
@@ -110,10 +112,11 @@ class PacketRegressionSerializer(serializers.Serializer[Any]):
         "status": "The status of the regression.",
         "error": "Why the regression was canceled or could not be completed. Otherwise null.",
         "progress": "The progress of the regression.",
-        "fixtures": "The number of fixtures of the pipeline when the regression started. It is 0 until then.",
+        "fixtures": "The number of fixtures of the pipeline that had not expired when the regression started. It is 0 "
+        "until then.",
         "vacuous": "Whether the regression has finished and tested nothing.",
         "baselines": "The configurations that the candidate is compared with, those with most agents first.",
-        "golden": "What the comparison with golden results showed.",
+        "golden": "The number of fixtures with each outcome in the comparison with golden results.",
         "work": "The work of the replays. It is the same on every machine, and 0 until the regression has finished.",
     }
 

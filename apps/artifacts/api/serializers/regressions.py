@@ -17,6 +17,10 @@ from byteor.engine.replay.json_difference import Kind
 from byteor_cloud.api.fields import EnvironmentRelatedField, HashField, ModelSerializer, StrictSerializer, TextField
 
 _EGRESS = "The egress at which the outputs differ. Null for a stop or a side effect."
+_COUNTED = (
+    "All agents of the environment are counted. If the regression was started for a deployment, only the agents in the "
+    "deployment's target are counted."
+)
 
 
 class RequestRegressionSerializer(StrictSerializer):
@@ -36,7 +40,7 @@ class RequestRegressionSerializer(StrictSerializer):
     descriptions = {
         "config_bundle_id": "The id of the config bundle to test.",
         "version_id": (
-            "The id of the version to test, instead of a config bundle. A stage of the version has the parameters of "
+            "The id of the version to test, instead of a config bundle. A stage of the version gets the parameters of "
             "the stage with the same id and op in the configuration that the version is compared with."
         ),
         "draft_id": "The id of the draft to test, instead of a config bundle. Its stages get their parameters in the "
@@ -116,8 +120,9 @@ class BaselineSerializer(serializers.Serializer[Any]):
         "config_hash": "The config hash of the configuration.",
         "config_bundle_id": "The id of a config bundle with this config hash.",
         "version_id": "The id of the version of that config bundle.",
-        "agents": "The number of the environment's agents that ran the configuration at the time of the request.",
-        "share": "The number of these agents divided by the number of all agents that ran the pipeline, from 0 to 1.",
+        "agents": f"The number of agents that ran the configuration at the time of the request. {_COUNTED}",
+        "share": "The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 "
+        "to 1.",
     }
 
 
@@ -126,7 +131,7 @@ class UntestedSerializer(serializers.Serializer[Any]):
     agents = serializers.IntegerField()
     descriptions = {
         "config_hash": "The config hash of the configuration.",
-        "agents": "The number of the environment's agents that ran the configuration at the time of the request.",
+        "agents": f"The number of agents that ran the configuration at the time of the request. {_COUNTED}",
     }
 
 
@@ -253,14 +258,14 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         ),
         "pointers": "JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` "
         "is `changed`.",
-        "code": "A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if "
-        "there is none.",
+        "code": "A stable code for the reason of a drop or a stage error, or the op of a side effect. Null if there is "
+        "none.",
         "count": "The number of differences in all comparisons.",
         "baselines": "The number of differences in the comparison with each configuration.",
         "fixture_count": "The number of fixtures that show the difference.",
         "fixtures": "The first fixtures that show the difference, at most five.",
-        "example": "The first difference of the group. Null if its artifact was deleted, or if the organization stores "
-        "too many examples.",
+        "example": "The first difference of the group. Null if the environment no longer has the capture, or if the "
+        "example is not stored because the organization has too many.",
     }
 
 
@@ -292,9 +297,10 @@ class RegressionSerializer(ModelSerializer):
         "after the engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
-        "not_tested": "Other configurations of the pipeline that the environment's agents ran at the time of the "
-        "request. The candidate is not compared with them.",
-        "fixtures": "The number of fixtures of the pipeline when the regression started. It is 0 until then.",
+        "not_tested": "Other configurations of the pipeline that agents ran at the time of the request. The candidate "
+        "is not compared with them.",
+        "fixtures": "The number of tested fixtures: those of the pipeline that had not expired when the regression "
+        "started. If `of_current` is true, only golden fixtures are tested. It is 0 until the start.",
         "vacuous": (
             "Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration "
             "to compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."

@@ -222,7 +222,8 @@ class TraceSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     next_after = serializers.IntegerField(allow_null=True)
     descriptions = {
-        "records": "The records with the requested `sequence` that have steps on this page.",
+        "records": "The records with the requested `sequence` that have steps on this page. Of each journal, at most "
+        "16 such records are traced.",
         "truncated": "Whether more steps follow on the next page. A page is limited to 4 MiB.",
         "next_after": (
             "The value of `after` for the next page: the number of the last step on this page. The steps of all "

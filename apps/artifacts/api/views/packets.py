@@ -28,10 +28,10 @@ class PacketViewSet(EnvironmentViewSet):
         """Get the packet of an approval.
 
         Returns what a reviewer should know before the decision: what changes in the pipeline, in the configuration and
-        in the output, which agents run what now, what was not tested, how much more work the candidate needs, which
-        fixtures were removed, and what a rollback would restore. A response is limited to 4 MiB (see `truncated`).
-        Callers without the permission `environment:operate` get the examples without payloads. Returns 409 with the
-        code `approval.no_packet` for the approval of a replay or of a wave.
+        in the output, which configurations agents run now, what was not tested, how much more work the candidate needs,
+        which fixtures were removed, and what a rollback would restore. A response is limited to 4 MiB (see
+        `truncated`). Callers without the permission `environment:operate` get the examples without payloads. Returns
+        409 with the code `approval.no_packet` for the approval of a replay or of a wave.
         """
         approval = self.get_object()
         packet = packets.read_packet(

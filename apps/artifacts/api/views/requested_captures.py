@@ -69,7 +69,7 @@ class RequestedCaptureViewSet(ListModelMixin, RetrieveMixin, EnvironmentViewSet)
 
 
 class PendingCaptureViewSet(AgentSelfViewSet):
-    """The capture that is requested from the agent that sends the request."""
+    """The oldest pending capture request of the calling agent."""
 
     tag = Tag.AGENTS
     queryset = RequestedCapture.objects.none()

@@ -95,8 +95,8 @@ class Command(BackupCommand):
             self.stderr.write(f"the blob {blob.sha256} is {blob.fault} in the blob store")
         if made.faulty_blobs:
             raise CommandError(
-                f"{_count(made.faulty_blobs, 'blob')} missing or altered in the blob store. The backup contains all"
-                " other data",
+                f"{_count(made.faulty_blobs, 'blob')} {'is' if made.faulty_blobs == 1 else 'are'} missing or altered in"
+                " the blob store. The backup contains all other data",
                 returncode=1,
             )
 

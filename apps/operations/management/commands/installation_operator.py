@@ -16,7 +16,7 @@ from byteor_cloud.errors import Conflict
 class Command(OperatorCommand):
     help = (
         "Grant or revoke the role of installation operator. Operators see and manage all organizations in the console, "
-        "and the jobs and events that belong to none. Even the last operator can be revoked."
+        "and the jobs and events that belong to no organization. Even the role of the last operator can be revoked."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

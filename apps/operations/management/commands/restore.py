@@ -109,8 +109,8 @@ class Command(BackupCommand):
     def _print(self, manifest: Manifest, settled: Settled) -> None:
         counts = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in manifest.counts.items())
         self.stdout.write(
-            f"Backup {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC restored, to event {settled.seq} "
-            f"of the installation's ledger{f': {counts}' if counts else ''}"
+            f"Backup {manifest.name} of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC restored, up to event "
+            f"{settled.seq} of the installation's ledger{f': {counts}' if counts else ''}"
         )
         for name, count in settled.counts.items():
             if count:

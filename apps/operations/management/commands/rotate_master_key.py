@@ -43,7 +43,7 @@ class Command(OperatorCommand):
         key, previous = current.master_key, current.master_key_previous
         files = (key, previous) if isinstance(key, Path) and isinstance(previous, Path) else None
         if finish and files is None:
-            raise CommandError(f"the master keys are not both read from the data folder: unset {PREVIOUS} instead")
+            raise CommandError(f"--finish requires both master keys in the data folder: unset {PREVIOUS} instead")
         installation.migrate()
         try:
             with transaction.atomic():

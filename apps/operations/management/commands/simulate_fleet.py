@@ -36,8 +36,8 @@ USER_TOKEN_VARIABLE = "BYTEOR_USER_TOKEN"  # noqa: S105  the name of a variable
 class Command(OperatorCommand):
     help = (
         "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end or, in "
-        "the scenario poll, received the deployment. In the scenario rollout, an agent must also have received an "
-        "offer. "
+        "the scenario poll, received the deployment. In the scenario rollout, at least one agent must also have "
+        "received an offer. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
@@ -184,7 +184,8 @@ class Command(OperatorCommand):
         fleet = enroll(pool, server, path, secret, agents, measured=measured, progress=show)
         elapsed_s, latency = time.monotonic() - began, measured.latency.milliseconds()
         self._note(
-            f"enrolled {agents} agents in {elapsed_s:.1f} s, {agents / elapsed_s:.0f} a second,"
+            f"enrolled {agents} {'agent' if agents == 1 else 'agents'} in {elapsed_s:.1f} s,"
+            f" {agents / elapsed_s:.0f} a second,"
             f" p50 {latency['p50']:g} ms, p99 {latency['p99']:g} ms"
         )
         return fleet
@@ -222,7 +223,9 @@ class Command(OperatorCommand):
                 raise CommandError(f"{missing} of {summary.agents} agents did not receive the deployment")
             return
         if summary.healthy < summary.agents:
-            raise CommandError(f"{summary.agents - summary.healthy} of {summary.agents} agents are not healthy")
+            unhealthy = summary.agents - summary.healthy
+            verb = "is" if unhealthy == 1 else "are"
+            raise CommandError(f"{unhealthy} of {summary.agents} agents {verb} not healthy")
         if summary.scenario == Scenario.ROLLOUT and not any(summary.rollout.values()):
             raise CommandError("no agent received an offer: create a deployment for this environment during the run")
 

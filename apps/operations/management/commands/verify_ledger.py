@@ -96,12 +96,16 @@ class Command(OperatorCommand):
         rate = chain.count / (time.perf_counter() - began)
         verdict = "ok" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
         since = verification.unsealed_since
-        waiting = f", {verification.unsealed} not sealed since {format_time(since)}" if since else ""
+        waiting = f", {_count(verification.unsealed)} not sealed since {format_time(since)}" if since else ""
         self.stdout.write(
-            f"{name if organization is None else f'{name} {organization.pk}'}: {verdict}; {chain.count} events, "
+            f"{name if organization is None else f'{name} {organization.pk}'}: {verdict}; {_count(chain.count)}, "
             f"to seq {chain.seq} {chain.hash}{waiting}; {rate:.0f} events/s"
         )
         return not faults
+
+
+def _count(events: int) -> str:
+    return f"{events} event" if events == 1 else f"{events} events"
 
 
 def _id(organization: Organization | None) -> str | None:
