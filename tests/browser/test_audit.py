@@ -212,7 +212,7 @@ def test_page_links_actor_resource_and_other_events_of_request(world: World) -> 
 # -- who sees what ------------------------------------------------------------------------------------------------
 
 
-def test_operators_see_events_of_their_projects_without_addresses(world: World) -> None:
+def test_operators_see_events_of_their_projects_without_ip_addresses(world: World) -> None:
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
     guest = project_member(world, side, Role.OPERATOR)
     actor = Actor("user", str(world.admin.user.pk), world.admin.user.email, REQUEST, "198.51.100.9")

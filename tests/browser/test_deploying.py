@@ -111,7 +111,7 @@ def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
     assert ConfigBundle.objects.count() == 1
 
 
-def test_form_describes_ops_and_places_errors_within_json(world: World) -> None:
+def test_form_describes_ops_and_locates_errors_in_json(world: World) -> None:
     version = world.version()
 
     page = signed_in(world.operator.user).post(

@@ -31,9 +31,9 @@ _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which exampl
 
 
 def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
-    """Read the summary of the packet, which the request keeps for ``show``; None without a regression.
+    """Return the plan of the packet's summary, which the request keeps for ``show``; None without a regression.
 
-    For a person who may decide, it has the groups that the form for the decision offers.
+    For a person who may decide, the summary has the groups that the form for the decision offers.
     """
     if deployment is None or deployment.regression_id is None:
         return None

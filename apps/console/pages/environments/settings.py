@@ -107,7 +107,7 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> li
 
 
 class _SettingsForm(ActForm):
-    """A form with a field for each setting of the API. The API's descriptions are the help texts."""
+    """A form with a field for each setting of the API. The help texts are ``_MEANINGS`` or the API's descriptions."""
 
     rules = EnvironmentSettingsSerializer
 
