@@ -120,7 +120,7 @@ def test_invalid_filter_is_explained_and_shows_no_events(world: World, name: str
     assert client.get(CSV, {name: value}).status_code == 400
 
 
-def test_set_filters_are_listed_with_links_that_remove_them(world: World) -> None:
+def test_active_filters_are_listed_with_links_that_remove_them(world: World) -> None:
     page = signed_in(world.admin.user).get(LIST, {"action": "agent.drain", "people": "yes", "in": str(world.dev.pk)})
 
     active = {label: (text, url) for label, text, url in page.context["cl"].active}

@@ -282,7 +282,7 @@ def test_deployment_forms_require_permission_in_same_organization(world: World, 
     assert not Deployment.objects.exists()
 
 
-def test_person_is_told_when_too_few_people_can_approve_deployment(world: World) -> None:
+def test_preview_says_if_too_few_people_can_approve_deployment(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
     said = describe_consent(world.prod, world.operator.user.email)

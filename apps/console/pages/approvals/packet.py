@@ -105,7 +105,8 @@ def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("Explanation of the requester", text) for text in group["explanations"]]
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))
-        found.append(("Accepted" if group["counts"] else "Accepted, not for all", with_note(each["reason"], by)))
+        label = "Accepted" if group["counts"] else "Accepted, not for all baselines"
+        found.append((label, with_note(each["reason"], by)))
     unseen, name = group["unseen"], "Fixtures not seen when accepted"
     if unseen is None:
         found.append((name, with_note("unknown", "there are too many results to compare")))

@@ -174,7 +174,8 @@ def _why_undecided(found: Reviewing, user_id: UUID) -> str:
         return "did not decide"
     if not found.row.allow_self_approval and user_id == found.row.requester_id:
         return "requested this, so cannot approve"
-    return "not decided yet" if user_id in found.able else "can no longer see this environment"
+    is_able = user_id in found.able or _is_requester_unknown(found.row)  # with an unknown requester, ``able`` is empty
+    return "not decided yet" if is_able else "can no longer see this environment"
 
 
 def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:

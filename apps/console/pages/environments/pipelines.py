@@ -146,8 +146,8 @@ def pipelines_panel(
 def _name(pipeline: str, found: Deployments, *, may_edit: bool, may_copy: bool) -> str:
     """Return the pipeline's name with links.
 
-    The first leads to the draft of the newest version that is current or under way, unless the draft was deleted. The
-    second creates an environment, and then leads to the form that copies the current config bundle to it.
+    The first leads to the draft of the newest version that is current or under way, if its id is known. The second
+    creates an environment, and then leads to the form that copies the current config bundle to it.
     """
     current, links = found.current.get(pipeline), []
     shown = [*found.under_way.get(pipeline, ()), *filter(None, [current])]
