@@ -381,7 +381,7 @@ def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
 
 
 def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
-    """Return the response to a form that the person already sent. Its rows may be deleted or no longer permitted.
+    """Return the response to a form that the person already sent, even if its rows are now deleted or forbidden.
 
     Returns None if the person has not sent the form, or if its result contains a secret or a refusal.
     """

@@ -141,7 +141,7 @@ def _facts(deployment: Deployment, row: Regression | None) -> list[tuple[str, An
     found = [
         ("Gate", _MODES[policy.replay_gate]),
         ("Work", "" if row is None or is_running(row) else page.describe_work(row)),
-        ("Most work permitted", "" if limit is None else f"{limit}% more than the baselines"),
+        ("Permitted work", "" if limit is None else f"at most {limit}% more than the baselines"),
         ("Verdicts", f"{known:,} of at least {needed:,}" if needed else ""),
         ("Override", f"“{deployment.replay_gate_override}”" if deployment.replay_gate_override else ""),
         ("If nothing happens", _deadline(deployment, row)),
