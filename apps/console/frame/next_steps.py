@@ -61,7 +61,7 @@ def message_of(request: HttpRequest, result: FormResult) -> str:
 
 
 def conclude(request: HttpRequest, result: FormResult) -> str:
-    """Tell the person what happened, and return the URL of the page to show."""
+    """Add the message about what happened, and return the URL of the page to show."""
     messages.success(request, message_of(request, result))
     return url_after(request, result)
 
