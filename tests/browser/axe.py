@@ -52,13 +52,13 @@ WIDE = """async ([leftOut, inDark]) => {
   const found = [
     ...await examine(leftOut),
     ...reds(),
-    ...document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"],
-    ...document.querySelectorAll("main").length === 1 ? [] : ["not one main"],
+    ...document.querySelectorAll("h1").length === 1 ? [] : ["not exactly one h1"],
+    ...document.querySelectorAll("main").length === 1 ? [] : ["not exactly one main"],
     ...[...document.querySelectorAll(".material-symbols-outlined")].filter(each => !each.closest("[aria-hidden=true]"))
       .map(each => `an icon that is read aloud: ${each.outerHTML}`),
     ...[...document.querySelectorAll("[x-on\\\\:click]")]
       .filter(each => !each.matches("button, a[href], #changelist-filter-close"))
-      .map(each => `a button that is none: ${each.outerHTML.slice(0, 200)}`),
+      .map(each => `a clickable element that is no button or link: ${each.outerHTML.slice(0, 200)}`),
   ];
   if (!inDark) return found;
   document.documentElement.classList.add("dark");

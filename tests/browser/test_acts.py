@@ -112,7 +112,7 @@ def test_self_approval_is_refused_with_reason_and_changes_nothing(world: World) 
     assert AuditEvent.objects.count() == events
 
 
-def test_act_can_apply_to_several_rows(world: World) -> None:
+def test_act_can_be_performed_on_several_rows(world: World) -> None:
     first = waiting(world)
     approvals = [first.approval, *(waiting(world, name).approval for name in ("second", "third"))]
     client = signed_in(world.reviewer.user)

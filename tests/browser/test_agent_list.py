@@ -82,7 +82,7 @@ def test_list_finds_agents_by_api_syntax_and_names_versions(world: World) -> Non
     assert names(listed(client, "MOV")) == ["moving"]
 
 
-def test_label_narrows_current_search_and_keeps_scope(world: World) -> None:
+def test_label_link_narrows_current_search_and_keeps_scope(world: World) -> None:
     world.agent(name="edge", zone="eu 1")
     client = signed_in(world.viewer.user)
 
@@ -273,7 +273,7 @@ def groups(client: Client, by: str, query: str = "") -> list[list[str]]:
     return [row for row in rows_of(listed(client, query, group=by).text) if len(row) == 5][1:]
 
 
-def test_groups_by_label_count_agents_in_trouble(world: World) -> None:
+def test_groups_by_label_count_offline_drifted_and_failed_agents(world: World) -> None:
     for name, zone in {"a": "eu", "b": "eu", "c": "eu", "d": "us"}.items():
         world.agent(name=name, zone=zone)
     world.agent(name="e")

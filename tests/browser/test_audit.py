@@ -120,7 +120,7 @@ def test_invalid_filter_is_explained_and_shows_no_events(world: World, name: str
     assert client.get(CSV, {name: value}).status_code == 400
 
 
-def test_set_filters_are_listed_with_links_that_remove_them(world: World) -> None:
+def test_active_filters_are_listed_with_links_that_remove_them(world: World) -> None:
     page = signed_in(world.admin.user).get(LIST, {"action": "agent.drain", "people": "yes", "in": str(world.dev.pk)})
 
     active = {label: (text, url) for label, text, url in page.context["cl"].active}
@@ -212,7 +212,7 @@ def test_page_links_actor_resource_and_other_events_of_request(world: World) -> 
 # -- who sees what ------------------------------------------------------------------------------------------------
 
 
-def test_operators_see_events_of_their_projects_without_addresses(world: World) -> None:
+def test_operators_see_events_of_their_projects_without_ip_addresses(world: World) -> None:
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
     guest = project_member(world, side, Role.OPERATOR)
     actor = Actor("user", str(world.admin.user.pk), world.admin.user.email, REQUEST, "198.51.100.9")

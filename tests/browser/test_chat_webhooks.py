@@ -98,7 +98,7 @@ def test_chat_webhook_of_organization_is_disabled_enabled_and_deleted(world: Wor
         assert list(ChatWebhook.objects.values_list("enabled", flat=True)) == expected
 
 
-def test_refused_values_are_shown_in_form(world: World) -> None:
+def test_error_of_refused_url_is_shown_in_form(world: World) -> None:
     values = {"name": "ops", "format": "slack", "events": ["*"], "url": "https://10.0.0.1/x"}
 
     refused = send(world, world.organization, "create_chat_webhook", values)
@@ -117,7 +117,7 @@ def test_environment_of_other_project_is_refused(world: World, other: World) -> 
     assert ChatWebhook.objects.count() == 0
 
 
-def test_url_is_shown_nowhere(world: World) -> None:
+def test_list_page_and_edit_form_do_not_show_url(world: World) -> None:
     made = create(world, url="https://chat.example/services/abcdefghijkl")
     client = signed_in(world.admin.user)
 

@@ -111,7 +111,7 @@ def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
     assert ConfigBundle.objects.count() == 1
 
 
-def test_form_describes_ops_and_places_errors_within_json(world: World) -> None:
+def test_form_describes_ops_and_locates_errors_in_json(world: World) -> None:
     version = world.version()
 
     page = signed_in(world.operator.user).post(
@@ -282,7 +282,7 @@ def test_deployment_forms_require_permission_in_same_organization(world: World, 
     assert not Deployment.objects.exists()
 
 
-def test_person_is_told_when_too_few_people_can_approve_deployment(world: World) -> None:
+def test_preview_says_if_too_few_people_can_approve_deployment(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
     said = describe_consent(world.prod, world.operator.user.email)

@@ -1,4 +1,4 @@
-"""What the acts on a deployment say they will do, on their buttons and on their pages, and how far a rollout is."""
+"""The previews of acts on a deployment, on buttons and pages, the progress of rollouts, and the deployment list."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an act with a form was refused, and a link for the person. Unlike after an error, the changes are kept."""
+    """Why an act with a form was refused, and a link for the person. Unlike an error, it does not undo the changes."""
 
     detail: str
     url: str
@@ -122,7 +122,8 @@ class Act:
     # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
     removes: bool = False
     # Returns what the act would do to the row now, in one sentence with numbers. Raises DomainError if the act is not
-    # possible now. If set, the sentence describes the row's button, and replaces ``explain`` on the act's page.
+    # possible now. If set, the sentence describes the row's button and replaces ``explain`` on the act's page, and the
+    # row's page offers the act whenever ``preview`` raises no DomainError, regardless of ``applies``.
     preview: Callable[[Any], str] | None = None
 
     @classmethod
@@ -167,7 +168,7 @@ def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) 
 
 
 def preview_of(act: Act, row: Any) -> str | None:
-    """Return what the act would do to the row now, or ``explain`` without a preview; None if it is not possible now."""
+    """Return the act's preview for the row, or ``explain`` without a preview; None if the act is not possible now."""
     if act.preview is None:
         return act.explain if act.applies(row) else None
     try:
@@ -212,7 +213,8 @@ def perform(
 ) -> HttpResponse:
     """Show the act's page, or perform the act on each row if the person has confirmed it.
 
-    Raises PermissionDenied if there is a row on which the person may not perform the act.
+    If the person already sent the same form, return the first response again. Otherwise, raises PermissionDenied if
+    there is a row on which the person may not perform the act.
     """
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
@@ -314,7 +316,7 @@ def _digest(rows: Sequence[Model]) -> str:
 
 
 def _preview(act: Act, rows: Sequence[Model], form: ActForm) -> Sequence[str]:
-    """Return the sentences of the act's preview; none if a required comment is missing or invalid."""
+    """Return the sentences of the bulk preview; none if a required comment is missing or the preview is refused."""
     is_complete = form.is_bound and form.is_valid()
     if act.preview_bulk is None or (act.comment == "required" and not is_complete):
         return ()
@@ -359,7 +361,7 @@ def _result(site: Any, act: Act, row: Model, made: Any, console_user: ConsoleUse
 
 
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
-    """Show the new secret, or redirect to the row with a message. Only the response to the form contains the secret."""
+    """Show the new secret, or redirect with messages. Only the response to the form contains the secret."""
     if "secret" in result:
         model_admin = context["model_admin"]
         of = model_admin if act.creates is None else model_admin.admin_site.get_model_admin(act.creates)
@@ -379,7 +381,7 @@ def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
 
 
 def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
-    """Return the response to a form that the person already sent. Its rows may be deleted or no longer permitted.
+    """Return the response to a form that the person already sent, even if its rows are now deleted or forbidden.
 
     Returns None if the person has not sent the form, or if its result contains a secret or a refusal.
     """

@@ -122,7 +122,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         return with_small_values(rows, self.model_admin.shown_columns)
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the rows of the page, so that other requests can run while the page renders the rows one by one."""
+        """Read the rows of the page. Other requests can run between two rows while the page is rendered."""
         super().get_results(request)
         self.result_list: Any = Pausing(self.result_list)
 
@@ -354,7 +354,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Raises SuspiciousOperation for a malformed key or a NUL in the request."""
+        """Show the table with its buttons. Raises SuspiciousOperation for a malformed key or a NUL in the query."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:

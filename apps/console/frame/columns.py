@@ -207,7 +207,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; ``relative_time`` after ``moment``."""
+    """Return the time left until ``moment``, which the browser counts down; ``relative_time`` if past or None."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(
@@ -268,7 +268,7 @@ def name_role(role: str) -> str:
 
 
 def _minute(number: int) -> datetime:
-    """Return the start of a minute that is counted from 1970."""
+    """Return the start of the minute with this number. Minutes are counted from 1970."""
     return datetime.fromtimestamp(60 * number, UTC)
 
 

@@ -74,9 +74,8 @@ class _Action:
 def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: str) -> list[FoundAction]:
     """Return at most ``MOST`` actions that the text names and that the person may perform, the best first.
 
-    Offers only the actions whose own words match the largest number of words in the text. Takes at most three queries
-    for each of their tables and each permission that they need, and those of the acts' ``applies`` for at most ``MOST``
-    rows.
+    Offers only the actions whose own words match the largest number of words in the text. For each table and permission
+    of these actions, takes at most three queries, and the queries of the acts' ``applies`` for at most ``MOST`` rows.
     """
     words = [each for each in (word.strip(".,;:!?'\"") for word in text.casefold().split()) if each not in _LINKING]
     words = [each for each in words if len(each) > 1 or each.isdigit()]
@@ -109,7 +108,7 @@ def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: st
 
 
 def _actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin]) -> list[_Action]:
-    """Return the actions that the person may perform on some row, as far as their roles decide it."""
+    """Return the actions that the person's roles permit on at least one row."""
     console_user, tables = console_user_of(request), {admin.model: admin for admin in admins}
     acts = [
         _act(admin, act, console_user)
@@ -189,7 +188,7 @@ def _admin_of(admin: ReadOnlyAdmin, row: Model) -> ReadOnlyAdmin:
 
 
 def _describe(admin: ReadOnlyAdmin, row: Any) -> str:
-    """Return the title of the row's page; for an organization, project or environment, its name with those above."""
+    """Return the title of the row's page; for an organization, project or environment, its ``tenant_path``."""
     return tenant_path(row) if isinstance(row, _TENANTS) else _admin_of(admin, row).page_title(row)
 
 

@@ -32,7 +32,7 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
 
 @cache
 def _keys() -> dict[str, str]:
-    """Return the key of each menu entry that follows "g" in its keyboard shortcut: its first letter that is free."""
+    """Return the second key of each menu entry's shortcut, after "g": the first free letter of the entry's title."""
     keys: dict[str, str] = {}
     for title in ("Overview", *(title for group in GROUPS for title in group), RECORDS):
         key = next((each for each in title.casefold() if each.isalpha() and each not in keys.values()), None)

@@ -48,7 +48,7 @@ def offer(step: NextStep | str | None, row: Any, tenant: Tenant, console_user: C
 def result_of(
     row: Model, done: str, step: NextStep | None = None, *, tenant: Tenant, console_user: ConsoleUser
 ) -> FormResult:
-    """Return the result of a form that created ``row``. ``done`` is a sentence about what happened."""
+    """Return the result of a form that created or changed ``row``. ``done`` is a sentence about what happened."""
     return {"url": row_url(row), "key": str(row.pk), "done": done, **offer(step, row, tenant, console_user)}
 
 
@@ -61,13 +61,13 @@ def message_of(request: HttpRequest, result: FormResult) -> str:
 
 
 def conclude(request: HttpRequest, result: FormResult) -> str:
-    """Tell the person what happened, and return the URL of the page to show."""
+    """Add the message about what happened, and return the URL of the page to show."""
     messages.success(request, message_of(request, result))
     return url_after(request, result)
 
 
 def url_after(request: HttpRequest, result: FormResult) -> str:
-    """Return the URL of the page to which the person returns, with the new row chosen, or of the row's page."""
+    """Return the URL of the page to which the person returns, with the row chosen; otherwise the result's URL."""
     back = next_of(request)
     if not back:
         return str(result["url"])

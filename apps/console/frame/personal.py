@@ -48,7 +48,8 @@ def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]
 def plan_counts_below(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> Plan[list[int | str]]:
     """Return the plan of the numbers of visible rows in each table that refer to the row ``pk``.
 
-    Each table is its admin class and the name of the foreign key. The numbers are shown as by ``count_each``.
+    Each table is given by its admin class and the name of the foreign key. Large numbers become texts, as in
+    ``count_each``.
     """
     if not (tables := tuple(tables)):
         return []

@@ -22,12 +22,14 @@ class Column:
 
     label: str
     widget: Callable[[str], forms.Widget]  # returns the input for a value
-    default: str = ""  # the value in a new row. A row with nothing but defaults is blank.
+    default: str = ""  # the value in a new row. A row is blank if all values are defaults or empty.
     completions: Callable[[], Mapping[str, str]] = dict  # values that the browser offers, with a note about each
 
 
 class RowsWidget(forms.Widget):
-    """The rows, and a blank one. The script rows.js adds and removes rows. Without scripts, people use the blank row.
+    """The inputs of all rows and of a blank row. The script rows.js adds and removes rows.
+
+    Without scripts, people add a row by filling in the blank one.
 
     A browser sends each column as a list of values, in the order of the rows. Blank rows are left out.
     """
@@ -50,7 +52,7 @@ class RowsWidget(forms.Widget):
         return copied
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> list[Row]:
-        """Return the sent rows that are not blank. Before a form is sent, ``data`` has the rows themselves."""
+        """Return the sent rows that are not blank. If ``data`` is not from a browser, it has the list of rows."""
         if isinstance(given := data.get(name), list):
             return given
         sent = {each: data.getlist(f"{name}.{each}") if hasattr(data, "getlist") else [] for each in self.columns}

@@ -43,7 +43,7 @@ class Setup(StrEnum):
 class SetupBar:
     """The next step, as the bar shows it. ``url`` leads to its form, ``skip`` to the step after it.
 
-    ``url`` is empty on the page of the form, and ``skip`` if the step cannot be skipped.
+    ``url`` is empty on the page of the form, and ``skip`` is empty if the step cannot be skipped.
     """
 
     number: int

@@ -146,7 +146,10 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     # -- the frame of every page ---------------------------------------------------------------------------------
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Return what the frame of every page shows: the switcher, the menu, and tabs to related lists."""
+        """Return the context of every page's frame: its menu, switcher, tabs, bell and setup bar.
+
+        A person without access to the console gets a menu with only the entry "Create organization".
+        """
         if not self.has_permission(request):  # a person without an organization, on the page that creates one
             start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
             return {**self._theme, "sidebar_navigation": [{"items": [start]}]}

@@ -110,7 +110,7 @@ class EventList(ScopedChangeList):
     def _query_without(self, *names: str) -> str:
         """Return the query string of the first page without these parts.
 
-        Django's ``get_query_string`` would remove all parts whose name starts with the letter of the page number.
+        Django's ``get_query_string`` would remove all parts whose name starts with ``p``, the name of the page number.
         """
         query = self._request.GET.copy()
         for name in (*names, PAGE_VAR):
@@ -210,7 +210,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="In")
     def place(self, row: Any) -> str:
-        """Return the project and the environment, or else the organization, in which the event happened."""
+        """Return where the event happened: the project and environment, the organization, or the installation."""
         return getattr(row, PLACE) or str(row.organization or "the installation")
 
     @method_decorator(require_GET)

@@ -286,7 +286,7 @@ def phrase_of(kind_name: str, key: Any) -> Subquery:
 def describe_event(event: AuditEvent, console_user: ConsoleUser | None) -> str:
     """Return the event as a sentence, with a link to its resource if the person may open it.
 
-    The event is from ``with_subjects``. Otherwise, the sentence names the kind of the resource, such as "a webhook".
+    If the event is not from ``with_subjects``, the sentence names only the kind of resource, such as "a webhook".
     """
     actor = SERVICE if event.actor_kind == "system" else event.actor_display
     words = event.action.replace(".", " ").replace("_", " ")

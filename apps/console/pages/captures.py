@@ -17,7 +17,7 @@ from apps.console.pages.agents.captures import artifact_link
 @admin.register(RequestedCapture, site=site)
 class RequestedCaptureAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    holds = "The captures that people requested from agents in the last 90 days."
+    holds = "The captures that were requested from agents in the last 90 days."
     related = ("environment__project__organization", "agent")
     list_display = ("title", "state", "environment", "agent", "reason", "artifact_of", "requested_by", "created_at")
     narrow_columns = ("state", "created_at")

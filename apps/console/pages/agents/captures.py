@@ -62,7 +62,8 @@ def captures_panel(agent: Any, records: AgentRecords) -> dict[str, Any]:
         "url": with_scope(f"{list_url(Artifact)}?agent__id__exact={agent.pk}", agent.environment),
         "columns": ("Capture", "Why", "Status", "Latest replay"),
         "rows": [row for _, row in sorted(rows, key=lambda each: each[0], reverse=True)],
-        "empty": "No captures yet. The agent uploads a capture when a stage stops or when somebody requests one.",
+        "empty": "No captures yet. The agent uploads a capture when somebody requests one, and may upload one when a "
+        "stage stops.",
     }
 
 
@@ -98,7 +99,7 @@ def _replay_link(replay: Mapping[str, Any] | None) -> str:
 
 
 def artifact_link(row: Any) -> str:
-    """Return a link to the uploaded artifact, named by its kind; "-" without an artifact. The row has its ``kind``."""
+    """Return a link to the uploaded artifact, named by its kind (``row.kind``); "-" without an artifact."""
     if row.artifact_id is None:
         return "-"
     return text_link(page_url(Artifact, "change", row.artifact_id), _kind_label(row.kind))

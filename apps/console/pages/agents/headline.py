@@ -67,7 +67,7 @@ def _what_it_runs(agent: Any, deployments: Deployments, running: str) -> str:
 
 
 def _failure(agent: Any, deployments: Deployments, running: str) -> str:
-    """Return a sentence about the failure of the current offer or of the offer being rolled back; empty if none."""
+    """Return a sentence about the failure of the current offer, or of the offer that is rolled back; empty if none."""
     assignment = agent.assignment
     is_rollback = assignment.action == OfferAction.ROLLBACK
     has_failed = assignment.progress == AgentProgress.FAILED

@@ -39,7 +39,7 @@ class _Part:
     hue: int | None = None
 
     def shown(self) -> dict[str, Any]:
-        """Return what the template needs."""
+        """Return the values that the template shows."""
         seconds = int((self.end - self.start).total_seconds())
         until = f"{exact_time(self.start)} to {exact_time(self.end)}"
         return {

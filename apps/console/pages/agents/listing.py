@@ -64,7 +64,7 @@ class AgentChangeList(ScopedChangeList):
         return found
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the rows of the page, the versions in their bundles, and the content above the rows."""
+        """Read the rows of the page and the versions in their bundles. If agents are grouped, read only the groups."""
         self._request = request
         if self.groups is not None:
             self.queryset = self.root_queryset.none()  # the page shows only the groups
@@ -152,7 +152,7 @@ class AgentChangeList(ScopedChangeList):
 
 
 class _Shown:
-    """What the cells of a row need from its list."""
+    """The data of the list that the cells of a row need."""
 
     __slots__ = ("changes", "versions")
 
@@ -185,9 +185,10 @@ def _version(bundle_hash: str, versions: Mapping[str, BundleVersion]) -> str:
 
 
 def state_cell(row: Any) -> str:
-    """Return the agent's states as pills.
+    """Return the agent's states as pills; only "decommissioned" for a decommissioned agent.
 
-    They are its liveness unless it is online, its status, and whether it is drained or a suspected clone.
+    They are the liveness unless the agent is online and has a status, the status, and whether the agent is drained or a
+    suspected clone.
     """
     if row.decommissioned_at is not None:
         return state_pill("decommissioned")

@@ -33,7 +33,7 @@ def _check(row: Approval) -> None:
     """Raise Conflict if the approval is not open, or if it is of a wave, which has acts of its own."""
     approvals.check_open(row)
     if row.wave is not None:
-        detail = f"This request is for a wave. Open the page of {row}, which shows what the decision covers."
+        detail = f"This request is for a wave. Open the page of the {row}, which shows what the decision covers."
         raise Conflict(detail, code="approval.wave")
 
 

@@ -31,9 +31,9 @@ _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which exampl
 
 
 def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
-    """Read the summary of the packet, which the request keeps for ``show``; None without a regression.
+    """Return the plan of the packet's summary, which the request keeps for ``show``; None without a regression.
 
-    For a person who may decide, it has the groups that the form for the decision offers.
+    For a person who may decide, the summary has the groups that the form for the decision offers.
     """
     if deployment is None or deployment.regression_id is None:
         return None
@@ -105,7 +105,8 @@ def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("Explanation of the requester", text) for text in group["explanations"]]
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))
-        found.append(("Accepted" if group["counts"] else "Accepted, not for all", with_note(each["reason"], by)))
+        label = "Accepted" if group["counts"] else "Accepted, not for all baselines"
+        found.append((label, with_note(each["reason"], by)))
     unseen, name = group["unseen"], "Fixtures not seen when accepted"
     if unseen is None:
         found.append((name, with_note("unknown", "there are too many results to compare")))

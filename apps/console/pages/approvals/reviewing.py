@@ -71,7 +71,7 @@ class Reviewing:
         return not self.row.reviewers or str(decision.user_id) in self.row.reviewers
 
     def who_can(self) -> str:
-        """Return a sentence that names the people who can approve; "" if the approval is not open."""
+        """Return a sentence about who can approve, or why nobody can; "" if the approval is not open."""
         if not self.is_open:
             return ""
         if _is_requester_unknown(self.row):
@@ -87,7 +87,7 @@ def _is_requester_unknown(row: Approval) -> bool:
 
 
 def plan_reviewing(request: HttpRequest, row: Approval) -> Plan[Reviewing]:
-    """Return who decided and who can still decide. Takes one query."""
+    """Return the plan of who decided and who can still decide. Takes one query."""
     is_open = row.status == ApprovalStatus.PENDING and not approvals.is_overdue(row)
     needs_able = is_open and not _is_requester_unknown(row)
     decisions, named, memberships = yield [
@@ -174,9 +174,8 @@ def _why_undecided(found: Reviewing, user_id: UUID) -> str:
         return "did not decide"
     if not found.row.allow_self_approval and user_id == found.row.requester_id:
         return "requested this, so cannot approve"
-    if user_id in found.able or _is_requester_unknown(found.row):  # then ``able`` is empty
-        return "not decided yet"
-    return "can no longer see this environment"
+    is_able = user_id in found.able or _is_requester_unknown(found.row)  # with an unknown requester, ``able`` is empty
+    return "not decided yet" if is_able else "can no longer see this environment"
 
 
 def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:

@@ -185,7 +185,7 @@ class ApprovalAdmin(LiveAdmin):
 
 
 def _what_people_can(deployment: Deployment | None, gate: Gate | None) -> str:
-    """Return what the people who can decide can do, as the predicate of a sentence."""
+    """Return the predicate of the sentence about the people who can decide, such as "can approve this request"."""
     if deployment is not None and final_blockers(deployment, gate):
         return "can approve this request when the replay gate no longer blocks it"
     return CAN_APPROVE if gate is None or not gate.blockers else "can accept the differences and approve this request"

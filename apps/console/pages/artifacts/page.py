@@ -152,7 +152,7 @@ def _download(row: Artifact, path: str) -> str:
 
 
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
-    """Return a page of the journal that the query names, or of the first; None without journals."""
+    """Return a page of the journal that the query names, or of the first; None without readable journals."""
     try:
         lanes = find_lanes(row)
     except DomainError:

@@ -52,7 +52,7 @@ class BisectAdmin(RunningAdmin):
                 ("First bad version", row_link(row.first_bad)),
                 ("Last good version", row_link(row.last_good)),
                 ("Bad if", page.predicate(row)),
-                ("Monotone", {None: "unknown", True: "yes", False: "no"}[row.monotone]),
+                ("Monotone (bad versions only at the end)", {None: "unknown", True: "yes", False: "no"}[row.monotone]),
                 ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
                 ("Requested by", row.requested_by),
                 ("Finished", relative_time(row.finished_at)),

@@ -49,10 +49,10 @@ from byteor_cloud.database.together import read_together
 
 NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
-MAX_LABELS = 20  # labels that can be checked. Others are entered as rows.
+MAX_LABELS = 20  # labels that have a checkbox. Others are entered as rows.
 MAX_EXPLAINED = 20  # groups of differences that the form has a field for
 _INVITE = "Invite more people."
-_DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
+_DIGITS = 3  # the maximum number of digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
     "slow": {"kind": "waves", "percents": [1, 10, 50, 100], "pause_s": 600},
@@ -100,7 +100,7 @@ class Deploy(ApiForm):
     labels = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text=f"An agent must have all chosen labels. At most {MAX_LABELS} labels are listed, the most common.",
+        help_text=f"An agent must have all chosen labels. At most the {MAX_LABELS} most common labels are listed.",
     )
     agents = forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Agent names",
@@ -200,7 +200,7 @@ class Deploy(ApiForm):
         )  # fmt: skip
 
     def _add_explanations(self) -> None:
-        """Add a field for each group of differences that the newest regression of the config bundle shows."""
+        """Add a field for each group of ``find_known_groups``, unless the replay gate is off."""
         if self._mode is GateMode.OFF:
             return
         for group in find_known_groups(self._bundle):

@@ -21,7 +21,7 @@ _STALLED_AFTER, _STALLED_FACTOR = timedelta(minutes=1), 3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many agents have finished in ``time``, without the time for which the deployment was paused or failed."""
+    """The number of agents that finished in ``time``, which excludes times when the deployment was paused or failed."""
 
     finished: int
     time: timedelta

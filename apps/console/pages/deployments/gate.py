@@ -38,7 +38,7 @@ _MODES = {
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What the page shows of a regression: what the gate says, the number of results, and the first groups.
+    """The data of a regression for the page: the gate's evaluation, the number of results, and the first groups.
 
     ``accepted`` are the accepted differences of these groups, and ``links`` are links to the baselines by config hash.
     """
@@ -52,7 +52,7 @@ class Tested:
 
 
 def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
-    """Read the regression that the replay gate evaluates. Returns None if there is none or it was deleted.
+    """Return the plan of the regression that the replay gate evaluates; None if there is none or it was deleted.
 
     For a person who may decide on the deployment's approval, ``gate`` has the groups that can be accepted with it.
     Takes two queries.
@@ -72,7 +72,7 @@ def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | N
 
 
 def _plan_groups(deployment: Deployment) -> Plan[tuple[list[Any], list[Any], list[Any], list[Any]]]:
-    """Read the counted results, the first groups, their acceptances, and the config bundles of the baselines."""
+    """Return the plan of the counted results, the first groups, their acceptances, and the baselines' bundles."""
     rows = Regression.objects.filter(deployments=deployment).annotate(first=first_groups(GROUPS))
     found, counted = yield [
         rows.only("environment", "config_hash", "baselines"), counted_results(deployment.regression_id)
@@ -141,7 +141,7 @@ def _facts(deployment: Deployment, row: Regression | None) -> list[tuple[str, An
     found = [
         ("Gate", _MODES[policy.replay_gate]),
         ("Work", "" if row is None or is_running(row) else page.describe_work(row)),
-        ("Most work permitted", "" if limit is None else f"{limit}% more than the baselines"),
+        ("Permitted work", "" if limit is None else f"at most {limit}% more than the baselines"),
         ("Verdicts", f"{known:,} of at least {needed:,}" if needed else ""),
         ("Override", f"“{deployment.replay_gate_override}”" if deployment.replay_gate_override else ""),
         ("If nothing happens", _deadline(deployment, row)),
@@ -198,7 +198,7 @@ def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -
 
 
 def _own(request: HttpRequest, deployment: Deployment) -> str:
-    """Return why the person cannot accept differences for the deployment; "" if they can."""
+    """Return why the requester cannot accept differences; "" for others, or if the deployment does not wait."""
     is_own = deployment.requester_id == request.user.pk and not replay_gate.may_accept_own(deployment)
     if not is_own or deployment.status not in replay_gate.WAITING:
         return ""

@@ -38,7 +38,7 @@ class Listed:
 
 
 def read_listed(deployments: Collection[Deployment]) -> dict[UUID, Listed]:
-    """Return what the list shows about each deployment, by its id, with one query."""
+    """Return the additional data of each deployment, by its id, with one query."""
     rows = Deployment.objects.filter(pk__in=[each.pk for each in deployments]).annotate(
         before_id=_before(), by_progress=progress.of_each_deployment(), began_at=_time(Min, "offer"),
         activated=_time(Max, DeploymentEvent.ACTIVATE), ended_at=_time(Max, *_ENDS), noted=_noted_failures(),

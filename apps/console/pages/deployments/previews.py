@@ -1,6 +1,6 @@
-"""What the acts on a deployment would do now, each as one sentence with numbers.
+"""Previews of the acts on a deployment: for each act, one sentence with numbers about what it would do now.
 
-Each function raises DomainError if the act is not possible now. ``counted`` of the row is the ``AgentCounts`` of the
+Each preview raises DomainError if the act is not possible now. ``counted`` of the row is the ``AgentCounts`` of the
 deployment, which ``DeploymentAdmin.get_object`` reads.
 """
 
@@ -44,7 +44,7 @@ def preview_retry(row: Any) -> str:
 
 
 def preview_retry_of_one(row: DeploymentAgent) -> str:
-    """Return that the agent would get the offer again, and whether the rollout would continue."""
+    """Return that the agent would be offered the deployment again, and whether the rollout would continue."""
     deployments.check_retry(row.deployment, agents=[row.agent_id])
     return _retried(row.deployment, f"{row.agent.name} is")
 

@@ -1,4 +1,4 @@
-"""The acts that roll back deployments: one with a capture as the optional proof, and one for several deployments."""
+"""The acts that roll back deployments: one for a single deployment, optionally with a proof, and one for several."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def describe_hold(
 
 
 def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
-    """Return the plan of phrases for who ended the hold before each started wave, by wave number, counted from 1."""
+    """Return the plan of phrases for who started or approved each wave that had a hold, by wave number from 1."""
     if not any(row.strategy.holds):
         return {}
     used = row.wave_approvals.exclude(used_at=None)

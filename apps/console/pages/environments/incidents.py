@@ -29,7 +29,7 @@ _VERSIONS = 3  # versions that a group names
 
 @dataclass(slots=True)
 class _Group:
-    """Captures of the same pipeline, stage and kind, from the newest to the oldest."""
+    """A summary of captures of the same pipeline, stage and kind."""
 
     newest: UUID
     last: datetime
@@ -63,8 +63,8 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, no
             )
             for what, group in list(groups.items())[:_SHOWN]
         ],
-        "empty": f"No captures in the last {_DAYS} days. Agents upload a capture when a stage stops or when somebody "
-        "requests one.",
+        "empty": f"No captures in the last {_DAYS} days. Agents upload a capture when somebody requests one, and may "
+        "upload one when a stage stops.",
     }
 
 

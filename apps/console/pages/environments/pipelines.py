@@ -90,7 +90,7 @@ def read_deployments(environment: Environment, around: Surroundings, *, now: dat
 
 
 def _current_in(neighbor: Neighbor | None) -> Combinable:
-    """Return an expression for what runs of a deployment's pipeline in another environment; null if nothing runs."""
+    """Return an expression for the current deployment of the pipeline in another environment; null without one."""
     if neighbor is None:
         return _NOTHING
     rows = Deployment.objects.filter(environment=neighbor.id, pipeline=OuterRef("pipeline"), is_current=True)
@@ -146,8 +146,8 @@ def pipelines_panel(
 def _name(pipeline: str, found: Deployments, *, may_edit: bool, may_copy: bool) -> str:
     """Return the pipeline's name with links.
 
-    The first leads to the draft of the newest version that is deployed, if there is one. The second creates an
-    environment, and then leads to the form that copies the current config bundle to that environment.
+    The first leads to the draft of the newest version that is current or under way, if its id is known. The second
+    creates an environment, and then leads to the form that copies the current config bundle to it.
     """
     current, links = found.current.get(pipeline), []
     shown = [*found.under_way.get(pipeline, ()), *filter(None, [current])]

@@ -91,7 +91,7 @@ def describe_policy(environment: Environment) -> str:
 def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> list[tuple[str, str, list[str]]]:
     """Return the banner of the freeze window that is open now, otherwise of the next one within 7 days, if any.
 
-    A banner is its tone, its title and its lines.
+    A banner is a tuple of its tone, title and lines.
     """
     windows = list(windows)
     found = freeze.last_open_window(windows, now)
@@ -107,7 +107,7 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> li
 
 
 class _SettingsForm(ActForm):
-    """A form with a field for each setting of the API. The API's descriptions are the help texts."""
+    """A form with a field for each setting of the API. The help texts are ``_MEANINGS`` or the API's descriptions."""
 
     rules = EnvironmentSettingsSerializer
 
