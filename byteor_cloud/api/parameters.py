@@ -1,4 +1,4 @@
-"""Declarations of query parameters and a header, which both check requests and document operations."""
+"""Declarations of query parameters and of one header. They check requests and document operations."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def make_private(folder: Path, account: Account) -> None:
 
 
 def find_programs(account: Account) -> Path:
-    """Return the folder of initdb and postgres. If the account has no access to them, copy the programs first."""
+    """Return the folder of PostgreSQL's programs. If the account has no access to them, copy the programs first."""
     # The package is not imported, because it warns on import, and as root its launcher relaxes folder permissions.
     package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if package is None or not package.submodule_search_locations:

@@ -70,7 +70,7 @@ addEventListener("DOMContentLoaded", () => {
   if (bell) keepCounts(bell.dataset.counts);
 });
 
-// Send each form once. The server ignores a repetition too, but the browser would show its response instead of the first.
+// Send each form once. The server also ignores a repeated form, but the browser would show only its second response.
 const RELEASE_AFTER = 10000; // ms, in case the person stopped the request
 const disabledButtons = new Map(); // the buttons of each form that is being sent
 
