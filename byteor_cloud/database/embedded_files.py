@@ -120,7 +120,9 @@ def find_programs(account: Account) -> Path:
     source = Path(package.submodule_search_locations[0])
     programs = source / f"pginstall{MAJOR}" / "bin"
     if not (programs / "postgres").exists():
-        raise EmbeddedPostgresError(f"the installed {_WHEEL} has no PostgreSQL {MAJOR}: update it (`make setup` in a checkout)")
+        raise EmbeddedPostgresError(
+            f"the installed {_WHEEL} has no PostgreSQL {MAJOR}: update it (`make setup` in a checkout)"
+        )
     if account.uid == os.geteuid() or may_pass(programs / "postgres", account):
         return programs
 
