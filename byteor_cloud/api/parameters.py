@@ -156,7 +156,7 @@ IDEMPOTENCY_KEY = pattern_parameter(
 
 
 def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str, Any]:
-    """Return the query's parsed parameters by name. Raises InvalidInput that lists invalid and missing parameters."""
+    """Return the query's parsed parameters by name. Raises InvalidInput, which lists the errors."""
     values: dict[str, Any] = {}
     errors: list[ParameterError] = []
     for name, texts in given.lists():

@@ -33,7 +33,7 @@ class Readable(Protocol):
 class Target(ABC):
     """A place for backups. Paths in it are relative, with slashes (see ``manifest``).
 
-    All methods raise BackupError if the place cannot be used. ``read`` of an opened file may raise it too.
+    All methods raise BackupError if the place cannot be used. So does reading from an opened file.
     """
 
     location: str
