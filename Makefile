@@ -25,9 +25,9 @@ serve: setup ## Serve on http://127.0.0.1:8080 without the demo, with the existi
 demo: setup ## Run the demo once in a temporary data folder; exits with 0 if every step succeeded
 	@$(PYTHON) -m byteor_cloud.demo
 
-# Without the tests that take minutes by nature: those that start servers and kill processes, and those that drive
-# Chromium. ARGS can still name files in the ignored folders.
-test: setup ## Run the tests without servers and Chromium, or some: make test ARGS='tests/system/embedded -k killed'
+# Leave out the slow tests, which take minutes: those that start servers, kill processes or drive Chromium. ARGS can
+# still name files in the ignored folders.
+test: setup ## Run the tests without servers and Chromium; to choose tests: make test ARGS='tests/system/embedded -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash \
 		--ignore=tests/release $(ARGS)
 
@@ -37,13 +37,13 @@ test-system: setup ## Run the tests that start servers, and those that kill proc
 test-browser: setup ## Run the tests that drive Chromium
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m browser tests/browser $(ARGS)
 
-# Without the tests of the domains, the console and whole servers, which would take CI too long. mypy checks all code for
-# the oldest Python, and in CI make wheels runs the service with it.
+# Leave out the tests of the domains, the console and whole servers, which would take CI too long. mypy checks all code
+# for the oldest Python, and in CI make wheels runs the service with it.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent tests/client tests/command \
 	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker
 
-test-oldest: ## Run the tests of engine, agent, command, client and platform on the oldest supported Python
+test-oldest: ## Run the tests of engine, verifier, agent, command, client and platform on the oldest supported Python
 	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED on Python $(OLDEST), the oldest supported one" >&2; exit 1; }
 	@.venv-$(OLDEST)/bin/python -VV
 	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(IN_ORDER) $(OLDEST_TESTS) $(ARGS)
@@ -77,7 +77,7 @@ release: setup ## Build and sign the files of a release into dist/: make release
 	@sh bootstrap.sh release
 	@$(PYTHON) -m tests.release --uv $(UV) --cyclonedx .venv/release/bin/cyclonedx-py $(ARGS)
 
-# In one process, because each of these tests starts several servers. Two processes are not faster on two cores.
+# Run these tests in one process: each of them starts several servers, and two processes are not faster on two cores.
 release-check: setup ## Test releases, upgrades and a large backup; lists the tests that cannot run on this machine
 	@$(PYTHON) -m pytest tests/release $(ARGS)
 

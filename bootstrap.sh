@@ -79,8 +79,10 @@ fi
 echo "Creating $into/"
 rm -f "$into/.made-from"
 if ! "$into/bin/python" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
-    "$uv" venv --quiet --clear --python "${python:-3.13}" "$into" ||
-        fail "could not create $into/${python:+ with $python}${python:-: install Python 3.12 or newer}"
+    "$uv" venv --quiet --clear --python "${python:-3.13}" "$into" || {
+        [ -z "$python" ] || fail "could not create $into/ with $python"
+        fail "could not create $into/: install Python 3.12 or newer"
+    }
 fi
 "$uv" pip sync --quiet --python "$into/bin/python" --require-hashes "$lock" ||
     fail "could not install the packages in $lock; check the network connection"

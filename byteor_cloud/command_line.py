@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
         return 2
     finally:
         if embedded is not None:
-            # Otherwise the server would be stopped while this command still uses a connection.
+            # Otherwise the database server would be stopped while this command still uses a connection.
             connections.close_all()
             embedded.release()
         gc.freeze()  # so that the interpreter does not search all modules for garbage at exit, which takes 0.3 s

@@ -135,7 +135,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _origin(text: str) -> str:
     url = _url("http", "https")(text)
     if urlsplit(url)[2:] != ("", "", ""):
-        raise ValueError("must be a URL without a path")
+        raise ValueError("must be a URL without a path, query or fragment")
     return url
 
 
@@ -347,7 +347,7 @@ def load(environ: Mapping[str, str]) -> Config:
         replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(check_program), ()),
     )
     if given:
-        raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
+        raise ConfigError(f"unknown setting{'s' if len(given) > 1 else ''} {', '.join(sorted(given))}")
     if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
         raise ConfigError(f"{PREFIX}OIDC_ISSUER requires {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
     if config.smtp_url and not config.public_base_url:

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The most invalid fields and parameters that a problem lists. ``more_errors`` counts those that it leaves out."""
+"""The maximum number of invalid fields and parameters in a problem. ``more_errors`` counts those that it leaves out."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
 
 def child_pointer(pointer: str, key: object) -> str:
-    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if it would be too long."""
+    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if that is too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:
         return pointer
@@ -182,7 +182,7 @@ class DeviceSignInError(DomainError):
 
 
 class PreconditionFailed(DomainError):
-    """The ETag in ``If-Match`` is not the current one."""
+    """The resource is no longer in the state that ``If-Match`` or the expected revision names."""
 
     code = "precondition_failed"
     title = "Precondition failed"
@@ -269,7 +269,7 @@ def unresponsive_database_error() -> Unavailable:
 
 
 class InsufficientStorage(DomainError):
-    """There is not enough space for the upload. The client may retry it later."""
+    """The server cannot store the upload, because a disk is full or not writable. The client may retry it later."""
 
     code = "insufficient_storage"
     title = "Insufficient storage"

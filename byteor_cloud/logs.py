@@ -20,12 +20,12 @@ _PROCESSORS: list[Any] = [
 
 
 def mask_secrets(text: str) -> str:
-    """Return the text with our credentials and whatever looks like a JWT cut off after its prefix."""
+    """Return the text with our credentials, and anything that looks like a JWT, cut off after their prefixes."""
     return _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}…", text)
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """A log formatter that masks our credentials and whatever looks like a JWT, including in tracebacks."""
+    """A log formatter that masks our credentials and anything that looks like a JWT, including in tracebacks."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:

@@ -36,7 +36,7 @@ class Step(StrEnum):
 
 
 class Trouble(StrEnum):
-    """What the server can do at a step instead of its usual response."""
+    """The ways in which the server can misbehave at a step, instead of sending its usual response."""
 
     HANG = "hang"  # until ``released`` is set; then close the connection
     DROP = "drop"  # close the connection; at Step.MESSAGE, accept the e-mail first
@@ -83,7 +83,7 @@ class SmtpServer:
         return f"{scheme}://{USER}:{quote(PASSWORD, safe='')}@{self.host}:{self.port}{options}"
 
     def behave(self, step: Step, behavior: Behavior | Callable[[str], Behavior], *, times: int | None = None) -> None:
-        """Behave like this at the step, the next ``times`` times or (None) always.
+        """Use this behavior at the step for the next ``times`` times, or always if ``times`` is None.
 
         A function gets the argument of the command, for example the recipient's address.
         """
@@ -100,7 +100,7 @@ class SmtpServer:
         self._behaviors[step] = limited
 
     def recover(self) -> None:
-        """Behave as usual again, in connections that do not hang yet."""
+        """Behave as usual again, except in connections that already hang."""
         self._behaviors.clear()
 
     def count(self, step: Step) -> int:

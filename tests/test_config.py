@@ -110,7 +110,7 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
         ("WORKER_BIND_ADDR", "localhost:", "must be HOST:PORT"),
         ("PUBLIC_BASE_URL", "cloud.example.com", "must be a URL that starts with http:// or https://"),
         ("PUBLIC_BASE_URL", "https://", "must be a URL that starts with http:// or https://"),
-        ("PUBLIC_BASE_URL", "https://cloud.example.com/base", "must be a URL without a path"),
+        ("PUBLIC_BASE_URL", "https://cloud.example.com/base", "must be a URL without a path, query or fragment"),
         ("MASTER_KEY", "short", "must be 32 random bytes in base64 (openssl rand -base64 32)"),
         ("MASTER_KEY_PREVIOUS", KEY[4:], "must be 32 random bytes in base64 (openssl rand -base64 32)"),
         ("MASTER_KEY", KEY + "!", "must be 32 random bytes in base64 (openssl rand -base64 32)"),
@@ -168,7 +168,7 @@ def test_invalid_value_is_explained_in_one_line(tmp_path: Path, name: str, text:
 
 
 def test_error_names_unknown_settings(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^unknown setting BYTEOR_CLOUD_A, BYTEOR_CLOUD_RATE_LIMITS$"):
+    with pytest.raises(ConfigError, match=r"^unknown settings BYTEOR_CLOUD_A, BYTEOR_CLOUD_RATE_LIMITS$"):
         loaded(tmp_path, RATE_LIMITS="on", A="1")
 
 

@@ -1,4 +1,4 @@
-"""Compression of HTML pages. Other responses, such as those of the API, downloads and metrics, are not compressed."""
+"""Compression of HTML pages. This middleware leaves other responses, such as those of the API, as they are."""
 
 from __future__ import annotations
 

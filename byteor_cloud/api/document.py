@@ -39,7 +39,7 @@ def _rendered() -> dict[str, _Rendered]:
             document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
             for name, renderer in _RENDERERS.items():
                 content = renderer().render(document, renderer_context={})
-                etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak, since it is the same without gzip
+                etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: shared by the compressed response
                 _made[name] = _Rendered(content, gzip.compress(content, mtime=0), renderer.media_type, etag)
     return _made
 

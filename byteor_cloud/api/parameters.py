@@ -1,4 +1,4 @@
-"""Declarations of query parameters and a header, which both check requests and document operations."""
+"""Declarations of query parameters and of one header. They check requests and document operations."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ IDEMPOTENCY_KEY = pattern_parameter(
 
 
 def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str, Any]:
-    """Return the query's parsed parameters by name. Raises InvalidInput that lists invalid and missing parameters."""
+    """Return the query's parsed parameters by name. Raises InvalidInput, which lists the errors."""
     values: dict[str, Any] = {}
     errors: list[ParameterError] = []
     for name, texts in given.lists():

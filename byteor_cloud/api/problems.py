@@ -106,7 +106,7 @@ def full_disk_error() -> errors.Unavailable:
 def full_disk_upload_error() -> errors.InsufficientStorage:
     """Return the error for an upload while the server's disk is full or broken."""
     return errors.InsufficientStorage(
-        "The server has no space left for the upload. Nothing was stored; try again later.", retry_after=30
+        "The server's disk is full or not writable. Nothing was stored; try again later.", retry_after=30
     )
 
 

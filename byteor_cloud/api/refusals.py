@@ -14,7 +14,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Tally:
-    """A counter of events that are too frequent for a log line each. It logs their number at most every ten seconds."""
+    """A counter of events that are too frequent to log individually. It logs their number at most every ten seconds."""
 
     def __init__(self, event: str) -> None:
         self._event = event
@@ -40,7 +40,7 @@ class Pace:
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:
-        """Wait until a refusal is due, at most ``LONGEST_S``, and return the seconds. The caller must hold no slot."""
+        """Wait until a refusal is due, at most ``LONGEST_S``. Return the waiting time. The caller must hold no slot."""
         now = time.monotonic()
         self._due = min(max(self._due, now - BURST / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:
@@ -52,7 +52,7 @@ class Pace:
 
 
 class Allowance:
-    """A rate limit per key: each key has a burst of ``burst`` uses, which refills with ``per_s`` uses per second.
+    """A rate limit per key: each key has a burst of ``burst`` uses, which refills at ``per_s`` uses per second.
 
     It tracks only the ``max_keys`` most recently used keys.
     """

@@ -17,7 +17,7 @@ from byteor_cloud.storage import blobs
 def copy_blobs(
     target: Target, wanted: Iterable[ListedBlob], *, on_done: Callable[[ListedBlob, bool], None]
 ) -> Iterator[ListedBlob]:
-    """Copy the wanted blobs, which are sorted by hash, unless the target has them in the same size.
+    """Copy the wanted blobs, sorted by hash, to the target, except those that it already has with the same size.
 
     Yields each blob, with its fault if the blob store has no valid copy of it. Calls ``on_done`` with each blob and
     whether it was copied. Raises BackupError if the target or the blob store cannot be used.

@@ -1,4 +1,4 @@
-"""The error that all functions of this package raise."""
+"""The error for a backup that cannot be written, read or restored."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from django.db import connection
 from byteor_cloud.backup.errors import BackupError
 from byteor_cloud.database.connections import Connection, direct_connection, try_lock
 
-# Two locks: a removal holds the second one shared for a moment, which must not look like another backup.
+# There are two locks, because a deletion of blobs holds the second one shared for a moment. It must not look like
+# another backup.
 _BACKUP_LOCK = 7_226_190_010  # the ids of advisory locks: arbitrary, but equal in all processes
 _REMOVAL_LOCK = 7_226_190_011
 _HOLDER = """
@@ -31,7 +32,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 def backup_lock() -> Iterator[Connection]:
     """Hold both locks while the block runs, and yield the session that holds them.
 
-    Waits for removals that are in progress. Raises BackupError with a description of the holder if a backup is running.
+    Waits for deletions of blobs that are in progress. Raises BackupError with a description of the holder if a backup
+    is running.
     """
     with connection.wrap_database_errors, direct_connection() as session:
         name = f"byteor-cloud backup on {socket.gethostname()[:24]}, process {os.getpid()}"

@@ -114,7 +114,7 @@ class ListedBlob:
 
 @dataclass(frozen=True, slots=True)
 class LedgerHead:
-    """The last seal of an organization's chain (None: of the installation's chain) in the dump."""
+    """The last seal in the dump of an organization's chain, or of the installation's if ``organization_id`` is None."""
 
     organization_id: str | None
     seq: int
@@ -123,7 +123,7 @@ class LedgerHead:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup contains. All facts about the database come from the snapshot in the dump."""
+    """The description of a backup. All facts about the database come from the snapshot in the dump."""
 
     name: str
     created_at: datetime
@@ -146,7 +146,7 @@ class Manifest:
     master_key: EncryptedKey | None
     """The encrypted key, or None if the backup was made without a passphrase."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """The numbers of some rows, such as agents, for information only."""
+    """The number of rows by kind, such as agents. For information only."""
 
     def to_bytes(self) -> bytes:
         """Return the content of the manifest's file."""
@@ -178,7 +178,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
-        """Read a manifest. Raises BackupError if it is damaged, or if a newer release wrote it."""
+        """Read a manifest. Raises BackupError if it is damaged or has another format version."""
         try:
             value = json.loads(content)
             if value["format"] != FORMAT:

@@ -30,7 +30,7 @@ def server_major(session: psycopg.Connection[Any]) -> int:
 
 
 def find_program(name: str, major: int, *, or_newer: bool = False) -> Path:
-    """Return the path of a program of this major version, such as "pg_dump" of 18. Raises BackupError.
+    """Return the path of a program of this major version, such as pg_dump 18. Raises BackupError if there is none.
 
     The programs of the embedded database are used if they have this version, even for another server. With
     ``or_newer``, a program of a newer version is returned as well.
@@ -65,8 +65,8 @@ def _candidates(name: str, major: int, *, or_newer: bool) -> Iterator[Path]:
 def connection_environment(session: psycopg.Connection[Any]) -> Iterator[dict[str, str]]:
     """Yield the environment with which a program connects to the session's database.
 
-    Other users can see the arguments of a process, so nothing about the connection is in them. Some parameters, such as
-    the password of a TLS key, have no variable. They are in a private service file that exists while the block runs.
+    Other users can see the arguments of a process, so they contain nothing about the connection. Some parameters, such
+    as the password of a TLS key, have no variable. They are in a private service file that exists while the block runs.
     """
     parameters = session.info.get_parameters()  # without passwords
     variables = {each.keyword.decode(): each.envvar for each in Conninfo.get_defaults()}
@@ -135,7 +135,7 @@ def dumping(session: psycopg.Connection[Any], snapshot: str) -> Iterator[Dump]:
 
 
 def check_dump(file: Path, major: int) -> None:
-    """Raise BackupError if pg_restore cannot read the table of contents of a dump by this version of pg_dump."""
+    """Raise BackupError if pg_restore cannot read the table of contents of a dump that pg_dump ``major`` wrote."""
     result = subprocess.run(  # noqa: S603 - our own program and arguments
         [find_program("pg_restore", major, or_newer=True), "--list", file],
         stdin=subprocess.DEVNULL,
@@ -151,7 +151,8 @@ def check_dump(file: Path, major: int) -> None:
 def first_error(output: bytes) -> str:
     """Return the first error in a program's error output, or the last line if no line contains "error: ".
 
-    The lines after an error are left out, because they may quote statements and rows.
+    If there is no output, return "it was killed". The lines after an error are left out, because they may
+    quote statements and rows.
     """
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     found = next((line for line in lines if "error: " in line), lines[-1] if lines else "it was killed")

@@ -53,7 +53,7 @@ class CheckedReader:
         self._digest, self._size = hashlib.sha256(), 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return exactly ``size`` bytes, or all that are left. Raises AlteredError if the stream was altered."""
+        """Return exactly ``size`` bytes, or all that are left. Raises AlteredError, or BackupError if reading fails."""
         pieces, left = [], size
         # Callers may stop after a short read, so this method itself reads until the end.
         while left and (piece := self._read(left)):
@@ -112,7 +112,7 @@ class StoredBackup:
     def list_blobs(self) -> Iterator[ListedBlob]:
         """Yield the listed blobs in the order of their hashes.
 
-        The list's hash is checked before the first blob. Raises BackupError if the list is missing or altered.
+        Checks the list's hash before it yields the first blob. Raises BackupError if the list is missing or altered.
         """
         path = manifest.blob_list_path(self.manifest.name)
         with closing(self._open(path)) as source:

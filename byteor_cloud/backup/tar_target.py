@@ -51,7 +51,7 @@ class TarTarget(Target):
     @override
     def write(self, path: str, source: Readable) -> None:
         assert self._tar is not None  # noqa: S101  ``prepare`` was called
-        # A tar file's header needs the size, and only complete and valid files may follow it.
+        # The header of each file contains its size, and only complete and valid files may be added.
         with disk_errors(self.location), tempfile.TemporaryFile(dir=self._path.parent) as file:
             copy(source, file)
             member = tarfile.TarInfo(path)
@@ -130,7 +130,7 @@ class TarTarget(Target):
 
 
 def _forget_members(tar: tarfile.TarFile) -> None:
-    """Drop the list of the files so far, which takes a kilobyte of memory for each of them."""
+    """Clear the list of the files read or written so far, which takes a kilobyte of memory per file."""
     tar.members.clear()  # type: ignore[attr-defined]  # the stubs lack this attribute
 
 

@@ -33,7 +33,7 @@ class Readable(Protocol):
 class Target(ABC):
     """A place for backups. Paths in it are relative, with slashes (see ``manifest``).
 
-    All methods raise BackupError if the place cannot be used. ``read`` of an opened file may raise it too.
+    All methods raise BackupError if the place cannot be used. So does reading from an opened file.
     """
 
     location: str
@@ -43,7 +43,7 @@ class Target(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Check that new backups can be written here, and that nothing else is stored here."""
+        """Prepare to write a backup. Raises BackupError if that is not possible, or if other files are stored here."""
 
     def remove_leftovers(self) -> None:  # noqa: B027  a tar file has none
         """Remove the partial blobs of backups that were killed. No other backup may be running."""

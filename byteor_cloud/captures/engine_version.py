@@ -1,4 +1,4 @@
-"""The digest of the engine and of the op packages, on which a verdict depends as well as on its configurations."""
+"""The digest of the engine and of the op packages. A verdict depends on them, and on its configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sealed child process (``process.py``) does with fixtures: it checks a new fixture, and tests many."""
+"""The work of the sealed child process (``process.py``) on fixtures: it checks, judges and runs them."""
 
 from __future__ import annotations
 

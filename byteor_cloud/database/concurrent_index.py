@@ -1,4 +1,4 @@
-"""An operation for migrations that builds an index while other transactions write to its table."""
+"""A migration operation that builds an index while other transactions write to its table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ WAIT_S = 600
 
 
 class BuildIndexConcurrently(AddIndexConcurrently):
-    """Builds an index without blocking writes. Its migration must have ``atomic = False`` and no other operation.
+    """A migration operation that builds an index without blocking writes.
 
-    An attempt that was interrupted leaves an invalid index, which costs writes and is never used. So an index with this
-    name is dropped first.
+    Its migration must have ``atomic = False`` and no other operation. An interrupted attempt leaves an
+    invalid index, which slows writes and is never used. Therefore, an index with this name is dropped first.
     """
 
     @override

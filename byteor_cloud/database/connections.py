@@ -95,7 +95,7 @@ class Connection(psycopg.Connection[Any]):
 
 def api_pool_size(threads: int) -> int:
     """Return the size of the connection pool of an API process with ``threads`` threads."""
-    # Every thread needs a connection. With psycopg's default of four, eight busy threads would fail.
+    # Every thread needs a connection. With psycopg's default of four, some of eight busy threads would time out.
     return max(threads, MIN_API_POOL) + 2
 
 
@@ -266,7 +266,7 @@ def _connect() -> Connection:
 
 
 def _results(pgconn: PGconn) -> list[PGresult]:
-    """Wait for all results of the sent command. Raises the first error, which can be of the commit, or Unresponsive."""
+    """Wait for all results of the sent command. Raises the first error, also of the commit, or Unresponsive."""
     while pgconn.flush():
         _wait_for_server(pgconn, select.POLLOUT)
     results: list[PGresult] = []
@@ -290,7 +290,7 @@ def _wait_for_server(pgconn: PGconn, event: int) -> None:
 
 
 def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> bool:
-    """Wait until a file is ready. Returns False on timeout. ``select.select`` fails with more than a thousand files."""
+    """Wait until a file is ready. Returns False on timeout. ``select.select`` would fail for descriptors above 1023."""
     poller = select.poll()
     poller.register(fileno, event)
     return bool(poller.poll(None if seconds is None else seconds * 1000))

@@ -188,7 +188,7 @@ def _ensure_running(home: Path) -> str:
 
 
 def _is_temporary(error: psycopg.OperationalError) -> bool:
-    """Return whether a retry can help: the server starts, recovers, stops or does not respond yet."""
+    """Return whether a retry can help: the server is starting, recovering or stopping, or does not respond yet."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
     return "FATAL: " not in str(error) or any(message in str(error) for message in _STATE_MESSAGES)

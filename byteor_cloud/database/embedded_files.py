@@ -109,17 +109,20 @@ def make_private(folder: Path, account: Account) -> None:
 
 
 def find_programs(account: Account) -> Path:
-    """Return the folder of initdb and postgres. If the account has no access to them, copy the programs first."""
+    """Return the folder of PostgreSQL's programs. If the account has no access to them, copy the programs first."""
     # The package is not imported, because it warns on import, and as root its launcher relaxes folder permissions.
     package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError(
-            f"the embedded database needs {_WHEEL}: run `make setup`, or set BYTEOR_CLOUD_DATABASE_URL"
+            f"the embedded database needs {_WHEEL}: install it (`make setup` in a checkout),"
+            " or set BYTEOR_CLOUD_DATABASE_URL"
         )
     source = Path(package.submodule_search_locations[0])
     programs = source / f"pginstall{MAJOR}" / "bin"
     if not (programs / "postgres").exists():
-        raise EmbeddedPostgresError(f"the installed {_WHEEL} has no PostgreSQL {MAJOR}: run `make setup`")
+        raise EmbeddedPostgresError(
+            f"the installed {_WHEEL} has no PostgreSQL {MAJOR}: update it (`make setup` in a checkout)"
+        )
     if account.uid == os.geteuid() or may_pass(programs / "postgres", account):
         return programs
 

@@ -1,4 +1,4 @@
-"""The lock that the processes of servers share while they use the database, and that a restore must have alone.
+"""The lock that server processes share while they use the database, and that a restore takes exclusively.
 
 Otherwise a server that survived the loss of its database would run the jobs of the restored one, and send its offers,
 before the restore has settled them.

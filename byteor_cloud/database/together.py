@@ -102,7 +102,7 @@ class _Asked:
         return f"(SELECT json_agg(found) FROM ({self.sql}) AS found ({names}))"  # noqa: S608  Django built the SQL
 
     def rows(self) -> list[Any]:
-        """Return the rows in the form of the queryset; of a statement, as tuples."""
+        """Return the rows in the queryset's form, or as tuples for a statement."""
         raw = [tuple(map(_convert, self._columns, each.values())) for each in self.found]
         if isinstance(self._table, Statement) or not raw:
             return raw
@@ -113,7 +113,7 @@ class _Asked:
 
 
 def column_reader(field: Any) -> Callable[[Any], Any] | None:
-    """Return how to convert a value of a column from JSON, or None to keep it. Raises TypeError for unknown types."""
+    """Return the function that converts a column's values from JSON, or None. Raises TypeError for unknown types."""
     kind = field.db_type(connection)
     if kind in _READ:
         return _READ[kind]

@@ -252,7 +252,7 @@ class Demo(Processes):
         print_step("replay gate required", replay_gate=settings["replay_gate"])
 
     def _accept_differences(self, admin: ApiClient, reviewer: ApiClient, path: str, deployment: Any) -> None:
-        """Wait until the gate stops the deployment, show the differences, and let the reviewer accept and approve."""
+        """Wait until the gate stops the deployment, show the differences, and let the reviewer accept them."""
 
         def is_tested(found: Any) -> bool:
             return "replay_gate.running" not in [each["code"] for each in found["blockers"]]

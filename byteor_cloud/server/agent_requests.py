@@ -2,7 +2,7 @@
 
 gunicorn takes more time to parse a heartbeat and to check its response than the application takes to handle it, because
 gunicorn supports all forms of HTTP. Here, one regular expression parses requests of one strict form, and each response
-is written directly. All other requests are passed to gunicorn with all of their bytes. gunicorn would parse the
+is written directly. All other requests are passed to gunicorn unchanged. gunicorn would parse the
 requests that are accepted here in the same way: ``tests/server/test_agent_requests.py`` compares the results.
 """
 
@@ -102,7 +102,7 @@ class ShortCut:
         self._scheme_headers = {_variable(name): value for name, value in headers.items()}
 
     def serve(self, unreader: Any) -> bool:
-        """Handle requests until one is for gunicorn, and leave it in ``unreader``.
+        """Handle requests until gunicorn must handle one, and leave that one in ``unreader``.
 
         Returns True if the worker stops first.
         """

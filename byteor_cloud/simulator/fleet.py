@@ -70,7 +70,8 @@ class Fleet:
             # The error's text could quote a key.
             raise SimulationError(f"{path} is not a readable file of agents' keys ({type(error).__name__})") from None
         if len(agents) < count:
-            raise SimulationError(f"{path} has only {len(agents)} agents: lower --agents or use another --keys file")
+            found = "1 agent" if len(agents) == 1 else f"{len(agents)} agents"
+            raise SimulationError(f"{path} has only {found}: lower --agents or use another --keys file")
         return cls(interval_s, agents)
 
 

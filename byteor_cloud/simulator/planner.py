@@ -347,7 +347,9 @@ class Planner:
 
 
 def _read_manifest(offer: Offer, envelope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the offered bundle as a heartbeat describes a running one, from the bundle's signed statement.
+    """Return the offered bundle in the form in which heartbeats describe the running bundle.
+
+    The hashes come from the bundle's signed statement.
 
     Simulated agents do not verify signatures: that would measure the simulator instead of the server.
     """

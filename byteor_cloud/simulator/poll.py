@@ -30,9 +30,9 @@ READY_SHARE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment of this configuration to all agents of an environment, requested with a user's or machine's token.
+    """A deployment of one config bundle to all agents of an environment.
 
-    ``path`` is the API path of the environment's deployments.
+    ``path`` is the API path of the environment's deployments. ``token`` is a user token or an organization API key.
     """
 
     path: str

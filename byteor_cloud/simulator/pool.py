@@ -221,7 +221,8 @@ class Pool:
                 self._fail(connection, "connection closed within a response")
             return
         exchange.response = response
-        # A process that lets no more polls wait says so with 304. The next connection may reach another process.
+        # A process that accepts no more long polls responds with 304 and Retry-After. The next connection may reach
+        # another process.
         is_turned_away = response.status == 304 and response.retry_after_s is not None
         is_reusable = (
             response.keeps_connection

@@ -131,7 +131,7 @@ def storage_name(content_hash: str) -> str:
 
 
 def put(content_hash: str, content: bytes) -> None:
-    """Store bytes from memory, unless they are stored already."""
+    """Store bytes from memory, unless they are stored already. Raises Unavailable or OSError."""
     name = storage_name(content_hash)
     with _storage_errors():
         if default_storage.exists(name) and default_storage.size(name) == len(content):

@@ -15,7 +15,7 @@ from byteor_cloud.worker import jobs
 from byteor_cloud.worker.jobs import Claim, ClaimLost, JobLane
 
 RETRY_S = 0.5  # seconds to wait after a database failure
-# Matches a fetched job only while this worker owns it, but not a later attempt of the same job.
+# Matches a fetched job while this worker owns it, but not a later attempt of the same job.
 OWN_JOB = "id = %(id)s AND status = 'doing' AND worker_id = %(worker)s AND attempts = %(attempts)s"
 logger = structlog.get_logger(__name__)
 

@@ -32,8 +32,8 @@ class JobLane(StrEnum):
 
     Within a lane, organizations and people take turns: a free slot goes to the job whose organization and person were
     both served longest ago, even if others have many more jobs waiting. An organization, and a person in all of their
-    organizations together, occupy at most half of the lane's slots in a worker (``max_slots``), so that long jobs leave
-    slots for others. A lane with one slot is shared by jobs that requeue themselves after some seconds.
+    organizations together, may occupy half of the lane's slots in a worker, and at least one (``max_slots``), so that
+    long jobs leave slots for others. Jobs in a lane with one slot requeue themselves after some seconds.
     """
 
     RELEASES = "release"

@@ -63,7 +63,7 @@ def change_lane(queue: str, lane: JobLane) -> str:
 
 
 def take_over_job() -> bool:
-    """Requeue one job of a dead worker, or make it a dead letter. Returns False if this worker knows none."""
+    """Requeue one job of a dead worker, or make it a dead letter. Returns False if there is none of a known kind."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(_ORPHANS, [list(KINDS)])
@@ -72,7 +72,8 @@ def take_over_job() -> bool:
         run = FetchedJob(row, None)
         kills = run.kills + 1
         logger.warning("job_taken_over", job=run.task, id=run.id, kills=kills)
-        why = f"The process that ran the job was killed {kills} times."
+        times = "once" if kills == 1 else f"{kills} times"
+        why = f"The process that ran the job was killed {times}."
         if kills >= jobs.KILLS:
             _give_up(run, KINDS[run.task], GivenUp(killed=True, error=why), kills=kills)
         else:
@@ -112,7 +113,7 @@ def _requeue(
 
 
 def _give_up(run: FetchedJob, kind: Kind, why: GivenUp, *, errors: int | None = None, kills: int | None = None) -> None:
-    """Make the job a dead letter, which replaces one for the same work, and call its kind's ``gave_up`` function."""
+    """Make the job the only dead letter for the same work, and call its kind's ``gave_up`` function."""
     _remove_dead(run)
     with connection.cursor() as cursor:
         if why.killed:  # waiting jobs for the same work would also kill their process

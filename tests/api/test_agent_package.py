@@ -1,4 +1,4 @@
-"""The agent's package that the service offers: complete, identical when it is built again, and without credentials."""
+"""Tests of the agent package that the service offers: it is complete and reproducible, and needs no credential."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_sign_in_page_and_error_page_are_compressed(client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_other_responses_are_not_compressed(world: World) -> None:
+def test_api_responses_downloads_and_metrics_are_not_compressed(world: World) -> None:
     made = fill(world)
     browser = signed_in(world.operator.user)
 

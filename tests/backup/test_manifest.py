@@ -35,7 +35,7 @@ def test_manifest_survives_writing_and_reading() -> None:
     assert Manifest.from_bytes(MANIFEST.to_bytes()) == MANIFEST
 
 
-def test_newer_format_is_refused_with_its_version() -> None:
+def test_manifest_with_newer_format_version_is_refused() -> None:
     newer = {**json.loads(MANIFEST.to_bytes()), "version": 2}
 
     with pytest.raises(BackupError, match="has format version 2, but this release reads version 1"):

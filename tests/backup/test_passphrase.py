@@ -39,7 +39,7 @@ def test_altered_parameters_of_encrypted_key_are_refused(name: str, value: objec
         EncryptedKey.from_json({**stored, name: value})
 
 
-def test_passphrase_file_contains_one_line(tmp_path: Path) -> None:
+def test_passphrase_is_read_from_one_line_file_or_setting(tmp_path: Path) -> None:
     file = tmp_path / "passphrase"
     file.write_text(f"{PASSPHRASE}\n")
 

@@ -1,4 +1,4 @@
-"""Tests of how PostgreSQL's programs are found, and how they connect to the database."""
+"""Tests of finding PostgreSQL's programs, of their connection to the database, and of their errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def session(password: str, **parameters: str) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", SimpleNamespace(info=info))
 
 
-def test_missing_postgresql_version_is_named() -> None:
+def test_error_about_missing_program_names_postgresql_version() -> None:
     with pytest.raises(BackupError, match=r"pg_dump of PostgreSQL 99 was not found.*postgresql-client-99"):
         find_program("pg_dump", 99)
 
@@ -35,7 +35,7 @@ def test_program_of_requested_version_is_found_in_path(tmp_path: Any, monkeypatc
         find_program("pg_dump", 96)
 
 
-def test_newer_program_is_found_if_permitted() -> None:
+def test_newer_pg_restore_is_found_if_permitted() -> None:
     older = int(MAJOR) - 1
 
     assert find_program("pg_restore", older, or_newer=True) == find_program("pg_restore", int(MAJOR))

@@ -232,7 +232,7 @@ def test_leftovers_of_killed_backups_are_removed(tmp_path: Path, object_store: O
     object_store.bucket.objects.all().delete()
 
 
-def test_bucket_with_more_objects_than_one_response_contains_is_listed_completely(object_store: ObjectStore) -> None:
+def test_bucket_with_several_pages_of_objects_is_listed_completely(object_store: ObjectStore) -> None:
     digests = {hashlib.sha256(bytes([number % 256, number // 256])).hexdigest() for number in range(1001)}
     keys = [f"nightly/blobs/sha256/ab/{digest}" for digest in digests]
     keys += [f"nightly/{dump_path(f'20261129T{number:06}Z-00ff00')}" for number in range(1001) if number % 100 < 60]
@@ -317,7 +317,7 @@ def test_dump_longer_than_in_manifest_is_refused(tmp_path: Path) -> None:
         assert file.tell() == 0
 
 
-def test_messages_are_one_line_without_control_characters(tmp_path: Path) -> None:
+def test_error_messages_are_one_line_without_control_characters(tmp_path: Path) -> None:
     (tmp_path / "a\nb\x1b[2J").touch()
 
     with pytest.raises(BackupError, match=r"such as a\?b\?\[2J: use an empty folder") as refused:

@@ -1,4 +1,4 @@
-"""The benchmark of messages: the cost of the event row for its cause, and of notifying 1,000 people."""
+"""The benchmark of messages: the cost of recording an event in an approval request, and of notifying 1,000 people."""
 
 from __future__ import annotations
 

@@ -79,7 +79,10 @@ class _Bench:
 
     @contextlib.contextmanager
     def sending(self, traffic: Traffic) -> Iterator[tuple[int, Counter[str]]]:
-        """Send traffic from another process while the block runs. Yields its pid, and its counts after the block."""
+        """Send traffic from another process while the block runs.
+
+        Yields the process id, and a counter that is filled when the block ends.
+        """
         file = self._folder / f"traffic-{time.monotonic_ns()}.json"
         traffic.save(file)
         argv = [sys.executable, "-m", "tests.bench.traffic", str(file)]

@@ -16,7 +16,7 @@ from tests.bench.results import Row, ratio
 
 RECORDS = 100_000
 FIXTURES, RECORDS_OF_FIXTURE = 1_000, 1_000
-PAGE_GROUPS = 1_000  # of 100,000 differing records: each of 100 fixtures shows each group once
+PAGE_GROUPS = 1_000  # each of 100 fixtures has one differing record in each group
 NOW = CONFIG
 NEXT = {**CONFIG, "s1": {"rules": ["email:hash", "user:mask=4:2:*"]}}
 OPS = ["dataguard_check", "dataguard_redact"]

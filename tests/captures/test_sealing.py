@@ -47,7 +47,7 @@ def test_limits_are_set_and_sealed_process_cannot_raise_them(tmp_path: Path) -> 
 
 @pytest.mark.skipif(sealing.in_force()["files"] is None, reason="this system has no Landlock")
 def test_sealed_process_reads_only_permitted_files(tmp_path: Path) -> None:
-    """README.md stands for the master key, because the data folder is often inside the folder of this project."""
+    """README.md stands in for the master key, because the data folder is often inside the project's folder."""
     beside = Path(sealing.__file__).parents[2] / "README.md"
     (tmp_path / "given").write_text("given")
     code = f"""

@@ -36,7 +36,7 @@ def test_child_communicates_over_socket_and_has_separate_session() -> None:
     child.kill()
 
 
-def test_kill_stops_process_and_returns_exit_code() -> None:
+def test_kill_stops_process_and_returns_negative_signal_number() -> None:
     child = Child("json.tool", environment=ENVIRONMENT)
 
     assert child.kill() == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Tests of the deadline that all waits of a request share, with a fake clock."""
+"""Tests of the deadline that all waits of a request share, mostly with a fake clock."""
 
 from __future__ import annotations
 

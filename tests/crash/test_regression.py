@@ -1,4 +1,4 @@
-"""A regression ends once, and computes each verdict once, when its worker or a child process is killed or stopped."""
+"""Tests that a regression and its verdicts are computed once if the worker or a child process is killed or stops."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ONE_FIXTURE_IN_EACH_PROCESS = STOPPABLE.replace(
 
 
 @pytest.mark.parametrize("victim", ["worker", "worker that stops", "child"])
-def test_regression_ends_once_and_computes_each_verdict_once(victim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regression_finishes_once_and_computes_each_verdict_once(victim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     now = configured(world)
     keep(world, now, *(cards(number) for number in range(4)))

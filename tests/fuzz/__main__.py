@@ -2,7 +2,7 @@
 
 It exits with 1 if the preparation or schemathesis fails, or a response contradicts the OpenAPI document. For each such
 response, it prints a curl command. It exits with 2 if nothing was tested.
-The printed seed repeats the run.
+To repeat a run, pass its printed seed as ``--seed``.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, 
 def main() -> int:
     """Start a server, fuzz it, and return the exit code."""
     parser = argparse.ArgumentParser(prog="make fuzz", description="Fuzz the API of a live server.")
-    parser.add_argument("--seconds", type=int, default=60, help="the total time for all operations")
+    parser.add_argument("--seconds", type=int, default=60, help="the total time for all operations, in seconds")
     parser.add_argument(
         "--seed", type=int, default=random.randrange(1 << 32), help="the seed of an earlier run, to repeat it"
     )

@@ -77,7 +77,7 @@ def test_leftovers_of_killed_process_are_removed_and_used_files_are_kept(data: P
         used = temporary(data)
         assert len(used) == 2
         for path in used:
-            os.utime(path, (1, 1))  # as if the process had worked for longer than an hour
+            os.utime(path, (1, 1))  # as if the process had worked for longer than ``LEFTOVER_S``
         data_folders.remove_leftovers()
         assert temporary(data) == used
         assert [path.stat().st_size for path in used[0].iterdir()] == [100, 10]

@@ -108,7 +108,7 @@ class Schema(AutoSchema):
         return schema
 
     def map_parsers(self) -> list[Any]:
-        """Return the media types of bodies, without forms: views that also accept forms do so for OAuth clients.
+        """Return the media types of bodies, without URL-encoded forms, which some views accept for OAuth clients.
 
         Generated clients support only one media type.
         """
@@ -192,7 +192,7 @@ class Schema(AutoSchema):
 
 
 def _always_returned(serializer: Any) -> Iterator[str]:
-    """Yield the fields that every response contains, although requests may omit them."""
+    """Yield the fields that every response contains, even if requests may omit them."""
     absent = getattr(serializer, "sometimes_absent", None)
     for name, field in serializer.fields.items():
         if field.default is not empty if absent is None else name not in absent:

@@ -98,7 +98,10 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
         errors.Unavailable,
         "The service is temporarily unavailable, or the request took too long. Try again after `Retry-After` seconds.",
     ),
-    "507": (errors.InsufficientStorage, "No space is left; nothing was stored. Try again after `Retry-After` seconds."),
+    "507": (
+        errors.InsufficientStorage,
+        "The server's disk is full or not writable; nothing was stored. Try again after `Retry-After` seconds.",
+    ),
 }
 SUCCESSES = {
     "200": "Success.",

