@@ -90,7 +90,7 @@ def visible_organizations(principal: Principal) -> QuerySet[Organization]:
     """Return the organizations that the caller belongs to."""
     if principal.user is None:
         return Organization.objects.filter(pk__in=[principal.organization_id])
-    mine = Membership.objects.filter(user=principal.user).filter(Q(project=None) | Q(project__deleted_at=None))
+    mine = Membership.objects.live().filter(user=principal.user)
     return Organization.objects.filter(pk__in=mine.values("organization_id"))
 
 

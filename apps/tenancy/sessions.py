@@ -10,7 +10,7 @@ from django.contrib.auth.backends import ModelBackend
 from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.models import Session
-from django.db.models import OuterRef, Q
+from django.db.models import OuterRef
 from django.db.models.functions import JSONObject
 from django.utils import timezone
 
@@ -19,7 +19,7 @@ from apps.tenancy.permissions import Role
 from byteor_cloud.database.compiled import CompiledQuery
 
 _sessions = CompiledQuery(lambda key, now: Session.objects.filter(session_key=key, expire_date__gt=now), str, datetime)
-_memberships = Membership.objects.filter(Q(project=None) | Q(project__deleted_at=None), user=OuterRef("pk"))
+_memberships = Membership.objects.live().filter(user=OuterRef("pk"))
 _users = CompiledQuery(
     lambda pk: User.objects.filter(pk=pk).annotate(
         session_roles=ArraySubquery(

@@ -80,11 +80,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     replay.add_argument("bundle", type=Path, metavar="BUNDLE", help="an incident bundle (.tar.gz)")
     replay.add_argument("--version", type=Path, metavar="SPEC_KV", help="use this spec.kv instead of the bundle's")
-    replay.add_argument(
+    part = replay.add_mutually_exclusive_group()
+    part.add_argument(
         "--trace", type=int, metavar="N", help="trace the records with sequence number N, instead of replaying"
     )
     replay.add_argument("--journal-lane", metavar="NAME", help="use only the journal of this ingress or lane")
-    replay.add_argument("--last-n", type=int, metavar="N", help="replay only the last N records")
+    part.add_argument("--last-n", type=int, metavar="N", help="replay only the last N records")
 
     for command in (enroll, run, upload, status):
         command.add_argument("--state", type=Path, required=True, help="the agent's state folder")

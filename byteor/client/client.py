@@ -35,7 +35,7 @@ class ByteOr(Installation):
         return Environment(self, org_id, project_id, env_id)
 
     def own_agent(self, id: str) -> OwnAgent:
-        """Return the operations that the agent with the client's key calls."""
+        """Return the operations that an agent calls with its own key."""
         return OwnAgent(self, id)
 
     def request(self, method: str, path: str, *, query: dict[str, Any] | None = None, fields: Any = None) -> Any:

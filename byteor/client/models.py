@@ -129,9 +129,10 @@ class Baseline(Model, kw_only=True):
     version_id: str
     """The id of the version of that config bundle."""
     agents: int
-    """The number of the environment's agents that ran the configuration at the time of the request."""
+    """The number of agents that ran the configuration at the time of the request. All agents of the environment are
+    counted. If the regression was started for a deployment, only the agents in the deployment's target are counted."""
     share: float
-    """The number of these agents divided by the number of all agents that ran the pipeline, from 0 to 1."""
+    """The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 to 1."""
 
 
 class Predicate(Model, kw_only=True):
@@ -199,8 +200,10 @@ class ChatAttempt(Model, kw_only=True):
     """The status code of the response. Null if there was no response."""
     error: str
     """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
-    `master_key`. If the chat server refused the message, its error code or message, at most 100 characters.
-    `obsolete` if the message was not sent because it no longer applied."""
+    `master_key`. If the chat server refused the message: its error code or message, at most 100 characters, or
+    `unexpected_response` if it returned a 2xx status without a known error. `obsolete` if the message was not sent
+    because it no longer applied. `restored` if the delivery was pending in a backup that was restored. Empty if the
+    message was accepted, or refused without a known error."""
     duration_ms: int
     """The duration of the attempt in milliseconds."""
 
@@ -900,12 +903,12 @@ class PacketBaseline(Model, kw_only=True):
     config_bundle: str | None
     """The name of the newest config bundle with this config hash. Null if it was deleted."""
     agents: int
-    """The number of the target's agents that ran the configuration when the regression was requested."""
+    """The number of agents that ran the configuration when the regression was requested. Only agents in the target
+    are counted if the regression was started for the deployment, and otherwise all agents of the environment."""
     share: float
-    """The number of these agents divided by the number of all agents of the target that ran the pipeline, from 0 to
-    1."""
+    """The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 to 1."""
     outcomes: OutcomeCount
-    """What the comparison with this configuration showed."""
+    """The number of fixtures with each outcome in the comparison with this configuration."""
 
 
 class PacketProgress(Model, kw_only=True):
@@ -932,7 +935,8 @@ class PacketWork(Model, kw_only=True):
     baseline: int
     """The work of the configurations that the candidate was compared with."""
     increase_percent: float | None
-    """How much more work the candidate needs, in percent. Negative if it needs less. Null if `baseline` is 0."""
+    """How much more work the candidate needs than the other configurations, in percent. Negative if it needs less.
+    Null if `baseline` is 0."""
 
 
 class PaginatedEnrollmentTokenList(Model, kw_only=True):
@@ -1067,7 +1071,7 @@ class Rejection(Model, kw_only=True):
     code: str
     """A stable code for the reason."""
     detail: str
-    """What is wrong with the artifact."""
+    """The reason as text."""
 
 
 class Relabeled(Model, kw_only=True):
@@ -1279,7 +1283,8 @@ class TimelineEntry(Model, kw_only=True):
     event: str
     """The kind of event."""
     actor: str
-    """Who caused the event: an e-mail address, the name of an API key, or `system:rollout` for the worker."""
+    """Who caused the event: an e-mail address, the name of an API key, or a part of the control plane, such as
+    `system:rollout`."""
     detail: dict[str, Any] | None
     """More about the event. The keys depend on the kind of event. In a list, this field is null if it is larger
     than 4 KiB."""
@@ -1312,7 +1317,8 @@ class Untested(Model, kw_only=True):
     config_hash: str
     """The config hash of the configuration."""
     agents: int
-    """The number of the environment's agents that ran the configuration at the time of the request."""
+    """The number of agents that ran the configuration at the time of the request. All agents of the environment are
+    counted. If the regression was started for a deployment, only the agents in the deployment's target are counted."""
 
 
 class Used(Model, kw_only=True):
@@ -1630,7 +1636,8 @@ class Artifact(Model, kw_only=True):
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
     until the control plane's database and storage are available."""
     agent_id: str
-    """The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact."""
+    """The id of the agent that uploaded the artifact. If the artifact has an `origin`, the agent uploaded the
+    original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
     deployment was deleted."""
@@ -1679,7 +1686,7 @@ class AuditEvent(Model, kw_only=True):
     """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
     the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
     repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
-    `count` and the `last` values. `exportAuditEvents` returns changes of any size. In a list, this field is null if
+    `count` and the `last` values. `exportAuditEvents` always returns the changes. In a list, this field is null if
     it is larger than 4 KiB."""
     seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
@@ -1696,8 +1703,9 @@ class BisectedVersion(Model, kw_only=True):
     replay_id: str | None
     """The id of the replay through the version. Null if there is none."""
     no_parameters: list[str]
-    """The ids of the first ten stages that let every record pass because the capture has no parameters for them.
-    Empty until there is a verdict. The `notes` of the replay's result list all such stages."""
+    """The ids of the first ten stages that let every record pass, because neither the capture nor its deployment
+    has parameters for them. Empty until there is a verdict. The `notes` of the replay's result list all such
+    stages."""
 
 
 class Blocker(Model, kw_only=True):
@@ -1707,12 +1715,12 @@ class Blocker(Model, kw_only=True):
     """A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are under
     way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, or with
     some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` (the next wave
-    waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can decide than must approve),
-    `replay_gate.running` (the regression has not finished), `replay_gate.differs` (differences are not accepted, or
-    are too many to be grouped), `replay_gate.failed` (the candidate failed or is unstable for a fixture, needs too
-    much work, or the regression has no result), `replay_gate.too_few_fixtures` (the regression has too few
-    verdicts), or `held_up` (the deployment's job failed permanently or waits for the control plane's database or
-    storage, or agents cannot download the bundle)."""
+    waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can approve or have approved than
+    must approve), `replay_gate.running` (the regression has not finished), `replay_gate.differs` (differences are
+    not accepted, or are too many to be grouped), `replay_gate.failed` (the candidate failed or is unstable for a
+    fixture, needs too much work, or the regression has no result), `replay_gate.too_few_fixtures` (the regression
+    has too few verdicts), or `held_up` (the deployment's job failed permanently or waits for the control plane's
+    database or storage, or agents cannot download the bundle)."""
     detail: str
     """The reason as a sentence."""
     until: datetime | None
@@ -1887,8 +1895,7 @@ class DifferenceGroup(Model, kw_only=True):
     """JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` is
     `changed`."""
     code: str | None
-    """A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if there is
-    none."""
+    """A stable code for the reason of a drop or a stage error, or the op of a side effect. Null if there is none."""
     count: int
     """The number of differences in all comparisons."""
     baselines: list[GroupBaseline]
@@ -1898,8 +1905,8 @@ class DifferenceGroup(Model, kw_only=True):
     fixtures: list[GroupFixture]
     """The first fixtures that show the difference, at most five."""
     example: DifferenceExample | None
-    """The first difference of the group. Null if its artifact was deleted, or if the organization stores too many
-    examples."""
+    """The first difference of the group. Null if the environment no longer has the capture, or if the example is
+    not stored because the organization has too many."""
 
 
 class Draft(Model, kw_only=True):
@@ -2008,7 +2015,7 @@ class HeartbeatAnswer(Model, kw_only=True):
     """The ETag of the signing keys, without its quotation marks. If it has changed, fetch the keys again."""
     commands: list[str]
     """Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it from then on.
-    `capture`: get the requested capture with `getPendingCapture` and upload it. A command is repeated until it is
+    `capture`: fetch the request with `getPendingCapture`, and upload the capture. A command is repeated until it is
     carried out or obsolete. Ignore unknown commands."""
 
 
@@ -2148,7 +2155,8 @@ class ListedArtifact(Model, kw_only=True):
     until the control plane's database and storage are available. In a list, this field is null if it is larger than
     4 KiB; `getArtifact` returns it."""
     agent_id: str
-    """The id of the agent that uploaded the artifact or, if it has an `origin`, the original artifact."""
+    """The id of the agent that uploaded the artifact. If the artifact has an `origin`, the agent uploaded the
+    original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
     deployment was deleted."""
@@ -2476,8 +2484,7 @@ class PacketGroup(Model, kw_only=True):
     """JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` is
     `changed`."""
     code: str | None
-    """A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if there is
-    none."""
+    """A stable code for the reason of a drop or a stage error, or the op of a side effect. Null if there is none."""
     count: int
     """The number of differences in all comparisons."""
     baselines: list[GroupBaseline]
@@ -2487,8 +2494,8 @@ class PacketGroup(Model, kw_only=True):
     fixtures: list[GroupFixture]
     """The first fixtures that show the difference, at most five."""
     example: DifferenceExample | None
-    """The first difference of the group. Null if its artifact was deleted, or if the organization stores too many
-    examples."""
+    """The first difference of the group. Null if the environment no longer has the capture, or if the example is
+    not stored because the organization has too many."""
     accepted: list[GroupAcceptance]
     """The acceptances of the difference: for each configuration that shows it, an acceptance that counts for this
     deployment. If there is none, the oldest valid acceptance, if any."""
@@ -2513,13 +2520,13 @@ class PacketRegression(Model, kw_only=True):
     progress: PacketProgress
     """The progress of the regression."""
     fixtures: int
-    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    """The number of fixtures of the pipeline that had not expired when the regression started. It is 0 until then."""
     vacuous: bool
     """Whether the regression has finished and tested nothing."""
     baselines: list[PacketBaseline]
     """The configurations that the candidate is compared with, those with most agents first."""
     golden: OutcomeCount
-    """What the comparison with golden results showed."""
+    """The number of fixtures with each outcome in the comparison with golden results."""
     work: PacketWork
     """The work of the replays. It is the same on every machine, and 0 until the regression has finished."""
 
@@ -3163,7 +3170,8 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     max_in_flight_deployments: int | UnsetType = UNSET
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
-    """The number of days until an artifact is deleted. Defaults to 90."""
+    """The number of days after which an artifact is deleted, unless it has a fixture that has not expired. Defaults
+    to 90."""
     replay_gate: str | UnsetType = UNSET
     """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
     regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
@@ -3204,7 +3212,8 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     max_in_flight_deployments: int | UnsetType = UNSET
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
-    """The number of days until an artifact is deleted. Defaults to 90."""
+    """The number of days after which an artifact is deleted, unless it has a fixture that has not expired. Defaults
+    to 90."""
     replay_gate: str | UnsetType = UNSET
     """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
     regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
@@ -3341,8 +3350,8 @@ class DeploymentAgent(Model, kw_only=True):
     """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
     withdrawn."""
     tuning: Tuning | None
-    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. In a
-    list, this field is null if it is larger than 4 KiB."""
+    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. Null if
+    the report is too large for a list. In a list, this field is null if it is larger than 4 KiB."""
     detail: str
     """More about the agent's progress, such as the reason for a failure. Empty after a new offer."""
     failure: Failure | None
@@ -3391,7 +3400,8 @@ class EnvironmentSettings(Model, kw_only=True):
     max_in_flight_deployments: int
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int
-    """The number of days until an artifact is deleted. Defaults to 90."""
+    """The number of days after which an artifact is deleted, unless it has a fixture that has not expired. Defaults
+    to 90."""
     replay_gate: str
     """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
     regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
@@ -3432,7 +3442,8 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     max_in_flight_deployments: int | UnsetType = UNSET
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
-    """The number of days until an artifact is deleted. Defaults to 90."""
+    """The number of days after which an artifact is deleted, unless it has a fixture that has not expired. Defaults
+    to 90."""
     replay_gate: str | UnsetType = UNSET
     """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
     regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
@@ -3668,8 +3679,9 @@ class ListedEnvironment(Model, kw_only=True):
     position: int
     """The environment's place in the order of the project's environments, counted from 1. By default, a new
     environment is the last one. When an environment is moved, the positions of the environments between its old and
-    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
-    A position that is greater than the number of environments is refused with 400."""
+    its new position change by 1. When an environment is inserted or deleted, the positions of the following ones
+    increase or decrease by 1. A position that is greater than the number of environments, including a new one, is
+    refused with 400."""
     created_at: datetime
     """When the environment was created."""
     updated_at: datetime
@@ -3706,11 +3718,11 @@ class ListedRegression(Model, kw_only=True):
     baselines: list[Baseline]
     """The configurations that the candidate is compared with."""
     not_tested: list[Untested] | None
-    """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
-    candidate is not compared with them. In a list, this field is null if it is larger than 4 KiB; `getRegression`
-    returns it."""
+    """Other configurations of the pipeline that agents ran at the time of the request. The candidate is not
+    compared with them. In a list, this field is null if it is larger than 4 KiB; `getRegression` returns it."""
     fixtures: int
-    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    """The number of tested fixtures: those of the pipeline that had not expired when the regression started. If
+    `of_current` is true, only golden fixtures are tested. It is 0 until the start."""
     vacuous: bool
     """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
     compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
@@ -3985,10 +3997,11 @@ class Regression(Model, kw_only=True):
     baselines: list[Baseline]
     """The configurations that the candidate is compared with."""
     not_tested: list[Untested]
-    """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
-    candidate is not compared with them."""
+    """Other configurations of the pipeline that agents ran at the time of the request. The candidate is not
+    compared with them."""
     fixtures: int
-    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    """The number of tested fixtures: those of the pipeline that had not expired when the regression started. If
+    `of_current` is true, only golden fixtures are tested. It is 0 until the start."""
     vacuous: bool
     """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
     compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
@@ -4051,8 +4064,9 @@ class Environment(Model, kw_only=True):
     position: int
     """The environment's place in the order of the project's environments, counted from 1. By default, a new
     environment is the last one. When an environment is moved, the positions of the environments between its old and
-    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
-    A position that is greater than the number of environments is refused with 400."""
+    its new position change by 1. When an environment is inserted or deleted, the positions of the following ones
+    increase or decrease by 1. A position that is greater than the number of environments, including a new one, is
+    refused with 400."""
     created_at: datetime
     """When the environment was created."""
     updated_at: datetime
@@ -4120,7 +4134,8 @@ class PaginatedListedOrganizationList(Model, kw_only=True):
 
 class Trace(Model, kw_only=True):
     records: list[TracedRecord]
-    """The records with the requested `sequence` that have steps on this page."""
+    """The records with the requested `sequence` that have steps on this page. Of each journal, at most 16 such
+    records are traced."""
     truncated: bool
     """Whether more steps follow on the next page. A page is limited to 4 MiB."""
     next_after: int | None

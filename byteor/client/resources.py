@@ -56,9 +56,9 @@ class Environment(Calls):
             settings: The environment's settings. An update changes only the keys that it contains.
             position: The environment's place in the order of the project's environments, counted from 1. By
                 default, a new environment is the last one. When an environment is moved, the positions of the
-                environments between its old and its new position change by 1. When an environment is deleted,
-                the positions of the following ones decrease by 1. A position that is greater than the number of
-                environments is refused with 400.
+                environments between its old and its new position change by 1. When an environment is inserted
+                or deleted, the positions of the following ones increase or decrease by 1. A position that is
+                greater than the number of environments, including a new one, is refused with 400.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -664,10 +664,10 @@ class Environment(Calls):
         """Get the packet of an approval.
 
         Returns what a reviewer should know before the decision: what changes in the pipeline, in the configuration
-        and in the output, which agents run what now, what was not tested, how much more work the candidate needs,
-        which fixtures were removed, and what a rollback would restore. A response is limited to 4 MiB (see
-        `truncated`). Callers without the permission `environment:operate` get the examples without payloads.
-        Returns 409 with the code `approval.no_packet` for the approval of a replay or of a wave.
+        and in the output, which configurations agents run now, what was not tested, how much more work the
+        candidate needs, which fixtures were removed, and what a rollback would restore. A response is limited to 4
+        MiB (see `truncated`). Callers without the permission `environment:operate` get the examples without
+        payloads. Returns 409 with the code `approval.no_packet` for the approval of a replay or of a wave.
 
         Requires the permission `environment:view`.
         """
@@ -679,7 +679,8 @@ class Environment(Calls):
 
         Notifies the people who can still decide on the pending approval again. Only the requester can send a
         reminder. If an API key requested the approval, the requester is the person who created the key. Returns 403
-        to other callers, 409 if the approval is not pending, and 429 within an hour of the last reminder.
+        to other callers, 409 if the approval is not pending or has expired, and 429 within an hour of the last
+        reminder.
 
         Requires the permission `environment:operate`.
 
@@ -1489,10 +1490,10 @@ class Environment(Calls):
 
         Replaces the list of the people who may decide on the deployment's approvals, for example because one of
         them has left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can
-        stay in the list even after leaving. If enough of the new reviewers have already approved, the approval is
-        granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay
-        gate blocks an approval that would be granted. Also returns 409 unless the deployment is pending approval or
-        deploying, or its approval after break-glass is pending.
+        stay in the list even if they have left. If enough of the new reviewers have already approved, the approval
+        is granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the
+        replay gate blocks an approval that would be granted. Also returns 409 unless the deployment is pending
+        approval or deploying, or its approval after break-glass is pending.
 
         Requires the permission `organization:manage`.
 
@@ -1537,8 +1538,8 @@ class Environment(Calls):
         the error `rollback.proof_pending` with the `replay_id` of an unfinished replay and `Retry-After`. When all
         replays have succeeded, the rollback starts. A replay that was canceled or interrupted is requested again.
         Returns 409 if the rollback would restore more than 10 configurations or another pipeline, because the
-        capture cannot prove these. With `proceed`, the rollback starts immediately. Returns 422 if no version in
-        the environment has the artifact's spec hash.
+        capture cannot prove these. Returns 422 if no version in the environment has the artifact's spec hash. With
+        `proceed`, the rollback starts immediately, without these checks.
 
         Requires the permission `environment:operate`.
 
@@ -2167,7 +2168,7 @@ class Environment(Calls):
 
         Args:
             config_bundle_id: The id of the config bundle to test.
-            version_id: The id of the version to test, instead of a config bundle. A stage of the version has
+            version_id: The id of the version to test, instead of a config bundle. A stage of the version gets
                 the parameters of the stage with the same id and op in the configuration that the version is
                 compared with.
             draft_id: The id of the draft to test, instead of a config bundle. Its stages get their parameters
@@ -2391,8 +2392,8 @@ class Environment(Calls):
 
         Returns the sums of the series of all agents, including decommissioned agents, for each slot of 15 minutes,
         oldest first. Slots older than 90 days are deleted. In an environment with more than 1,000 agents, a slot is
-        returned from five minutes after its end, because its values must be summed first. In smaller environments,
-        the current slot is included, up to the last heartbeats.
+        included only after five minutes have passed since its end, because its values must be summed first. In
+        smaller environments, the current slot is included, up to the last heartbeats.
 
         Requires the permission `environment:view`.
 
@@ -2642,9 +2643,9 @@ class Project(Calls):
             settings: The environment's settings. An update changes only the keys that it contains.
             position: The environment's place in the order of the project's environments, counted from 1. By
                 default, a new environment is the last one. When an environment is moved, the positions of the
-                environments between its old and its new position change by 1. When an environment is deleted,
-                the positions of the following ones decrease by 1. A position that is greater than the number of
-                environments is refused with 400.
+                environments between its old and its new position change by 1. When an environment is inserted
+                or deleted, the positions of the following ones increase or decrease by 1. A position that is
+                greater than the number of environments, including a new one, is refused with 400.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.

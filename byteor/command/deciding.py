@@ -10,7 +10,7 @@ import click
 
 from byteor.command.exits import FAILED, USAGE, Refusal
 from byteor.command.output import confirm, json_option, list_options, note, say, show, show_list, when
-from byteor.command.rollout_news import agents_of
+from byteor.command.rollout_news import agents_of, count_consents
 from byteor.command.session import MOST_SEARCHED, SHORTEST, Named, Session, with_session
 
 if TYPE_CHECKING:
@@ -129,14 +129,6 @@ def _wave_of(approval: m.Approval | m.ListedApproval) -> int | None:
     return approval.wave if isinstance(approval.wave, int) else None
 
 
-def _count(approval: m.Approval | m.ListedApproval) -> int:
-    """Return the number of people who approved. People who are no longer reviewers are not counted."""
-    return sum(
-        each.decision == "approve" and (not approval.reviewers or each.user_id in approval.reviewers)
-        for each in approval.decisions
-    )
-
-
 def _status(approval: m.Approval | m.ListedApproval) -> str:
     return str(approval.status).replace("_", " ")
 
@@ -167,7 +159,7 @@ def list_approvals(session: Session, status: str, mine: bool, limit: int, as_jso
     columns = {
         "for": lambda each: subjects[each.id],
         "status": _status,
-        "approvals": lambda each: f"{_count(each)} of {each.required_approvals}",
+        "approvals": lambda each: f"{count_consents(each)} of {each.required_approvals}",
         "expires": lambda each: when(each.expires_at) if each.status == PENDING else "-",
         "requested by": lambda each: each.requested_by,
         "id": lambda each: each.id,
@@ -234,7 +226,7 @@ def approve(
     """
     review = _reviewed(session, id, "Approve", yes=yes)
     decided = review.decide("approve", comment, digest, list(groups) or None)
-    given, needed = _count(decided), decided.required_approvals
+    given, needed = count_consents(decided), decided.required_approvals
     left = needed - given
     more = f"{left} more {'is' if left == 1 else 'are'} needed" if decided.status == PENDING else "No more are needed"
     show(decided, as_json, f"Approved {review.subject}: {given} of {needed} approvals. {more}.")
@@ -345,7 +337,7 @@ class _Review:
             "For": self.subject.removeprefix("the "),
             "Status": None if is_pending else _status(found),
             "Requested": f"{when(found.created_at)} by {found.requested_by}",
-            "Approvals": f"{_count(found)} of {found.required_approvals}" + (f": {who}" if who else ""),
+            "Approvals": f"{count_consents(found)} of {found.required_approvals}" + (f": {who}" if who else ""),
             "Expires": when(found.expires_at) if is_pending else None,
             "Break glass": "starts without waiting for approval" if found.break_glass is True else None,
         }

@@ -409,6 +409,8 @@ def _strategy(values: dict[str, Any]) -> m.StrategyRequest | None:
 
 def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
     """Return the hold before each wave. ``manual`` holds all waves but the first, ``2=manual`` only wave 2."""
+    if texts and waves < 2:
+        raise Refusal("--hold requires at least two waves.", USAGE)
     found: list[str | None] = [None] * waves
     for text in texts:
         wave, equals, kind = text.rpartition("=")

@@ -218,14 +218,21 @@ def _waits(what: str, approval_id: str | None, people: People | None) -> str:
     lines = [what]
     if people is not None:
         approval = people.approval
-        given = sum(each.decision == "approve" for each in approval.decisions)
         if approval.required_approvals > 1:
-            lines[0] += f" {given} of {approval.required_approvals} people have approved."
+            lines[0] += f" {count_consents(approval)} of {approval.required_approvals} people have approved."
         lines[0] += f" {deciders(approval.reviewers, people.names)} can decide"
         lines[0] += "." if approval.allow_self_approval else f", but not {approval.requested_by}, who requested it."
         if approval.wave_report is not None:
             lines.append(f"  {approval.wave_report.summary}")
     return "\n".join([*lines, f"  byteor approve {approval_id}"])
+
+
+def count_consents(approval: m.Approval | m.ListedApproval) -> int:
+    """Return the number of people who approved. People who are no longer reviewers are not counted."""
+    return sum(
+        each.decision == "approve" and (not approval.reviewers or each.user_id in approval.reviewers)
+        for each in approval.decisions
+    )
 
 
 def deciders(reviewers: list[str], names: Mapping[str, str]) -> str:

@@ -55,7 +55,8 @@ def parse_url_prefix(text: str) -> Url:
 
 def check_program(text: str) -> str:
     """Check an entry of an exec allowlist, the absolute path of a program, and return it. Raises ValueError."""
-    if not text.startswith("/") or posixpath.normpath(text) != text or text == "/" or not text.isprintable():
+    is_normal = posixpath.normpath(text) == text and not text.startswith("//")  # normpath keeps two leading slashes
+    if not text.startswith("/") or not is_normal or text == "/" or not text.isprintable():
         raise ValueError(
             "must be the absolute path of a program in printable characters, without ., .. or unneeded slashes"
         )

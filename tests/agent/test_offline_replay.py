@@ -105,6 +105,13 @@ def test_invalid_replay_arguments_print_reason(
     assert text in capsys.readouterr().err
 
 
+def test_number_of_records_cannot_be_limited_in_trace(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["replay", str(incident), "--trace", "1", "--last-n", "1"])
+
+    assert "--last-n: not allowed with argument --trace" in capsys.readouterr().err
+
+
 def test_malformed_bundle_or_spec_exits_2(incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text").write_text("text")
 

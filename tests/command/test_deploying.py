@@ -341,6 +341,7 @@ def test_unexpected_response_to_creation_prints_idempotency_key_to_continue(
         (["--waves", "50,25,100"], 2, "The percentages must increase"),
         (["--waves", "50"], 2, "The percentages must increase"),
         (["--waves", "5,100", "--hold", "1=manual"], 2, "--hold must be KIND or WAVE=KIND"),
+        (["--waves", "100", "--hold", "2=manual"], 2, "--hold requires at least two waves."),
         (["--waves", "5,100", "--hold", "soon"], 2, "--hold must be KIND or WAVE=KIND"),
         (["--all", "--labels", "zone=eu"], 2, "Use only one of --all, --labels and --agents."),
         (["--labels", "zone"], 2, "is not KEY=VALUE"),

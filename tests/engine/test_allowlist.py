@@ -81,6 +81,6 @@ def test_invalid_url_prefix_is_refused(entry: str) -> None:
 
 def test_program_must_be_normalized_absolute_path() -> None:
     assert check_program("/usr/bin/tr") == "/usr/bin/tr"
-    for entry in ("tr", "./tr", "/", "", "/usr/../bin/tr", "/usr/bin/", "/usr/bin/t\nr"):
+    for entry in ("tr", "./tr", "/", "", "/usr/../bin/tr", "/usr/bin/", "//usr/bin/tr", "/usr/bin/t\nr"):
         with pytest.raises(ValueError, match="must be the absolute path of a program"):
             check_program(entry)

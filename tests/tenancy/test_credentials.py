@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.tenancy import credentials
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import OrganizationKey, UserToken
+from apps.tenancy.models import Membership, OrganizationKey, UserToken
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import organizations, tokens
 from tests.patience import PATIENCE_S
@@ -119,6 +119,20 @@ def test_organization_setting_limits_lifetime_of_keys_and_tokens_of_its_members(
     assert lived.expires_at is not None
     assert lived.expires_at - lived.created_at < timedelta(days=7, seconds=2)
     assert [r.status_code for r in (longer, key, elsewhere)] == [400, 400, 201]
+
+
+def test_role_in_deleted_project_is_not_shown_and_does_not_limit_tokens(world: World) -> None:
+    assert (
+        world.admin.api.put(f"/api/v1/orgs/{world.organization.pk}", {"settings": {"token_max_days": 7}}).status_code
+        == 200
+    )
+    Membership.objects.filter(user=world.viewer.user).update(project=world.project)
+    longer = {"name": "b", "expires_in_s": 8 * DAY}
+    assert world.viewer.api.post("/api/v1/tokens", longer).status_code == 400
+    organizations.delete(world.project, kind="project", actor=world.admin.actor)
+
+    assert world.viewer.api.get("/api/v1/me").json()["roles"] == []
+    assert world.viewer.api.post("/api/v1/tokens", longer).status_code == 201
 
 
 def test_revoked_token_is_rejected_immediately(world: World) -> None:

@@ -64,7 +64,7 @@ class RateLimitUsage:
 
 def _add_shared(key: str, minute: int, amount: int) -> int:
     if space.is_low_for_database():
-        return _add_local(key, int(time.time() // WINDOW_S))
+        return _add_local(key, int(time.time() // WINDOW_S), amount)
     try:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -78,7 +78,9 @@ def _add_shared(key: str, minute: int, amount: int) -> int:
     except DatabaseError as error:
         if not space.is_disk_error(error):
             raise
-        return _add_local(key, int(time.time() // WINDOW_S))  # read-only requests must work even if the disk is full
+        return _add_local(
+            key, int(time.time() // WINDOW_S), amount
+        )  # read-only requests must work even if the disk is full
     return count
 
 
@@ -86,13 +88,13 @@ def _read_shared(key: str, minute: int) -> int:
     return RateCounter.objects.filter(key=key, minute=minute).values_list("count", flat=True).first() or 0
 
 
-def _add_local(key: str, minute: int) -> int:
+def _add_local(key: str, minute: int, amount: int) -> int:
     global _local_minute  # noqa: PLW0603  the counters belong to the process, and to one minute
     with _lock:
         if minute != _local_minute:
             _local.clear()
             _local_minute = minute
-        _local[key] = count = _local.get(key, 0) + 1
+        _local[key] = count = _local.get(key, 0) + amount
     return count
 
 
@@ -147,7 +149,7 @@ def count_agent(agent_id: UUID | str) -> RateLimitUsage | None:
     All keys of an agent share one count, so a new key does not reset the count. Call this only after verifying
     the key. Otherwise, anybody could use up the agent's limit.
     """
-    return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(f"agent:{agent_id}", minute))
+    return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(f"agent:{agent_id}", minute, 1))
 
 
 def count_console(user_id: UUID) -> RateLimitUsage | None:

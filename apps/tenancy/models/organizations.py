@@ -147,6 +147,14 @@ class Stateful(EnvironmentOwned):
         abstract = True
 
 
+class MembershipQuerySet(models.QuerySet[Any]):
+    """Queries on memberships. A project that is marked as deleted still has its memberships until it is purged."""
+
+    def live(self) -> Self:
+        """Leave out memberships of deleted projects."""
+        return self.filter(Q(project=None) | Q(project__deleted_at=None))
+
+
 class Membership(Row, Revisioned):
     """A person's role in an organization, or in one of its projects."""
 
@@ -156,6 +164,8 @@ class Membership(Row, Revisioned):
     role = models.CharField(max_length=20, choices=enum_choices(Role))
     # When the last invitation was sent.
     invited_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from django.contrib.postgres.functions import TransactionNow
 from django.db import connection, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
@@ -125,7 +124,7 @@ def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
     """
     if actor.user_id != person.pk and not User.objects.claimed().filter(pk=person.pk).exists():
         return []
-    mine = Membership.objects.filter(Q(project=None) | Q(project__deleted_at=None), user=person)
+    mine = Membership.objects.live().filter(user=person)
     return list(mine.order_by("organization_id").values_list("organization_id", flat=True).distinct())
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
-from apps.tenancy.models import Credential, Organization, OrganizationKey, Project, User, UserToken
+from apps.tenancy.models import Credential, Membership, Organization, OrganizationKey, Project, User, UserToken
 from apps.tenancy.permissions import Permission, Role, may_grant
 from apps.tenancy.services import audit
 from apps.tenancy.services.state import lock_row
@@ -39,9 +39,11 @@ def max_key_lifetime(organization: Organization) -> timedelta:
 def max_token_lifetime(user: User) -> timedelta:
     """Return the maximum lifetime of the person's tokens.
 
-    It is the shortest limit of the organizations in which the person has a role, or 90 days if there are none.
+    It is the shortest limit of the organizations in which the person has a role, or 90 days if there are none. Roles in
+    deleted projects do not count.
     """
-    organizations = Organization.objects.filter(memberships__user=user).distinct()
+    mine = Membership.objects.live().filter(user=user)
+    organizations = Organization.objects.filter(pk__in=mine.values("organization_id"))
     default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
     return min((max_key_lifetime(organization) for organization in organizations), default=default)
 

@@ -207,8 +207,8 @@ class AgentAdmin(LiveAdmin):
             name="revoke",
             label="Decommission",
             done="{} decommissioned",
-            explain="The agent leaves the fleet, and its key is revoked immediately. The agent keeps running its "
-            "pipeline until you stop it on the host.",
+            explain="The agent leaves the fleet, and its key is revoked immediately. This does not stop its pipeline: "
+            "stop the agent on its machine.",
             run=lambda row, context: agents.decommission(row, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="block",

@@ -38,7 +38,7 @@ def subject(row: Approval) -> str:
         return f"Wave {row.wave + 1} of {row.rollout.pipeline}/{row.rollout.config_bundle.name}"
     if deployment is not None:
         return f"{deployment.config_bundle.version} to {row.environment}"
-    return f"Execute replay in {row.environment}" if row.replay_id else str(row)
+    return f"Execute replay in {row.environment}" if row.replay_id else "a deleted deployment"
 
 
 def describe_request(row: Approval) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from apps.console.pages.approvals.reviewing import (
 )
 from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_of
 from apps.console.pages.deployments.warnings import find_warnings
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
@@ -214,9 +215,15 @@ def _headline(found: Reviewing) -> str:
         case ApprovalStatus.PENDING:
             return f"Waiting for approval: {found.given} of {row.required_approvals} given."
         case ApprovalStatus.APPROVED:
-            return f"Approved by {', '.join(each.decided_by for each in found.consents)}."
+            return _by("Approved", found.consents)
         case ApprovalStatus.DENIED:
-            return f"Denied by {', '.join(each.decided_by for each in decisions if each.decision == 'deny')}."
+            return _by("Denied", [each for each in decisions if each.decision == "deny"])
         case ApprovalStatus.EXPIRED:
             return "Expired before it was approved."
     return "Revoked."
+
+
+def _by(word: str, decisions: Sequence[ApprovalDecision]) -> str:
+    """Return the sentence. It names nobody if no decision that counts was read."""
+    names = ", ".join(each.decided_by for each in decisions)
+    return f"{word} by {names}." if names else f"{word}."

@@ -34,7 +34,7 @@ class MeViewSet(ApiViewSet):
         """
         principal = self.principal
         if principal.user is not None:
-            roles: list[Any] = list(Membership.objects.filter(user=principal.user).order_by("id"))
+            roles: list[Any] = list(Membership.objects.live().filter(user=principal.user).order_by("id"))
         else:
             roles = [principal.credential]
         body = {
