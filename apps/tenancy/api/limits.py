@@ -78,9 +78,8 @@ def _add_shared(key: str, minute: int, amount: int) -> int:
     except DatabaseError as error:
         if not space.is_disk_error(error):
             raise
-        return _add_local(
-            key, int(time.time() // WINDOW_S), amount
-        )  # read-only requests must work even if the disk is full
+        # Read-only requests must work even if the disk is full.
+        return _add_local(key, int(time.time() // WINDOW_S), amount)
     return count
 
 
