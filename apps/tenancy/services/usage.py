@@ -131,7 +131,7 @@ def _is_counted(organization_ids: Collection[UUID], quotas: Collection[Quota]) -
 def read_usage(organization: Organization) -> Usage:
     """Return the organization's quotas, its current usage, and its usage by month.
 
-    Earlier months without counts are left out.
+    Earlier months for which nothing is stored are left out.
     """
     month, used = _today().replace(day=1), count_used(organization.pk)
     quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
