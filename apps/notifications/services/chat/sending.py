@@ -161,7 +161,7 @@ def find_error(result: PostResult, url: str) -> str:
 
 
 def _clean(text: str, url: str) -> str:
-    """Return the start of the text without nonprintable characters. Replace the long parts of the URL's path and query."""
+    """Return the start of the text, without nonprintable characters and long parts of the URL's path and query."""
     parts = re.split(r"[/?&=]", url.partition("://")[2].partition("/")[2])
     for part in parts:
         if len(part) >= _SECRET_LENGTH:
