@@ -57,7 +57,7 @@ class RateLimitUsage:
         """Raise TooManyRequests if the limit is exceeded."""
         if self.used > self.limit:
             raise TooManyRequests(
-                f"More than {self.limit} requests in this minute. Wait for the next minute.",
+                f"The rate limit of {self.limit} per minute is exceeded. Wait for the next minute.",
                 retry_after=max(1, int(self._reset - self.now) + 1),
             )
 
