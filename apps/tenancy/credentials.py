@@ -27,7 +27,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, device code or secret part of a sign-in link. Its text is never stored, only the digest."""
+    """A new credential, device code or secret part of a sign-in link. Its row stores the digest instead of the text."""
 
     text: str
 

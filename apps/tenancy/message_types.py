@@ -38,7 +38,7 @@ DESCRIPTIONS: Mapping[MessageType, str] = {
     _M.ROLLOUT_STOPPED: "A deployment failed, was denied or was aborted.",
     _M.ROLLOUT_FINISHED: "A rollout finished.",
     _M.ROLLOUT_ROLLED_BACK: "A deployment was rolled back.",
-    _M.INCIDENT_NEW: "An agent uploaded an incident capture.",
+    _M.INCIDENT_NEW: "An agent uploaded an incident capture that was not requested.",
     _M.INCIDENT_REOPENED: "An incident happened again after 7 to 30 days. After more than 30 days, it counts as new.",
     _M.FIXTURE_CURRENT_FAILS: "The current deployment of an environment fails a fixture.",
     _M.AGENTS_FAILED: "Agents failed.",

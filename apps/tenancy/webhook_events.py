@@ -78,7 +78,7 @@ class Outcome(StrEnum):
 
 
 def is_announced(action: str) -> bool:
-    """Return whether webhooks can subscribe to an audit event's action."""
+    """Return whether webhooks can receive audit events with this action, by its event type or only by a wildcard."""
     return action.startswith(FAMILIES) or action in _SINGLE
 
 

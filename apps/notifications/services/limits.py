@@ -40,7 +40,8 @@ _MAX_READ = 50  # covered events from which the content and the people of a summ
 def is_exceeded(event: MessageEvent) -> bool:
     """Return whether the event must be grouped: the limit is reached, or earlier events still wait for their summary.
 
-    Summaries are never grouped. Neither are reminders, which are limited to one an hour for each approval.
+    Returns False for types without a limit (``_UNLIMITED``), for summaries, and for reminders, which are limited to one
+    an hour for each approval.
     """
     if event.type in _UNLIMITED or event.is_summary or event.data.get("is_reminder"):
         return False

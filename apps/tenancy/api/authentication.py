@@ -107,7 +107,7 @@ class CredentialAuthentication(BaseAuthentication):
         cls._by_digest = CompiledQuery(lambda digest, now: cls().queryset(now).filter(digest=digest), str, datetime)
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
-        """Return the caller, or None if there is no credential or it belongs to another family.
+        """Return the caller and the credential, or None if there is no credential or it belongs to another family.
 
         Raises Unauthenticated if the header or the credential is malformed, or if the credential is unknown, expired or
         revoked, or no longer live (``is_live``).

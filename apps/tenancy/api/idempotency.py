@@ -107,7 +107,7 @@ def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]
 
 
 def is_stored(repeatable: Repeatable) -> bool:
-    """Return whether a response to the key is stored, even if it belongs to another request."""
+    """Return whether a response is stored under the key, even if the key was used with another request."""
     rows = IdempotencyKey.objects.filter(caller=repeatable.caller, key=repeatable.key, expires_at__gt=timezone.now())
     return rows.exists()
 

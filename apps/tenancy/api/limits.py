@@ -1,6 +1,6 @@
 """Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a row.
 
-All other requests are counted in the database, or in memory while the disk is full.
+All other requests are counted in the database, or in memory while the disk is full or almost full.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RateLimitUsage:
         """Raise TooManyRequests if the limit is exceeded."""
         if self.used > self.limit:
             raise TooManyRequests(
-                f"More than {self.limit} requests in this minute. Wait for the next minute.",
+                f"The rate limit of {self.limit} per minute is exceeded. Wait for the next minute.",
                 retry_after=max(1, int(self._reset - self.now) + 1),
             )
 

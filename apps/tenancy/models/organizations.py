@@ -162,7 +162,7 @@ class Membership(Row, Revisioned):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="memberships")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="memberships")
     role = models.CharField(max_length=20, choices=enum_choices(Role))
-    # When the last invitation was sent.
+    # When the person was last invited, or was added without an invitation.
     invited_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
 
     objects = MembershipQuerySet.as_manager()

@@ -50,8 +50,9 @@ def claim_or_create_account(
     """Return the account of a person who signs in with a new identity.
 
     An account without an identity is claimed only with its verified e-mail address; otherwise a new account is created.
-    If the account was vouched for by an organization, this confirms its address. Raises Unauthenticated if the account
-    is not active.
+    Claiming deletes the account's unused sign-in links and, if an organization vouched for the account, confirms the
+    address. Raises Unauthenticated if the account is not active, and IntegrityError if a concurrent sign-in has just
+    created an account with this address.
     """
     holder = None
     if email and is_verified:
@@ -75,7 +76,8 @@ def claim_or_create_account(
 def _confirm_address(account: User, *, actor: Actor) -> None:
     """Record that the account belongs to the owner of its address. The caller must hold the lock of the account.
 
-    If an admin may have signed in to the account, this revokes its tokens and ends its sessions.
+    If an admin may have signed in to the account, this revokes its tokens, ends its sessions, and denies machines'
+    sign-ins that were allowed but have not collected their token yet.
     """
     if account.vouched_by_id is None:
         return
@@ -135,9 +137,9 @@ def may_get_invitation(user: User, organization: Organization | None) -> bool:
     """Return whether an invitation may contain a link that signs in to the account.
 
     ``organization`` is the organization whose admin will see the link, or None. An account that is not active or
-    belongs to an installation operator never gets a link. After the first sign-in, a link is permitted only while the
-    address is not confirmed, because the person has no other way to sign in again. Only an admin of the organization
-    that vouches for the account may then see the link.
+    belongs to an installation operator never gets a link. For a claimed account, a link is permitted only while the
+    address is not confirmed, because the person may have no other way to sign in again. Only an admin of the
+    organization that vouches for the account may then see the link.
     """
     if not user.is_active or user.is_superuser:
         return False

@@ -198,7 +198,7 @@ def close_repetitions() -> None:
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:
-    """Count a denied request of a valid credential. ``close_denials`` later records equal denials as one event."""
+    """Count a denied request of an authenticated caller. ``close_denials`` later records equal denials as one event."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"

@@ -85,7 +85,7 @@ def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: 
     """Seal up to ``limit`` events, oldest first: append them to the organization's chain (None: the installation's).
 
     Returns the number of sealed events. ``whole`` searches the whole ledger, not only the recent part in which unsealed
-    events are expected. Only the worker seals, so that requests do not wait for each other at the head of the chain.
+    events are expected. Requests never seal, because they would wait for each other at the head of the chain.
     """
     if organization_id is None:
         with connection.cursor() as cursor:

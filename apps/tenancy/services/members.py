@@ -53,7 +53,8 @@ def check_not_last_admin(membership: Membership) -> None:
         ).exclude(pk=membership.pk)
         if not others.exists():
             raise Conflict(
-                "The last org_admin cannot be removed or demoted. Make another member org_admin first.",
+                "The organization has no other active org_admin, so this one cannot be removed or demoted. Make "
+                "another member org_admin first.",
                 code="last_org_admin",
             )
 

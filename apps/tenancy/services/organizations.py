@@ -78,8 +78,8 @@ def update_organization(
 ) -> Organization:
     """Edit name, slug or settings. Settings that are not in ``values`` keep their values.
 
-    Raises InvalidInput for new default reviewers who are not members, IntegrityError (409) if the name or slug is
-    taken, and the errors of ``lock_revision``.
+    Raises InvalidInput for new default reviewers who are not active members, IntegrityError (409) if the name or slug
+    is taken, and the errors of ``lock_revision``.
     """
     locked = lock_revision(organization, expected_revision)
     before = locked.settings_with_defaults
@@ -89,7 +89,7 @@ def update_organization(
 
 
 def _check_default_reviewers(organization: Organization, before: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for a reviewer in the default settings who is new and not a member of the organization."""
+    """Raise InvalidInput for a new reviewer in the default settings who is not an active member."""
     named = organization.settings_with_defaults["default_environment_settings"].get("reviewers", [])
     known = before.get("default_environment_settings", {}).get("reviewers", [])
     if not (new := [user_id for user_id in named if user_id not in known]):
@@ -99,7 +99,8 @@ def _check_default_reviewers(organization: Organization, before: Mapping[str, An
     for number, user_id in enumerate(named):
         if user_id in new and user_id not in found:
             pointer = f"/settings/default_environment_settings/reviewers/{number}"
-            raise InvalidInput.at(pointer, "This person is not a member of the organization.", code="does_not_exist")
+            detail = "This person is not an active member of the organization."
+            raise InvalidInput.at(pointer, detail, code="does_not_exist")
 
 
 def _merged(row: Organization | Environment, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def _adds_loosely(before: Environment, reviewers: Sequence[str]) -> bool:
 
 
 def _check_enough_reviewers(after: Environment) -> None:
-    """Raise InvalidInput if there are reviewers, but fewer than the people who must approve."""
+    """Raise InvalidInput if there are reviewers, but fewer than ``required_approvals``."""
     settings = after.effective_settings
     if settings.reviewers and len(settings.reviewers) < (required := settings.release.required_approvals):
         detail = f"Name at least {required} reviewers, because required_approvals is {required}."

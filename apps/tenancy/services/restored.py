@@ -17,10 +17,11 @@ RESTORED = "restored"  # the error of deliveries that were pending in the backup
 
 
 def settle() -> dict[str, int]:
-    """End sessions and one-time links, and drop messages that were probably sent already. Returns the counts.
+    """End sessions, one-time links and unfinished sign-ins, and drop messages that were probably sent already.
 
     The links may have been used, and the messages sent, after the backup was made. Also deletes the rows of the hosts
-    that ran the installation then. Call this in a transaction.
+    that ran the installation then. Returns how many sessions, links and webhook deliveries this affected. Call this in
+    a transaction.
     """
     now = timezone.now()
     sessions, _ = Session.objects.all().delete()

@@ -85,9 +85,10 @@ def run_steps_once(
 
 
 def find_result(form_id: str, values: Mapping[str, list[str]], *, actor: Actor) -> FormResult | None:
-    """Return the stored result if the person already submitted the form with the same values; otherwise None.
+    """Return the result if the person already submitted the form with the same values; otherwise None.
 
-    If the first submission is still running in steps, waits for up to 30 seconds.
+    If the first submission is still running in steps, waits for up to 30 seconds. Also returns None if it then still
+    has no result, was interrupted by an error, or its result has expired.
     """
     caller, fingerprint = _caller(actor), _fingerprint(values)
     if not IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint).exists():

@@ -163,7 +163,7 @@ def revoke(
 def note_use(credential: Credential) -> None:
     """Store when the credential was last used, at most once a minute.
 
-    Nothing is stored while the disk is full, because read-only requests must still work.
+    Nothing is stored while the disk is full or almost full, because read-only requests must still work.
     """
     now = timezone.now()
     used_before = now - _USE_PRECISION

@@ -131,7 +131,7 @@ def _is_counted(organization_ids: Collection[UUID], quotas: Collection[Quota]) -
 def read_usage(organization: Organization) -> Usage:
     """Return the organization's quotas, its current usage, and its usage by month.
 
-    Earlier months without counts are left out.
+    Earlier months for which nothing is stored are left out.
     """
     month, used = _today().replace(day=1), count_used(organization.pk)
     quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
@@ -197,7 +197,7 @@ def _month_values(peak: MonthlyPeak | None, sums: Mapping[Any, int], key: Any) -
 
 
 def add_work(organization_id: UUID, work: int) -> None:
-    """Add a replay's units of work to the organization's usage of this month."""
+    """Add units of work of replays or regressions to the organization's usage of this month."""
     UseCount.objects.create(
         organization_id=organization_id, kind=UseCount.Kind.WORK, since=_today().replace(day=1), count=work
     )

@@ -75,9 +75,9 @@ def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
 
 
 def _next_message(due: Sequence[ChatDelivery]) -> tuple[list[ChatDelivery], Content | None]:
-    """Return the deliveries that the next message covers, and its content. Skips the deliveries of obsolete events.
+    """Return the deliveries that the next message covers, and its content.
 
-    The content is None if all of these events are obsolete.
+    Skips the deliveries of events that are obsolete or too old. The content is None if no other event is left.
     """
     if due[0].event is None:
         return [due[0]], _describe_test(due[0].webhook)
@@ -101,7 +101,7 @@ def _describe_test(webhook: ChatWebhook) -> Content:
 
 
 def _describe(delivery: ChatDelivery) -> Content | None:
-    """Return the current content of the message, or None if the event is obsolete."""
+    """Return the current content of the message, or None if the event is obsolete or older than ``DROPPED_AFTER``."""
     if delivery.event is None or delivery.created_at < timezone.now() - DROPPED_AFTER:
         return None
     return wording.describe_handled(delivery.event)
@@ -138,8 +138,8 @@ def _attempt(deliveries: Sequence[ChatDelivery], content: Content) -> bool:
 def find_error(result: PostResult, url: str) -> str:
     """Return the error in a chat server's response, at most 100 characters; empty if the response contains none.
 
-    If the status is 2xx but the server did not accept the message, the error is never empty. The error contains no part
-    of the URL's path, which is secret.
+    If the status is 2xx but the server did not accept the message, the error is never empty. The long parts of the
+    URL's path and query, which may be secret, are replaced in the error.
     """
     text = result.body.decode(errors="replace").strip()
     is_accepted = result.is_success
@@ -161,7 +161,7 @@ def find_error(result: PostResult, url: str) -> str:
 
 
 def _clean(text: str, url: str) -> str:
-    """Return the beginning of the text, without nonprintable characters and without secret parts of the URL's path."""
+    """Return the start of the text, without nonprintable characters and long parts of the URL's path and query."""
     parts = re.split(r"[/?&=]", url.partition("://")[2].partition("/")[2])
     for part in parts:
         if len(part) >= _SECRET_LENGTH:
@@ -192,7 +192,7 @@ def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime
 
 @transaction.atomic
 def _skip(deliveries: Sequence[ChatDelivery]) -> None:
-    """Mark deliveries of obsolete events as failed, without sending a message."""
+    """Mark deliveries of events that are obsolete or too old as failed, without sending a message."""
     for row in _lock(deliveries):
         attempts.record(row, PostResult(None, "obsolete", 0), timezone.now(), is_final=True)
 

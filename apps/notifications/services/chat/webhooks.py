@@ -73,7 +73,10 @@ def _set_url(webhook: ChatWebhook, url: str) -> None:
 def update(
     webhook: ChatWebhook, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> ChatWebhook:
-    """Edit a chat webhook. Setting ``enabled`` to true or setting the URL clears ``failing_since``.
+    """Edit a chat webhook.
+
+    Setting ``enabled`` to true clears ``disabled_reason`` and ``failing_since``. Setting the URL clears
+    ``failing_since``.
 
     Raises InvalidInput for a forbidden URL, and the errors of ``lock_revision``.
     """

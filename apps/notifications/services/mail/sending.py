@@ -58,9 +58,9 @@ def enqueue_due(organization_id: UUID | None = None) -> None:
 def send_due(organization_id: UUID, claim: Claim) -> None:
     """Send the due e-mails of the organization's people, oldest first, until a limit of the job is reached.
 
-    At a limit, enqueues another job for the remaining e-mails. If the mail server is unavailable, all due e-mails are
-    retried later. If the worker is killed after the server accepted an e-mail and before it records that, the e-mail is
-    sent again.
+    At the end, enqueues another job if e-mails are still due. If the mail server is unavailable, e-mails are retried
+    later (see ``_record_failure``). If the worker is killed after the server accepted an e-mail and before it records
+    that, the e-mail is sent again.
     """
     server, mail_from = settings.CONFIG.smtp_url, settings.CONFIG.mail_from
     if server is None or mail_from is None:
@@ -108,7 +108,7 @@ class _Mailing:
                 return
 
     def _try(self, group: Sequence[Notification]) -> bool:
-        """Send one e-mail. If it cannot be composed, it is retried later, without delaying the others."""
+        """Send one e-mail as ``_send`` does. If it cannot be composed, retry it later, without delaying the others."""
         try:
             return self._send(group)
         except Exception as error:
@@ -134,7 +134,7 @@ class _Mailing:
         return list(rows.order_by("-pk")[:MAX_NOTIFICATIONS])
 
     def _send(self, group: Sequence[Notification]) -> bool:
-        """Send one e-mail about these notifications. Returns False if the server is unavailable.
+        """Send one e-mail about these notifications. Returns whether to continue with the next e-mail.
 
         Checks again only the events that the e-mail shows. A summary counts the others.
         """

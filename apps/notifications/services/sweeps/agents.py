@@ -1,7 +1,8 @@
 """Record events about agents that went offline, failed, or seem to run on two machines.
 
 The sweep compares the offline and failed agents with those for which events were already recorded (``NotifiedState``),
-so heartbeats do not become more expensive. It reads pulses, and heartbeats only of the agents that are newly late.
+so heartbeats do not become more expensive. It finds late agents in pulses, and reads heartbeats only if an agent is
+newly late or a clone is suspected.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ SELECT CASE WHEN count(*) >= {MANY} AND count(*) FILTER (WHERE gone_at < %(now)s
     ELSE false END
 FROM ({_LATE}) AS late
 """  # noqa: S608  built from constants
-_OFFLINE = f"SELECT agent_id, environment_id FROM ({_LATE}) AS late WHERE counts_from < %(now)s"  # noqa: S608  as above
+_OFFLINE = f"SELECT agent_id, environment_id FROM ({_LATE}) AS late WHERE counts_from < %(now)s"  # noqa: S608  built from constants
 _FAILED = """
 SELECT agent_id, environment_id FROM fleet_pulse AS pulse WHERE status = 'failed' AND NOT EXISTS (
     SELECT FROM notifications_notifiedstate AS state WHERE state.kind = %(type)s AND state.resource_id = pulse.agent_id)

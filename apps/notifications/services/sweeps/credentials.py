@@ -23,8 +23,8 @@ _SHORTEST_LIFE = timedelta(days=8)  # credentials with a shorter lifetime are no
 def record_expiring(now: datetime | None = None) -> None:
     """Record an event for each credential that expires within 7 days, and another when it expires within 1 day.
 
-    Excludes credentials that are revoked, used up or valid for less than 8 days in total, and the tokens of people who
-    are no longer members of any organization.
+    Excludes credentials that are revoked, used up or valid for less than 8 days in total, credentials of deleted
+    projects and environments, and the tokens of people who are inactive or no longer members of any organization.
     """
     now = now or timezone.now()
     member = Membership.objects.filter(user=OuterRef("user")).order_by("pk")
@@ -47,7 +47,7 @@ def record_expiring(now: datetime | None = None) -> None:
 
 
 def find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
-    """Keep only credentials that expire within 7 days of ``now`` and were valid for at least 8 days in total."""
+    """Keep only usable credentials that expire within 7 days of ``now`` and have a lifetime of at least 8 days."""
     latest = Value(now, DateTimeField()) + Value(EXPIRING_FOR)
     return credentials.usable(now).filter(  # type: ignore[attr-defined, no-any-return]  # of CredentialQuerySet
         expires_at__lte=latest, expires_at__gte=F("created_at") + _SHORTEST_LIFE

@@ -64,7 +64,10 @@ def _name(deployment: Deployment) -> str:
 
 
 def _describe_request(deployment: Deployment) -> list[str]:
-    """Return lines that describe a deployment's changes, without configuration values and records."""
+    """Return lines with a deployment's note, break-glass reason, changes and test result.
+
+    They contain no configuration values and no records.
+    """
     lines = [f"Note: {deployment.note.splitlines()[0]}"] if deployment.note.strip() else []
     if deployment.break_glass is not None:
         lines.append(f"Break-glass reason: {deployment.break_glass.reason}")
@@ -97,7 +100,7 @@ def _describe_replay(approval: Approval) -> list[str]:
 
 
 def describe_hold(event: MessageEvent) -> Content | None:
-    """Describe a wave that is on hold. Returns None if the hold is over."""
+    """Describe a wave that is on hold. Returns None if the hold or the rollout is over."""
     deployment = _deployment(event)
     if deployment is None or deployment.status != DeploymentStatus.DEPLOYING or deployment.wave_hold is None:
         return None

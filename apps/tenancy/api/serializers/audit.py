@@ -68,7 +68,7 @@ class AuditEventSerializer(ModelSerializer):
         "changes": "The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are "
         "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an "
         "organization key repeats an event in the same minute, all repetitions are recorded as one event after that "
-        "minute, with their `count` and the `last` values. `exportAuditEvents` always returns the changes.",
+        "minute, with their `count` and the `last` values. `exportAuditEvents` returns changes of any size.",
         "seal": "The event's position in the ledger. Null until the event is sealed, usually within a few seconds.",
     }
 

@@ -64,8 +64,8 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
         "uploaded_bytes": "The size in bytes of all new artifacts, including those that have been deleted since.",
         "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if there is no count.",
         "replays": "The number of requested replays, including those of bisects.",
-        "work": "The units of work of replays that finished with a result: about one per record and stage, and one "
-        "more per KiB of the record.",
+        "work": "The units of work of replays, including those of regressions, that produced a result: about one per "
+        "record and stage, and one more per KiB of the record.",
     }
 
 

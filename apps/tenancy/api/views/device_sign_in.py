@@ -119,8 +119,8 @@ class StartView(_DeviceView):
         """Start signing in on a machine without a browser.
 
         Returns a code to show to the person, and the URL of the page on which the person enters the code and allows or
-        denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628). The
-        bodies of both requests can also be forms, as in the RFC.
+        denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628). The body of this request,
+        and of the request for the token, can also be a form, as in the RFC.
         """
         address = client_ip(request)
         limits.count_sign_in("device", address)
