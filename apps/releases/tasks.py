@@ -103,7 +103,7 @@ def sum_progress() -> None:
 
 @runs_periodically(RENEW_TESTS)
 def renew_tests() -> None:
-    """Renew the outdated regressions that block deployments."""
+    """Renew the deleted and outdated regressions that block deployments."""
     replay_gate.refresh_blocked()
 
 
