@@ -24,7 +24,7 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
 
 
 class OfferAfterHold(Job, name="releases.offer_after_hold", lane=JobLane.RELEASES):
-    """Make the offers that late joiners did not get while offers were held. If any still are, try again in a minute."""
+    """Offer late joiners what they did not get while offers were held. While offers are held, check every minute."""
 
     environment_id: str
 

@@ -122,7 +122,8 @@ class Approval(Stateful):
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     # Null means the default options.
     options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)
-    explain: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])  # as in the deployment
+    # [{"group", "text"}]: the requester's explanations of differences
+    explain: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     # The ids of the users who may decide, sorted. If empty, everybody who may operate the environment may decide.
     reviewers: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     # The wave that waits for this approval, counted from 0, and its deployment. Null for all other approvals.
@@ -494,7 +495,8 @@ class Regression(Stateful):
     engine: models.JSONField[Any, Any] = models.JSONField(null=True)
     # the number of results by outcome
     outcomes: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={})
-    # The results as the signed test result lists them. Null if the candidate is not a config bundle.
+    # The results as the signed test result lists them. Null before the regression runs, and if the candidate is not a
+    # config bundle.
     tests: models.JSONField[Any, Any] = models.JSONField(null=True)
     # Whether this regression tests what the environment runs now, with golden fixtures only.
     of_current = models.BooleanField(default=False, db_default=False)

@@ -43,7 +43,10 @@ def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
 
 @runs_claimed(BuildBundle, gave_up=_build_given_up)
 def build(claim: Claim, job: BuildBundle) -> None:
-    """Build a deploy bundle and make the first offers. The deployment fails if the last attempt raises an error."""
+    """Build a deploy bundle and make the first offers, if the build can start now.
+
+    The deployment fails if the last attempt raises an error.
+    """
     builds.build(job.deployment_id, claim)
 
 
@@ -100,7 +103,7 @@ def sum_progress() -> None:
 
 @runs_periodically(RENEW_TESTS)
 def renew_tests() -> None:
-    """Renew the outdated regressions that block deployments."""
+    """Renew the deleted and outdated regressions that block deployments."""
     replay_gate.refresh_blocked()
 
 

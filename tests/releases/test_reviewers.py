@@ -313,7 +313,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert missing(world, deployment) == []
     leave(world.viewer)
     (sentence,) = missing(world, deployment)
-    assert sentence.startswith("2 people must approve, but only 1 of the reviewers can approve or have approved. ")
+    assert sentence.startswith("2 people must approve, but only 1 of the reviewers can approve or already did. ")
     assert sentence.endswith("can no longer see this environment. An org_admin can change the reviewers.")
     assert [each.user.email in sentence for each in (one, two, world.viewer)] == [False, True, True]
 
@@ -403,7 +403,7 @@ def test_reviewers_of_wave_change_while_deployment_is_deploying(world: World, ru
 
     leave(world.viewer)
     assert missing(world, deployment) == [
-        "1 person must approve, but only 0 of the reviewers can approve or have approved. "
+        "1 person must approve, but only 0 of the reviewers can approve or already did. "
         f"{world.viewer.user.email} can no longer see this environment. An org_admin can change the reviewers."
     ]
     assert change(world, deployment, ids(world.reviewer)).status_code == 200

@@ -1,4 +1,4 @@
-"""Commands on config bundles, deployments and approvals, and on the labels of many agents."""
+"""Commands on config bundles, deployments, approvals, held offers, and the labels of many agents."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | Non
 
     Offers the deployment again to all agents that failed, or only to those listed in `agents`. Agents that are
     drained or decommissioned, or have another offer, are not retried. The status of a failed deployment becomes
-    `deploying`. A deployment that is active and current stays active.
+    `deploying`. The status of any other deployment does not change.
     """
     deployments.retry(deployment, agents=agents, reason=reason, actor=actor)
 

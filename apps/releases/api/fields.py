@@ -86,7 +86,7 @@ class StrategySerializer(StrictSerializer):
             raise serializers.ValidationError({"percents": "The percentages must increase and end with 100."})
         holds = options.get("holds", [None] * len(strategy.percents))
         if len(holds) != len(strategy.percents):
-            detail = f"Send one entry for each of the {len(strategy.percents)} waves."
+            detail = f"Send one entry for each wave. The number of waves is {len(strategy.percents)}."
             raise serializers.ValidationError({"holds": detail})
         if holds[0] is not None:
             raise serializers.ValidationError({"holds": "The first wave cannot have a hold."})

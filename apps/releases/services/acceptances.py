@@ -120,8 +120,8 @@ def find_accepted(
 ) -> list[AcceptedDifference]:
     """Return the accepted differences of the regression's configuration in these groups, with their acceptances.
 
-    Contains the valid acceptances, those that name this regression, and those that were valid at ``since`` or later.
-    Takes one query.
+    Contains the differences of valid acceptances, of acceptances that name this regression, and of acceptances that
+    were still valid at ``since``. Takes one query.
     """
     return list(accepted_differences(row, groups, since=since))
 

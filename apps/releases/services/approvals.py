@@ -259,7 +259,7 @@ def decide(
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     deployment = _deployment_of(locked)
     if regression_id is not None and (deployment is None or deployment.regression_id != regression_id):
-        detail = "The deployment has another regression now. Look at its differences again."
+        detail = "This regression is no longer the deployment's. Look at the differences of the deployment again."
         raise Conflict(detail, code="acceptance.outdated")
     if accept_groups:
         _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
@@ -291,7 +291,11 @@ def _lock(approval: Approval) -> Approval:
 
 
 def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | None) -> None:
-    """Raise InvalidInput or Conflict unless a decision on a wave has the digest of what the earlier waves did."""
+    """Raise InvalidInput or Conflict unless ``digest`` and ``expires_in_s`` fit the approval.
+
+    A decision on a wave needs the digest of what the earlier waves did, and no ``expires_in_s``. Any other decision has
+    no digest.
+    """
     report, rollout = approval.wave_report, approval.rollout
     if report is None or rollout is None or approval.wave is None:
         if digest is not None:

@@ -5,8 +5,8 @@ deployment. The functions here run in their caller's transaction, except ``delet
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
 agents of an environment locks the environment, so such changes never run concurrently (except
-``delete_deployment_agents``). A report takes exclusive locks only on rows of its agent. Statements change many agents
-at a time, because a deployment may have 100,000 agents.
+``delete_deployment_agents`` and, after a restore, ``hold_all``). A report takes exclusive locks only on rows of its
+agent. Statements change many agents at a time, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations
@@ -202,11 +202,11 @@ def find_restored(
 ) -> dict[UUID | None, Deployment]:
     """Return the deployment whose bundle a rollback of ``deployment`` offers to agents, by the agents' ``before_id``.
 
-    It is the deployment with this id or, if that deployment cannot be restored, ``fallback``.
+    It is the deployment with this id. If the id is None, or if that deployment cannot be restored, it is ``fallback``.
     """
     before = set(before_ids)
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
-    # The rollback makes the deployment's configuration known bad, so it does not restore this configuration.
+    # A rollback never restores the configuration that it removes, even if that configuration is not known bad.
     others = others.exclude(config_hash=deployment.config_hash)
     earlier = without_large(others).filter(pk__in={each for each in before if each is not None}).in_bulk()
     return {each: fallback if each is None else earlier.get(each, fallback) for each in before}

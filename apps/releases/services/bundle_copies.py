@@ -88,7 +88,7 @@ def copy_config_bundle(
 
 
 def find_missing_secrets(bundle: ConfigBundle) -> list[str]:
-    """Return the names of secrets that a copy refers to, but no other config bundle of its environment, sorted.
+    """Return the sorted names of secrets that a copy refers to, but no other config bundle of its environment does.
 
     Returns at most ``MAX_MISSING`` names, and none if the config bundle is not a copy.
     """

@@ -250,12 +250,13 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: str = "", actor: Actor) -> Deployment:
     """Offer a deployment again to all agents that failed, or only to those listed in ``agents``.
 
-    A failed deployment becomes ``deploying`` and continues. A deployment that is active and current stays active.
+    A failed deployment becomes ``deploying`` and continues. A deployment that is ``deploying``, or active and current,
+    keeps its status.
 
     Raises InvalidInput if one of ``agents`` is not in the deployment. Raises Conflict if there is nothing to retry: no
-    agent failed, and the deployment itself has not failed or has no agents left. Raises Conflict if one of ``agents``
-    cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying only
-    ``agents`` would leave the wave over its failure threshold. Raises Conflict if the next wave was denied, and if the
+    agent can be retried, and the deployment itself has not failed or has no agents left. Raises Conflict if one of
+    ``agents`` cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying
+    only ``agents`` would leave the wave over its failure threshold. Raises Conflict if the next wave was denied, if the
     deployment was never offered, was rolled back or superseded, or if its configuration is known bad. A deployment that
     is not ``deploying`` is also refused in a freeze window, if its approval after break-glass was denied, expired or
     revoked, and while another deployment of its pipeline or with its agents is under way. A failed deployment is also
@@ -320,7 +321,7 @@ def check_retry(
         _check_named(deployment, agents, set(agent_ids))
         return sorted(set(agents))
     if not agent_ids and not (has_failed and mine.exists()):
-        detail = f"The deployment is {deployment.status}, and it has no failed agents to retry."
+        detail = f"The deployment is {deployment.status}, and it has no failed agents that can be retried."
         raise Conflict(detail, code="nothing_to_retry")
     return agent_ids
 
@@ -354,7 +355,7 @@ def _name(agent_ids: Sequence[UUID]) -> str:
 
 
 def _newer_deployments(deployment: Deployment) -> QuerySet[Deployment]:
-    """Return the later deployments of the pipeline that were or will be offered to agents."""
+    """Return the later deployments of the pipeline that were offered to agents or are being built."""
     return Deployment.objects.filter(
         Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
         environment=deployment.environment_id,

@@ -1,6 +1,7 @@
 """The matrix of a project: what runs in each environment, by pipeline, and what is under way.
 
-The number of queries does not depend on the number of pipelines and environments. No rows of agents are read.
+The number of queries does not depend on the number of pipelines and environments. Agents are counted from stored sums,
+which are first updated for agents that have changed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ UNFINISHED: Final = (
     DeploymentStatus.APPROVED,
     DeploymentStatus.PENDING_APPROVAL,
 )
-_MAX_COPIES: Final = 100  # config bundles with the same configuration that are read
+_MAX_COPIES: Final = 100  # the maximum number of config bundles that are read for each configuration
 _CURRENT: Final = (
     "pk", "environment_id", "pipeline", "config_bundle_id", "config_hash", "bundle_hash",
     "config_bundle__version_id", "config_bundle__version__number", "config_bundle__version__spec_hash",
@@ -58,7 +59,9 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A pipeline in an environment. Without a current deployment, its ids, version and hash are None.
+    """A pipeline in an environment.
+
+    Without a current deployment, ``deployment_id``, ``config_bundle_id``, ``version`` and ``config_hash`` are None.
 
     ``of`` is the number of agents that are enlisted in the current deployment, and ``agents`` how many of the
     environment's agents run its bundle. ``differs_from_previous`` is None for the first environment, and if the
@@ -74,7 +77,7 @@ class Cell:
     of: int = 0
     under_way: UnderWay | None = None
     differs_from_previous: bool | None = None
-    # The config bundle of each environment that has the current configuration. Only ``read_matrices`` reads them.
+    # The id of a config bundle with the current configuration, by environment id. Only ``read_matrices`` reads it.
     copies: Mapping[UUID, UUID] = field(default_factory=dict)
 
 

@@ -85,8 +85,8 @@ def read_held(environment: Environment) -> HeldOffers:
 def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -> HeldOffers:
     """Let the environment's agents get the offers that have been held since a restore. Returns what is held now.
 
-    Late joiners get their offers as well. Paused deployments stay paused. Break-glass deployments that were not
-    approved are rolled back. Raises Conflict if no offers are held.
+    Late joiners get their offers as well. Paused deployments stay paused. Break-glass deployments whose approval was
+    denied, expired or revoked are rolled back. Raises Conflict if no offers are held.
     """
     locked = lock_row(environment, related=("project",))
     check_resume_offers(locked)

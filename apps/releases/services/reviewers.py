@@ -38,13 +38,13 @@ def choose(
     may_loosen: bool,
     decided: Collection[str] = (),
 ) -> list[str]:
-    """Return the ids of the reviewers of a new deployment, sorted: those requested, or the environment's.
+    """Return the ids of the reviewers of a deployment, sorted: those requested, or the environment's.
 
     Returns an empty list if the deployment needs no approval. Raises InvalidInput if reviewers are requested although
     no approval is needed. Raises InvalidInput for a person who is named twice, is not in the environment's list (unless
     that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. If the environment is
     not ``dev`` and has no list, raises InvalidInput for a person who may not operate the environment, unless
-    ``may_loosen``. People who have ``decided`` already must only not be named twice. Raises InvalidInput if fewer
+    ``may_loosen``. A person who has ``decided`` already is only refused if named twice. Raises InvalidInput if fewer
     reviewers can decide or have decided than must approve, and if the list is empty although the environment's list is
     not.
     """
@@ -128,8 +128,8 @@ def _check_requested(
 def check_may_decide(approval: Approval, user: User) -> None:
     """Raise Forbidden unless the person may decide.
 
-    If the approval has reviewers, only they may decide, as long as they have any role. Otherwise, everybody with the
-    permission may decide.
+    If the approval has reviewers, only they may decide, as long as they have any role. Otherwise, everybody who may
+    operate the environment may decide.
     """
     role = roles_in_project(approval.environment.project, [user.pk]).get(user.pk)
     check_permissions(approval, user.pk, frozenset() if role is None else GRANTS[role])
@@ -170,7 +170,7 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 
 
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
-    """Return a blocker, by approval id, for each pending approval for which too few reviewers can or did approve.
+    """Return a blocker, by approval id, for each pending approval that too few reviewers can approve or have approved.
 
     The approvals must belong to the same environment. Takes one query, and another one for each blocker that names
     people.
@@ -219,7 +219,7 @@ def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Bl
     return Blocker(
         BlockerCode.TOO_FEW_REVIEWERS,
         f"{_count_people(row.required_approvals)} must approve, but only {possible} of the reviewers can approve or "
-        f"have approved.{gone} An org_admin can change the reviewers.",
+        f"already did.{gone} An org_admin can change the reviewers.",
     )
 
 
@@ -289,8 +289,8 @@ def check_change(deployment: Deployment) -> None:
     """
     is_pending = deployment.approval is not None and deployment.approval.status == ApprovalStatus.PENDING
     if not is_pending and deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:
-        detail = f"The deployment is {deployment.status}. Its reviewers can be changed only while it is pending "
-        raise Conflict(f"{detail}approval or deploying.", code="reviewers.closed")
+        detail = f"The deployment is {deployment.status}. Its reviewers can be changed only while it is deploying "
+        raise Conflict(f"{detail}or its approval is pending.", code="reviewers.closed")
     needs_approval = deployment.approval is not None or deployment.strategy.needs_approval
     if not needs_approval:
         raise Conflict("The deployment needs no approval.", code="approval.not_needed")

@@ -36,7 +36,7 @@ def find_targets(deployment: Deployment) -> QuerySet[Deployment]:
         assignments.rollback_candidates(deployment.environment_id)
         .filter(pipeline=deployment.pipeline, status=DeploymentStatus.ACTIVE)
         .exclude(pk=deployment.pk)
-        .exclude(config_hash=deployment.config_hash)  # the rollback makes this configuration known bad
+        .exclude(config_hash=deployment.config_hash)  # a rollback removes this configuration
         .order_by("-is_current", "-activated_at")
     )
 

@@ -137,9 +137,10 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
 
 
 def check_next_wave(deployment: Deployment) -> None:
-    """Raise Conflict if the deployment cannot start its next wave now.
+    """Raise Conflict if the deployment's state shows that the next wave cannot start now.
 
-    Does not read the agents: the last step stored whether the current wave has finished.
+    Does not check freeze windows and the known bad state. Does not read the agents either: the last step stored whether
+    the current wave has finished.
     """
     if deployment.status != DeploymentStatus.DEPLOYING:
         detail = f"The deployment is {deployment.status}. Only a deploying deployment has a next wave."

@@ -13,7 +13,7 @@ from apps.tenancy.services import audit
 from apps.tenancy.services.state import transition
 from byteor.engine.machines import DeploymentEvent
 
-WAVE_STARTED = "wave_started"  # the event of an entry about each wave after the first
+WAVE_STARTED = "wave_started"  # the event of the entry that is added when a wave after the first one starts
 
 
 @transaction.atomic

@@ -121,7 +121,7 @@ class Exchange:
         return Response(problem.status_code, problem.content, problem["Content-Type"], headers)
 
     def send(self, response: Response, start_response: StartResponse) -> list[bytes]:
-        """Send the response. Count it, and write its log line unless responses of this kind are not logged."""
+        """Send the response. Count it, and write its log line if responses of this kind are logged."""
         headers = [*_security_headers(), ("X-Request-ID", self.request_id), ("Cache-Control", "private, no-store")]
         if response.status not in _BODILESS:
             headers += [

@@ -37,7 +37,8 @@ class RefusedAgents:
     def note(self, agent_id: UUID) -> None:
         """Note that a request for this agent had an unusable key. In a server, the request does not wait for a query.
 
-        If too many agents are already waiting to be stored, this does nothing. A later request can be noted instead.
+        Does nothing if the agent was stored recently, or if too many agents are already waiting to be stored. In the
+        second case, a later request can be noted instead.
         """
         with self._lock:
             if len(self._due) >= MOST_AT_ONCE or self._allowance.take(str(agent_id)):

@@ -23,7 +23,7 @@ LARGE_BURST, BURST_S = 20, 2.0
 TOLD_PER_S, TOLD_WITHIN_S = 3000.0, 6.0
 RESUMED_PER_S, RESUMED_WITHIN_S = 500.0, 15.0
 MOST_BURSTS = 1000  # with more bursts in memory than this, those that are over are removed
-_LOOKED_EVERY_S = 1.0  # how often a resting connection notices that the burst has grown, or that the process shuts down
+_LOOKED_EVERY_S = 1.0  # how often a resting connection checks whether the burst has grown or the process shuts down
 
 
 class StopReason(Enum):

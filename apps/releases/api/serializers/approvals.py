@@ -189,14 +189,14 @@ class DecideSerializer(StrictSerializer):
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
         "replay_id": "The id of the execute replay to decide on. Send either this or `deployment_id`.",
         "decision": "Whether to approve or to deny the request.",
-        "comment": "A comment for the requester. Required for a denial.",
+        "comment": "A comment for the requester. Required for a denial, and with `accept_groups`.",
         "accept_groups": "The ids of groups of differences to accept together with the approval. They must be in the "
         "regression of the deployment. The comment is the reason.",
         "wave": "The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default, the "
         "decision is on the deployment's own approval.",
         "digest": "The `digest` of the wave's report that you have read. If the report has changed since, returns "
         "409 `approval.outdated`. Required with `wave`.",
-        "regression_id": "The id of the regression that you have read. If the deployment has another regression now, "
+        "regression_id": "The id of the regression that you have read. If it is no longer the deployment's regression, "
         "returns 409 `acceptance.outdated`. By default, this is not checked.",
         "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or, if "
         "that is later, from the start time of the deployment. Used only with the last required "

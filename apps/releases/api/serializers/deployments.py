@@ -63,7 +63,8 @@ class FailureSerializer(serializers.Serializer[Any]):
     descriptions = {
         "reason": (
             "`reported`: the agent reported that it could not activate the bundle. `timeout`: the agent did not "
-            "finish in time. `rollback_reported` and `rollback_timeout`: the same for the agent's rollback."
+            "finish in time. `rollback_reported`: the agent reported that it could not roll back. `rollback_timeout`: "
+            "the agent did not finish its rollback in time."
         ),
         "detail": "The detail that the agent reported, which may be empty. After a timeout: the time limit in words.",
         "at": "When the failure was recorded.",

@@ -71,7 +71,10 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
     def perform_create(self, data: dict[str, Any]) -> Model:
         approval = data.pop("approval")
         if approval is None:
-            raise Conflict("This deployment needs no approval.", code="approval.not_needed")
+            raise Conflict(
+                "This deployment itself needs no approval. To decide on one of its waves, send wave.",
+                code="approval.not_needed",
+            )
         decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)
         # Read the row again, because the response needs its decisions.
         return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # rows of a view set are Any

@@ -30,6 +30,6 @@ class HeldOffersViewSet(EnvironmentViewSet):
 
         Returns how many agents have an offer that has been held since the installation was restored from a backup.
         Agents with a held offer keep running what they run. An offer is held until a person resumes the offers of the
-        environment or the deployment, or until a newer deployment is offered to the agent.
+        environment or the deployment, or until another offer replaces it.
         """
         return Response(self.get_serializer(read_held(self.environment)).data)
