@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
+from apps.tenancy.message_types import REMINDER
 from byteor.engine.machines import ApprovalEvent, DeploymentEvent
 
 FAMILIES = ("deployment.", "approval.")
@@ -19,6 +20,7 @@ _OTHER_ACTIONS = (
     "deployment.next_wave",
     "deployment.change_reviewers",
     "approval.request",
+    REMINDER,
     "approval.decision.approve",
     "approval.decision.deny",
 )
@@ -58,6 +60,7 @@ NAMES: Final[Mapping[str, str]] = {
     "deployment.restore": "Rollback completed",
     "deployment.change_reviewers": "Reviewers of a deployment changed",
     "approval.request": "Approval requested",
+    REMINDER: "Reviewers reminded of an approval",
     "approval.decision.approve": "Reviewer approved",
     "approval.decision.deny": "Reviewer denied",
     "approval.approve": "Approval completed",

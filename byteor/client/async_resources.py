@@ -613,15 +613,15 @@ class AsyncEnvironment(AsyncCalls):
             decision: Whether to approve or to deny the request.
             deployment_id: The id of the deployment to decide on. Send either this or `replay_id`.
             replay_id: The id of the execute replay to decide on. Send either this or `deployment_id`.
-            comment: A comment for the requester. Required for a denial.
+            comment: A comment for the requester. Required for a denial, and with `accept_groups`.
             expires_in_s: The number of seconds until the approval credential expires, counted from the decision
                 or, if that is later, from the start time of the deployment. Used only with the last required
                 approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and
                 the maximum. For a deployment, the value at its creation applies.
             accept_groups: The ids of groups of differences to accept together with the approval. They must be
                 in the regression of the deployment. The comment is the reason.
-            regression_id: The id of the regression that you have read. If the deployment has another regression
-                now, returns 409 `acceptance.outdated`. By default, this is not checked.
+            regression_id: The id of the regression that you have read. If it is no longer the deployment's
+                regression, returns 409 `acceptance.outdated`. By default, this is not checked.
             wave: The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default,
                 the decision is on the deployment's own approval.
             digest: The `digest` of the wave's report that you have read. If the report has changed since,
@@ -1091,9 +1091,9 @@ class AsyncEnvironment(AsyncCalls):
         its content. With `from_config_bundle_id` instead, copies a config bundle of another environment of the
         project, with its name, its configuration and its version, so that the `config_hash` is the same. If this
         environment has no version of the pipeline with the same spec hash, the version is copied as well. If this
-        environment already has a config bundle with the same name and `config_hash`, returns 200 with that config
-        bundle. Fails with `name_taken` if another configuration has the name. A copy deploys nothing, and may be
-        known bad in this environment.
+        environment already has a config bundle with the same name and `config_hash`, a copy request returns 200
+        with that config bundle. It fails with `name_taken` if another configuration has the name. A copy deploys
+        nothing, and may be known bad in this environment.
 
         Requires the permission `environment:operate`.
 
@@ -1467,7 +1467,7 @@ class AsyncEnvironment(AsyncCalls):
 
         Offers the deployment again to all agents that failed, or only to those listed in `agents`. Agents that are
         drained or decommissioned, or have another offer, are not retried. The status of a failed deployment becomes
-        `deploying`. A deployment that is active and current stays active.
+        `deploying`. The status of any other deployment does not change.
 
         Requires the permission `environment:operate`.
 
@@ -2078,7 +2078,7 @@ class AsyncEnvironment(AsyncCalls):
 
         Returns how many agents have an offer that has been held since the installation was restored from a backup.
         Agents with a held offer keep running what they run. An offer is held until a person resumes the offers of
-        the environment or the deployment, or until a newer deployment is offered to the agent.
+        the environment or the deployment, or until another offer replaces it.
 
         Requires the permission `environment:view`.
         """
@@ -4287,8 +4287,8 @@ class AsyncInstallation(AsyncCalls):
         """Start signing in on a machine without a browser.
 
         Returns a code to show to the person, and the URL of the page on which the person enters the code and allows
-        or denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628). The bodies of both
-        requests can also be forms, as in the RFC.
+        or denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628). The body of this
+        request, and of the request for the token, can also be a form, as in the RFC.
 
         Args:
             client_name: The name of the machine. The person who allows the sign-in sees it.

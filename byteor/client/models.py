@@ -202,8 +202,8 @@ class ChatAttempt(Model, kw_only=True):
     """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
     `master_key`. If the chat server refused the message: its error code or message, at most 100 characters, or
     `unexpected_response` if it returned a 2xx status without a known error. `obsolete` if the message was not sent
-    because it no longer applied. `restored` if the delivery was pending in a backup that was restored. Empty if the
-    message was accepted, or refused without a known error."""
+    because it no longer applied or was older than 3 days. `restored` if the delivery was pending in a backup that
+    was restored. Empty if the message was accepted, or refused without a known error."""
     duration_ms: int
     """The duration of the attempt in milliseconds."""
 
@@ -703,8 +703,8 @@ class MonthOfUsage(Model, kw_only=True):
     replays: int
     """The number of requested replays, including those of bisects."""
     work: int
-    """The units of work of replays that finished with a result: about one per record and stage, and one more per
-    KiB of the record."""
+    """The units of work of replays, including those of regressions, that produced a result: about one per record
+    and stage, and one more per KiB of the record."""
 
 
 class Notification(Model, kw_only=True):
@@ -752,7 +752,7 @@ class Settings(Model, kw_only=True):
     rollout_rolled_back: dict[str, str] | UnsetType = field(name="rollout.rolled_back", default=UNSET)
     """A deployment was rolled back."""
     incident_new: dict[str, str] | UnsetType = field(name="incident.new", default=UNSET)
-    """An agent uploaded an incident capture."""
+    """An agent uploaded an incident capture that was not requested."""
     incident_reopened: dict[str, str] | UnsetType = field(name="incident.reopened", default=UNSET)
     """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
     fixture_current_fails: dict[str, str] | UnsetType = field(name="fixture.current_fails", default=UNSET)
@@ -789,7 +789,7 @@ class Defaults(Model, kw_only=True):
     rollout_rolled_back: str | UnsetType = field(name="rollout.rolled_back", default=UNSET)
     """A deployment was rolled back."""
     incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
-    """An agent uploaded an incident capture."""
+    """An agent uploaded an incident capture that was not requested."""
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
     """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
@@ -856,7 +856,7 @@ class DefaultNotificationSettings(Model, kw_only=True):
     rollout_rolled_back: str | UnsetType = field(name="rollout.rolled_back", default=UNSET)
     """A deployment was rolled back."""
     incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
-    """An agent uploaded an incident capture."""
+    """An agent uploaded an incident capture that was not requested."""
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
     """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
@@ -1686,7 +1686,7 @@ class AuditEvent(Model, kw_only=True):
     """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
     the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
     repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
-    `count` and the `last` values. `exportAuditEvents` always returns the changes. In a list, this field is null if
+    `count` and the `last` values. `exportAuditEvents` returns changes of any size. In a list, this field is null if
     it is larger than 4 KiB."""
     seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
@@ -1939,7 +1939,8 @@ class Failure(Model, kw_only=True):
 
     reason: str
     """`reported`: the agent reported that it could not activate the bundle. `timeout`: the agent did not finish in
-    time. `rollback_reported` and `rollback_timeout`: the same for the agent's rollback."""
+    time. `rollback_reported`: the agent reported that it could not roll back. `rollback_timeout`: the agent did not
+    finish its rollback in time."""
     detail: str
     """The detail that the agent reported, which may be empty. After a timeout: the time limit in words."""
     at: datetime

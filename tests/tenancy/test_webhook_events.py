@@ -131,6 +131,7 @@ def test_literal_deployment_and_approval_actions_in_code_are_event_types() -> No
     assert len(written) > 20
     named = {action for action in written if action.startswith(FAMILIES) and "{" not in action}
     assert named - set(TYPES) == set()
+    assert "approval.remind" in TYPES  # recorded with a constant
 
 
 def test_every_pattern_has_unique_name() -> None:
