@@ -157,7 +157,8 @@ def _describe_agents(row: Approval, names: Sequence[str]) -> str:
         return f"{agent_count(target.count)} when requested"
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} when requested: {', '.join(names) or 'all deleted since'}{more}"
+    gone = "all deleted since" if target.count <= _NAMED else f"the first {_NAMED} were deleted since"
+    return f"{agent_count(target.count)} when requested: {', '.join(names) or gone}{more}"
 
 
 def _explanations(row: Approval) -> str:
