@@ -138,7 +138,10 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
         ["replay gate: too few fixtures", "The regression has 2 verdicts, and the environment requires at least 3."],
     ]  # fmt: skip
     assert shown["Work"] == "candidate 1,100,000 units, baselines 1,000,000 units (+10%)"
-    assert (shown["Verdicts"], shown["Permitted work"]) == ("2 of at least 3", "at most 5% more than the baselines")
+    assert (shown["Verdicts"], shown["Permitted work"]) == (
+        "2, at least 3 required",
+        "at most 5% more than the baselines",
+    )
     assert shown["If nothing happens"].startswith("the request expires in ")
     # Without an approval, the build waits only for the gate, and the deployment fails in an hour.
     require(world, approvals_required=False)

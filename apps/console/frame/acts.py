@@ -36,7 +36,8 @@ from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import DomainError
 
 NOTHING_CHANGED = "Nothing changed."
-_MOST_NAMED = 20  # the maximum number of rows and of refusals that the page of a bulk act lists
+# The maximum number of rows that the page of an act on all matching rows lists, and of refusals that its messages list.
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)

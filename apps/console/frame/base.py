@@ -267,7 +267,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return console_user.is_superuser or (self.tenant is not None and console_user.holds_anywhere(self.needs))
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Return whether the menu lists this table."""
+        """Return whether the person sees the table in the menu, on the page "Records" and in the global search."""
         return self.has_view_permission(request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:

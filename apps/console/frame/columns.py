@@ -106,6 +106,7 @@ TONES: Mapping[str, str] = {
     "replay_gate.running": "busy",
     "replay_gate.failed": "bad",
     **dict.fromkeys(("replay_gate.differs", "replay_gate.too_few_fixtures"), "warn"),
+    # Postures.
     "staging": "waiting",
     "prod": "warn",
 }
@@ -238,7 +239,10 @@ def environment_link(environment: Any) -> str:
 
 
 def tenant_path(row: Any) -> str:
-    """Return the name of an organization, a project or an environment, after the names of the levels above it."""
+    """Return the name of an organization, project or environment after the names of the levels above it.
+
+    For any other row, return the row as text.
+    """
     match row:
         case Environment():
             return f"{row.project.organization} / {row.project} / {row}"

@@ -171,7 +171,10 @@ def _targets(request: HttpRequest, action: _Action, words: Collection[str]) -> l
 
 
 def _containing(admin: ReadOnlyAdmin, found_by: FoundBy, rows: QuerySet[Any], words: Iterable[str]) -> QuerySet[Any]:
-    """Return the rows on which people act and whose names contain the words, in the order of the names."""
+    """Return the rows on which people act and that contain each word in a name of their own or of their tenants.
+
+    They are sorted by organization, project and environment.
+    """
     assert admin.tenant is not None  # noqa: S101  for mypy: the caller has checked it
     paths = [(level, path_to(admin.model, admin.tenant, level)) for level in _TENANTS]
     names = [join_path(path, "name") for _, path in paths if path is not None]

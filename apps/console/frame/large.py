@@ -105,7 +105,7 @@ def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
     if found >= FOUND:
         return f"A search shows at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
-        return f"Words are searched in the first {SEARCHED:,} rows, and complete ids in all rows."
+        return f"Words are searched in the first {SEARCHED:,} rows only."
     return ""
 
 

@@ -81,7 +81,7 @@ def next_of(request: HttpRequest) -> str:
 
 
 def is_console_page(url: str) -> bool:
-    """Return whether this is the absolute path of a page of the console, so that a redirect to it stays there."""
+    """Return whether the URL is the absolute path of a console page, so that a redirect to it stays in the console."""
     if not _URL.fullmatch(url) or url.startswith("//"):
         return False
     path = unquote(urlsplit(url).path)

@@ -31,7 +31,7 @@ class RowsWidget(forms.Widget):
 
     Without scripts, people add a row by filling in the blank one.
 
-    A browser sends each column as a list of values, in the order of the rows. Blank rows are left out.
+    A browser sends each column as a list of values, in the order of the rows. The widget ignores blank rows.
     """
 
     template_name = "console/rows.html"
@@ -52,7 +52,7 @@ class RowsWidget(forms.Widget):
         return copied
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> list[Row]:
-        """Return the sent rows that are not blank. If ``data`` is not from a browser, it has the list of rows."""
+        """Return the rows that a browser sent, without blank ones. If ``data`` has a list of rows, return that list."""
         if isinstance(given := data.get(name), list):
             return given
         sent = {each: data.getlist(f"{name}.{each}") if hasattr(data, "getlist") else [] for each in self.columns}
@@ -69,7 +69,7 @@ class RowsWidget(forms.Widget):
         return False
 
     def get_context(self, name: str, value: Sequence[Row] | None, attrs: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the context of the template: the inputs of each row by label, and last those of a blank row."""
+        """Return the context of the template: the labels and inputs of each row and, separately, of a blank row."""
         context: dict[str, Any] = super().get_context(name, None, attrs)
         blank = {each: column.default for each, column in self.columns.items()}
         rows = [self._inputs(name, at, row) for at, row in enumerate([*(value or ()), blank])]

@@ -112,7 +112,10 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 
 
 def set_scope(request: HttpRequest, scope: Tenant) -> None:
-    """Make ``scope`` the page's scope, even if the URL has another. Count the request's slot for its organization."""
+    """Make ``scope`` the page's scope, even if the URL has another.
+
+    Count the request's slot for the scope's organization, if there is one.
+    """
     request._console_scope = scope  # type: ignore[attr-defined]  # an attribute of our own, as a cache
     if scope is not None:
         count_for_organization(request, lineage(scope)[0].pk)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 
 def page_of(text: str, total: int, size: int) -> tuple[int, int]:
-    """Return the number of the page that a query parameter names, and the position of its first row."""
+    """Return the number of the page that a query parameter names, and the position of its first row, from 0.
+
+    Without a valid number, the page is the first. If the number is too large, the page is the last.
+    """
     pages = max(1, -(-total // size))
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
     page = min(max(1, number), pages)

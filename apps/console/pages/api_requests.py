@@ -31,7 +31,7 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
-    holds = "How many requests of each caller a rate limit counted in the minute of the caller's latest request."
+    holds = "The latest counts of rate limits: requests in one minute, or wrong sign-in codes in one hour."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     sortable_by = ()

@@ -33,7 +33,9 @@ _RANGE_TITLES: Final = {
 # An event gets its id and its timestamp one after the other, so the times in them differ slightly.
 _SLACK: Final = timedelta(minutes=1)
 _MAX_TEXT: Final = 320
-_SUGGESTED: Final = 500  # the newest events whose actors the field "Actor" suggests
+# The number of newest events whose actors the field "Actor" suggests. Also the maximum number of people, of keys and of
+# agents with the given name whose events are found.
+_SUGGESTED: Final = 500
 _OUTCOMES: Final = {"success": "Success", "denied": "Denied", "error": "Error"}
 
 
@@ -140,13 +142,13 @@ class EventFilter(forms.Form):
         return _in_time(rows, self._earliest(), given.get("until"))
 
     def _earliest(self) -> datetime | None:
-        """Return the later one of the two lower bounds of the time."""
+        """Return the later one of the two lower bounds of the time; None if neither is set."""
         hours = _RANGES.get(self.given.get("since", ""))
         bounds = [self.given.get("start"), hours and timezone.now() - timedelta(hours=hours)]
         return max(filter(None, bounds), default=None)
 
     def _actor_condition(self, text: str) -> Q:
-        """Return the condition that the actor has this id, e-mail address or name."""
+        """Return the condition that the actor has this id, e-mail address or name, or is the service itself."""
         if text.casefold() == SERVICE.casefold():
             return Q(actor_kind="system")
         organizations = listed_rows(self._request, Organization).order_by().values("pk")

@@ -107,7 +107,7 @@ def _resource(request: HttpRequest, row: AuditEvent) -> str:
 
 
 def _visible(request: HttpRequest, model: type[Model] | None, pk: str) -> Any:
-    """Return the row with this id if the person may see it."""
+    """Return the row with this id if the person may see it; otherwise None."""
     if model is None or not (admin := site.get_model_admin(model)).has_view_permission(request):
         return None
     return visible_row(admin, console_user_of(request), pk)

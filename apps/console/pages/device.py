@@ -1,4 +1,4 @@
-"""The console page on which a person allows or denies a machine to sign in as them (RFC 8628)."""
+"""The console page on which a person allows or denies a machine's request to sign in as them (RFC 8628)."""
 
 from __future__ import annotations
 

@@ -65,11 +65,13 @@ def preview_decommission(rows: Sequence[Agent], comment: str) -> list[str]:
     """Return how many agents would be decommissioned, and how many keys would be revoked."""
     changing = [row.pk for row in rows if row.decommissioned_at is None]
     keys = AgentKey.objects.filter(agent__in=changing).usable().count()
-    return [
-        _counts(rows, len(changing)),
+    told = (
         f"{keys:,} key{' is' if keys == 1 else 's are'} revoked immediately, "
-        f"and the agent{'' if len(changing) == 1 else 's'} can no longer report.",
-    ]
+        f"and the agent{'' if len(changing) == 1 else 's'} can no longer report."
+        if changing
+        else ""
+    )
+    return [_counts(rows, len(changing)), *filter(None, [told])]
 
 
 def _counts(rows: Sequence[Agent], changing: int) -> str:

@@ -29,7 +29,7 @@ class _CaptureForm(ActForm):
     )  # fmt: skip
     last_n = forms.IntegerField(
         required=False, label="Last records", min_value=1, max_value=MAX_LAST_N, widget=UnfoldAdminIntegerFieldWidget,
-        help_text="How many records to capture from the end of the input. By default, all that the agent has.",
+        help_text="How many records to capture from the end of each journal. By default, all that the agent has.",
     )  # fmt: skip
 
 

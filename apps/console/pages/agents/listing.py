@@ -161,7 +161,10 @@ class _Shown:
 
 
 def running_cell(row: Any) -> str:
-    """Return the version that the agent runs and, if it should run another one, that version: "quotes v7 → v8"."""
+    """Return the version that the agent runs and, if it should run another bundle, that version: "quotes v7 → v8".
+
+    A bundle of the same version is "another configuration". If the version is unknown, a bundle's hash is shown.
+    """
     running, desired = row.heartbeat.running_bundle_hash, row.assignment.bundle_hash
     versions = row.shown_in.versions
     now = _version(running, versions) if running else "nothing"
@@ -187,8 +190,8 @@ def _version(bundle_hash: str, versions: Mapping[str, BundleVersion]) -> str:
 def state_cell(row: Any) -> str:
     """Return the agent's states as pills; only "decommissioned" for a decommissioned agent.
 
-    They are the liveness unless the agent is online and has a status, the status, and whether the agent is drained or a
-    suspected clone.
+    An agent that is online shows its status, or "online" if it has none. Any other agent shows its liveness, and its
+    status if that is failed or degraded. The pills "drained" and "cloned" follow if they apply.
     """
     if row.decommissioned_at is not None:
         return state_pill("decommissioned")

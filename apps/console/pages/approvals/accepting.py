@@ -53,7 +53,7 @@ def _accept_and_approve(row: Approval, context: ActContext) -> Approval:
 
 
 def _check(row: Approval) -> None:
-    """Raise Conflict if the approval is not open, or if its deployment has no regression."""
+    """Raise Conflict if the approval is not open, or is not of a deployment that has a regression."""
     approvals.check_open(row)
     deployment = deployment_of(row)
     if deployment is None or deployment.regression_id is None:

@@ -153,15 +153,16 @@ def _describe_agents(row: Approval, names: Sequence[str]) -> str:
     target = row.target
     if target is None or target.count is None:
         return ""
-    if row.wave is not None:  # the approval of a wave lists no agents
+    if row.wave is not None or not target.count:  # the approval of a wave lists no agents
         return f"{agent_count(target.count)} when requested"
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} when requested: {', '.join(names) or 'all deleted since'}{more}"
+    gone = "all deleted since" if target.count <= _NAMED else f"the first {_NAMED} were deleted since"
+    return f"{agent_count(target.count)} when requested: {', '.join(names) or gone}{more}"
 
 
 def _explanations(row: Approval) -> str:
-    """Return what the requester says about differences. The page of the regression shows each group by its id."""
+    """Return the requester's explanations of differences, each after the id of its group."""
     each = ((short_id(one["group"]), one["text"]) for one in row.explain)
     return format_html_join(mark_safe("<br>"), "{}: {}", each)
 

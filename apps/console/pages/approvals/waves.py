@@ -58,7 +58,8 @@ APPROVE_WAVE = Act(
     name="approve_wave",
     label="Approve wave",
     done="{} given",
-    explain="Your approval lets this wave start. It covers exactly the results of the earlier waves that you see here.",
+    explain="You approve the start of this wave. Your approval covers exactly the results of the earlier waves that "
+    "you see here.",
     run=_decide("approve"),
     form=_WaveForm,
     needs=P.OPERATE_ENVIRONMENT,

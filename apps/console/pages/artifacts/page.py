@@ -80,7 +80,7 @@ def find_stop(row: Artifact) -> dict[str, Any] | None:
 
 
 def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
-    """Return the artifact's origin, size and metadata as labels and values."""
+    """Return the artifact's origin, size and first 8 metadata entries as labels and values, without unknown ones."""
     deployed = row.deployment and row.deployment.config_bundle
     facts = [
         ("Agent", row_link(row.agent)),
@@ -194,7 +194,7 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
         "last": f"{found[-1]['position'] + 1:,}" if found else "0",
         "previous": {"after": before if before >= 0 else None} if found and found[0]["position"] else None,
         "next": page["next_after"],
-        "empty": "No more records.",
+        "empty": "There are no records from here on.",
     }
 
 

@@ -19,7 +19,7 @@ _LONGEST = 500  # characters of a value
 
 
 def configuration_panel(row: ConfigBundle, *, compute: Compute) -> dict[str, Any]:
-    """Return the panel of the values in a config bundle: parameters of stages, adapters and environment variables.
+    """Return the panel of the first values in a config bundle, such as stage parameters and environment variables.
 
     References to secrets are shown by the name of the secret.
     """

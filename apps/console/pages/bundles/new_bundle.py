@@ -110,7 +110,7 @@ class NewConfigBundle(ApiForm):
         return super().field_of(pointer.removeprefix("/adapters"))
 
     def show(self, error: DomainError) -> None:
-        """Show the error next to the fields that it names. Also keep the faulty part of a JSON value."""
+        """Show the error next to the fields that it names. Also record which part of a JSON value is faulty."""
         for each in error.errors:
             if isinstance(each, FieldError) and (rest := self.field_of(each.pointer)[1]):
                 place = ErrorPlace(f"{rest}: {each.detail}", f"/{rest}", each.detail)

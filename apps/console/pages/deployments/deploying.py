@@ -60,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 _STRATEGIES = [
     ("waves", "Waves of 5 %, 25 % and 100 %"),
-    ("slow", "Slow waves: 1 %, 10 %, 50 % and 100 %, ten minutes apart"),
+    ("slow", "Slow waves: 1 %, 10 %, 50 % and 100 %, with pauses of ten minutes"),
     ("all_at_once", "All agents at the same time"),
     ("own", "Custom waves and holds"),
 ]
@@ -238,7 +238,11 @@ class Deploy(ApiForm):
         }
 
     def _sends_reviewers(self, rollout: dict[str, Any]) -> bool:
-        """Return whether the chosen reviewers matter: only if the deployment or one of its waves needs approval."""
+        """Return whether the request names reviewers.
+
+        It does if the deployment or one of its waves needs approval, and if the environment has reviewers or the person
+        chose some.
+        """
         settings = self._bundle.environment.effective_settings
         needs_approval = settings.release.approvals_required or Hold.APPROVAL in rollout.get("holds", ())
         return needs_approval and bool(settings.reviewers or self.cleaned_data["reviewers"])
@@ -376,7 +380,7 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, i
 
 
 def find_known_groups(bundle: ConfigBundle) -> list[dict[str, Any]]:
-    """Return the first groups of the newest finished regression of a config bundle, the most frequent first."""
+    """Return the most frequent groups of the config bundle's newest regression that finished without an error."""
     tested = Regression.objects.filter(
         environment=bundle.environment, config_bundle=bundle, finished_at__isnull=False, error=None
     )
@@ -398,7 +402,7 @@ def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> s
         named = f"{count_of(count, 'fixture')} of the pipeline {pipeline} {'is' if count == 1 else 'are'} tested first"
         tested = f"{named}. Results are compared with golden results or with what most of the target's agents run."
     if policy.replay_gate is GateMode.WARN:
-        return f"{tested} The result is shown, and does not block the deployment."
+        return f"{tested} The result is shown, and does not block the deployment." if count else tested
     if is_overridden:
         return f"{tested} You override the replay gate: the result does not block the deployment."
     rules = ["every difference is accepted"] if count else []

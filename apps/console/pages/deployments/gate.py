@@ -142,7 +142,7 @@ def _facts(deployment: Deployment, row: Regression | None) -> list[tuple[str, An
         ("Gate", _MODES[policy.replay_gate]),
         ("Work", "" if row is None or is_running(row) else page.describe_work(row)),
         ("Permitted work", "" if limit is None else f"at most {limit}% more than the baselines"),
-        ("Verdicts", f"{known:,} of at least {needed:,}" if needed else ""),
+        ("Verdicts", f"{known:,}, at least {needed:,} required" if needed else ""),
         ("Override", f"“{deployment.replay_gate_override}”" if deployment.replay_gate_override else ""),
         ("If nothing happens", _deadline(deployment, row)),
     ]
@@ -150,7 +150,10 @@ def _facts(deployment: Deployment, row: Regression | None) -> list[tuple[str, An
 
 
 def _deadline(deployment: Deployment, row: Regression | None) -> str:
-    """Return when the deployment fails if the gate still blocks it; "" if it does not wait for the gate."""
+    """Return when the deployment fails or its request expires, if the gate still blocks it.
+
+    Says so if the deadlines are paused. Returns "" if the deployment does not wait for the gate or has no deadline.
+    """
     if not replay_gate.is_governed(deployment):
         return ""
     if is_running(row):

@@ -73,8 +73,8 @@ CHANGE_REVIEWERS = Act.of(
     commands.change_reviewers,
     label="Change reviewers",
     done="Reviewers of {} changed",
-    explain="These people decide on the pending approvals of this deployment. The consent of somebody who is no longer "
-    "a reviewer does not count.",
+    explain="These people decide on the pending and later approvals of this deployment and its waves. The consent of "
+    "somebody who is no longer a reviewer does not count.",
     icon="group",
     form=_ReviewersForm,
     run=_change_reviewers,

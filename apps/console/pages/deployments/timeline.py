@@ -47,7 +47,10 @@ class _Entry:
 
 
 def describe_entry(entry: TimelineEntry, deployment: Deployment) -> str:
-    """Return what happened as a sentence, in HTML. ``deployment`` must have its config bundle and version loaded."""
+    """Return what happened as a sentence, in HTML.
+
+    ``deployment`` and the deployment that it restores must have their config bundles and versions loaded.
+    """
     shown = _Entry(entry.actor, entry.detail, deployment)
     describe = SENTENCES.get(entry.event)
     # An entry of a newer or much older version of this product has an unknown event.

@@ -29,7 +29,7 @@ _VERSIONS = 3  # versions that a group names
 
 @dataclass(slots=True)
 class _Group:
-    """A summary of captures of the same pipeline, stage and kind."""
+    """A summary of the captures for which ``_describe`` returns the same phrase."""
 
     newest: UUID
     last: datetime
@@ -39,7 +39,7 @@ class _Group:
 
 
 def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, now: datetime) -> dict[str, Any]:
-    """Return the panel, with a row for each pipeline, stage and kind of incident. Takes one query."""
+    """Return the panel, with a row for each of the first groups of captures. Takes one query."""
     rows = list(_read(environment, visible, now))
     url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
     lead = f"{count_of(len(rows), 'capture')} in the last {_DAYS} days."

@@ -169,7 +169,8 @@ def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, .
     return (
         with_note(row_link(row, f"v{row.config_bundle.version.number}"), str(row.config_bundle)),
         with_note(relative_time(row.activated_at), f"by {row.requested_by}"),
-        f"{count:,} of {agent_count(row.target_count)}",
+        # Late joiners may run the bundle as well.
+        f"{count:,} of {agent_count(max(count, row.target_count))}",
     )
 
 
@@ -183,7 +184,10 @@ def _under_way(rows: Sequence[Deployment]) -> str:
 
 
 def _compare(row: Deployment | None, other: Mapping[str, Any] | None) -> str:
-    """Return what another environment runs of the pipeline, and whether it is the same configuration."""
+    """Return which version of the pipeline another environment runs, and whether its configuration is the same.
+
+    Returns "-" if the page's environment runs none.
+    """
     if row is None:
         return "-"
     if other is None:
