@@ -67,7 +67,10 @@ function search(dialog) {
     try {
       const response = await fetch(`${dialog.dataset.url}?s=${encodeURIComponent(text)}`, { signal: request.signal });
       if (response.redirected) return location.reload(); // signed out
-      if (response.status === 429) refused = `${(await response.json()).title}. Search again in ${response.headers.get("Retry-After")} seconds.`;
+      if (response.status === 429) {
+        const seconds = Number(response.headers.get("Retry-After"));
+        refused = `${(await response.json()).title}. Search again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`;
+      }
       if (!response.ok) throw new Error(response.statusText);
       results.innerHTML = await response.text(); // HTML of a server template, which escapes values
       note.textContent = results.firstElementChild.dataset.note;

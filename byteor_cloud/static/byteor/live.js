@@ -80,7 +80,7 @@ function scheduleRefresh() {
 }
 
 function pause(seconds) {
-  showNotice(`You have sent too many requests to the console. Updates continue in ${seconds} seconds.`);
+  showNotice(`You have sent too many requests to the console. Updates continue in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`);
   clearTimeout(timer);
   timer = setTimeout(refresh, 1000 * seconds);
 }
