@@ -78,8 +78,8 @@ class AgentSeriesViewSet(_SeriesViewSet):
         A counter's value is its increase in the slot. If a counter is lower than before, or comes from another process
         or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one of the same
         process, or that comes from an earlier process, adds nothing. Values are ignored if they are negative or too
-        large: greater than 1,000,000 for `cpu_percent`, and than 2^53 - 1 otherwise. Counters that are not integers are
-        ignored as well.
+        large: more than 1,000,000 for `cpu_percent`, or more than 2^53 - 1 for the others. Counters that are not
+        integers are ignored as well.
         """
         since, until = self.time_range()
         agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment).only("pk").first()
