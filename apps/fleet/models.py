@@ -1,4 +1,4 @@
-"""Agents with their keys, heartbeats, assignments, facts, history and series; enrollment tokens; saved searches."""
+"""Agents with their keys, heartbeats, assignments, facts, history and series; enrollment tokens and refused agents."""
 
 from __future__ import annotations
 
@@ -168,7 +168,10 @@ class AgentKey(Credential):
 
 
 class Heartbeat(models.Model):
-    """An agent's last heartbeat, pending commands and boot ids. They change far more often than ``Agent``."""
+    """An agent's last heartbeat, pending commands, boot ids and newest series.
+
+    They change far more often than ``Agent``.
+    """
 
     class Status(models.TextChoices):
         STARTING = "starting"
@@ -235,9 +238,9 @@ class Pulse(models.Model):
     # agent is silent. Heartbeats do not change this time. Before it passes, the job ``fleet.settle`` extends it for
     # many agents together.
     online_until = models.DateTimeField()
-    # When a silent agent becomes offline. Null for other agents. An agent is silent if its last heartbeat was 2.5
-    # intervals ago or earlier. A silent agent becomes stale exactly at ``online_until``. When it sends a heartbeat, a
-    # trigger adds a ``ChangedAgent``.
+    # When a silent agent becomes offline. Null for other agents. An agent is silent if its last heartbeat was
+    # more than 2.5 intervals ago. A silent agent becomes stale exactly at ``online_until``. When it sends a heartbeat,
+    # a trigger adds a ``ChangedAgent``.
     offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)

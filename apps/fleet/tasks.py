@@ -11,7 +11,7 @@ from byteor_cloud.worker.jobs import runs_periodically
 def delete_old_credentials() -> None:
     """Delete enrollment tokens and agent keys that expired or were revoked more than 90 days ago.
 
-    Also deletes the rows of agents whose keys have not been refused for 30 days.
+    Also deletes the ``RefusedAgent`` rows whose agents have not been refused for 30 days.
     """
     keys.delete_old_credentials()
     refused_agents.delete_old_refused()
@@ -32,5 +32,5 @@ def settle() -> None:
 
 @runs_periodically(WRITE_SERIES)
 def write_series() -> None:
-    """Write the slots of the series that have ended."""
+    """Move the ended slots from the agents' heartbeats into the series."""
     series.write_closed_slots()

@@ -279,7 +279,7 @@ def test_incidents_are_grouped_and_counted_for_one_day(world: World) -> None:
     assert {need.title.partition(">")[2].partition("<")[0]: need.reason for need in lines} == {
         "Stage parse of quotes stopped": "2 captures in the last 24 hours.",
         "Stage check of quotes stopped": "1 capture in the last 24 hours.",
-        "quotes sent a capture": "1 capture in the last 24 hours.",
+        "quotes had an incident": "1 capture in the last 24 hours.",
     }
 
 

@@ -83,7 +83,7 @@ def _with_subjects(jobs: QuerySet[Any]) -> QuerySet[Any]:
 
 
 def _describe_subject(job: ProcrastinateJob) -> str:
-    """Return what the job is about, with a link. The job is from ``_with_subjects``."""
+    """Return what the job is about, as a link if there is a page. The job is from ``_with_subjects``."""
     args = job.args or {}
     if "agent_ids" in args:
         return count_of(len(args["agent_ids"].split(",")), "agent")
@@ -99,7 +99,7 @@ def _describe_subject(job: ProcrastinateJob) -> str:
 
 class _JobList(ScopedChangeList):
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
-        """Return the rows of the list with the names of what they are about."""
+        """Return the jobs of the list, each with the phrase for its subject."""
         return _with_subjects(super().get_queryset(request, *args))
 
 

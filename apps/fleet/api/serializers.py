@@ -178,7 +178,7 @@ class AgentSerializer(ModelSerializer):
 
     @extend_schema_field(BundleStateSerializer(allow_null=True))
     def get_attempted(self, agent: Agent) -> Any:
-        """Return the bundle that the agent last tried to run, or None."""
+        """Return the bundle that the agent last reported progress on, or None."""
         a = agent.assignment
         return _state(a.attempted_deployment_id, a.attempted_bundle_hash, a.attempted_since)
 
@@ -380,7 +380,7 @@ def heartbeat_response(agent_id: UUID, stored: StoredHeartbeat, *, key_set_etag:
 
 
 class SeriesPointSerializer(StrictSerializer):
-    """What heartbeats reported in one slot of 15 minutes."""
+    """The values that heartbeats reported in one slot of 15 minutes."""
 
     at = serializers.DateTimeField()
     records_in = serializers.IntegerField(allow_null=True)
@@ -416,5 +416,5 @@ class SeriesSerializer(StrictSerializer):
     descriptions = {
         "step_s": "The length of a slot in seconds: always 900.",
         "points": "One point for each slot in the time range, oldest first, even if no heartbeat was received in the "
-        "slot. At most 8,640.",
+        "slot. Slots older than 90 days are left out, so there are at most 8,640 points.",
     }

@@ -1,4 +1,7 @@
-"""Numbers of agents by the value of a label or by the running bundle, with those that need attention."""
+"""Numbers of agents by the value of a label or by the running bundle, with those that need attention.
+
+The caller updates the facts first (``facts.catch_up``).
+"""
 
 from __future__ import annotations
 

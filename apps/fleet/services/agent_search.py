@@ -73,8 +73,8 @@ type Runs = Callable[[str | None, int | None], Q]
 class Term:
     """One condition of a search.
 
-    ``kind`` is a key of ``KEYS``, or ``label``, ``lacks``, ``version`` or ``name``. ``key`` is the key of a label, or
-    the pipeline of a version, which may be empty.
+    ``kind`` is a key of ``KEYS``, or ``label``, ``lacks``, ``version`` or ``name``. ``key`` is the label's key in a
+    ``label`` term, and the pipeline in a ``version`` term if it names one. Otherwise it is empty.
     """
 
     kind: str
@@ -85,8 +85,8 @@ class Term:
 def parse(text: str) -> tuple[Term, ...]:
     """Parse a search. An empty text has no terms.
 
-    Raises InvalidInput if the search is too long, or with a sentence that names the first invalid term and what to
-    write instead.
+    Raises InvalidInput if the search has too many characters or terms, or if a term is invalid. The error then names
+    the first invalid term and what to write instead.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidInput(f"A search may have at most {MAX_LENGTH} characters.")
@@ -147,7 +147,10 @@ def _explain(part: str) -> str:
     """Return why a term is invalid, and what to write instead."""
     key, value = _split(part, ":")
     if not _VALID_QUOTES.fullmatch(part):
-        return f'A double quote in {part} is not closed. Within double quotes, write \\" for a quote and \\\\ for \\.'
+        return (
+            f"{part} contains a double quote that is not closed, or an invalid backslash. "
+            'Within double quotes, write \\" for a quote and \\\\ for \\.'
+        )
     if key in KEYS and part != key:
         if KEYS[key]:
             return f"{value or 'The empty text'} is not a value of {key}. Use {_either(KEYS[key])}."

@@ -76,7 +76,10 @@ def find_enrolled(token: EnrollmentToken, *, limit: int) -> list[Agent]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrollment:
-    """A host's request to become an agent of the environment. ``name`` defaults to the host name, or ``agent``."""
+    """A host's request to become an agent of the environment.
+
+    Without a ``name``, the agent's name is derived from the host name, or from ``agent`` if there is none.
+    """
 
     token: EnrollmentToken
     environment: Environment

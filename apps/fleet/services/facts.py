@@ -186,7 +186,7 @@ class Fleet:
 class Counts(States):
     """The numbers of an environment's enrolled agents, in total and by the values that lists filter by.
 
-    ``bundles`` counts by the hash of the running bundle. ``labels`` contains the most frequent values of each key.
+    ``bundles`` counts by the hash of the running bundle. ``labels`` contains only the most frequent keys and values.
     """
 
     status: Mapping[str, int]
@@ -252,7 +252,7 @@ def maintain() -> None:
 
 
 def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any:
-    """Run a statement that writes pulses while their environments are locked. Returns the value that it selects."""
+    """Run a statement that writes pulses while their environments are locked. Returns the selected value, or None."""
     names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
     with connection.cursor() as cursor:
         # Sent together, the two statements are one transaction. The second takes its snapshot after the locks are held.
@@ -352,7 +352,7 @@ def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
 
 
 def count_by_environment(environments: Environments) -> dict[UUID, Fleet]:
-    """Count the enrolled agents of each environment that has any. Takes one query.
+    """Count the enrolled agents of each environment. Environments without agents may be missing. Takes one query.
 
     Unlike the other counts, this one does not update the pulses first (see ``has_changes``).
     """
@@ -465,7 +465,7 @@ def count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 
 
 def find_label_keys(environments: Environments, start: str = "", *, limit: int = MAX_VALUES) -> dict[str, int]:
-    """Return the most frequent label keys that begin with ``start``, in any case, with their numbers of agents."""
+    """Return the most frequent label keys that begin with ``start``, and their numbers of agents. Ignores case."""
     return _largest_counts(
         LabelCount.objects.filter(environment__in=environments, key__istartswith=start), "key", limit
     )
@@ -474,7 +474,7 @@ def find_label_keys(environments: Environments, start: str = "", *, limit: int =
 def find_label_values(
     environments: Environments, key: str, start: str = "", *, limit: int = MAX_VALUES
 ) -> dict[str, int]:
-    """Return a label's most frequent values that begin with ``start``, in any case, with their numbers of agents."""
+    """Return a label's most frequent values that begin with ``start``, and their numbers of agents. Ignores case."""
     found = LabelCount.objects.filter(environment__in=environments, key=key, value__istartswith=start)
     return _largest_counts(found, "value", limit)
 

@@ -210,8 +210,8 @@ def _find_errors(
 # The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
 # choose a plan that reads both tables completely for a fleet of 5,000 agents, which takes ten times as long.
 #
-# Of the columns for series, a usual heartbeat changes only these four. ``services/series.py`` says when a trigger
-# changes the others.
+# Of the columns for series, a usual heartbeat changes only the four that the statement sets. ``services/series.py``
+# says when a trigger changes the others.
 _SQL = f"""
 WITH locked AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.since,

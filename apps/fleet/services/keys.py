@@ -132,7 +132,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     _check_rotations(agent)
     for unused in agent.keys.filter(is_pending=True, revoked_at=None):
         revoke(unused, action="agent_key.revoke", actor=actor, scope=environment)
-    # Extend the validity of the old key, because an agent that cannot store its new key must be able to try again.
+    # The old key stays valid for a while, because an agent that cannot store its new key must be able to try again.
     used.expires_at = timezone.now() + OVERLAP
     used.save(update_fields=["expires_at"])
     return create_key(

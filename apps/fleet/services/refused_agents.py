@@ -27,7 +27,7 @@ def store_refused(agent_ids: Sequence[UUID]) -> None:
     """Store that the keys of these agents were refused now.
 
     If there are too many rows, agents that the database knows replace unknown ones, whose ids strangers may have
-    invented. The others are left out.
+    invented. New agents for which there is still no room are not stored.
     """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)  # otherwise processes could together exceed the maximum, or deadlock
@@ -75,7 +75,7 @@ class ListedRefusal:
 
 
 def list_refused() -> list[ListedRefusal]:
-    """Return all agents whose keys were refused in the last 30 days, the latest first."""
+    """Return the stored agents, the last refused first. Old ones are deleted (see ``delete_old_refused``)."""
     rows = list(RefusedAgent.objects.order_by("-last_at", "agent_id"))
     known = Agent.objects.filter(pk__in=[row.pk for row in rows]).values_list(
         "pk", "decommissioned_at", "name", "environment__project__organization__name", "environment__project__name",

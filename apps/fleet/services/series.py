@@ -2,21 +2,22 @@
 
 Each heartbeat adds its values to the agent's ``Heartbeat`` row, which it writes anyway. A usual heartbeat changes only
 the first four columns below. If the slot, the process, the deployment or the set of reported values has changed, or a
-counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``triggers``) changes the other
-columns as well:
+counter or the uptime is lower than before, the trigger ``fleet_gather_series`` (in the migration ``triggers``) changes
+the other columns as well:
 
 - ``series_slot`` is the number of the last heartbeat's slot: the slot's Unix time divided by 900.
 - ``series_read`` are the values of the last heartbeat, see ``readings``.
 - ``series_changed`` is whether the last heartbeat met the condition of the trigger.
-- ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats, from
-  the trigger's last run.
+- ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats,
+  beginning with the heartbeat at which the trigger last ran.
 - ``series_sums`` is the open slot as of the trigger's last run: the slot's number, the increases of the four counters,
   the sum and the number of the CPU readings, the sum and the number of the memory readings, and the restarts.
 - ``series_last`` are the counters and the uptime as of the trigger's last run. A usual heartbeat's counters are added
   as differences from these.
 - ``series_closed`` are the earlier slots that have not been written, each with the ten elements of ``series_sums``.
   There is at most one, unless the job is late. Slots older than 90 days are dropped.
-- ``series_boots`` are the agent's latest processes, newest first. Only the newest adds to the series.
+- ``series_boots`` are the boot ids of the agent's latest four processes, newest first. Only the newest process adds to
+  the series.
 - ``series_deployment_id`` is the deployment to which the counters belong.
 
 The job moves each closed slot into the rows of ``AgentSeries`` and ``EnvironmentSeries`` in one transaction, so no slot
@@ -159,7 +160,7 @@ def write_closed_slots() -> int:
 
 @transaction.atomic
 def _move_batch(slot: int, after: UUID) -> list[UUID]:
-    """Move the ended slots of the next agents by id. Returns their ids."""
+    """Move the ended slots of the next agents by id. Returns the agents' ids."""
     with connection.cursor() as cursor:
         cursor.execute(_FIND, {"slot": slot, "after": after})
         due = cursor.fetchall()
@@ -217,7 +218,7 @@ def _unwritten(
 
 
 def _values(gathered: Slot) -> tuple[int, Slot]:
-    """Return the number and the values of a slot that heartbeats gathered. An agent's readings become their mean."""
+    """Return the number and the values of a slot that heartbeats gathered. The CPU and memory readings become means."""
     number, *counters, cpu_sum, cpu_count, memory_sum, memory_count, restarts = gathered
     cpu = cpu_sum / cpu_count if cpu_sum is not None and cpu_count else None
     memory = memory_sum / memory_count if memory_sum is not None and memory_count else None
@@ -254,8 +255,8 @@ class Point:
 
 _WRITTEN = f"day, NULL::jsonb, {', '.join(VALUES)}"
 _NOT_WRITTEN = "NULL, series_closed, series_sums, series_last, series_read, series_recent, NULL, NULL, NULL, NULL"
-# Each of these statements reads what is written and what is not written in one snapshot. Between two statements, the
-# job could move a slot.
+# ``_READ_AGENT`` and ``_READ_SMALL_ENVIRONMENTS`` read the written and the unwritten slots in one snapshot. Between two
+# statements, the job could move a slot.
 _READ_AGENT = f"""
 SELECT {_WRITTEN} FROM fleet_agentseries WHERE agent_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat WHERE agent_id = %(id)s
@@ -288,9 +289,9 @@ def read_environments(
 ) -> list[Point]:
     """Return the sums of the environments in the slots that overlap the time range, oldest first.
 
-    Slots that are older than 90 days are left out. If the environments have more than ``MOST_AGENTS_READ`` agents, the
-    slots that the job has not summed yet are left out as well. A caller that knows whether there are more can pass
-    ``is_large`` to save a query.
+    Slots that are older than 90 days are left out. If the environments have more than ``MOST_AGENTS_READ`` agents,
+    counting decommissioned ones, the slots that ended less than five minutes ago and the current slot are left out as
+    well. A caller that knows whether there are more can pass ``is_large`` to save a query.
     """
     keys = [each.pk for each in environments]
     if is_large is None:

@@ -61,7 +61,7 @@ class Need:
     """A line of the list. ``rank`` and ``due`` or ``at`` decide its place.
 
     ``title`` and ``reason`` are HTML. ``at`` is when the need began, and ``due`` is its deadline. ``kind`` is the noun
-    for such a line, and ``all_url`` is the URL of the list of all rows of this kind.
+    with which lines that are not shown are counted, and ``all_url`` is the URL of the list that contains their rows.
     """
 
     key: str
@@ -85,7 +85,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The lines of the list, and a note with links about those that it does not show."""
+    """The lines of the list, and a note with links about the needs that it does not show."""
 
     lines: Sequence[Need]
     more: str
@@ -203,7 +203,7 @@ def _rollout(found: Found, *, title: str, **given: Any) -> Need:
 
 
 def _held_wave(found: Found) -> Need:
-    finished, wave = found.about["wave"] + 1, int(found.about["held"]) + 1  # the waves between them have no agents
+    finished, wave = found.about["wave"] + 1, int(found.about["held"]) + 1  # waves between these two have no agents
     return _rollout(
         found, title=f"Wave {wave} of {{}} waits until somebody starts it.", rank=_WAITING, tone="waiting",
         reason=f"Wave {finished} has finished.", button=f"Start wave {wave}",
@@ -232,7 +232,7 @@ def _paused(found: Found) -> Need:
 def _incident(found: Found) -> Need:
     about = found.about
     pipeline, stage, _ = about["subject"].split(":")
-    what = f"Stage {stage} of {pipeline} stopped" if stage else f"{pipeline or 'An unknown pipeline'} sent a capture"
+    what = f"Stage {stage} of {pipeline} stopped" if stage else f"{pipeline or 'An unknown pipeline'} had an incident"
     number = about["number"]
     key = f"incident-{about['environment']}-{about['subject'].replace(':', '-')}"
     return Need(

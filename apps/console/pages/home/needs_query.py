@@ -303,7 +303,7 @@ def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
-    """Yield rollouts that wait, are paused or have failed, and the environments in which rollouts are under way."""
+    """Yield rollouts with a held wave, paused and failed rollouts, and the environments with rollouts under way."""
     mine = Deployment.objects.filter(reader.may(Deployment, P.OPERATE_ENVIRONMENT))
     values = {
         "id": F("pk"), "pipeline": F("pipeline"), "version": F("config_bundle__version__number"),
@@ -331,7 +331,7 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _incidents(reader: _Reader, day: UUID) -> QuerySet[Any, Any]:
-    """Return the incidents of the last day: captures of agents, grouped by pipeline, stage and kind."""
+    """Return the incidents of the last day: captures that no person requested, grouped by pipeline, stage and kind."""
     events = MessageEvent.objects.filter(
         reader.may(MessageEvent, P.OPERATE_ENVIRONMENT),
         ~Q(data__has_key="since"),  # leaves out summaries, which repeat other events
@@ -358,7 +358,7 @@ def _fixtures(reader: _Reader) -> QuerySet[Any, Any]:
 
 
 def _webhooks(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
-    """Yield the webhooks and chat webhooks that have been failing for an hour, or that were therefore disabled."""
+    """Yield the webhooks and chat webhooks that have been failing for an hour, or that the service has disabled."""
     organizations = reader.console_user.organization_condition(P.MANAGE_ORG_MEMBERSHIPS, "organization")
     hooks = Webhook.objects.filter(organizations)
     yield _part(_failing(reader, hooks), Kind.WEBHOOK, F("failing_since"), _of_webhook("description", "url"))
@@ -399,7 +399,10 @@ def _jobs(reader: _Reader) -> QuerySet[Any, Any]:
 
 
 def _credentials(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
-    """Yield the credentials that expire within 7 days: the person's own tokens, and others that they may replace."""
+    """Yield the person's own tokens, and other credentials that the person may replace, that expire within 7 days.
+
+    Credentials that were valid for less than 8 days in total are left out (see ``find_expiring``).
+    """
     console_user = reader.console_user
     shared = {"id": F("pk"), "prefix": F("prefix"), "expires_at": F("expires_at")}
     tokens = UserToken.objects.filter(user=console_user.user_id)

@@ -1,7 +1,7 @@
-"""The overview from top to bottom.
+"""The overview.
 
-The steps to the first deployment, what needs the person, key numbers, what runs where, charts, and the latest
-deployments.
+From top to bottom, it shows the steps to the first deployment, what needs the person, key numbers, what runs where,
+charts, and the latest deployments.
 """
 
 from __future__ import annotations

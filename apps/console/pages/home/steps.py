@@ -180,12 +180,18 @@ def remember_steps(request: HttpRequest, steps: Sequence[ShownStep]) -> Sequence
 
 
 def _setup_scope(request: HttpRequest) -> Tenant:
-    """Return the project of the page, or its organization: an environment added later needs no steps of its own."""
+    """Return the project of the page, or otherwise its organization, or None.
+
+    An environment that is added to a project later needs no steps of its own.
+    """
     return next(reversed(lineage(scope_of(request))[:2]), None)
 
 
 def setup_bar(request: HttpRequest) -> SetupBar | None:
-    """Return the bar if the session follows the steps and some are left in the page's project. Takes one query."""
+    """Return the bar if the session follows the steps and some are left in the page's project. Takes one query.
+
+    Returns None on the overview, which shows the steps itself.
+    """
     if setup_of(request) is not Setup.FOLLOWED or request.path == reverse("admin:index"):
         return None
     scope, console_user = _setup_scope(request), console_user_of(request)
@@ -213,7 +219,7 @@ def _next_view(request: HttpRequest) -> HttpResponseRedirect:
 
 @require_GET
 def _step_view(request: HttpRequest, name: str) -> HttpResponseRedirect:
-    """Redirect to the form of the step for the newest row with which it continues."""
+    """Redirect to the form of the step for the newest row with which it continues, or to the step's URL without one."""
     scope = scope_of(request)
     step = next((each for each in _steps() if each.name == name), _steps()[0])
     if step.continues is None:

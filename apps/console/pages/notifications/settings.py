@@ -86,7 +86,7 @@ class _SettingsForm(CheckedForm):
         return found
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the name of the field for a JSON pointer into the settings, or None, and the rest of the pointer."""
+        """Return the name of the field for a JSON pointer into the settings, or None. The second value is always ""."""
         name = pointer.removeprefix("/settings/").replace("/", ":")
         return (name if name in self.fields else None), ""
 
@@ -143,7 +143,7 @@ def settings_view(request: HttpRequest) -> HttpResponse:
 
 
 def _environment_columns(user: User, keys: Collection[str], added: str) -> list[_Column]:
-    """Return a column for each environment that the person can see and whose id is in ``keys``."""
+    """Return a column for each environment in ``keys`` that the person can see, at most ``_MOST_COLUMNS``."""
     found = _listed(visible_environments(user).filter(pk__in=[*filter(None, map(_uuid, keys))]))
     return [_Column(str(each.pk), tenant_path(each), str(each.pk) == added) for each in found[:_MOST_COLUMNS]]
 

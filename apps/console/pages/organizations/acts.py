@@ -1,4 +1,4 @@
-"""Acts that create organizations, projects and environments, or delete projects and environments."""
+"""Acts that create organizations, projects and environments, move environments, and delete the latter two."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def ledger_panel(organization: Organization) -> dict[str, Any]:
 
 
 def export_ledger(request: HttpRequest, organization: Organization, context: dict[str, Any]) -> HttpResponseBase:
-    """Show the form, or return the export if the form was sent. Raises PermissionDenied without the permission."""
+    """Show the form, or return the export if a valid form was sent. Raises PermissionDenied without the permission."""
     if not may_export_ledger(request, organization):
         raise PermissionDenied
     form = _ExportForm(request.GET if "export" in request.GET else None)

@@ -36,7 +36,7 @@ def draw_matrix(
     If the environment ``only`` is given, other columns are left out. ``key`` is the id of the panel's element.
     """
     pipelines, columns = count_of(len(matrix.pipelines), "pipeline"), count_of(len(matrix.environments), "environment")
-    shown = f"the first {pipelines} in the first {columns}"
+    shown = f"{pipelines} in the first {columns}"
     places = [place for place, each in enumerate(matrix.environments) if only is None or each == only]
     rows = []
     for row in matrix.pipelines:
@@ -47,7 +47,7 @@ def draw_matrix(
         "title": title,
         "wide": True,
         "id": key,
-        "lead": f"Only {shown} are shown." if matrix.truncated else "",
+        "lead": f"The table is limited to {shown}." if matrix.truncated else "",
         "columns": ("Pipeline", *(row_link(matrix.environments[place]) for place in places)),
         "rows": rows,
         "empty": "No deployments yet.",
@@ -67,9 +67,10 @@ def _cell(row: PipelineRow, place: int, environments: Sequence[Environment], *, 
 
 
 def _acts(row: PipelineRow, place: int, environments: Sequence[Environment]) -> Iterator[str]:
-    """Yield the links of a cell: to deploy, and to copy what runs to the next environment.
+    """Yield the links of a cell: to deploy, and to copy what runs to the next environment if it has no copy yet.
 
-    If possible, the first link deploys what runs in the previous environment.
+    The first link deploys what runs in the previous environment, if this environment has a copy that it does not run.
+    Otherwise, it leads to the choice of a config bundle.
     """
     cell, environment = row.environments[place], environments[place]
     before = row.environments[place - 1] if place else None

@@ -48,7 +48,7 @@ EDIT_NOTIFICATION_DEFAULTS = Act(
     label="Edit e-mail defaults",
     done="E-mail defaults of {} changed",
     explain="Choose when members get e-mails about events. A member's own notification settings take precedence. "
-    "Events that are not set use the default of this installation.",
+    "Events that are not set use the built-in default.",
     run=_edit,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="notifications",

@@ -107,9 +107,9 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "A person who has never signed in gets an e-mail with a sign-in link. If no mail server is configured, the link is "
-    "shown to you instead if you are an organization admin. The person can also sign in with the identity provider if "
-    "it has verified this address."
+    "The person gets an e-mail, with a sign-in link if the person has never signed in or the address is not confirmed "
+    "yet. If no mail server is configured, the link is shown to you instead if you are an organization admin. The "
+    "person can also sign in with the identity provider if it has verified this address."
 )
 _INVITE_ANOTHER = NextStep("Invite another person", lambda row: act_url(row.project or row.organization, "invite"))
 INVITE_TO_ORGANIZATION = Act(

@@ -59,7 +59,7 @@ def _keys(schema: Mapping[str, Any], above: str) -> Iterator[PlanKey]:
 
 
 def _describe(value: Mapping[str, Any]) -> str:
-    """Return what a value may be: its options, or its description and limits."""
+    """Return what a value may be: its description, with its options or limits."""
     options = value.get("enum") or value.get("items", {}).get("enum")
     if options:
         return f"{value['description']}: {', '.join(options)}"

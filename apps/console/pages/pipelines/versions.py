@@ -42,7 +42,7 @@ class VersionAdmin(ReadOnlyAdmin):
     change_form_outer_before_template = "console/version.html"
 
     def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
-        """Show the version's facts and config bundles, and the pipeline's other versions for a comparison."""
+        """Show the version's facts, config bundles and regressions, and the versions to compare it with."""
         return {
             "facts": [
                 ("Pipeline", row.name),

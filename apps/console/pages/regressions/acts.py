@@ -92,8 +92,9 @@ TEST_VERSION = Act(
     name="test",
     label="Test against fixtures",
     done="{} requested",
-    explain="The fixtures of the pipeline are replayed through this version and through what runs now, and the results "
-    "are compared. Nothing is deployed, and no side effects are performed. Known verdicts are used again.",
+    explain="The fixtures of the pipeline are replayed through this version, and through what runs now or what you "
+    "choose. The results are compared. Nothing is deployed, and no side effects are performed. Known verdicts are used "
+    "again.",
     run=_request("version"),
     form=_TestForm,
     needs=P.OPERATE_ENVIRONMENT,

@@ -56,7 +56,7 @@ def chosen_group(request: HttpRequest) -> str | None:
 
 
 def progress_bar(row: Regression) -> dict[str, Any] | None:
-    """Return the progress bar of a running regression; None in any other state."""
+    """Return the progress bar of a running regression; None in any other state, and while no verdicts are counted."""
     if row.status != RegressionStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
@@ -276,7 +276,10 @@ def _baselines(group: Mapping[str, Any], links: Mapping[str, str]) -> str:
 
 
 def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> dict[str, Any]:
-    """Return the members that differ in the example of a group, or its payloads, or a note why there are none."""
+    """Return the members that differ in the example of a group, or its payloads, or a note why there are none.
+
+    Returns {} if the group has an example that the person may not see.
+    """
     example = group["example"]
     if example is None:
         reason = "its artifact is not in this environment, or the organization stores too many examples"
