@@ -115,7 +115,7 @@ class PacketRegressionSerializer(serializers.Serializer[Any]):
         "fixtures": "The number of fixtures of the pipeline that had not expired when the regression started. It is 0 "
         "until then.",
         "vacuous": "Whether the regression has finished and tested nothing.",
-        "baselines": "The configurations that the candidate is compared with, those with most agents first.",
+        "baselines": "The configurations that the candidate is compared with.",
         "golden": "The number of fixtures with each outcome in the comparison with golden results.",
         "work": "The work of the replays. It is the same on every machine, and 0 until the regression has finished.",
     }
