@@ -123,7 +123,11 @@ def _read() -> list[Metric]:
                 "Seconds that the oldest due job has waited.",
                 oldest[0] if oldest else 0,
             ),
-            _value("byteor_audit_unsealed_events", "Audit events that are not sealed yet.", unsealed),
+            _value(
+                "byteor_audit_unsealed_events",
+                f"Audit events that are not sealed yet. At most {MAX_UNSEALED:,} are counted for each chain.",
+                unsealed,
+            ),
             _value(
                 "byteor_last_backup_timestamp_seconds",
                 "Unix time at which the newest backup was completed. 0 without a backup.",

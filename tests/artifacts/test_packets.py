@@ -144,7 +144,7 @@ def test_packet_headline_says_why_nothing_was_tested(world: World) -> None:
     assert headline(replay_gate="off") == (
         "Nothing was tested: the replay gate was off when the deployment was requested."
     )
-    assert headline() == "Nothing was tested: the pipeline quotes has no fixtures."
+    assert headline() == "Nothing was tested: the pipeline quotes has no fixtures to test."
     kept(world, capture(world, now))
     why = "no agent runs a configuration to compare with, and no fixture has a golden result"
     assert headline() == f"Nothing was tested: {why}."

@@ -117,7 +117,7 @@ def test_running_installation_is_backed_up_and_verified(installation: Installati
     assert lines[3].startswith("  manifest: sha256:")
     assert lines[4].endswith(", encrypted with the passphrase")
     assert PASSPHRASE not in done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1] == "blobs: 1 of 1 blobs"
+    assert done.stderr.splitlines()[-1] == "blobs: 1 of 1"
     elsewhere = Installation(is_prepared=False)  # verification needs neither the database nor the installation
     try:
         verified = elsewhere.manage("backup", "--verify", str(target), BACKUP_PASSPHRASE=PASSPHRASE)

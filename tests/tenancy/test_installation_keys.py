@@ -59,7 +59,10 @@ def test_export_is_verified_with_installation_keys(
     assert run("verify_ledger", "--checkpoint", str(export))[0] == 0
     assert run("verify_ledger", "--installation", "--checkpoint", str(export))[0] == 0
     code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(export))
-    assert (code, output) == (1, [f"{export}: the checkpoint is of the installation, whose ledger was not chosen"])
+    assert (code, output) == (
+        1,
+        [f"{export}: the checkpoint is of the installation, whose ledger is not being verified"],
+    )
 
 
 def test_organization_export_contains_only_its_own_events(world: World, other: World) -> None:

@@ -104,7 +104,7 @@ def test_checkpoint_of_another_organization_is_rejected(world: World, other: Wor
 
     assert (code, output) == (
         1,
-        [f"{file}: the checkpoint is of organization {other.organization.pk}, whose ledger was not chosen"],
+        [f"{file}: the checkpoint is of organization {other.organization.pk}, whose ledger is not being verified"],
     )
 
 

@@ -89,7 +89,7 @@ def _build(artifact: Artifact) -> Path:
         detail = "The server's temporary files were deleted during the request. Try again."
         raise Unavailable(detail, retry_after=1) from error
     except (children.Refused, RejectedBundle) as rejected:
-        raise Conflict(f"The capture can no longer be read: {rejected}", code="not_readable") from None
+        raise Conflict(f"The capture can no longer be read: {rejected}.", code="not_readable") from None
     except (children.ChildDied, children.TookTooLong) as error:
         raise Unavailable("The capture could not be unpacked. Try again later.", retry_after=10) from error
     finally:
@@ -189,7 +189,7 @@ def trace_record(
         try:
             found: bytes = children.run_in_child(request, scratch=scratch, readable=[capture], silence_s=TRACE_S)
         except children.Refused as refused:
-            raise Conflict(f"The record cannot be traced: {refused}", code="trace.refused") from None
+            raise Conflict(f"The record cannot be traced: {refused}.", code="trace.refused") from None
         except children.ChildDied as died:
             raise Unavailable("The trace stopped unexpectedly. Try again.", retry_after=5) from died
         except children.TookTooLong:

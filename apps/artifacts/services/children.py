@@ -23,7 +23,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChildDied(RuntimeError):
-    """The child exited without an outcome, reported an unexpected error, or sent an unknown or too long message."""
+    """The child exited without an outcome, reported an unexpected error, or sent a message that is not permitted."""
 
 
 class TookTooLong(Exception):
@@ -31,7 +31,7 @@ class TookTooLong(Exception):
 
 
 class Refused(Exception):
-    """The child cannot use the capture or an argument. The message says why."""
+    """The child cannot use the capture or an argument, or needs too much memory. The message says why."""
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ MAX_REMOVED = 100
 MAX_COMPARED = 5
 """The maximum number of earlier regressions with which a packet compares the fixtures of accepted groups."""
 MAX_SHOWN = 200_000
-"""The maximum size of a regression for this comparison: how often its results can refer to groups."""
+"""A regression is compared only if its results cannot refer to groups more often than this."""
 _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, configuration changes, and captures
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
@@ -83,8 +83,8 @@ class Gate:
     """What the replay gate evaluates for a deployment, and why the gate blocks the deployment.
 
     ``row`` is the regression, and ``group_count`` is the number of its groups. Without a regression, these are None and
-    0. ``differences`` are its groups with their acceptances. ``unaccepted`` are the groups that are not accepted.
-    Only as many of them as were requested are listed.
+    0. ``differences`` are its groups with their acceptances. ``unaccepted`` are the groups that lack an acceptance, of
+    which only the requested number is listed.
     """
 
     row: Regression | None
@@ -98,7 +98,7 @@ class Gate:
 class Summary:
     """What was tested, in short. ``regression`` and ``agents`` are JSON data.
 
-    ``headline`` is the result in a sentence, and ``is_tested`` states whether anything was tested. ``regression`` is
+    ``headline`` is the result as text, and ``is_tested`` states whether anything was tested. ``regression`` is
     the regression that the replay gate evaluates, or None without one, and ``gate`` is the gate's evaluation.
     ``agents`` are the configurations that the target's agents run now, those with most agents first. ``other_agents``
     is the number of the target's agents that run no known configuration of the pipeline.
@@ -163,7 +163,7 @@ def read_summary(deployment: Deployment) -> Summary:
 
 
 def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary]:
-    """Plan ``read_summary``. Also finds the first ``unaccepted`` unaccepted groups. Takes up to three queries."""
+    """Plan ``read_summary``. Also finds the first ``unaccepted`` unaccepted groups. Takes at most three queries."""
     environment, pipeline, target = deployment.environment, deployment.pipeline, deployment.target
     members = select_agents(environment, target).order_by().values("environment").annotate(members=Count("pk"))
     bundles, (row, group_count, differences), (by_baseline, counted, selected) = yield from together(
@@ -205,7 +205,7 @@ def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary
 
 
 def _plan_tested(deployment: Deployment) -> Plan[tuple[Regression | None, int, list[Difference]]]:
-    """Read the regression without its results, the number of its groups, and the differences. Takes one query."""
+    """Read the regression without its results, the number of its groups, and the differences. At most one query."""
     if deployment.regression_id is None:
         return None, 0, []
     rows = Regression.objects.filter(pk=deployment.regression_id).annotate(group_count=array_length("groups"))
@@ -215,7 +215,7 @@ def _plan_tested(deployment: Deployment) -> Plan[tuple[Regression | None, int, l
 
 
 def plan_gate(deployment: Deployment, *, unaccepted: int) -> Plan[Gate]:
-    """Read what the gate evaluates, with the first ``unaccepted`` groups that are not accepted. Takes two queries."""
+    """Read what the gate evaluates, with the first ``unaccepted`` unaccepted groups. Takes at most two queries."""
     row, group_count, differences = yield from _plan_tested(deployment)
     missing = _find_missing(differences)
     [first] = yield [_first_groups(deployment, missing, unaccepted)]
@@ -319,9 +319,10 @@ def why_untested(deployment: Deployment, row: Regression | None) -> str:
         return (
             f"Nothing was tested yet: the regression is running. {done:,} of {count_of(total, 'result')} {verb} known."
         )
+    if row.status == RegressionStatus.CANCELLED:  # the error begins with "canceled"
+        return f"Nothing was tested: the regression was {(row.error or 'canceled').rstrip('.')}."
     if row.error:
-        word = "was canceled" if row.status == RegressionStatus.CANCELLED else "could not be completed"
-        return f"Nothing was tested: the regression {word} ({row.error.rstrip('.')})."
+        return f"Nothing was tested: the regression could not be completed ({row.error.rstrip('.')})."
     return f"Nothing was tested: {why_vacuous(row)}." if row.vacuous else ""
 
 
@@ -350,7 +351,7 @@ def _headline(
 
 
 def read_unaccepted(deployment: Deployment, *, count: int) -> Unaccepted:
-    """Return the first ``count`` groups that are not accepted for a deployment, without examples. Takes two queries."""
+    """Return the first ``count`` unaccepted groups of a deployment, without examples. Takes at most two queries."""
     return run(plan_gate(deployment, unaccepted=count)).unaccepted
 
 
@@ -368,7 +369,7 @@ def read_packet(
 ) -> Packet:
     """Return the packet of a deployment. The number of queries does not depend on the number of rows.
 
-    All parts together have at most ``limit`` bytes of JSON. If they would have more, first the payloads of the later
+    The packet is limited to about ``limit`` bytes of JSON. If it would have more, first the payloads of the later
     examples are left out, and then the last groups. The changes of the spec, the changes of the configuration, and the
     captures each have a fixed limit. Without ``with_payloads``, no example has payloads. ``summary`` is the result of
     ``read_summary``, if the caller has it. With ``max_groups``, at most this number of groups is returned.
@@ -431,9 +432,10 @@ def _as_captures(rows: Iterable[tuple[UUID, str, UUID | None]]) -> list[dict[str
 
 
 def _plan_removed(deployment: Deployment) -> Plan[list[dict[str, Any]]]:
-    """Return the fixtures that were removed since the pipeline's current release was activated, newest first.
+    """Return the fixtures that were removed since the current deployment was activated, newest first.
 
-    Returns at most one fixture more than ``MAX_REMOVED``, and none without a current release. Takes two queries.
+    Returns at most one fixture more than ``MAX_REMOVED``, and none without a current deployment. Takes at most two
+    queries.
     """
     environment, pipeline = deployment.environment, deployment.pipeline
     current = Deployment.objects.filter(environment=environment, pipeline=pipeline, is_current=True)

@@ -20,7 +20,7 @@ from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable, UnprovenRollback
 
 _SEARCHED = 1_000  # newest incident bundles of an environment that are searched for those of a pipeline
-_MAX_CONFIGURATIONS = 10  # configurations that one rollback can prove
+_MAX_CONFIGURATIONS = 10  # configurations that a rollback with a proof may restore
 _RETRY_S = 5  # seconds after which a client should repeat the request
 # The error codes of replays that ended early, and therefore say nothing about the configuration.
 _INCONCLUSIVE = frozenset({"cancelled", "interrupted"})

@@ -80,8 +80,8 @@ def with_examples(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return stored groups of a regression with their examples, and whether no payload was left out.
 
-    Takes one query. An example is None if it was deleted. All examples together have at most ``limit`` bytes of JSON,
-    and the payloads of later examples are None.
+    Takes one query. An example is None if it is not available (see ``_read_examples``). The examples that have payloads
+    have at most ``limit`` bytes of JSON together. The payloads of later examples are None.
     """
     found = _read_examples(row, groups, limit)
     shown = [
@@ -111,9 +111,9 @@ def read_groups(
 ) -> list[dict[str, Any]]:
     """Return ``count`` groups of a regression from the position ``first`` on, or only the group with the id ``group``.
 
-    Takes two queries, which do not return other groups. Each group has its ``example``, or None if that was deleted.
-    All examples together have at most ``limit`` bytes of JSON. The payloads of later examples are None, and without
-    ``with_payloads`` all payloads are None.
+    Takes two queries, which do not return other groups. Each group has its ``example``, or None if it is not available.
+    The examples that have payloads have at most ``limit`` bytes of JSON together. The payloads of later examples are
+    None, and without ``with_payloads`` all payloads are None.
     """
     chosen = first_groups(count, first) if group is None else _path("groups", f"$[*] ? (@.id == {json.dumps(group)})")
     found: list[dict[str, Any]] = Regression.objects.values_list(chosen, flat=True).get(pk=row.pk)

@@ -1,4 +1,4 @@
-"""The result of a regression in a sentence, and the numbers of results and fixtures with each outcome."""
+"""The result of a regression as text, and the numbers of results and fixtures with each outcome."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def counts_of(counted: Iterable[Mapping[str, Any]]) -> Counts:
 
 
 def describe_result(row: Regression, counted: Counts, groups: int) -> str:
-    """Return the result of a regression in a sentence, or its progress. ``groups`` is the number of groups."""
+    """Return the result of a regression as text, or its progress. ``groups`` is the number of groups."""
     match row.status:
         case RegressionStatus.QUEUED:
             return "Waiting for a worker."
@@ -74,7 +74,7 @@ def describe_result(row: Regression, counted: Counts, groups: int) -> str:
 def why_vacuous(row: Regression) -> str:
     """Return why a finished regression tested nothing, as a clause."""
     if not row.fixtures:
-        return f"the pipeline {row.pipeline} has no fixtures"
+        return f"the pipeline {row.pipeline} has no fixtures to test"
     if not row.progress_total:
         return "no agent runs a configuration to compare with, and no fixture has a golden result"
     return "the fixtures were changed or are no longer available, or the baselines were deleted or cannot run"

@@ -50,7 +50,8 @@ _RELATED = ("environment__project", "config_bundle__version", "version")
 def run(regression_id: str, claim: Claim | None = None) -> None:
     """Run a queued regression, or continue one that an earlier attempt started. Only missing verdicts are computed.
 
-    Does nothing if the regression has ended or was deleted. Raises Requeued after ``QUANTUM_S``.
+    Does nothing if the regression has ended or was deleted. Raises Requeued if verdicts are still missing after
+    ``QUANTUM_S``.
     """
     claim = claim or Claim()
     row = Regression.objects.select_related(*_RELATED).filter(pk=regression_id).first()
@@ -124,7 +125,8 @@ class _Run:
     def complete(self) -> None:
         """Settle all results and finish the regression.
 
-        Raises Cancelled or NotFound if it was canceled or deleted, and Requeued after ``QUANTUM_S``.
+        Raises Cancelled if the regression has ended, NotFound if it was deleted, and Requeued if verdicts are missing
+        after ``QUANTUM_S``.
         """
         pending = list(RegressionResult.objects.filter(regression=self._row, outcome=None).order_by("pk"))
         for rows in batched(pending, _ROWS):
@@ -283,7 +285,8 @@ class _Run:
     def _compute(self, needed: dict[str, list[RegressionResult]]) -> None:
         """Compute the verdicts in child processes, and store them as they arrive.
 
-        Raises Cancelled if the regression was canceled, and Requeued if verdicts are missing after ``QUANTUM_S``.
+        Raises Cancelled if the regression has ended, NotFound if it was deleted, and Requeued if verdicts are missing
+        after ``QUANTUM_S``.
         """
         control, found = Control(), SimpleQueue[tuple[str, Judgment, bool]]()
         engines = dict(self._engines)
@@ -505,8 +508,8 @@ def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequenc
 def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
     """Fail a regression whose job became a dead letter.
 
-    If the job killed its process too often, the other unfinished regressions of the same spec also fail, because their
-    jobs were removed from the queue.
+    If the job killed its process too often, the organization's other unfinished regressions of the same spec also fail,
+    because their jobs were removed from the queue.
     """
     found = Regression.objects.select_related("environment__project").filter(pk=regression_id).first()
     if found is None:

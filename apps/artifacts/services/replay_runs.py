@@ -40,7 +40,7 @@ from byteor_cloud.worker.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.worker.turns import TURNS, Turn
 
 _TICK_S = 0.5  # seconds between checks that a replay has not been canceled while it waits for its turn
-INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
+INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed, and of one that a restore stopped
 RELATED = (
     "artifact__deployment__config_bundle",
     "config_bundle",
@@ -188,7 +188,7 @@ def _leave_short_lane(row: Replay, claim: Claim) -> None:
 def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     """Run the replay in a child process and return the outcome.
 
-    Raises Cancelled if the replay is canceled or deleted, Requeued as ``_leave_short_lane`` does, ClaimLost, and the
+    Raises Cancelled if a dry run is canceled or deleted, Requeued as ``_leave_short_lane`` does, ClaimLost, and the
     other errors of ``children.run_in_child``.
     """
     release_connection()

@@ -1,4 +1,6 @@
-"""Replays after a restore from a backup. Execute replays fail, because their side effects may have happened.
+"""Replays after a restore from a backup.
+
+Unfinished execute replays fail, because their side effects may have happened since the backup.
 
 One completed dry run is repeated, to check that the restored installation computes the same result.
 """
@@ -27,7 +29,9 @@ class Repeated:
 
 
 def settle() -> dict[str, int]:
-    """Fail execute replays that are queued or running in the backup, as interrupted. Returns their number by name.
+    """Fail the execute replays that were queued or running at the time of the backup, with the error ``interrupted``.
+
+    Returns their number, as ``replays_interrupted``.
 
     Replays that wait for approval are not changed. Call this in a transaction.
     """

@@ -29,7 +29,7 @@ WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows processed per transaction or query
 # A blob is stored before the row that refers to it, so a blob that is younger than this may not have its row yet.
 STRAY_AGE = timedelta(days=1)
-AGENTS_KEPT_FOR = timedelta(days=90)  # how long decommissioned agents are kept at least
+AGENTS_KEPT_FOR = timedelta(days=90)  # the minimum time that decommissioned agents are kept
 REGRESSIONS_KEPT_FOR = timedelta(days=90)  # how long finished regressions and unused verdicts are kept
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 

@@ -44,7 +44,7 @@ def find_organization(text: str) -> Organization:
 
 
 def create_folders() -> None:
-    """Create the folders for temporary files. Raises CommandError if that fails, except for disk errors.
+    """Create the folders for temporary and derived files. Raises CommandError if that fails, except for disk errors.
 
     A server with a full disk can still serve reads. Later, each use of a folder creates it.
     """

@@ -42,7 +42,8 @@ def restore(
     """Restore the backup, and settle work that must not continue. If an earlier attempt was interrupted, completes it.
 
     ``report`` is called with lines about the progress, and ``on_blob`` after each blob with the total number of blobs.
-    Raises BackupError or OSError. Until the whole restore is complete, servers refuse to start with this database.
+    Until the whole restore is complete, servers refuse to start with this database. Raises BackupError, CommandError,
+    OSError or a database error.
     """
     manifest = stored.manifest
     current: Config = settings.CONFIG
@@ -89,7 +90,7 @@ def restore(
 def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
     """Verify the restored ledgers against the backup's, and repeat a replay. Returns the number of faults.
 
-    ``report`` is called with a line for each fault and each verification.
+    ``report`` is called with a line for each fault, for each intact ledger, and for the outcome of the replay.
     """
     faults = 0
     for head in manifest.ledgers:

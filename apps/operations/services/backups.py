@@ -39,7 +39,7 @@ from byteor_cloud.storage import data_folders
 
 
 class Part(StrEnum):
-    """The two parts of a backup, of which one is in progress."""
+    """The part of a backup whose progress is reported."""
 
     DATABASE = "database"
     BLOBS = "blobs"
@@ -82,7 +82,8 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
     blob store are listed in the backup as such.
 
     Raises BackupError, or a database error if the connection is lost. The backup is then not complete, unless the error
-    says that only its audit event could not be written. The next backup with the same target reuses the copied blobs.
+    says that only its audit event could not be written. The next backup to the same folder or bucket reuses the copied
+    blobs.
     """
     if passphrase is not None:
         check_strength(passphrase)
@@ -142,7 +143,7 @@ def _find_installation() -> str:
 
 
 def _check_owner(target: Target, installation: str) -> None:
-    """Raise BackupError if another installation uses the target: its backup might be restored as the newest one."""
+    """Raise BackupError if another installation uses the target, because a restore uses the newest backup in it."""
     complete = [name for name, is_complete in target.list_names() if is_complete]
     if complete and StoredBackup(target, complete[-1]).manifest.installation != installation:
         raise BackupError(f"{target.location} contains backups of another installation: use another place")

@@ -53,7 +53,7 @@ def settle(backup: Backup) -> Settled:
     """
     actor = system_actor("restore")
     ledger.seal_all(whole=True)
-    # These come first. The steps after them cause new messages, which must be sent.
+    # These two come first, because they drop pending messages. The later steps cause new messages, which must be sent.
     counts = {**tenancy.settle(), **notifications.settle()}
     counts |= artifacts.settle()
     counts |= releases.settle(backup_at=backup.created_at, actor=actor)

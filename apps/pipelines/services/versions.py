@@ -49,8 +49,9 @@ def _still_compiled(prepared: Promotable, locked: Draft) -> CompiledVersion:
 def promote(
     draft: Draft, *, expected_revision: int | None = None, actor: Actor, prepared: Promotable | None = None
 ) -> tuple[Version, bool]:
-    """Promote the saved plan. Returns the version and whether it is new: an unchanged plan is not promoted again.
+    """Promote the saved plan. Returns the version and whether it is new.
 
+    If the draft's last version has the same plan and compiler version, that version is returned.
     Raises Unprocessable if the plan does not compile, Conflict if another plan was saved after ``prepared`` was
     compiled, and the errors of ``lock_revision``.
     """

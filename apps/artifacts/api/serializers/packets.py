@@ -115,7 +115,7 @@ class PacketRegressionSerializer(serializers.Serializer[Any]):
         "fixtures": "The number of fixtures of the pipeline that had not expired when the regression started. It is 0 "
         "until then.",
         "vacuous": "Whether the regression has finished and tested nothing.",
-        "baselines": "The configurations that the candidate is compared with, those with most agents first.",
+        "baselines": "The configurations that the candidate is compared with.",
         "golden": "The number of fixtures with each outcome in the comparison with golden results.",
         "work": "The work of the replays. It is the same on every machine, and 0 until the regression has finished.",
     }
@@ -154,8 +154,8 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
         "counts for this deployment. If there is none, the oldest valid acceptance, if any.",
         "counts": "Whether the difference is accepted for all configurations that show it, by acceptances that count "
         "for this deployment.",
-        "unseen": "The fixtures that show the difference now, and did not when it was accepted. If the regression in "
-        "which it was accepted was deleted, these are all fixtures that show it. Null if a regression has too many "
+        "unseen": "The fixtures that show the difference now, and did not when it was accepted in another regression. "
+        "If that regression was deleted, these are all fixtures that show it. Null if a regression has too many "
         f"results to compare, or if the packet would have to compare with more than {MAX_COMPARED} other regressions.",
         "explanations": "The requester's explanations of the difference.",
     }

@@ -265,7 +265,7 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "fixture_count": "The number of fixtures that show the difference.",
         "fixtures": "The first fixtures that show the difference, at most five.",
         "example": "The first difference of the group. Null if the environment no longer has the capture, or if the "
-        "example is not stored because the organization has too many.",
+        "example is not stored: its capture or verdict was deleted, or the organization has too many examples.",
     }
 
 
@@ -313,8 +313,8 @@ class RegressionSerializer(ModelSerializer):
             "regression has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` "
             "returns them."
         ),
-        "more": "The number of further differences that belong to no group, because there are already 1,000 "
-        "groups, or too many for one fixture.",
+        "more": "The number of further differences that belong to no group: there are already 1,000 groups or too many "
+        "for one fixture, or the difference from a golden result has no group (see the result's `error`).",
         "truncated": (
             "Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the "
             "payloads of the last examples are left out, then the last results, and then the last groups. Use `group` "
@@ -323,8 +323,8 @@ class RegressionSerializer(ModelSerializer):
         "next_after": "The value of `after` for further results. Null if there are none, and in a list.",
         "work": "The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not "
         "counted. The work is the same on every machine. It is 0 until the regression has finished.",
-        "summary": "The result as Markdown that fits into a comment on a pull request. Empty until the regression has "
-        "finished, and if it was canceled or could not be completed.",
+        "summary": "The result as Markdown that fits into a comment on a pull request. If the regression was canceled "
+        "or could not be completed, it contains the reason. Empty while the regression is queued or running.",
         "error": "Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed.",
         "started_at": "When the regression started. Null until then.",
         "finished_at": "When the regression finished. Null until then.",

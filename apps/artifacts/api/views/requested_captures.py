@@ -1,4 +1,4 @@
-"""Views to request captures from agents and to show the requests, and the view from which agents get requests."""
+"""Views that request captures from agents and show the requests, and the view that tells an agent what to capture."""
 
 from __future__ import annotations
 

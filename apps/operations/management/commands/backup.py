@@ -26,7 +26,7 @@ from byteor_cloud.config import PREFIX, store_key
 # priority of disk accesses follows from the niceness.
 PRIORITY = 19
 LINE_EVERY_S = 10.0  # seconds between two lines of progress
-_UNITS = {Part.DATABASE: "MB", Part.BLOBS: "blobs"}
+_UNITS = {Part.DATABASE: " MB", Part.BLOBS: ""}
 
 
 class Command(BackupCommand):
@@ -182,7 +182,7 @@ class _Lines:
             return
         self._part, self._written_at = part, now
         of_total = "" if total is None else f" of {total}"
-        print(f"{part}: {_in_unit(part, done)}{of_total} {_UNITS[part]}", file=sys.stderr, flush=True)
+        print(f"{part}: {_in_unit(part, done)}{of_total}{_UNITS[part]}", file=sys.stderr, flush=True)
 
 
 def _in_unit(part: Part, done: int) -> int:

@@ -104,7 +104,7 @@ class Command(BackupCommand):
         self._copied += 1
         if time.monotonic() >= self._next_line or self._copied == total:
             self._next_line = time.monotonic() + _LINE_EVERY_S
-            self._report(f"{self._copied:,} of {total:,} blobs restored")
+            self._report(f"{self._copied:,} of {total:,} {'blob' if total == 1 else 'blobs'} restored")
 
     def _print(self, manifest: Manifest, settled: Settled) -> None:
         counts = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in manifest.counts.items())

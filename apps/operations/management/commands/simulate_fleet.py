@@ -80,18 +80,19 @@ class Command(OperatorCommand):
             "--failing-percent",
             type=_number(0, 100),
             default=5,
-            help="percentage of agents that first fail in a rollout",
+            help="percentage of agents whose first attempt to run a bundle fails, in the scenario rollout",
         )
         parser.add_argument(
             "--connections",
             type=_number(1, MAX_CONNECTIONS),
             default=MAX_CONNECTIONS,
-            help="maximum number of connections to the server",
+            help="maximum number of connections to the server; in the scenario poll, waiting agents have further ones",
         )
         parser.add_argument(
             "--deploy",
             metavar="CONFIG_BUNDLE_ID",
-            help=f"in the scenario poll, deploy this to all agents of --environment (token: ${USER_TOKEN_VARIABLE})",
+            help="id of the config bundle that the scenario poll deploys to all agents of --environment "
+            f"(token: ${USER_TOKEN_VARIABLE})",
         )
         parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
 
@@ -184,7 +185,7 @@ class Command(OperatorCommand):
         fleet = enroll(pool, server, path, secret, agents, measured=measured, progress=show)
         elapsed_s, latency = time.monotonic() - began, measured.latency.milliseconds()
         self._note(
-            f"enrolled {agents} {'agent' if agents == 1 else 'agents'} in {elapsed_s:.1f} s,"
+            f"enrolled {_count(agents)} in {elapsed_s:.1f} s,"
             f" {agents / elapsed_s:.0f} a second,"
             f" p50 {latency['p50']:g} ms, p99 {latency['p99']:g} ms"
         )
@@ -220,14 +221,18 @@ class Command(OperatorCommand):
         """
         if summary.told is not None:
             if missing := summary.told.document()["not_told"]:
-                raise CommandError(f"{missing} of {summary.agents} agents did not receive the deployment")
+                raise CommandError(f"{missing} of {_count(summary.agents)} did not receive the deployment")
             return
         if summary.healthy < summary.agents:
             unhealthy = summary.agents - summary.healthy
             verb = "is" if unhealthy == 1 else "are"
-            raise CommandError(f"{unhealthy} of {summary.agents} agents {verb} not healthy")
+            raise CommandError(f"{unhealthy} of {_count(summary.agents)} {verb} not healthy")
         if summary.scenario == Scenario.ROLLOUT and not any(summary.rollout.values()):
             raise CommandError("no agent received an offer: create a deployment for this environment during the run")
+
+
+def _count(agents: int) -> str:
+    return f"{agents} agent" if agents == 1 else f"{agents} agents"
 
 
 def _deployment(url: str, environment: str | None, config_bundle_id: str | None) -> poll.Deployment:
@@ -245,7 +250,10 @@ def _permit_connections(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise SimulationError(f"only {hard} open files are permitted: use --connections {hard - _OTHER_FILES} or less")
+        raise SimulationError(
+            f"only {hard} open files are permitted, but {needed} are needed: raise the limit, or use fewer"
+            " --connections or, in the scenario poll, fewer --agents"
+        )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

@@ -64,7 +64,9 @@ class Command(OperatorCommand):
             seen = self._checkpoint(path)
             if seen.org_id not in known:
                 owner = f"organization {seen.org_id}" if seen.org_id else "the installation"
-                raise CommandError(f"{path}: the checkpoint is of {owner}, whose ledger was not chosen", returncode=1)
+                raise CommandError(
+                    f"{path}: the checkpoint is of {owner}, whose ledger is not being verified", returncode=1
+                )
             if known[seen.org_id].setdefault(seen.seq, seen.hash) != seen.hash:
                 raise CommandError(
                     f"{path}: the checkpoint contradicts another one with the same sequence number", returncode=1
