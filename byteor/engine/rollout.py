@@ -259,7 +259,7 @@ def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: dateti
 
 
 def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[UUID, None]:
-    """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
+    """Return the ids of the counted agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {
         a.id: None
