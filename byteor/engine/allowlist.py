@@ -34,7 +34,7 @@ class Url:
         # Some servers also read ..;x as ..
         segments = unquote(parts.path).replace("\\", "/").split("/")
         if {".", ".."} & {segment.split(";")[0] for segment in segments}:
-            raise ValueError("has a path that contains . or ..")
+            raise ValueError("has a path with the segment . or ..")
         return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], parts.path, parts.query)
 
     def covers(self, other: Url) -> bool:

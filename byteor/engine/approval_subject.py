@@ -15,7 +15,7 @@ class DeploymentOptions:
     """The options that decide how a deployment proceeds, in addition to its configuration, target and strategy.
 
     A new field needs a default that keeps the previous behavior: stored approvals that lack the field are read with its
-    default. An execute replay has only defaults.
+    default. The subject of an execute replay has only defaults.
     """
 
     start_at: str | None = None  # the time before which the deployment does not start, as RFC 3339

@@ -40,9 +40,11 @@ class BlockerCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a deployment does not proceed. ``until`` is when the reason ends, if that is known.
+    """One reason why a deployment does not proceed.
 
-    ``ids`` are the ids of the blocking deployments, if other deployments are the reason.
+    ``until`` is when the reason ends. For the replay gate, it is when the deployment fails if the gate still blocks it.
+    It is None if there is no such time or it is not known. ``ids`` are the ids of the blocking
+    deployments, if other deployments are the reason.
     """
 
     code: BlockerCode

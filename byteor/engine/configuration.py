@@ -13,7 +13,7 @@ from byteor.engine.compiler import SIDE_EFFECTS, split_op
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """The settings with which a version runs. The values inside its objects are not checked here."""
+    """The settings with which a version runs. The values are not checked here."""
 
     tuning_profile: str
     wait: str

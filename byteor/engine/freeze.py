@@ -52,7 +52,7 @@ class WindowFault(NamedTuple):
 
 
 def find_fault(window: FreezeWindow) -> WindowFault | None:
-    """Return the fault of a window, or None if the window is valid.
+    """Return the first fault of a window, or None if the window is valid.
 
     If the clocks show the time of an edge twice, the window starts at the first or ends at the second occurrence.
     """

@@ -16,7 +16,7 @@ _SUMMARY_ROWS = 20  # the maximum number of rows of each table in the summary
 _SUMMARY_POINTERS = 5  # the maximum number of members that are named for each group
 # The maximum number of characters that the summary shows of a name, of a verdict's reason and of an error.
 _SUMMARY_NAME, _SUMMARY_REASON, _SUMMARY_ERROR = 80, 300, 1_000
-# Line breaks, other control characters, and characters that change the direction of the text or are not visible.
+# Control characters, surrogates, and characters that break lines, change the direction of text or are not visible.
 _UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
@@ -47,7 +47,7 @@ def verdict_key(
 
 @dataclass(slots=True)
 class MergedGroup:
-    """A group of differences that several verdicts may have. ``verdict`` is the id of the verdict with the example."""
+    """A group of differences that several verdicts may have. ``verdict`` is the id of the first verdict that has it."""
 
     group: Mapping[str, Any]
     verdict: str
@@ -71,9 +71,10 @@ class MergedGroups:
         fixture: tuple[str, str],
         baseline: str | None,
     ) -> tuple[list[str], int]:
-        """Add the groups of a verdict. ``fixture`` is the id and the name of the fixture.
+        """Add the groups of a verdict, and ``more``, the number of its other differences.
 
-        Return the ids of the verdict's groups, and the number of its differences that are in no group.
+        ``fixture`` is the id and the name of the fixture. Returns the ids of the groups that were kept, and the number
+        of the verdict's differences that are in none of them.
         """
         added: list[str] = []
         for group in groups:

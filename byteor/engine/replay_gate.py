@@ -26,14 +26,14 @@ class GateMode(StrEnum):
 class GateFacts:
     """The facts that decide whether the gate blocks a deployment.
 
-    ``status`` is that of the deployment's regression, and None if the regression was deleted. ``progress`` is the
-    number of known results and of all results. ``verdicts`` is the number of verdicts, without those that are
-    ``not_tested``. ``failed`` is the number of verdicts that are ``failed`` or ``unstable``. ``unaccepted`` is the
-    number of groups that lack an acceptance for at least one baseline that shows them. ``more`` is the number of
-    differences without a group. ``work`` is the work of the candidate and of the baselines. ``error`` is None unless
-    the regression was canceled or could not be completed. ``min_verdicts`` and ``max_work_increase_percent`` are the
-    settings that the deployment copied. ``until`` is when the deployment fails if the gate still blocks it, and None
-    without such a deadline.
+    ``status`` is that of the deployment's regression, and None if the regression was deleted or has no usable result.
+    ``progress`` is the number of known results and of all results. ``verdicts`` is the number of verdicts, without
+    those that are ``not_tested``. ``failed`` is the number of verdicts that are ``failed`` or ``unstable``.
+    ``unaccepted`` is the number of groups that lack an acceptance for at least one baseline that shows them. ``more``
+    is the number of differences without a group. ``work`` is the work of the candidate and of the baselines. ``error``
+    is None unless the regression was canceled or could not be completed. ``min_verdicts`` and
+    ``max_work_increase_percent`` are the settings that the deployment copied. ``until`` is when the deployment fails if
+    the gate still blocks it, and None without such a deadline.
     """
 
     status: RegressionStatus | None
@@ -69,7 +69,9 @@ def _running(facts: GateFacts) -> Blocker | None:
     if not facts.is_running:
         return None
     done, total = facts.progress
-    so_far = f"{done:,} of {total:,} results are known" if total else "It has not started"
+    known = "result is known" if total == 1 else "results are known"
+    is_queued = facts.status is RegressionStatus.QUEUED
+    so_far = "It has not started" if is_queued else f"{done:,} of {total:,} {known}"
     return Blocker(BlockerCode.GATE_RUNNING, f"The regression has not finished. {so_far}.")
 
 
@@ -110,6 +112,6 @@ def _differs(facts: GateFacts) -> Blocker | None:
 def _too_few(facts: GateFacts) -> Blocker | None:
     if facts.is_running or facts.is_incomplete or facts.verdicts >= facts.min_verdicts:
         return None
-    has = f"{facts.verdicts:,} verdict{'' if facts.verdicts == 1 else 's'}"
+    has = f'{facts.verdicts:,} verdict{"" if facts.verdicts == 1 else "s"} other than "not tested"'
     detail = f"The regression has {has}, and the environment requires at least {facts.min_verdicts:,}."
     return Blocker(BlockerCode.GATE_TOO_FEW, detail, until=facts.until)

@@ -104,7 +104,7 @@ class Strategy:
 
     @property
     def needs_approval(self) -> bool:
-        """Whether a wave needs an approval."""
+        """Whether any wave needs an approval."""
         return Hold.APPROVAL in self.holds
 
 
@@ -208,7 +208,8 @@ def plan_rollout(
     is_whole = complete or any(a.wave > wave for a in agents)
     if is_whole and failed * 100 > tolerated:
         reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > tolerated else "timeout"
-        detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
+        plural = "" if len(in_wave) == 1 else "s"
+        detail = f"{failed} of {len(in_wave)} agent{plural} of wave {wave + 1} failed"
         if failed > reported:
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
         return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
@@ -258,7 +259,7 @@ def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: dateti
 
 
 def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[UUID, None]:
-    """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
+    """Return the ids of the counted agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {
         a.id: None

@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import Any, NoReturn
 
 MAX_DIGITS = 1_000
-"""The maximum number of digits of a decimal number, and the maximum absolute value of its exponent of ten."""
+"""With ``JsonLimits.decimal``: the maximum length of a number's text, and the maximum exponent, ignoring its sign."""
 MAX_POINTER = 200
 """The maximum length of a fault's pointer. A longer pointer is shortened to that of an ancestor."""
 
@@ -198,7 +198,8 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 def _check_value_count(text: str, limits: JsonLimits) -> None:
     """Check the exact number of values, ignoring commas and brackets in strings.
 
-    Raises MalformedJson for the limit that the text exceeds first: the depth, or the number of values.
+    Raises MalformedJson if the text exceeds the limit of the number of values. If it exceeds the depth limit earlier,
+    raises its first fault instead.
     """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):

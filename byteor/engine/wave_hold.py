@@ -53,7 +53,7 @@ class WaveHold:
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """The number of agents that failed for one reason, with one masked detail."""
+    """The number of agents that failed for the same reason and with the same masked detail."""
 
     reason: str
     detail: str
@@ -139,7 +139,7 @@ class HoldFacts:
         if self.hold.kind is Hold.MANUAL:
             return f"{wave} has been waiting {since} for an operator or admin to start it."
         so_far = f"{self.given} of {self.required} people approved"
-        if self.required == 1 and not self.given:
-            so_far = "nobody has approved it yet"
+        if self.required == 1:
+            so_far = "1 person has approved it" if self.given else "nobody has approved it yet"
         deciders = f" {self.deciders} can decide." if self.deciders else ""
         return f"{wave} has been waiting for approval {since}: {so_far}.{deciders}"

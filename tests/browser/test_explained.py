@@ -25,7 +25,7 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
-    text = "quotes/bundle-1 reaches it in wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
+    text = "quotes/bundle-1 reaches it in wave 2 of 2; wave 1 is under way, 0 of 1 agent finished."
     titles = [panel["title"] for panel in page.context["summary"]["why"]]
     assert titles == ["Why the agent runs its bundle", "What happens next"]
     assert re.search(rf"agent-1 has run quotes/bundle-0, as it should, since [^.]+\. {re.escape(text)}", page.text)

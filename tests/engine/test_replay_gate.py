@@ -52,7 +52,10 @@ AGAIN = "Request another one for the config bundle."
         (replace(PASSED, min_verdicts=2), {}),
         (
             replace(PASSED, verdicts=1, min_verdicts=2),
-            {"too_few_fixtures": "The regression has 1 verdict, and the environment requires at least 2."},
+            {
+                "too_few_fixtures": 'The regression has 1 verdict other than "not tested", and the environment '
+                "requires at least 2."
+            },
         ),
     ],
 )

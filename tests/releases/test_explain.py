@@ -154,7 +154,7 @@ def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[
     assert at(half, "wave_ends") == second_offered_at + timedelta(seconds=600)
     deployment.refresh_from_db()
     assert deployment.wave_done_at is not None
-    assert "wave 1 is done, 1 of 1 agents finished" in done["summary"]
+    assert "wave 1 is done, 1 of 1 agent finished" in done["summary"]
     assert at(done, "wave_begins") == deployment.wave_done_at + timedelta(seconds=600)
 
 
@@ -193,7 +193,7 @@ def test_failure_and_rollback_are_explained(world: World, run_jobs: Callable[[],
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
     assert (
         failed["because"][2]["detail"]
-        == "1 of 1 agents of wave 1 failed. None may fail; otherwise the deployment fails."
+        == "1 of 1 agent of wave 1 failed. None may fail; otherwise the deployment fails."
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
@@ -315,10 +315,10 @@ def test_break_glass_deployment_is_explained(world: World) -> None:
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
         "admin@acme.example started the deployment of quotes/bundle without approval: the market opens;"
-        " nobody else has approved it yet."
+        " it has not been approved yet."
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at
-    assert after["because"][1]["detail"].endswith("; somebody else has approved it since.")
+    assert after["because"][1]["detail"].endswith("; it has been approved since.")
     assert "ratification_due" not in next_codes(after)
 
 

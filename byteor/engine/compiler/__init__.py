@@ -1,4 +1,4 @@
-"""The pipeline compiler, which turns a plan into a PipelineSpecV1.
+"""The pipeline compiler, which turns a plan into a spec.
 
 Its only dependency within this project is ``strict_json``.
 """

@@ -1,4 +1,4 @@
-"""PipelineSpecV1: the result of compiling a plan, and of decoding a ``spec.kv``."""
+"""The spec of a pipeline: the result of compiling a plan, and of decoding a ``spec.kv``."""
 
 from __future__ import annotations
 

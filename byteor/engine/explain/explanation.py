@@ -88,7 +88,7 @@ def _statements(facts: Facts) -> Statements:
             f"It has been drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
             " It receives no new offers except rollbacks, and no rollout waits for it.",
         )
-        yield NextEvent(N.UNDRAIN, "When somebody undrains it, it is offered the deployment that is current then.")
+        yield NextEvent(N.UNDRAIN, "When somebody undrains it, it can receive new offers again.")
     yield from _liveness(facts)
     if facts.freeze is not None:
         ends = facts.freeze.ends_at
@@ -120,4 +120,6 @@ def _liveness(facts: Facts) -> Statements:
         yield NextEvent(N.GOES_OFFLINE, "If it sends no heartbeat by then, it counts as offline.", then)
     else:
         yield Finding(B.OFFLINE, f"It is offline: {last}, and a heartbeat is due every {agent.interval_s:g} s.")
-        yield NextEvent(N.COMES_BACK, "When it is back, the response to its first heartbeat tells it what to run.")
+        yield NextEvent(
+            N.COMES_BACK, "When it is back, the response to the first heartbeat contains its offer, if any."
+        )

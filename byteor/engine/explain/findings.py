@@ -65,7 +65,7 @@ class BecauseCode(StrEnum):
 
 
 class NextCode(StrEnum):
-    """The code of an event."""
+    """The code of an expected event."""
 
     HEARTBEAT = "heartbeat_expected"
     GOES_OFFLINE = "goes_offline"

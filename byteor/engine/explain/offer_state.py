@@ -33,7 +33,7 @@ def is_running_offer(running: RunningFacts | None, offer: OfferFacts) -> bool:
 
 
 def explain_offer(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain the agent's offer: its progress, its origin and what affects it."""
+    """Explain the agent's offer and its deployment, and why the agent is not offered other deployments."""
     owner = facts.find(offer.deployment)
     label = facts.label(offer.source, offer.bundle_hash)
     progress = list(_offer_progress(facts, offer, owner, label))
@@ -93,7 +93,7 @@ def _arrived(facts: Facts, offer: OfferFacts, enlistment: EnlistmentFacts | None
     elif reported_at is not None and (agent.last_seen_at is None or agent.last_seen_at < reported_at):
         yield Finding(
             B.AWAITING_HEARTBEAT,
-            f"It reported {label} active at {at(reported_at)}; its next heartbeat must confirm that.",
+            f"It reported at {at(reported_at)} that it runs {label}; its next heartbeat must confirm that.",
             offer.deployment,
         )
     else:
@@ -160,9 +160,10 @@ def _outcome(owner: DeploymentFacts, offer: OfferFacts) -> Statements:
             owner.id,
         )
     elif owner.status is DeploymentStatus.DEPLOYING and offer.progress is AgentProgress.FAILED and enlistment and wave:
+        agents = f"{wave.total} agent{'' if wave.total == 1 else 's'}"
         yield Finding(
             B.THRESHOLD,
-            f"{wave.failed} of {wave.total} agents of wave {enlistment.agent.wave + 1} failed."
+            f"{wave.failed} of {agents} of wave {enlistment.agent.wave + 1} failed."
             f" {limit[0].upper()}{limit[1:]}; otherwise the deployment fails.",
             owner.id,
         )
@@ -194,7 +195,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
     relevant = [each for each in facts.deployments if each.is_current or each.status in _OPEN]
     misses = {each.id: miss for each in relevant if (miss := find_mismatch(facts, each))}
     fitting = [each for each in relevant if each.id not in misses]
-    why = "It has not been offered anything yet."
+    why = "Nothing is offered to it."
     if not relevant:
         why = "Nothing is deployed in its environment."
     elif not fitting:

@@ -64,8 +64,8 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
     if approval is None:
         return
     so_far = f"{approval.given} of {approval.required} people have approved it"
-    if approval.required == 1 and not approval.given:
-        so_far = "nobody has approved it yet"
+    if approval.required == 1:
+        so_far = "1 person has approved it" if approval.given else "nobody has approved it yet"
     yield Finding(
         B.WAITS_FOR_APPROVAL,
         f"The deployment of {deployment.label} waits for approval: {so_far}."
@@ -135,7 +135,7 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
     if enlistment is None:
         yield Finding(
             B.LATE_JOINER,
-            f"It matches the target of {label}, but joined after the deployment had started.",
+            f"It matches the target of {label}, but did not match it when the deployment started.",
             deployment.id,
         )
         yield NextEvent(N.OFFER, f"It is offered {label} when that deployment is active.")
@@ -220,7 +220,7 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
     glass, approval = deployment.break_glass, deployment.approval
     if glass is not None:
         ratified = approval is not None and approval.status is ApprovalStatus.APPROVED
-        after = "somebody else has approved it since" if ratified else "nobody else has approved it yet"
+        after = "it has been approved since" if ratified else "it has not been approved yet"
         yield Finding(
             B.BREAK_GLASS,
             f"{glass.by} started the deployment of {label} without approval{because(glass.reason)}; {after}.",
@@ -230,7 +230,7 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
         if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
             yield NextEvent(
                 N.RATIFICATION_DUE,
-                f"If nobody else has approved the deployment of {label} by then, it is rolled back, if possible.",
+                f"If the deployment of {label} has not been approved by then, it is rolled back, if possible.",
                 glass.approve_by,
             )
     if deployment.known_bad is not None:

@@ -29,8 +29,7 @@ def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> S
     else:
         yield Finding(
             B.LEFT_TARGET,
-            f"{to} goes to agents with {format_labels(selector)}; "
-            "it had these labels when that deployment was offered to it.",
+            f"{to} goes to agents with {format_labels(selector)}; it no longer has all of these labels.",
             owner.id,
         )
     if owner.enlistment is not None and offer.action is OfferAction.ACTIVATE:
@@ -44,7 +43,7 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
     elif not agent.counted and owner.activated_at and agent.offered_at and agent.offered_at >= owner.activated_at:
         yield Finding(
             B.LATE_JOINER,
-            f"It joined after {owner.label} became active,"
+            f"It was offered {owner.label} after that deployment became active,"
             " so it does not count toward waves and thresholds, and cannot time out.",
             owner.id,
         )
@@ -63,7 +62,8 @@ def wave_progress_suffix(owner: DeploymentFacts) -> str:
         return ""
     wave = owner.waves.get(owner.wave, WaveFacts())
     now = "is done" if owner.wave_done_at else "is under way"
-    return f"; wave {owner.wave + 1} {now}, {wave.done} of {wave.total} agents finished"
+    plural = "" if wave.total == 1 else "s"
+    return f"; wave {owner.wave + 1} {now}, {wave.done} of {wave.total} agent{plural} finished"
 
 
 def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:

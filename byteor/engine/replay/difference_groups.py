@@ -62,7 +62,7 @@ class DifferenceGroups:
         """Compare what the sides did with the records of a batch, up to the first record that stops a side.
 
         A stop of only one side, or of the sides in two different stages, is a difference. If the same stage stops both
-        sides, their outputs for that record are compared.
+        sides, their outputs and side effects for that record are compared.
         """
         stops = [run.stop for run in (old, new) if run.stop is not None]
         end = min((stop.rank for stop in stops), default=None)

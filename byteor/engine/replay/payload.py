@@ -1,7 +1,7 @@
 """Reads the JSON payload of a record without rounding its numbers, and writes canonical JSON (RFC 8785).
 
-A number may have at most 1,000 digits and an exponent of ten within ±1,000, as in ``strict_json``; a record with a
-longer number exceeds the work limit.
+A number may be at most 1,000 characters long and have an exponent of ten within ±1,000, as in ``strict_json``. A record
+with any other number exceeds the work limit.
 """
 
 from __future__ import annotations

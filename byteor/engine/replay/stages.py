@@ -13,7 +13,7 @@ from byteor.engine.replay.payload import DropReason, Message
 from byteor.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, WorkMeter
 
 type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
-"""A plugin's op: accepts a payload and the stage's parameters, and returns the new payload, or None to drop the record.
+"""A package's op: accepts a payload and the stage's parameters; returns the new payload, or None to drop the record.
 
 In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
 """
@@ -176,7 +176,7 @@ class StageCounters:
 
 
 class StageRuntime:
-    """The shared state of the stages of one run: parameters, plugins, work, counters and the list of side effects.
+    """The shared state of the stages of one run: parameters, ops of packages, work, counters and side effects.
 
     ``counters`` has one entry for each stage, in the order in which the stages were created. ``actions`` has at most
     ``max_actions`` side effects, in the order in which records reached them.

@@ -299,7 +299,9 @@ def check_gate(result: TestResult | None, gate: GateStatement) -> None:
         raise Refused(StatementCode.UNFINISHED, "the gate requires a regression, and none was completed")
     outcomes = result.outcomes
     if failed := outcomes[test_result.FAILED] + outcomes[test_result.UNSTABLE]:
-        raise Refused(StatementCode.FAILED, f"{failed:,} of {len(result.tests):,} tests failed or are unstable")
+        tests = f"{len(result.tests):,} test{'' if len(result.tests) == 1 else 's'}"
+        verb = "is" if failed == 1 else "are"
+        raise Refused(StatementCode.FAILED, f"{failed:,} of {tests} failed or {verb} unstable")
     if unaccepted := result.shown - gate.accepted:
         raise Refused(StatementCode.UNACCEPTED, f"no acceptance that counts covers {describe(unaccepted)}")
     if further := sum(each.further for each in result.tests):

@@ -97,7 +97,7 @@ class StatementCode(StrEnum):
 
 
 class Refused(Exception):
-    """Raised for anything signed that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
+    """Raised if a check of signed data fails. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: DeliveryCode | ApprovalCode | StatementCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

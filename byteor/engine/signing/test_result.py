@@ -120,8 +120,8 @@ class TestResult:
     the differences that acceptances cover; those that no test shows are ignored. ``work_candidate`` and
     ``work_baseline`` are the work of both sides on the same records.
 
-    Raises ValueError if a test has an unknown fixture, baseline, outcome or group id, or if a test, fixture or baseline
-    is listed twice.
+    Raises ValueError if a test has an unknown fixture, baseline or outcome, if the id of a group is malformed, or if a
+    test, fixture or baseline is listed twice.
     """
 
     spec_hash: str

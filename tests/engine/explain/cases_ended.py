@@ -76,7 +76,7 @@ ENDED = [
                 S.FAILED,
                 enlistment=enlistment(P.FAILED, detail="no disk"),
                 reason="timeout",
-                detail="1 of 1 agents of wave 1 failed",
+                detail="1 of 1 agent of wave 1 failed",
             ),
             offer=offer(NEW, P.FAILED),
             running_since=ago(20),

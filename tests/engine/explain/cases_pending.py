@@ -109,8 +109,8 @@ PENDING = [
         "reported without a later heartbeat",
         facts(new(enlistment=enlistment(P.ACTIVE)), old(), offer=offer(NEW), **runs(OLD), last_seen_at=ago(55)),
         (
-            "agent-1 runs quotes/one: it reported quotes/two active at 2026-01-01 02:59:10 UTC; its next"
-            " heartbeat must confirm that."
+            "agent-1 runs quotes/one: it reported at 2026-01-01 02:59:10 UTC that it runs quotes/two; its"
+            " next heartbeat must confirm that."
         ),
         (B.AWAITING_HEARTBEAT, B.TARGET_ALL),
         ((N.HEARTBEAT, -25),),
@@ -139,7 +139,7 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agent finished.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
         (BEAT, (N.WAVE_BEGINS, 180)),
     ),
@@ -164,14 +164,14 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agent finished.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.PAUSED, B.TARGET_ALL),
         (BEAT, (N.RESUME, None)),
     ),
     Case(
         "waits for the approval of its wave",
         facts(new(**HELD), old(), **SETTLED),
-        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 "
+        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agent finished. Wave 3 of 3 "
         "has been waiting for approval since 2026-01-01 02:53:20 UTC: nobody has approved it yet. Grace or Ada can "
         "decide.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
@@ -182,7 +182,7 @@ PENDING = [
         facts(
             new(**{**HELD, "wave_hold": HoldFacts(hold=WaveHold(1, Hold.MANUAL, ago(400)), waves=3)}), old(), **SETTLED
         ),
-        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 2 of 3 "
+        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agent finished. Wave 2 of 3 "
         "has been waiting since 2026-01-01 02:53:20 UTC for an operator or admin to start it.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
         (BEAT, (N.HOLD_ENDS, None)),
@@ -190,7 +190,7 @@ PENDING = [
     Case(
         "paused while its wave waits for approval",
         facts(new(**HELD, paused_at=ago(30)), old(), **SETTLED),
-        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 "
+        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agent finished. Wave 3 of 3 "
         "has been waiting for approval since 2026-01-01 02:53:20 UTC: nobody has approved it yet. Grace or Ada can "
         "decide.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.PAUSED, B.TARGET_ALL),
@@ -321,7 +321,7 @@ PENDING = [
     Case(
         "late joiner of a deployment under way",
         facts(new(), old(), **SETTLED),
-        AS_IT_SHOULD + "It matches the target of quotes/two, but joined after the deployment had started.",
+        AS_IT_SHOULD + "It matches the target of quotes/two, but did not match it when the deployment started.",
         (B.RUNS_DESIRED, B.LATE_JOINER, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),

@@ -120,7 +120,7 @@ REACHED = [
     Case(
         "offer to a late joiner is due",
         facts(old(enlistment=None)),
-        "agent-1 runs nothing: it has not been offered anything yet.",
+        "agent-1 runs nothing: nothing is offered to it.",
         (B.NEVER_OFFERED, B.OFFER_DUE),
         (BEAT, (N.OFFER, None)),
     ),
