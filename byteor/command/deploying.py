@@ -417,8 +417,8 @@ def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
         wave, equals, kind = text.rpartition("=")
         if kind not in {"manual", "approval"} or (equals and not (wave.isdecimal() and 2 <= int(wave) <= waves)):
             raise Refusal(
-                f"--hold must be KIND or WAVE=KIND. KIND is manual or approval. WAVE is at least 2, and the number of "
-                f"waves is {waves}: {text}",
+                f"--hold must be KIND or WAVE=KIND, not {text}. KIND is manual or approval. WAVE is at least 2, and at "
+                f"most the number of waves ({waves}).",
                 USAGE,
             )
         for number in [int(wave)] if equals else range(2, waves + 1):
@@ -524,7 +524,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
       0  the config bundle is active; with --detach: the deployment is requested and
          does not wait for approval
       1  refused, blocked by the replay gate, or the approval was denied, revoked or
-         expired: nothing changed
+         expired: nothing changed; or a request failed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
       130  interrupted by Ctrl-C; the rollout continues

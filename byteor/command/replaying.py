@@ -206,6 +206,9 @@ def _standing(session: Session, row: m.Replay) -> str:
             return "Finished. The capture has no expected output to compare with."
         case "diverged":
             return _divergence((row.result or {})["divergence"])
+        case "denied" | "failed" if str(row.error).startswith("approval."):
+            ended = {"approval.expired": "expired", "approval.revoked": "was revoked"}
+            return f"Not started, because its approval {ended.get(str(row.error), 'was denied')}."
     stopped = " It stopped as in the capture." if (row.result or {}).get("reproduced") else ""
     return f"{str(row.status).capitalize()}: {str(row.error or '').rstrip('.')}.{stopped}"
 

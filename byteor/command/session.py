@@ -38,9 +38,9 @@ def is_name(text: str) -> bool:
 def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name: bool = True) -> Any:
     """Return the row of a list with this name or id, or the only row whose id begins or ends with the text.
 
-    A part of an id needs ``SHORTEST`` characters, and is searched in the first ``MOST_SEARCHED`` rows. ``listed`` is the
-    client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises Refusal if no row or
-    more than one row matches.
+    A part of an id needs ``SHORTEST`` characters, and is searched in the first ``MOST_SEARCHED`` rows. ``listed`` is
+    the client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises Refusal if no row
+    or more than one row matches.
     """
     if not is_name(text):
         raise Refusal(f"{text!r} is not the name or the id of any {what}.", USAGE)
@@ -92,7 +92,7 @@ class Session:
 
     @cached_property
     def client(self) -> ByteOr:
-        """The client."""
+        """The client for the server of the selected context."""
         return connect(self.context.url, self.context.token)
 
     @cached_property

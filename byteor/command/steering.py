@@ -214,7 +214,7 @@ def rollback(
 def _roll_back(
     session: Session, id: str, reason: str, artifact_id: str | None, *, proceed: bool, timeout: float | None
 ) -> m.Deployment:
-    """Start a rollback. Wait for the replays that prove it. Raises Refusal if they take too long."""
+    """Wait for the replays that prove a rollback, if any, and start it. Raises Refusal if they take too long."""
     from byteor.client.errors import Conflict  # noqa: PLC0415  imported when used, so that --help is fast
 
     begin, is_waiting = time.monotonic(), False
