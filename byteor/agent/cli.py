@@ -48,7 +48,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     enroll.add_argument(
         "--token",
-        help=f"the enrollment token, or - to read it from stdin; default: ${TOKEN_VARIABLE}, otherwise asks for it",
+        help=f"the enrollment token, or - to read it from stdin; default: ${TOKEN_VARIABLE}, otherwise prompts for it",
     )
     enroll.add_argument("--name", help="the agent's name; default: derived from the host name")
     enroll.add_argument("--labels", nargs="+", default=[], metavar="NAME=VALUE", help="the agent's labels")
@@ -62,7 +62,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="S",
         help="seconds between heartbeats; default: as the control plane requests",
     )
-    run.add_argument("--once", action="store_true", help="handle the current offers, then exit")
+    run.add_argument("--once", action="store_true", help="handle the current offers and a requested capture, then exit")
     run.add_argument(
         "--sample", type=Path, help="the pipeline's input: a journal, or a text file with one payload per line"
     )

@@ -170,7 +170,8 @@ def _replay(options: argparse.Namespace) -> None:
 def _token(option: str | None) -> SecretValue:
     """Read the enrollment token from the option, from stdin if the option is ``-``, or from the environment.
 
-    Otherwise, ask for it on the terminal without showing it. Raises InvalidCommandLine if there is no terminal.
+    Otherwise, prompt for it on the terminal without showing it. Raises InvalidCommandLine if there is no terminal, and
+    IdentityError if the token is empty or contains invalid characters.
     """
     text = os.environ.get(TOKEN_VARIABLE) if option is None else option
     if text is None and sys.stdin.isatty():

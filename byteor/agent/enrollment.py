@@ -56,8 +56,8 @@ def enroll_agent(
 
     Stores the identity, the agent's key and the organization's published signing keys in the state folder. Retries send
     the same idempotency key, so they count as one use of the token. Raises StateError if the folder already belongs to
-    an agent or the response is unreadable, IdentityError for invalid input, and the errors of ``Client.send`` if the
-    request fails.
+    an agent or the response is unreadable, Refused if the signing keys in the response are malformed, IdentityError for
+    invalid input or credentials, and the errors of ``Client.send`` if the request fails.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")
@@ -89,8 +89,8 @@ def connect(
     """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
     The environment variables override the credentials in the state folder. Without these variables, an interrupted key
-    rotation is completed or discarded before any other request. Raises IdentityError if there are no credentials, or
-    if they belong to another agent than the state folder.
+    rotation is completed or discarded before any other request. Raises IdentityError if the credentials are missing or
+    invalid, or belong to another agent than the state folder. Raises the errors of ``Client.send`` if a request fails.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()

@@ -29,7 +29,7 @@ from .state_folder import StateError, StateFolder
 
 _log = logging.getLogger("byteor.agent")
 MAX_UPLOAD = 64 * 1024 * 1024
-# The pause after the control plane has rejected an upload, because the same upload would probably be rejected again.
+# The pause after a rejected request or an unexpected error, because the next attempt would probably fail as well.
 _PAUSE_S = 600.0
 
 
@@ -120,7 +120,7 @@ class RequestedCaptures:
         _log.info("uploaded requested capture %s as artifact %s", request.capture_id, artifact.get("id"))
 
     def _incident(self, request: CaptureRequest, running: RunningBundle | None) -> _Upload:
-        """Return the running pipeline as an incident bundle. Raises StateError if it is missing or too large."""
+        """Capture the running pipeline. Raises StateError if no pipeline is running or the capture is too large."""
         if running is None:
             raise StateError("no pipeline is running, so there is nothing to capture")
         data = capture(self._state, running, request.last_n)

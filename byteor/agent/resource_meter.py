@@ -21,7 +21,7 @@ class ResourceMeter:
 
     @property
     def uptime_s(self) -> int:
-        """Whole seconds since the agent's start."""
+        """The whole seconds since the agent started."""
         return int(time.monotonic() - self._started)
 
     def read(self) -> Json:

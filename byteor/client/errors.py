@@ -10,7 +10,7 @@ class ByteOrError(Exception):
 
 
 class ConnectionFailed(ByteOrError):
-    """The server could not be reached, or the connection ended before the whole response arrived."""
+    """The server could not be reached, or the connection failed or timed out before the whole response arrived."""
 
 
 class UnexpectedResponse(ByteOrError):
@@ -20,9 +20,9 @@ class UnexpectedResponse(ByteOrError):
 class ApiError(ByteOrError):
     """The server returned an error (RFC 9457).
 
-    ``status`` is the HTTP status, ``type`` a stable URN, ``code`` its last part, ``errors`` the invalid fields and
-    parameters, ``request_id`` the id to quote when you ask for help, ``retry_after`` the seconds after which a retry
-    may succeed, and ``problem`` the whole body.
+    ``status`` is the HTTP status, ``type`` a stable URN, ``code`` its last part, ``detail`` the explanation, ``errors``
+    the invalid fields and parameters, ``request_id`` the id to quote when you ask for help, ``retry_after`` the seconds
+    after which a retry may succeed, and ``problem`` the whole body. ``request_id`` and ``retry_after`` can be None.
     """
 
     def __init__(self, status: int, problem: dict[str, Any], *, retry_after: float | None = None) -> None:
@@ -49,7 +49,7 @@ class InvalidRequest(ApiError):
 
 
 class Unauthorized(ApiError):
-    """401: the credential is missing, expired or revoked."""
+    """401: the credential is missing, invalid, expired or revoked."""
 
 
 class Forbidden(ApiError):
@@ -69,7 +69,7 @@ class EditConflict(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """429: the rate limit is reached."""
+    """429: a rate limit is reached."""
 
 
 class Unavailable(ApiError):

@@ -17,6 +17,6 @@ class Model(Struct, kw_only=True, dict=True):
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resource as JSON values."""
+        """Return the object as JSON values."""
         found: dict[str, Any] = to_builtins(self)
         return found

@@ -68,7 +68,7 @@ class Request(NamedTuple):
 
     @contextmanager
     def options(self) -> Iterator[dict[str, Any]]:
-        """Yield the arguments for httpx2. A creating request gets an idempotency key, unless it has one."""
+        """Yield the arguments for httpx2. A request that accepts an idempotency key gets one, unless it has one."""
         headers = _present(self.headers)
         if "Idempotency-Key" in self.headers:
             headers.setdefault("Idempotency-Key", os.urandom(16).hex())
@@ -122,7 +122,7 @@ def _present(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """Return a value of a query or a form as text."""
+    """Convert a boolean, object or time in a query or form to text. Return other values unchanged."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
@@ -186,7 +186,7 @@ def refuse_page(response: httpx2.Response) -> None:
 def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
     """Return the arguments for httpx2's clients. Redirects are not followed, since their targets could get the token.
 
-    Raises ValueError for an invalid URL or token. The message does not contain the token, or a password in the URL.
+    Raises ValueError for an invalid URL or token. The message does not contain the token.
     """
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"The URL of the server must begin with https:// or http://: {url!r}")

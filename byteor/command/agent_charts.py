@@ -1,4 +1,4 @@
-"""The series of an agent: charts of block characters on a terminal, and a table of numbers in a pipe."""
+"""The series of an agent: charts of block characters on a terminal, otherwise a table of numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from byteor.client import models as m
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_SHORTEST: Final = 8  # characters of a chart in a narrow terminal
+_SHORTEST: Final = 8  # the minimum width of a chart, in characters
 _TITLE, _NUMBERS = 13, 36  # the widths of the columns left and right of the chart, in characters
 
 
@@ -25,7 +25,7 @@ def _count(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One chart. If slots are combined into one bar, a counter's values are added; otherwise their maximum is shown."""
+    """One chart. A bar of several slots shows the sum of a counter's values, or the maximum of other values."""
 
     title: str
     field: str
@@ -48,7 +48,7 @@ _LINES: Final = (
 
 
 def show_series(series: m.Series) -> None:
-    """Print the series: a chart for each value that was reported, or, in a pipe, a row for each slot."""
+    """Print a chart for each value that was reported, or a row for each slot if stdout is not a terminal."""
     points = series.points
     if not any(point.online for point in points):
         note("No heartbeats in this period. Values appear within 20 minutes of the first heartbeat.")

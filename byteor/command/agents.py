@@ -1,4 +1,4 @@
-"""``byteor agents``: list, explain, label, drain and enroll agents, and request captures from them."""
+"""``byteor agents``: the commands for agents, their enrollment tokens, and the captures requested from them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PAGE: Final = 200  # rows per request
 _PAUSE_S: Final = 2.0  # between two requests for the state of a requested capture
 _NAMED: Final = 20  # how many deployments one command requests at most, to name their bundles
-_SHOWN: Final = 10  # the most values in a line of the summary
+_SHOWN: Final = 10  # the most values of a label or state that the summary shows
 _CHANGED: Final = ("matched", "changed", "deployments_offered")
 _ENROLLMENT: Final = ("id", "prefix", "token", "command", "expires_at", "max_uses", "labels", "replace")
 _PART_OF_ID: Final = frozenset("0123456789abcdef-")
@@ -322,8 +322,8 @@ def history(
 def series(session: Session, agent: str, since: str | None, until: str | None, as_json: str | None) -> None:
     """Chart what an agent reported over time.
 
-    Shows records, drops, errors, CPU, memory and restarts. In a pipe, prints a table with one row for each slot of 15
-    minutes.
+    Shows records, drops, errors, CPU, memory and restarts. If the output is not a terminal, prints a table with one row
+    for each slot of 15 minutes.
 
     \b
     Examples:
@@ -790,7 +790,8 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
 def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -> None:
     """Remove an agent from the fleet.
 
-    Its key is revoked immediately. This does not stop its pipeline: stop the agent on its machine.
+    Its key is revoked immediately, so the reference agent stops at its next heartbeat. Stop other agents on their
+    machines.
 
     \b
     Examples:

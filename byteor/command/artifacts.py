@@ -126,7 +126,7 @@ def list_artifacts(
 @json_option("Artifact")
 @with_session
 def show_artifact(session: Session, artifact: str, as_json: str | None) -> None:
-    """Show an artifact. If it was rejected, show why.
+    """Show an artifact. If it was rejected or its check cannot continue, show why.
 
     \b
     Examples:
@@ -323,7 +323,7 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
 @click.argument("artifact", type=ARTIFACT)
 @click.option("--name", required=True, help="The name of the fixture, unique in its pipeline.")
 @click.option("--note", help="Why the capture is kept.")
-@click.option("--owner", help="The responsible person, by e-mail address. Default: you, or nobody with an API key.")
+@click.option("--owner", help="The responsible person, by e-mail address. Default: you. With an API key: nobody.")
 @click.option("--pipeline", help="Fail if the capture belongs to another pipeline.")
 @click.option("--lane", help="Replay only the journal of this ingress. Default: all journals.")
 @click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")
@@ -331,7 +331,7 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
     "--records",
     type=(click.IntRange(min=0), click.IntRange(min=0)),
     metavar="FIRST LAST",
-    help="Keep only the records at these positions, in a new artifact.",
+    help="Keep only the records at positions FIRST to LAST, at most 10,000, in a new artifact.",
 )
 @click.option("--expires", help="When the fixture expires, such as 2027-01-31. Default: never.")
 @click.option("--golden", type=REPLAY, help="Expect the result of this replay. Default: the result of the baseline.")

@@ -84,7 +84,7 @@ def _filter_options[C: Callable[..., Any]](command: C) -> C:
 
 @click.group()
 def audit() -> None:
-    """Read, follow and export audit events."""
+    """List, follow and export audit events."""
 
 
 @audit.command("list")
@@ -176,7 +176,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
     Raises BrokenPipeError if the output no longer has a reader.
     """
     from byteor.client import ByteOrError  # noqa: PLC0415  slow to import
-    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  imports the client
 
     if filters["actor"] is not None:
         filters["actor"] = _actor_id(session, filters["actor"])
@@ -326,7 +326,7 @@ def _number(value: int | None) -> str:
 
 
 def _share(used: int, limit: int | None) -> str:
-    """Return the percentage of a quota that is used, on a terminal with a bar."""
+    """Return the used percentage of a quota, on a terminal with a bar; ``-`` without a limit."""
     if limit is None:
         return "-"
     share = used / limit if limit else float(used > 0)

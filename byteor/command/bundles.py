@@ -131,7 +131,8 @@ def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
 )
 @click.option(
     "--secret", "secrets", multiple=True, metavar="NAME[=SECRET]",
-    help="An environment variable that gets its value from a secret on the agent's host. Can be repeated.",
+    help="An environment variable that gets its value from a secret on the agent's host. Default of SECRET: NAME. "
+    "Can be repeated.",
 )  # fmt: skip
 @json_option("ConfigBundle")
 @with_session
@@ -253,8 +254,9 @@ def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None)
     done = f"Copied config bundle {found.name} to {target}"
     show(copied, as_json, f"Unchanged: {target} already has {found.name}" if copied.id in before else done)
     if copied.missing_secrets:
-        names = ", ".join(copied.missing_secrets)
-        note(f"Warning: These secrets are new in {target}: {names}. The hosts of its agents need them.")
+        names, is_one = ", ".join(copied.missing_secrets), len(copied.missing_secrets) == 1
+        what, them = ("This secret is", "it") if is_one else ("These secrets are", "them")
+        note(f"Warning: {what} new in {target}: {names}. The hosts of its agents need {them}.")
     if copied.known_bad:
         note(f"Warning: This configuration is known bad in {target}. To deploy it, run `byteor bundles clear` first.")
     _note_warnings(copied, None)
@@ -268,7 +270,7 @@ def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None)
 def clear_bundle(session: Session, bundle: str, reason: str, as_json: str | None) -> None:
     """Clear the known bad state of a configuration.
 
-    The configuration can then be deployed in the environment again.
+    The configuration can then be deployed to the environment again.
 
     \b
     Examples:

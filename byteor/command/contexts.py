@@ -81,7 +81,10 @@ def config_file() -> Path:
 
 
 def load() -> Contexts:
-    """Read the contexts. If other users can read the file, change its mode to 0600 and print a note. Raises Refusal."""
+    """Read the contexts. Returns an empty ``Contexts`` if there is no file. Raises Refusal if it cannot be read.
+
+    If other users can read the file, changes its mode to 0600 and prints a note.
+    """
     path = config_file()
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:

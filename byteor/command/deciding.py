@@ -226,10 +226,10 @@ def approve(
     """
     review = _reviewed(session, id, "Approve", yes=yes)
     decided = review.decide("approve", comment, digest, list(groups) or None)
-    given, needed = count_consents(decided), decided.required_approvals
-    left = needed - given
+    given, needed = _count(decided), decided.required_approvals
+    left, noun = needed - given, "approval" if needed == 1 else "approvals"
     more = f"{left} more {'is' if left == 1 else 'are'} needed" if decided.status == PENDING else "No more are needed"
-    show(decided, as_json, f"Approved {review.subject}: {given} of {needed} approvals. {more}.")
+    show(decided, as_json, f"Approved {review.subject}: {given} of {needed} {noun}. {more}.")
 
 
 @click.command()
@@ -244,9 +244,9 @@ def approve(
 def deny(session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None) -> None:
     """Deny a deployment, a wave or a replay. One denial is enough.
 
-    A denied wave stops the rollout, and rolls it back if its strategy has automatic rollback. ID is the id of an
-    approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that waits for your
-    decision.
+    A denied wave stops the rollout, and rolls it back if its strategy has automatic rollback. A denied break-glass
+    deployment is rolled back if possible. ID is the id of an approval, a deployment or a replay, or the name of a
+    pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -259,7 +259,7 @@ def deny(session: Session, id: str | None, comment: str, digest: str | None, yes
 
 
 def _reviewed(session: Session, text: str | None, verb: str, *, yes: bool) -> _Review:
-    """Return the review of a pending approval. Unless ``yes``, print it on stderr and ask. Raises Refusal."""
+    """Return the review of a pending approval. Unless ``yes``, print it and prompt for confirmation. Raises Refusal."""
     approval = find_approval(session, text)
     review = _Review(session, approval)
     if approval.status != PENDING:

@@ -85,9 +85,9 @@ def _newest(session: Session, pipeline: str | None) -> str | None:
 def watch(session: Session, deployment_id: str, *, timeout: float | None, as_json: str | None) -> int:
     """Print the progress of a rollout until it ends, and return the exit code.
 
-    A terminal shows bars, and a pipe gets one line for each change. With ``as_json``, the lines go to stderr, and the
-    deployment is printed at the end. After ``timeout`` seconds, the exit code is 8. Ctrl-C and errors do not stop the
-    rollout; a note says so. Raises Refusal and errors of the client.
+    Prints a line for each change and, on a terminal, a bar for each wave. With ``as_json``, the lines go to stderr, and
+    the deployment is printed at the end. After ``timeout`` seconds, the exit code is 8. Ctrl-C and errors do not stop
+    the rollout; a note says so. Raises Refusal and errors of the client.
     """
     output = say if as_json is None else note
     try:
@@ -170,9 +170,12 @@ class _Watch:
         return new
 
     def _read(self) -> m.Deployment | None:
-        """Return the deployment, or None if the server cannot be reached. Print a note only once."""
+        """Return the deployment, or None if the request failed and a retry may succeed.
+
+        Print a note at the first failure, and when the server responds again. Raises other errors of the client.
+        """
         from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
-        from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
+        from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  imports the client
 
         try:
             with on_retry(self._lose):
@@ -360,7 +363,7 @@ class Percents(click.ParamType[list[int]]):
     name = "PERCENT,…"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return the percentages."""
+        """Return the percentages. Fails if the text is not such a list."""
         parts = value.split(",")
         if not all(each.strip().isdecimal() for each in parts):
             self.fail(f"{value!r} is not a list of percentages, such as 5,25,100.", param, ctx)
@@ -376,7 +379,7 @@ class Moment(click.ParamType[datetime]):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the time."""
+        """Return the time. Fails if the text is not a time or has no offset."""
         try:
             found = datetime.fromisoformat(value)
         except ValueError:
@@ -416,7 +419,8 @@ def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
         wave, equals, kind = text.rpartition("=")
         if kind not in {"manual", "approval"} or (equals and not (wave.isdecimal() and 2 <= int(wave) <= waves)):
             raise Refusal(
-                f"--hold must be KIND or WAVE=KIND, with KIND manual or approval, and WAVE from 2 to {waves}: {text}",
+                f"--hold must be KIND or WAVE=KIND, not {text}. KIND is manual or approval. WAVE is at least 2, and at "
+                f"most the number of waves ({waves}).",
                 USAGE,
             )
         for number in [int(wave)] if equals else range(2, waves + 1):
@@ -462,8 +466,10 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--all", "every", is_flag=True, help="Deploy to all agents of the environment. This is the default.")
 @click.option("--labels", type=Pairs(), help="Deploy to the agents that have all of these labels.")
 @click.option("--agents", type=AGENT, metavar="A,B", help="Deploy to these agents, by name or id.")
-@click.option("--all-at-once", is_flag=True, help="Deploy to all agents at the same time. This is the default.")
-@click.option("--canary", is_flag=True, help="Deploy to 5% of the agents, and hold wave 2 until somebody starts it.")
+@click.option("--all-at-once", is_flag=True, help="Deploy in one wave. This is the default.")
+@click.option("--canary", is_flag=True, help=(
+    "Deploy to 5% of the agents first. Unless --hold is used, wave 2 starts when somebody starts it."
+))  # fmt: skip
 @click.option(
     "--waves",
     "percents",
@@ -520,7 +526,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
       0  the config bundle is active; with --detach: the deployment is requested and
          does not wait for approval
       1  refused, blocked by the replay gate, or the approval was denied, revoked or
-         expired: nothing changed
+         expired: nothing changed; or a request failed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
       130  interrupted by Ctrl-C; the rollout continues
@@ -597,7 +603,7 @@ def _read_credential(path: str | None) -> str | None:
 def _create(session: Session, request: Release, key: str) -> m.Deployment:
     """Create the deployment. If the response is lost, print how to retry safely."""
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
-    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  imports the client
 
     again = f"To continue, run the same command with --idempotency-key {key}. It does not deploy twice."
     try:

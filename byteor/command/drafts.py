@@ -140,7 +140,7 @@ def apply(session: Session, path: str, name: str | None, as_json: str | None) ->
 
 @drafts.command()
 @click.argument("draft", type=DRAFT)
-@click.option("-f", "--file", "path", help="Preview the plan in this file instead of the saved one, or - for stdin.")
+@click.option("-f", "--file", "path", help="The file with the plan, or - for stdin. Default: the saved plan.")
 @click.option("--target", help="The target: single_ring or lane_graph. Default: the target of the plan.")
 @json_option("Preview")
 @with_session
@@ -193,7 +193,7 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
 def promote(session: Session, draft: str, as_json: str | None) -> None:
     """Promote a draft to an immutable version.
 
-    If the last version of the draft already has this plan, that version is returned.
+    If the draft's last version has the same plan and compiler version, returns that version.
 
     \b
     Examples:

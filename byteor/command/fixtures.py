@@ -240,9 +240,9 @@ def regress(
 ) -> int:
     """Run a regression: test a draft, version or config bundle against the fixtures of its pipeline.
 
-    The exit code is 0 if there are no differences, or if this command accepts all of them, 1 if there are other
-    differences or a fixture failed or is unstable, and 8 after --timeout. Captured records can be confidential, so they
-    are printed only with --payloads.
+    The exit code is 0 if there are no differences, if this command accepts all of them, or if nothing could be tested.
+    It is 1 if there are other differences, if a fixture failed or is unstable, or if the regression could not be
+    completed, and 8 after --timeout. Captured records can be confidential, so they are printed only with --payloads.
 
     \b
     Examples:

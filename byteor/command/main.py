@@ -119,7 +119,7 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command, and return its exit code. Errors are one line on stderr."""
+    """Run a command or complete a command line, and return the exit code. Known errors are one line on stderr."""
     try:
         _prepare_streams()
         if instruction := os.environ.get("_BYTEOR_COMPLETE"):
@@ -199,7 +199,7 @@ def _complain(line: str) -> None:
 
 
 def _flushed(code: int) -> int:
-    """Flush stdout, so that the interpreter does not fail at exit, and return the exit code."""
+    """Flush stdout, so that the interpreter does not fail at exit. Return ``code``, or 1 if this fails."""
     try:
         sys.stdout.flush()
     except OSError as error:

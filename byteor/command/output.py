@@ -19,7 +19,7 @@ from byteor.command.exits import FAILED, USAGE, Refusal
 type Command = Callable[..., Any]
 type Columns = Mapping[str, Callable[[Any], Any]]
 ALL: Final = "*"
-SHORT_ID: Final = 8  # characters of the end of an id, in tables on a terminal
+SHORT_ID: Final = 8  # how many of the last characters of an id a terminal shows
 DEFAULT_LIMIT: Final = 100
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HASH = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
@@ -65,7 +65,10 @@ def list_options(shape: str | Sequence[str]) -> Callable[[Command], Command]:
 
 
 def show_list(rows: Iterable[Any], as_json: str | None, columns: Columns, limit: int) -> None:
-    """Print at most ``limit`` rows as a table or as a JSON list. If there are more, print a note on stderr."""
+    """Print at most ``limit`` rows as a table or as a JSON list.
+
+    Print a note on stderr if there are more rows, or if the table would be empty.
+    """
     found = list(islice(rows, limit + 1))
     if as_json is not None:
         _print_json([chosen(each, as_json) for each in found[:limit]])
@@ -92,7 +95,7 @@ def show(found: Any, as_json: str | None, text: str | Columns) -> None:
 
 
 def say(text: str) -> None:
-    """Print lines to stdout. Control characters in texts of the server are replaced."""
+    """Print lines to stdout. Control characters, which texts of the server may contain, are replaced."""
     click.echo("\n".join(map(plain, text.split("\n"))))
 
 
@@ -139,7 +142,7 @@ def when(moment: datetime | None) -> str:
 
 
 def size_text(size: int | None) -> str:
-    """Return a number of bytes in a readable unit, such as ``1.5 GiB``."""
+    """Return a number of bytes in a readable unit, such as ``1.5 GiB``; ``-`` for None."""
     if size is None or size < 1024:
         return "-" if size is None else f"{size} B"
     exponent = min((size.bit_length() - 1) // 10, 5)
@@ -147,12 +150,12 @@ def size_text(size: int | None) -> str:
 
 
 def short_id(text: str) -> str:
-    """Return an id, on a terminal only its last characters, which are easier to type. Return other texts unchanged."""
+    """Shorten an id to its last characters if stdout is a terminal. Return other texts unchanged."""
     return text[-SHORT_ID:] if is_terminal() and _ID.fullmatch(text) else text
 
 
 def chosen(value: Any, fields: str) -> Any:
-    """Return a resource as JSON values, with only these fields. Missing fields are null."""
+    """Return a resource as JSON values, with only these fields, or all fields for ``*``. Missing fields are null."""
     whole = value.to_dict() if hasattr(value, "to_dict") else value
     if fields == ALL or not isinstance(whole, dict):
         return whole
@@ -187,7 +190,7 @@ def _print_json(value: Any, indent: int | None = 2) -> None:
 
 
 def _cells(text: str) -> int:
-    """Return the width of the text in terminal columns. Chinese characters have two columns, combining ones none."""
+    """Return the width of the text in terminal columns: two for wide characters, none for combining characters."""
     if text.isascii():
         return len(text)
     from unicodedata import category, east_asian_width  # noqa: PLC0415  for such texts only
@@ -196,7 +199,7 @@ def _cells(text: str) -> int:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table. On a terminal, it fits the width and ids are shortened. In a pipe, nothing is shortened."""
+    """Print a table. On a terminal, fit it to the width, and shorten ids and, if it is too wide, hashes."""
     titles = [head.upper() for head in heads]
     is_number = [_are_numbers(column) for column in zip(*rows, strict=True)]
     if not is_terminal():
@@ -235,6 +238,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _are_numbers(column: Sequence[str]) -> bool:
-    """Return whether all cells with a value are numbers, perhaps with a unit, and at least one has a value."""
+    """Return whether the cells contain values, all of which are numbers, perhaps with a unit, or ``unlimited``."""
     known = [cell for cell in column if cell != "-"]
     return bool(known) and all(map(_NUMBER.fullmatch, known))

@@ -93,7 +93,8 @@ class _Reader:
     def value(self, node: Any, path: tuple[str | int, ...]) -> Any:
         """Return the value of a node.
 
-        Raises MarkedYAMLError for a value that JSON does not have, and for too many values or levels.
+        Raises MarkedYAMLError for a value or name that JSON does not have, for a repeated name, and for too many values
+        or levels.
         """
         if node is None:
             return None

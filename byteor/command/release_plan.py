@@ -58,7 +58,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: Release,
         old = session.environment.get_config_bundle(base.config_bundle_id)
         before = session.environment.get_version(old.version_id)
         facts["Running"] = (
-            f"{before.name}:{before.number} (config bundle {old.name}), since {when(base.activated_at)},"
+            f"{before.name}:{before.number} (config bundle {old.name}), activated {when(base.activated_at)},"
             f" on {base.progress.active:,} of {agents_of(base.progress.total)}"
         )
         changes = list(_changes(session, old, bundle))
@@ -160,9 +160,9 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
         return "off"
     required = settings.replay_gate == "require"
     text = (
-        "Required: a regression must pass before the deployment starts."
+        "Required: a passed regression or accepted differences."
         if required
-        else "A failed regression only warns."
+        else "The result of the regression does not block the deployment."
     )
     if request.override_replay_gate:
         text = f"overridden ({request.override_replay_gate.reason})."

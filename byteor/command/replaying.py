@@ -132,7 +132,7 @@ def _code(row: m.Replay) -> int:
 
 
 def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
-    """Print a replay: its state, the records of each stage, and the digest of each output."""
+    """Print a replay: its state and warnings, the records of each stage, the outputs, and the side effects."""
     if as_json is not None:
         show(row, as_json, "")
         return
@@ -198,13 +198,17 @@ def _standing(session: Session, row: m.Replay) -> str:
             return "Waiting for a worker."
         case "running":
             done, total = _progress(row)
-            return f"{done:,} of {total:,} records replayed." if total else "Unpacking the capture."
+            noun = "record" if total == 1 else "records"
+            return f"{done:,} of {total:,} {noun} replayed." if total else "Unpacking the capture."
         case "succeeded" if _was_compared(session, row):
             return "Finished without differences from the capture."
         case "succeeded":
             return "Finished. The capture has no expected output to compare with."
         case "diverged":
             return _divergence((row.result or {})["divergence"])
+        case "denied" | "failed" if str(row.error).startswith("approval."):
+            ended = {"approval.expired": "expired", "approval.revoked": "was revoked"}
+            return f"Not started, because its approval {ended.get(str(row.error), 'was denied')}."
     stopped = " It stopped as in the capture." if (row.result or {}).get("reproduced") else ""
     return f"{str(row.status).capitalize()}: {str(row.error or '').rstrip('.')}.{stopped}"
 
@@ -440,7 +444,7 @@ def _whole_trace(session: Session, replay_id: str, sequence: int, ingress: str |
 @click.option(
     "--bad-if",
     type=click.Choice(["diverges", "fails"]),
-    help="Whether a version is bad if its output diverges from the capture, or if a stage fails. Default: diverges.",
+    help="When a version is bad: if the replay diverges from the capture, or if a stage fails. Default: diverges.",
 )
 @click.option("--differs-from", type=REPLAY, help="A version is bad if its output differs from this replay's.")
 @click.option("--good", type=VERSION, help="A good version, at which the search starts. Default: the oldest.")
@@ -467,7 +471,7 @@ def bisect(
 
     Replays an incident bundle through the versions of its pipeline.
 
-    The exit code is 0 if the first bad version was found, 1 if there is none or the search failed, and 8 after
+    The exit code is 0 if the first bad version was found, 1 if it was not found or the search failed, and 8 after
     --timeout.
 
     \b

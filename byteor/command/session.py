@@ -38,8 +38,9 @@ def is_name(text: str) -> bool:
 def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name: bool = True) -> Any:
     """Return the row of a list with this name or id, or the only row whose id begins or ends with the text.
 
-    ``listed`` is the client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises
-    Refusal if no row or more than one row matches.
+    A part of an id needs ``SHORTEST`` characters, and is searched in the first ``MOST_SEARCHED`` rows. ``listed`` is
+    the client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises Refusal if no row
+    or more than one row matches.
     """
     if not is_name(text):
         raise Refusal(f"{text!r} is not the name or the id of any {what}.", USAGE)
@@ -69,7 +70,7 @@ def _title(row: Any) -> str:
 def connect(url: str, token: str | None = None) -> ByteOr:
     """Return a client, which prints a note before each retry. Raises Refusal for an invalid URL or token."""
     from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
-    from byteor.command.retries import note_retries  # noqa: PLC0415  the same
+    from byteor.command.retries import note_retries  # noqa: PLC0415  imports the client
 
     note_retries()
     try:
@@ -91,7 +92,7 @@ class Session:
 
     @cached_property
     def client(self) -> ByteOr:
-        """The client."""
+        """The client for the server of the selected context."""
         return connect(self.context.url, self.context.token)
 
     @cached_property
@@ -125,7 +126,7 @@ class Session:
         return self.client.environment(self.organization_id, self.project_id, self.environment_id)
 
     def environment_named(self, text: str) -> Environment:
-        """Return the operations of another environment of the project, by name or id. Raises Refusal."""
+        """Return the operations of an environment of the selected project, by name or id. Raises Refusal."""
         row = find(self.project.list_environments, text, "environment")
         return self.client.environment(self.organization_id, self.project_id, row.id)
 

@@ -65,7 +65,7 @@ _chosen_context = click.option("--context", "-c", type=_ContextName(), help="The
 
 @click.command()
 @click.argument("url", required=False)
-@click.option("--name", help="The name of the context. Default: the host of the server.")
+@click.option("--name", help="The name of the context. Default: the host in URL, or the current context.")
 @click.option("--token", "reads_token", is_flag=True, help="Read a token from stdin instead of opening a browser.")
 @click.option("--no-browser", is_flag=True, help="Print the URL, but do not open a browser.")
 @_levels
@@ -157,7 +157,7 @@ def _read_token() -> str:
 def _device_token(server: str, *, opens_browser: bool) -> str:
     """Sign in with the device flow (RFC 8628), and return the token. Raises Refusal and errors of the client."""
     from byteor.client.errors import ByteOrError, InvalidRequest  # noqa: PLC0415  imported for a request only
-    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  imports the client
 
     with connect(server) as client:
         started = client.start_device_sign_in(client_name=_machine())
@@ -266,8 +266,8 @@ def _shown(context: Context, level: str) -> str:
 def logout(context: str | None, every: bool, local: bool, as_json: str | None) -> None:
     """Sign out: revoke the token of a context, and remove the context.
 
-    If the server cannot be reached, the token is not revoked, and the context is kept. API keys are never revoked,
-    because others may use them.
+    If the token cannot be revoked, for example because the server does not respond, the context is kept. API keys are
+    never revoked, because others may use them.
 
     \b
     Examples:
@@ -301,7 +301,10 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
 
 
 def _revoke(name: str, context: Context) -> tuple[str, bool]:
-    """Revoke a user token. Return a text, and whether the token was revoked. Raises Refusal if the request failed."""
+    """Revoke the token of a context, unless it is an API key or already invalid.
+
+    Return a text about the token, and whether it was revoked. Raises Refusal if a request fails.
+    """
     from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  imported for a request only
 
     try:

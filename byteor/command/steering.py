@@ -51,9 +51,10 @@ def next_wave(
 ) -> int:
     """Start the next wave of a rollout now.
 
-    Ends a manual hold or the pause between two waves. Refused while the current wave is in progress, while the next
-    wave waits for approval, while the rollout is paused, and in a freeze window that the deployment does not override.
-    Default: the rollout in progress.
+    Ends a manual hold or the pause between two waves. Refused unless the current wave has finished within the failure
+    threshold and there is a next wave. Also refused while the next wave waits for approval, while the rollout is
+    paused, if the configuration is known bad, and in a freeze window that the deployment does not override. Default:
+    the rollout in progress.
 
     \b
     Examples:
@@ -92,7 +93,7 @@ def resume(
 ) -> int:
     """Resume a paused rollout.
 
-    Default: the rollout in progress.
+    Its offers that have been held since a restore are resumed as well. Default: the rollout in progress.
 
     \b
     Examples:
@@ -213,7 +214,7 @@ def rollback(
 def _roll_back(
     session: Session, id: str, reason: str, artifact_id: str | None, *, proceed: bool, timeout: float | None
 ) -> m.Deployment:
-    """Start a rollback. Wait for the replays that prove it. Raises Refusal if they take too long."""
+    """Wait for the replays that prove a rollback, if any, and start it. Raises Refusal if they take too long."""
     from byteor.client.errors import Conflict  # noqa: PLC0415  imported when used, so that --help is fast
 
     begin, is_waiting = time.monotonic(), False
@@ -246,7 +247,7 @@ def _under_way(session: Session, text: str | None) -> m.Deployment:
     if found.status in news.ENDED:
         title, status = _title(session, found), news.status_of(found)
         if text is None:
-            raise Refusal(f"No rollout is in progress. The newest deployment, {title}, is {status}.")
+            raise Refusal(f"No rollout is in progress. The newest deployment, {title}, has the status {status}.")
         raise Refusal(f"The rollout of {title} is not in progress. Its status is: {status}.")
     return found
 

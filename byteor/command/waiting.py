@@ -42,7 +42,7 @@ def wait_for[Row](
     minutes, or if a retry would not help.
     """
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
-    from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
+    from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  imports the client
 
     goes_on = f"{title} continues on the server. To see the result, run `{later}`."
     deadline = inf if timeout is None else monotonic() + timeout
@@ -82,7 +82,7 @@ def wait_for[Row](
 
 @contextmanager
 def bar(title: str, *, of_bytes: bool = False) -> Iterator[Move]:
-    """Show a progress bar on stderr while the block runs, if stderr is a terminal.
+    """Show a progress bar on stderr while the block runs, if stderr is a terminal that can redraw a line.
 
     Yields a function that takes how many units are done, and how many there are (0 if unknown).
     """

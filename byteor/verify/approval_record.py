@@ -62,7 +62,7 @@ def _check_decisions(record: ApprovalRecord, credential: Payload) -> None:
     if any(decision.decision != APPROVE for decision in record.decisions):
         raise Unproven(EvidenceCode.NOT_APPROVED, f"somebody denied the approval {record.approval_id}")
     if len(record.approvers) < record.required_approvals:
-        detail = f"{len(record.approvers)} of {record.required_approvals} required people approved"
+        detail = f"approvals required: {record.required_approvals}, counted: {len(record.approvers)}"
         raise Unproven(EvidenceCode.NOT_APPROVED, f"{detail}; each person counts once")
     counted = {decision.decided_by for decision in record.decisions if decision.user_id in record.approvers}
     if credential.issued_by not in counted:

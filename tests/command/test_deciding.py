@@ -57,7 +57,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert not ApprovalDecision.objects.exists()
 
     approved = terminal("approve", "--yes", "--comment", "Looks right")
-    done = "Approved the deployment of quotes:1 to prod: 1 of 1 approvals. No more are needed.\n"
+    done = "Approved the deployment of quotes:1 to prod: 1 of 1 approval. No more are needed.\n"
     assert approved == (0, done, "")
     assert state(deployment)[0] == "approved"
     assert ApprovalDecision.objects.get().comment == "Looks right"
@@ -132,7 +132,7 @@ def test_wave_approval_with_digest_of_another_report_is_refused(
     assert "The earlier waves have changed since this report." in outdated.err
 
     approved = terminal("approve", str(deployment.pk), "--yes", "--digest", digest)
-    assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approvals. No more are needed.\n", approved.err
+    assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approval. No more are needed.\n", approved.err
     run_jobs()
     assert stories.progress(deployment) == ["active", "offered", "offered", "offered"]
 
@@ -147,5 +147,5 @@ def test_execute_replay_is_shown_and_approved_by_its_id(terminal: Terminal, worl
     assert "http_post:http://127.0.0.1:9/hook" in shown
     approved = terminal("approve", str(replay.pk), "--yes")
 
-    assert approved.out.startswith(f"Approved the execute replay of quotes:1 in {environment.name}: 1 of 1 approvals.")
+    assert approved.out.startswith(f"Approved the execute replay of quotes:1 in {environment.name}: 1 of 1 approval.")
     assert Approval.objects.get().status == "approved"
