@@ -186,10 +186,10 @@ def refuse_page(response: httpx2.Response) -> None:
 def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
     """Return the arguments for httpx2's clients. Redirects are not followed, since their targets could get the token.
 
-    Raises ValueError for an invalid URL or token. The message does not contain the token.
+    Raises ValueError for an invalid URL or token. The message contains neither the token nor a password in the URL.
     """
     if not url.startswith(("https://", "http://")):
-        raise ValueError(f"The URL of the server must begin with https:// or http://: {url!r}")
+        raise ValueError("The URL of the server must begin with https:// or http://.")
     if "@" in url.split("/")[2]:  # httpx2 would send both instead of the token
         raise ValueError("The URL of the server must not contain a user name or a password.")
     if token and not (token.isascii() and token.isprintable() and " " not in token):

@@ -226,7 +226,7 @@ def approve(
     """
     review = _reviewed(session, id, "Approve", yes=yes)
     decided = review.decide("approve", comment, digest, list(groups) or None)
-    given, needed = _count(decided), decided.required_approvals
+    given, needed = count_consents(decided), decided.required_approvals
     left, noun = needed - given, "approval" if needed == 1 else "approvals"
     more = f"{left} more {'is' if left == 1 else 'are'} needed" if decided.status == PENDING else "No more are needed"
     show(decided, as_json, f"Approved {review.subject}: {given} of {needed} {noun}. {more}.")

@@ -207,8 +207,8 @@ class AgentAdmin(LiveAdmin):
             name="revoke",
             label="Decommission",
             done="{} decommissioned",
-            explain="The agent leaves the fleet, and its key is revoked immediately. This does not stop its pipeline: "
-            "stop the agent on its machine.",
+            explain="The agent leaves the fleet, and its key is revoked immediately. The reference agent then stops "
+            "at its next heartbeat. Stop other agents on their machines.",
             run=lambda row, context: agents.decommission(row, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="block",
