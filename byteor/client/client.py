@@ -39,7 +39,7 @@ class ByteOr(Installation):
         return OwnAgent(self, id)
 
     def request(self, method: str, path: str, *, query: dict[str, Any] | None = None, fields: Any = None) -> Any:
-        """Send any request, and return the JSON of the response, or None if it has no body."""
+        """Send any request, and return the JSON of the response, or None for the status 204."""
         sent = Request(method.upper(), path, query=query or {}, fields=fields)
         response = self._connection.send(sent)
         return content_of(response, "json") if response.status_code != 204 else None

@@ -1180,7 +1180,7 @@ class Sealing(Model, kw_only=True):
 
 
 class SeriesPoint(Model, kw_only=True):
-    """What heartbeats reported in one slot of 15 minutes."""
+    """The values that heartbeats reported in one slot of 15 minutes."""
 
     at: datetime
     """The start of the slot, a multiple of 15 minutes."""
@@ -1906,7 +1906,7 @@ class DifferenceGroup(Model, kw_only=True):
     """The first fixtures that show the difference, at most five."""
     example: DifferenceExample | None
     """The first difference of the group. Null if the environment no longer has the capture, or if the example is
-    not stored because the organization has too many."""
+    not stored: its capture or verdict was deleted, or the organization has too many examples."""
 
 
 class Draft(Model, kw_only=True):
@@ -2496,7 +2496,7 @@ class PacketGroup(Model, kw_only=True):
     """The first fixtures that show the difference, at most five."""
     example: DifferenceExample | None
     """The first difference of the group. Null if the environment no longer has the capture, or if the example is
-    not stored because the organization has too many."""
+    not stored: its capture or verdict was deleted, or the organization has too many examples."""
     accepted: list[GroupAcceptance]
     """The acceptances of the difference: for each configuration that shows it, an acceptance that counts for this
     deployment. If there is none, the oldest valid acceptance, if any."""
@@ -2504,8 +2504,8 @@ class PacketGroup(Model, kw_only=True):
     """Whether the difference is accepted for all configurations that show it, by acceptances that count for this
     deployment."""
     unseen: UnseenFixtures | None
-    """The fixtures that show the difference now, and did not when it was accepted. If the regression in which it
-    was accepted was deleted, these are all fixtures that show it. Null if a regression has too many results to
+    """The fixtures that show the difference now, and did not when it was accepted in another regression. If that
+    regression was deleted, these are all fixtures that show it. Null if a regression has too many results to
     compare, or if the packet would have to compare with more than 5 other regressions."""
     explanations: list[str]
     """The requester's explanations of the difference."""
@@ -2525,7 +2525,7 @@ class PacketRegression(Model, kw_only=True):
     vacuous: bool
     """Whether the regression has finished and tested nothing."""
     baselines: list[PacketBaseline]
-    """The configurations that the candidate is compared with, those with most agents first."""
+    """The configurations that the candidate is compared with."""
     golden: OutcomeCount
     """The number of fixtures with each outcome in the comparison with golden results."""
     work: PacketWork
@@ -2888,8 +2888,8 @@ class Series(Model, kw_only=True):
     step_s: int
     """The length of a slot in seconds: always 900."""
     points: list[SeriesPoint]
-    """One point for each slot in the time range, oldest first, even if no heartbeat was received in the slot. At
-    most 8,640."""
+    """One point for each slot in the time range, oldest first, even if no heartbeat was received in the slot. Slots
+    older than 90 days are left out, so there are at most 8,640 points."""
 
 
 class SignedIn(Model, kw_only=True):
@@ -3735,8 +3735,8 @@ class ListedRegression(Model, kw_only=True):
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
     has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
-    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
-    many for one fixture."""
+    """The number of further differences that belong to no group: there are already 1,000 groups or too many for one
+    fixture, or the difference from a golden result has no group (see the result's `error`)."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -3747,9 +3747,9 @@ class ListedRegression(Model, kw_only=True):
     """The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not counted.
     The work is the same on every machine. It is 0 until the regression has finished."""
     summary: str | None
-    """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
-    and if it was canceled or could not be completed. In a list, this field is null if it is larger than 4 KiB;
-    `getRegression` returns it."""
+    """The result as Markdown that fits into a comment on a pull request. If the regression was canceled or could
+    not be completed, it contains the reason. Empty while the regression is queued or running. In a list, this field
+    is null if it is larger than 4 KiB; `getRegression` returns it."""
     error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
     requested_by: str
@@ -4014,8 +4014,8 @@ class Regression(Model, kw_only=True):
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
     has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
-    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
-    many for one fixture."""
+    """The number of further differences that belong to no group: there are already 1,000 groups or too many for one
+    fixture, or the difference from a golden result has no group (see the result's `error`)."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -4026,8 +4026,8 @@ class Regression(Model, kw_only=True):
     """The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not counted.
     The work is the same on every machine. It is 0 until the regression has finished."""
     summary: str
-    """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
-    and if it was canceled or could not be completed."""
+    """The result as Markdown that fits into a comment on a pull request. If the regression was canceled or could
+    not be completed, it contains the reason. Empty while the regression is queued or running."""
     error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
     requested_by: str

@@ -451,14 +451,15 @@ class Environment(Calls):
 
         A counter's value is its increase in the slot. If a counter is lower than before, or comes from another
         process or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one
-        of the same process, or that comes from an earlier process, adds nothing. Values that are negative, greater
-        than 2^53 - 1 or, for counters, not integers are ignored.
+        of the same process, or that comes from an earlier process, adds nothing. Values are ignored if they are
+        negative or too large: more than 1,000,000 for `cpu_percent`, or more than 2^53 - 1 for the others. Counters
+        that are not integers are ignored as well.
 
         Requires the permission `environment:view`.
 
         Args:
             since: The start of the time range, not in the future. The first point is the slot that contains
-                this time. Defaults to 24 hours before `until`.
+                this time, or the oldest kept slot if this time is earlier. Defaults to 24 hours before `until`.
             until: The end of the time range, after `since` and not in the future. The last point is the last
                 slot that starts before this time. Defaults to the current time.
         """
@@ -2391,15 +2392,15 @@ class Environment(Calls):
         """Get the series of an environment.
 
         Returns the sums of the series of all agents, including decommissioned agents, for each slot of 15 minutes,
-        oldest first. Slots older than 90 days are deleted. In an environment with more than 1,000 agents, a slot is
-        included only after five minutes have passed since its end, because its values must be summed first. In
-        smaller environments, the current slot is included, up to the last heartbeats.
+        oldest first. Slots older than 90 days are deleted. In an environment with more than 1,000 of these agents,
+        a slot is included only after five minutes have passed since its end, because its values must be summed
+        first. In smaller environments, the current slot is included, up to the last heartbeats.
 
         Requires the permission `environment:view`.
 
         Args:
             since: The start of the time range, not in the future. The first point is the slot that contains
-                this time. Defaults to 24 hours before `until`.
+                this time, or the oldest kept slot if this time is earlier. Defaults to 24 hours before `until`.
             until: The end of the time range, after `since` and not in the future. The last point is the last
                 slot that starts before this time. Defaults to the current time.
         """

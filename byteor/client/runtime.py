@@ -78,7 +78,7 @@ class Download:
 
     @contextmanager
     def open(self) -> Iterator[Iterator[bytes]]:
-        """Send the request, and yield an iterator over the bytes. Raises ConnectionFailed if the file is cut off."""
+        """Send the request, and yield an iterator over the bytes. Raises ConnectionFailed if the connection fails."""
         response = self._connection.send(self._request, stream=True)
         try:
             refuse_page(response)
