@@ -3351,8 +3351,8 @@ class DeploymentAgent(Model, kw_only=True):
     """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
     withdrawn."""
     tuning: Tuning | None
-    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. Null if
-    the report is too large for a list. In a list, this field is null if it is larger than 4 KiB."""
+    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. In a
+    list, this field is null if it is larger than 4 KiB."""
     detail: str
     """More about the agent's progress, such as the reason for a failure. Empty after a new offer."""
     failure: Failure | None

@@ -339,7 +339,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         "offered_at": "When the deployment last made or renewed the agent's offer. Null before the first offer, and if "
         "the offer was withdrawn.",
         "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "
-        "content. Null if the report is too large for a list.",
+        "content.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "
@@ -360,7 +360,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         failure = row.failure
         return None if failure is None else FailureSerializer(failure).data
 
-    @extend_schema_field(TuningSerializer(allow_null=True))
+    @extend_schema_field(TuningSerializer)
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any] | None:
         """Return the requested tuning and the agent's report on it, or None if the report is too large for a list."""
         if row.tuning is None and row.reported_tuning:  # type: ignore[attr-defined]  # annotated by the view
