@@ -38,7 +38,7 @@ class JobLane(StrEnum):
 
     RELEASES = "release"
     HOUSEKEEPING = "housekeeping"  # short jobs of the installation that must run on time: sealing, sweeps
-    CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
+    CLEANING = "cleanup"  # jobs that may be late, some of which are long: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
