@@ -1,5 +1,6 @@
 #!/bin/sh
-# Creates .venv/ with exactly the packages in the lock files. `make setup` calls it. Does nothing if .venv/ is current.
+# Creates .venv/ with exactly the packages in requirements/dev.lock and the project itself. `make setup` calls it. Does
+# nothing if .venv/ is current.
 # `bootstrap.sh fuzz` creates .venv/fuzz/ for `make fuzz`; `bootstrap.sh clients` creates .venv/clients/ for
 # `make clients`, with npm packages in it; `bootstrap.sh release` creates .venv/release/ for `make release`.
 # `bootstrap.sh 3.12` creates .venv-3.12/ with the oldest release of Python 3.12 on this machine, and exits with 3 if
@@ -12,8 +13,8 @@ fail() {
     exit 1
 }
 
-# The environment's folder, its lock file, whether the project itself is installed into it, and the files that declare
-# its npm packages.
+# The requested Python version, the environment's folder, its lock file, whether the project itself is installed into
+# it, and the files that declare its npm packages.
 version= into=.venv lock=requirements/dev.lock with_project=yes npm=
 case "${1:-}" in
     "") ;;
@@ -49,7 +50,7 @@ for series in ${version:-3.13 3.12 3.14}; do
     done
 done
 if [ -n "$version" ] && [ -z "$python" ]; then
-    echo "no Python $version found in PATH, the system's folders and pyenv's folders" >&2
+    echo "no Python $version found in PATH, the system's folders or pyenv's folders" >&2
     exit 3
 fi
 

@@ -270,7 +270,8 @@ def store_key(key: bytes, path: Path) -> None:
 def load(environ: Mapping[str, str]) -> Config:
     """Read and check the ``BYTEOR_CLOUD_*`` variables. Raises ConfigError.
 
-    With the embedded database, secrets that are not set are read from the data folder, and generated on first use.
+    With the embedded database, a master key or secret key that is not set is read from the data folder. It is generated
+    on first use.
     """
     given = {key: value for key, value in environ.items() if key.startswith(PREFIX) and value != ""}
 

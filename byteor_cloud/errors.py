@@ -67,7 +67,7 @@ class DomainError(Exception):
     title: ClassVar[str] = "Refused"
     status: ClassVar[int] = 400
     retry_span_s: ClassVar[int] = 3
-    """The most random seconds that are added to ``Retry-After``, so that callers do not all retry at the same time."""
+    """The maximum of the random seconds added to ``Retry-After``, so that callers do not all retry at the same time."""
     members: Mapping[str, int | str] = {}
     """Additional members of the problem, which ``api.schema.responses.PROBLEM`` describes."""
 
@@ -142,7 +142,7 @@ class Conflict(DomainError):
 
 
 class IllegalTransition(Conflict):
-    """The state machine has no such transition from the current status."""
+    """The resource's current status does not permit the requested transition."""
 
     code = "illegal_transition"
     title = "Not possible in this status"

@@ -92,7 +92,7 @@ def interrupted_body_error(error: OSError | None) -> DomainError:
     cause = error.__cause__ or error.__context__ if isinstance(error, UnreadablePostError) else error
     if isinstance(cause, TimeoutError):
         return RequestTimeout("The body arrived too slowly.")
-    return InvalidInput("The body ended before its declared length.", code="truncated")
+    return InvalidInput("The body is incomplete.", code="truncated")
 
 
 def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:

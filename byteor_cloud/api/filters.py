@@ -28,7 +28,7 @@ _is_labels = matcher(_LABELS)
 
 def _read_labels(text: str) -> list[str]:
     if not _is_labels(text):
-        raise ValueError("Must be key=value, key or !key, or several of these separated by commas.")
+        raise ValueError("Must be 1 to 64 conditions separated by commas, each of the form key=value, key or !key.")
     return text.split(",")
 
 

@@ -70,9 +70,12 @@ TAG_DESCRIPTIONS = {
         "Agents upload artifacts, such as incident captures. A replay runs an incident again through the version that "
         "produced it, or through another one."
     ),
-    Tag.APPROVALS: "People review deployments and replays with side effects before they start.",
+    Tag.APPROVALS: "People approve or deny deployments, waves of deployments, and replays with side effects.",
     Tag.ORGANIZATION_KEYS: "Credentials for scripts that act in an organization.",
-    Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles, approvals and checkpoints of the ledger.",
+    Tag.SIGNING_KEYS: (
+        "The Ed25519 keys that sign deploy bundles, approvals, statements about deployments, and checkpoints of the "
+        "ledger."
+    ),
     Tag.AUDIT: "The audit events of an organization: state changes, denials and sign-ins, sealed in a ledger.",
     Tag.WEBHOOKS: (
         "A webhook sends signed audit events to a program. A chat webhook sends messages to a channel of a Slack or "

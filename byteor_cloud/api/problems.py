@@ -149,7 +149,7 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
         case RequestDataTooBig() | TooManyFilesSent():
             return errors.PayloadTooLarge("The body is too large.")
         case UnreadablePostError():
-            return errors.InvalidInput("The body ended before its declared length.", code="truncated")
+            return errors.InvalidInput("The body is incomplete.", code="truncated")
         case SuspiciousOperation():
             return errors.InvalidInput("The request is malformed.")
         case IntegrityError() if (known := _from_integrity(exc)) is not None:

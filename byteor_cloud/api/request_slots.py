@@ -53,9 +53,9 @@ class RequestSlot:
         """Take the slot, or wait for it.
 
         Raises Unavailable if the total waiting time of the request is used up, or if too many requests are waiting.
-        A request that had a slot before may wait for at least ``LEAST_S``.
+        A request that had a slot before may wait for at least ``deadline.LEAST_S``.
         """
-        if self._was_held:  # the body has arrived: wait at least ``LEAST_S`` before discarding it
+        if self._was_held:  # the body has arrived, so do not discard it too soon
             deadline.ensure_least()
             self._patience_s = max(self._patience_s, deadline.LEAST_S)
         began = time.monotonic()

@@ -42,7 +42,7 @@ def find_program(name: str, major: int, *, or_newer: bool = False) -> Path:
                 return path
     wanted, other = (f"{major} or newer", "an older") if or_newer else (str(major), "another")
     raise BackupError(
-        f"{name} of PostgreSQL {wanted} was not found, and {other} version cannot be used with this database:"
+        f"{name} of PostgreSQL {wanted} was not found, and {other} version cannot be used:"
         f" install the client programs of PostgreSQL {major} (for example, the package postgresql-client-{major})"
     )
 

@@ -33,7 +33,7 @@ class Readable(Protocol):
 class Target(ABC):
     """A place for backups. Paths in it are relative, with slashes (see ``manifest``).
 
-    All methods raise BackupError if the place cannot be used. So does reading from an opened file.
+    All methods raise BackupError if the place cannot be used. Reading an opened file raises BackupError or OSError.
     """
 
     location: str
@@ -46,7 +46,7 @@ class Target(ABC):
         """Prepare to write a backup. Raises BackupError if that is not possible, or if other files are stored here."""
 
     def remove_leftovers(self) -> None:  # noqa: B027  a tar file has none
-        """Remove the partial blobs of backups that were killed. No other backup may be running."""
+        """Remove partial blobs or unfinished uploads of killed backups. No other backup may be running."""
 
     @abstractmethod
     def write(self, path: str, source: Readable) -> None:

@@ -146,8 +146,8 @@ def draw(spec_kv: str) -> str | None:
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
     """Compile a plan's text for the editor. Return diagnostics with lines and columns.
 
-    If the plan compiles, the result also has the spec and its drawing, and if ``against_kv`` is given, ``diff``, a
-    SpecDiff with the changes from that spec.
+    If the plan compiles, the result also has the spec and its drawing (None if the spec has too many stages). If
+    ``against_kv`` is given as well, the result has ``diff``, a SpecDiff with the changes from that spec.
     """
     try:
         plan = parse_plan(text)

@@ -53,7 +53,8 @@ def _stage_errors(stages: Mapping[str, str], stage_config: Mapping[str, Any]) ->
         if len(errors) > MAX_FIELD_ERRORS:
             break
         if stage_id not in stages:
-            known = ", ".join(sorted(stages)[:20]) or "none"
+            more = f" and {len(stages) - 20} more" if len(stages) > 20 else ""
+            known = ", ".join(sorted(stages)[:20]) + more or "none"
             errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage. Its stages: {known}."))
         elif not isinstance(params, dict):
             errors.append(FieldError(pointer, "invalid", "Must be an object."))

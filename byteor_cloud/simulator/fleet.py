@@ -132,7 +132,7 @@ def _check_retryable(exchange: Exchange, server: Server, done: int, count: int, 
         return
     if is_last or (response.status < 500 and response.status != 429):
         raise SimulationError(
-            f"the server rejected an enrollment after {done} of {count} agents: {response.status} {_detail(response)}"
+            f"the server rejected an enrollment ({done} of {count} succeeded): {response.status} {_detail(response)}"
         )
 
 

@@ -119,7 +119,7 @@ class Told:
     def lines(self) -> list[str]:
         """Return the results as text."""
         document = self.document()
-        lines = [f"told        {document['told']} of {self.agents} agents"]
+        lines = [f"told        {document['told']} of {_count(self.agents, 'agent')}"]
         for since in ("request", "offer"):
             times = document[f"after_{since}_s"].items()
             lines.append(f"  after the {since:<8}" + "  ".join(f"{name} {value:g} s" for name, value in times))
@@ -187,7 +187,8 @@ class Summary:
         """Return the results as text."""
         measured, document = self.measured, self.document()
         lines = [
-            f"scenario    {self.scenario}, seed {self.seed}, {self.agents} agents, {self.connections} connections",
+            f"scenario    {self.scenario}, seed {self.seed}, {_count(self.agents, 'agent')},"
+            f" {_count(self.connections, 'connection')}",
             f"requests    {measured.requests} in {self.seconds:.1f} s, {document['requests_per_s']:.0f} a second",
         ]
         for kind, counts in document["answers"].items():
@@ -197,7 +198,7 @@ class Summary:
         lines += [
             f"latency     {_times(document['latency_ms'])}",
             f"lateness    {_times(document['lateness_ms'])} (in the simulator, before a request was sent)",
-            f"errors      {measured.errors}; also {measured.busy} responses with Retry-After",
+            f"errors      {measured.errors}; also {_count(measured.busy, 'response')} with Retry-After",
             *(f"  {reason}: {count}" for reason, count in measured.failures.most_common()),
             f"generator   {self.cpu_share * 100:.0f} % of one core",
         ]
@@ -206,7 +207,7 @@ class Summary:
         if self.told is not None:
             lines += self.told.lines()
         after = "" if self.healthy_after_s is None else f", all of them {self.healthy_after_s:.1f} s after {self.since}"
-        return [*lines, f"healthy     {self.healthy} of {self.agents} agents{after}"]
+        return [*lines, f"healthy     {self.healthy} of {_count(self.agents, 'agent')}{after}"]
 
 
 def combine(parts: Sequence[Summary], told: Told) -> Summary:
@@ -226,6 +227,10 @@ def combine(parts: Sequence[Summary], told: Told) -> Summary:
         cpu_share=sum(part.cpu_share for part in parts),
         told=told,
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _times(milliseconds: dict[str, float]) -> str:

@@ -148,7 +148,7 @@ def receive(name: str) -> ReceivedFile:
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
     """Store a file. If it is stored already, it is written again, which renews its ``stored_at`` time.
 
-    If there is not enough space, no part of the file is left behind. Raises InsufficientStorage or Unavailable.
+    If there is not enough space, no part of the file remains. Raises InsufficientStorage, Unavailable or OSError.
     """
     try:
         _save(storage_name(content_hash), file)

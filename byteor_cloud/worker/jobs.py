@@ -38,7 +38,7 @@ class JobLane(StrEnum):
 
     RELEASES = "release"
     HOUSEKEEPING = "housekeeping"  # short jobs of the installation that must run on time: sealing, sweeps
-    CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
+    CLEANING = "cleanup"  # jobs that may be late, some of which are long: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
@@ -101,7 +101,7 @@ class Claim:
     """The claim to a running job. This base class is for jobs that are run by hand, whose claims are never lost."""
 
     owners: tuple[str, ...] = ()  # the organization and the person that the job's cost is charged to
-    is_paused = False  # whether the job only waits for a turn, so that a stopping worker requeues it immediately
+    is_paused = False  # whether a stopping worker requeues the job immediately instead of waiting for its end
 
     @property
     def lane(self) -> JobLane | None:

@@ -184,8 +184,8 @@ def test_command_reports_errors_in_one_line(site: Site, tmp_path: Path) -> None:
     broken.write_text("{}\nno key\n")
 
     # All uses of the token are spent, and the other token is mistyped.
-    assert_fails(f"after 0 of {AGENTS} agents: 401", **server, token=site.token)
-    assert_fails(f"after 0 of {AGENTS} agents: 401", **server, token=unknown)
+    assert_fails(f"(0 of {AGENTS} succeeded): 401", **server, token=site.token)
+    assert_fails(f"(0 of {AGENTS} succeeded): 401", **server, token=unknown)
     assert_fails("a credential is empty or contains spaces", **server, token="a b")
     assert_fails("must be given as its URL", **{**server, "environment": "nonsense"}, token=unknown)
     assert_fails("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")

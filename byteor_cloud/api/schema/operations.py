@@ -209,7 +209,13 @@ def order_security_schemes(result: dict[str, Any], generator: object, **kwargs: 
     return result
 
 
-_NOUNS = {"orgs": "organization", "members": "person", "deliveries": "delivery", "api-keys": "organization API key"}
+_NOUNS = {
+    "orgs": "organization",
+    "members": "person",
+    "deliveries": "delivery",
+    "api-keys": "organization API key",
+    "journal": "lane whose journal is read",
+}
 
 
 def _noun(path: str, parameter: str) -> str:

@@ -32,7 +32,10 @@ PROBLEM = {
         },
         "limit": {"type": "integer", "description": "In `quota.*` errors: the most that the organization may use."},
         "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},
-        "error": {"type": "string", "description": "In errors of `/auth/device/token`: the error code of RFC 8628."},
+        "error": {
+            "type": "string",
+            "description": "In errors of `/auth/device/token`: a code of RFC 8628 or RFC 6749 if no token was issued.",
+        },
         "replay_id": {
             "type": "string",
             "format": "uuid",
