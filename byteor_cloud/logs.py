@@ -9,8 +9,9 @@ from typing import Any, override
 import structlog
 from django.utils.log import CallbackFilter
 
-# API credentials, secrets of sign-in links, webhook secrets, JWTs, and approval credentials, which start like JWTs.
-_SECRET = re.compile(r"(bor_(?:usr|org|enr|agt|lnk)_)[0-9A-Za-z]{20,}|(whsec_)[\w+/=]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
+# API credentials, secrets of sign-in links, device codes, webhook secrets, JWTs, and approval credentials, which start
+# like JWTs.
+_SECRET = re.compile(r"(bor_(?:usr|org|enr|agt|lnk|dev)_)[0-9A-Za-z]{20,}|(whsec_)[\w+/=]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
 _PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,

@@ -35,7 +35,7 @@ sendfile = False  # sendfile would bypass the minimum rate of front_door.PacedSo
 # reserve of 256, but at least 64 and at most 8,192.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
-worker_connections = max(64, min(8192, _hard - 256))
+worker_connections = 8192 if _hard == resource.RLIM_INFINITY else max(64, min(8192, _hard - 256))
 
 GC_THRESHOLDS = (2000, 4, 1)
 

@@ -33,7 +33,7 @@ def record_outcome(run: FetchedJob, error: BaseException | None) -> None:
         _remove_dead(run)  # an earlier failure of the same work is resolved
     elif isinstance(error, Requeued):
         run.queue = change_lane(run.queue, error.lane)
-        _requeue(run, "", 0, attempts=run.attempts - 1)
+        _requeue(run, "", 0, outages=0, attempts=run.attempts - 1)
     elif jobs.is_outage(error):
         if kind.recurs_soon:
             _remove(run)

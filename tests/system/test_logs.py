@@ -13,11 +13,11 @@ import pytest
 import structlog
 from django.conf import settings
 
-from apps.tenancy.credentials import Family, generate, generate_link
+from apps.tenancy.credentials import Family, generate, generate_device_code, generate_link
 from apps.tenancy.services.webhooks import signing
 from byteor_cloud import logs
 
-SECRETS = [generate_link().text, *(generate(family).text for family in Family)]
+SECRETS = [generate_link().text, generate_device_code().text, *(generate(family).text for family in Family)]
 WEBHOOK = signing.text(b"\xfb\xff\xbf" * 10 + b"\xfb\xff")
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 

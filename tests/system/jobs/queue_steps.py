@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ ran: list[Any] = []
 gave_up: list[Any] = []
 proceed = threading.Event()
 fails_with: list[BaseException] = []
+steps: list[Callable[[], object]] = []  # a function for each run of TakeSteps
 
 
 class Note(Job, name="test.note", lane=JobLane.RELEASES):
@@ -26,6 +28,10 @@ class Note(Job, name="test.note", lane=JobLane.RELEASES):
 
 
 class Fail(Job, name="test.fail", lane=JobLane.RELEASES):
+    pass
+
+
+class TakeSteps(Job, name="test.take_steps", lane=JobLane.RELEASES):
     pass
 
 
@@ -63,6 +69,11 @@ def fail(job: Fail) -> None:
     ran.append("failed")
     if fails_with:
         raise fails_with[0]
+
+
+@runs(TakeSteps)
+def take_steps(job: TakeSteps) -> None:
+    steps.pop(0)()
 
 
 @runs(Block)

@@ -18,17 +18,19 @@ from apps.tenancy.jobs import DELETE_OLD_JOBS
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker import dead_letters, jobs
-from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
+from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp, JobLane
 from tests.system.jobs.queue_steps import (
     Fail,
     FailWithTwin,
     Note,
+    TakeSteps,
     enqueue,
     execute,
     fails_with,
     gave_up,
     make_due,
     ran,
+    steps,
     waiting,
     work,
 )  # fmt: skip
@@ -144,6 +146,27 @@ def test_job_is_retried_until_outage_ends(outage: BaseException) -> None:
     fails_with.clear()
     work()
     assert (waiting(), gave_up, len(ran)) == ([], [], 21)
+
+
+def test_job_that_continues_after_outage_has_no_obstacle() -> None:
+    found = []
+
+    def fail_with(error: BaseException) -> None:
+        raise error
+
+    steps[:] = [
+        lambda: fail_with(OUTAGES[0]),
+        lambda: fail_with(jobs.Requeued(JobLane.RELEASES)),
+        lambda: found.append(dead_letters.find_obstacles(["s"])),
+    ]
+    enqueue(TakeSteps(), serial="s")
+    work()
+    assert "s" in dead_letters.find_obstacles(["s"])
+    make_due()
+
+    work()
+
+    assert (found, steps, waiting()) == ([{}], [], [])
 
 
 @pytest.mark.parametrize("error", JOB_ERRORS, ids=repr)
