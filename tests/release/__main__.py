@@ -1,7 +1,7 @@
 """``make release``: build the files of a release, and sign the list of their hashes.
 
-Exits with 1 and one line if the commit cannot be released or a step fails. Two runs for the same commit, with the same
-key, Python and platform, write the same bytes.
+Exits with 1 and prints the reason if the commit cannot be released or a step fails. Two runs for the same commit, with
+the same key, Python and platform, write the same bytes.
 """
 
 from __future__ import annotations

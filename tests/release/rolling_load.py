@@ -79,7 +79,7 @@ class Client:
 
 @dataclass
 class Person:
-    """Somebody who releases pipelines and replays incidents until stopped. ``failure`` is the first failed request."""
+    """Somebody who releases pipelines and replays incidents until stopped. ``failure`` is the error that ended this."""
 
     client: Client
     environment: str

@@ -1,4 +1,4 @@
-"""``make release`` writes the same bytes each time, or fails with one line. The released verifier proves the files."""
+"""``make release`` writes the same bytes each time, or prints why it fails. The released verifier proves the files."""
 
 from __future__ import annotations
 

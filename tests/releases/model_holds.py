@@ -56,7 +56,10 @@ class Holds:
         return "approval" if "approval" in left else "manual" if "manual" in left else None
 
     def _keep(self, deployment: Deployment, wave: int, kind: str) -> None:
-        """Start a hold of this kind before ``wave``, unless one with a valid approval, if needed, is in effect."""
+        """Keep the hold in effect, or start a hold of this kind before ``wave``.
+
+        The hold is replaced if its wave or kind is different, or if its approval has ended or is outdated.
+        """
         standing = deployment.hold
         is_same = standing is not None and (standing.wave, standing.approval is None) == (wave, kind == "manual")
         approval = standing.approval if standing else None
