@@ -30,7 +30,7 @@ class Output(NamedTuple):
 
 
 class Terminal:
-    """Runs commands in this process, as a person with this token who works in this environment."""
+    """Runs commands in this process, with the token and the environment that were passed to ``use``."""
 
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = url

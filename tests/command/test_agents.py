@@ -331,7 +331,7 @@ def test_enrollment_token_is_printed_with_enroll_command_and_can_be_revoked(term
 def test_refused_enroll_token_commands_create_no_token(
     terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert terminal("agents", "enroll-token").code == 1  # an operator may not
+    assert terminal("agents", "enroll-token").code == 1  # operators may not create enrollment tokens
     administer(terminal, world)
     assert terminal("agents", "enroll-token", "--expires-in", "31d").code == 1
     assert terminal("agents", "enroll-token", "--expires-in", "soon").code == 2

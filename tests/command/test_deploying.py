@@ -27,7 +27,7 @@ type Step = Callable[[], object]
 
 
 class Fleet:
-    """Agents of an environment, and a rollout whose steps run while the command waits."""
+    """Agents of an environment. Their reports are steps that run while the command waits."""
 
     def __init__(self, world: World, environment: Environment, count: int) -> None:
         self.agents = [world.agent(environment, name=f"edge-{number}") for number in range(1, count + 1)]
@@ -410,7 +410,7 @@ def test_deployment_in_freeze_window_is_refused_and_window_is_shown(terminal: Te
     assert not Deployment.objects.exists()
 
 
-def test_deployment_is_found_without_id(terminal: Terminal, world: World) -> None:
+def test_deployment_is_found_without_argument_by_id_or_by_pipeline(terminal: Terminal, world: World) -> None:
     assert terminal("deployments", "show") == (1, "", "byteor: There are no deployments in this environment.\n")
     fleet = Fleet(world, world.dev, 1)
     first = world.deployment(world.bundle(name="quotes-1"))
@@ -539,7 +539,7 @@ def test_waves_are_computed_from_deployment_state(
         (20, (3, "The rollout of quotes failed, because nobody approved it in time.")),  # a break-glass deployment
     ],
 )
-def test_refused_deployment_with_agents_is_reported_as_failed_rollout(
+def test_unapproved_deployment_is_reported_as_failed_rollout_only_with_agents(
     total: int, outcome_of_refusal: tuple[int, str]
 ) -> None:
     counts = {**dict.fromkeys(PROGRESS, 0), "total": total}

@@ -20,7 +20,7 @@ from tests.worlds import World
 
 # These read their own arguments, and are tested with the programs that they call.
 OWN_ARGUMENTS = {"agent", "verify", "replay"}
-# These print a script, never end, or ask a person in a browser, so their own tests run them.
+# These print a script, never end, ask a person in a browser, or revoke the token, so their own tests run them.
 WITHOUT_EXAMPLE = {"completion", "audit follow", "login", "logout"}
 
 

@@ -1,7 +1,7 @@
 """``make release``: build the files of a release, and sign the list of their hashes.
 
-Exits with 1 and one line if the commit cannot be released or a step fails. Two runs for the same commit, with the same
-key, Python and platform, write the same bytes.
+Exits with 1 and prints the reason if the commit cannot be released or a step fails. Two runs for the same commit, with
+the same key, Python and platform, write the same bytes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write_files(uv: str, cyclonedx: str, scratch: Path, commit: Commit) -> Path:
     print(f"  ✓ built {', '.join(wheel.name for wheel in wheels.values())}", flush=True)
     environment = scratch / "environment"
     install(uv, sys.executable, environment, "--require-hashes", "--requirement", files / "runtime.lock")
-    # Found by name instead of by path, because the installation would record the path, and the SBOM would contain it.
+    # The wheels are found by name, because the installation would record their path, and the SBOM would contain it.
     install(
         uv, sys.executable, environment, "--no-deps", "--no-index", "--find-links", files,
         *(f"{name}=={__version__}" for name in wheels),

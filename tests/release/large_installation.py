@@ -1,4 +1,4 @@
-"""The data of a large installation, and the removal of its artifacts, each in a process with the service's settings.
+"""The data of a large installation, and the removal of its artifacts, each in a process with ``tests.bench.settings``.
 
 ``python -m tests.release.large_installation fill`` stores the data and prints how to use it.
 ``python -m tests.release.large_installation remove ID …`` removes artifacts one by one until it is killed.

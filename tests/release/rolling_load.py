@@ -1,4 +1,4 @@
-"""The load during a rolling upgrade: people and agents that repeat a request on the other host if a host restarts."""
+"""The load during a rolling upgrade: people, who repeat a request on the other host, and simulated agents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _AGENTS = "/api/v1/agents/"
 class Client:
     """A client that alternates between the hosts, and repeats a request that got 503 or no response.
 
-    The repeated request has the same ``Idempotency-Key``.
+    A repeated request has the same ``Idempotency-Key`` as the first one, and is also repeated while the first one runs.
     """
 
     def __init__(self, hosts: Sequence[Host]) -> None:
@@ -44,7 +44,7 @@ class Client:
         self._lock, self._turn = threading.Lock(), 0
 
     def call(self, method: str, path: str, token: str, **options: Any) -> Any:
-        """Send a request and return the JSON of its response. Raises AssertionError if the response is an error."""
+        """Send a request and return the JSON of its response. Raises AssertionError for an error or a timeout."""
         headers = {"Authorization": f"Bearer {token}"}
         if method == "POST" and not path.startswith(_AGENTS):  # an agent's requests are idempotent without a key
             headers["Idempotency-Key"] = str(uuid4())
@@ -79,7 +79,7 @@ class Client:
 
 @dataclass
 class Person:
-    """Somebody who releases pipelines and replays incidents until stopped. ``failure`` is the first failed request."""
+    """Somebody who releases pipelines and replays incidents until stopped. ``failure`` is the error that ended this."""
 
     client: Client
     environment: str
@@ -216,7 +216,7 @@ class SimulatedFleet:
         self._process.stdout.close()
 
     def wait_until_healthy(self) -> None:
-        """Wait until the log has another line, and shows that all agents are healthy."""
+        """Wait until a new line of the log shows that all agents are healthy."""
         earlier = self._log.stat().st_size
         wait_until(lambda: f"healthy {self._agents}/{self._agents}" in self._log.read_text()[earlier:], every_s=0.5)
 

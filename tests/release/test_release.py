@@ -1,4 +1,4 @@
-"""``make release`` writes the same bytes each time, or fails with one line. The released verifier proves the files."""
+"""``make release`` writes the same bytes each time, or prints why it fails. The released verifier proves the files."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_two_releases_have_equal_bytes_that_released_verifier_proves(
 
 
 def check_sbom(path: Path, folders: list[Path]) -> None:
-    """Check that the SBOM lists the locked packages with their licenses, and contains no path of this machine."""
+    """Check that the SBOM lists packages, each with a package URL, and contains no path of this machine."""
     text = path.read_text()
     sbom = json.loads(text)
     packages = {component["name"].lower(): component for component in sbom["components"]}
@@ -128,7 +128,7 @@ def check_sbom(path: Path, folders: list[Path]) -> None:
 
 
 def check_verifier(files: Path, kid: str, scratch: Path) -> None:
-    """Verify the release with its own wheel, then alter a file."""
+    """Check that the release's own wheel proves the files, and refuses them after one was altered."""
     wheel = files / f"byteor-{__version__}-py3-none-any.whl"
     programs = install(
         UV, sys.executable, scratch / "verifier", "--require-hashes", "--requirement", files / "runtime.lock"

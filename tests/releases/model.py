@@ -308,7 +308,7 @@ class Model(Rollouts):
         deployment.status = "building"
 
     def _can_start(self, deployment: Deployment) -> bool:
-        """Return whether no freeze window, limit or other deployment prevents the start of the build."""
+        """Return whether no start time, freeze window, limit or other deployment prevents the start of the build."""
         if self.is_scheduled(deployment) or (self.frozen and not deployment.overrides_freeze):
             return False
         under_way = [d for d in self.deployments if d.status in UNDER_WAY]

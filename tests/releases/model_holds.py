@@ -31,7 +31,7 @@ class Holds:
         return Counter(part.progress for part in parts), failures
 
     def is_covered(self, deployment: Deployment, wave: int, approval: Approval) -> bool:
-        """Return whether the earlier waves have done nothing since the approval of a wave was requested."""
+        """Return whether the report of the earlier waves is still the one for which the approval was requested."""
         return approval.report == self._report(deployment, wave)
 
     def is_released(self, deployment: Deployment) -> bool:
@@ -56,7 +56,10 @@ class Holds:
         return "approval" if "approval" in left else "manual" if "manual" in left else None
 
     def _keep(self, deployment: Deployment, wave: int, kind: str) -> None:
-        """Keep the hold in effect. If it is new, or its approval has ended or is outdated, start it again."""
+        """Keep the hold in effect, or start a hold of this kind before ``wave``.
+
+        The hold is replaced if its wave or kind is different, or if its approval has ended or is outdated.
+        """
         standing = deployment.hold
         is_same = standing is not None and (standing.wave, standing.approval is None) == (wave, kind == "manual")
         approval = standing.approval if standing else None
@@ -83,7 +86,7 @@ class Holds:
         deployment.hold = None
 
     def _use(self, deployment: Deployment, wave: int) -> None:
-        """End the hold because ``wave`` starts. Its approval can be used only for this start."""
+        """End the hold because ``wave`` starts. Use its approval if it covers the start; else withdraw it."""
         hold = deployment.hold
         if hold and hold.approval and hold.wave <= wave and self.is_released(deployment):
             hold.approval.used = True
@@ -158,7 +161,7 @@ class Holds:
         has_glass: bool,
         decided: Collection[str] = (),
     ) -> bool:
-        """Return whether the list has a person who neither can decide nor has decided, or is too short."""
+        """Return whether a non-empty list is too short or names a person who neither can decide nor has decided."""
         others = set(reviewers) - set(decided)
         is_self = requester in others and (has_glass or not policy.self_approval)
         return bool(reviewers) and (is_self or bool(self.gone & others) or len(reviewers) < max(1, policy.approvals))

@@ -202,11 +202,11 @@ class Rollouts(Holds):
             self._lift(deployment)
 
     def find_waiting(self, deployment: Deployment) -> list[int]:
-        """Return the agents whose wave has not started."""
+        """Return the numbers of the participants whose wave has not started."""
         return [n for n, part in self._participants(deployment).items() if part.wave > deployment.wave]
 
     def has_unfinished(self, deployment: Deployment) -> bool:
-        """Return whether agents that count have not finished."""
+        """Return whether an agent that counts, in a wave that has started, has not finished."""
         parts = self._participants(deployment).values()
         return any(part.counted and part.wave <= deployment.wave and part.progress not in ENDS for part in parts)
 

@@ -108,7 +108,7 @@ class Fleet(Story):
         which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
     )  # fmt: skip
     def report_late(self, which: int, status: str) -> None:
-        """Report on any offer that an agent has ever had, in any order and any number of times."""
+        """Report on one of all offers so far, which may be finished or replaced."""
         self._report(*self.seen[which % len(self.seen)], status)
 
         if which % 8 == 0:

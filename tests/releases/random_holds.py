@@ -111,7 +111,7 @@ class Holds(Worker):
         leaves=st.sampled_from([False, False, True]),
     )  # fmt: skip
     def change_reviewers(self, which: int, people: tuple[str, ...], by: str, leaves: bool) -> None:
-        """Change the reviewers of a deployment, or let a reviewer leave the organization or come back."""
+        """Change the reviewers of a deployment, or let the viewer leave the organization or come back."""
         if leaves:
             self._leave_or_return("viewer")
             return
@@ -162,7 +162,7 @@ class Holds(Worker):
                 self._decide_wave(deployment, hold.wave, person, "approve")
 
     def _check_waits(self) -> None:
-        """Check that each deployment has ended or names what it waits for, while no job and no open offer is left."""
+        """Check the blockers and explanations of the deployments in flight. No job or unfinished offer may be left."""
         for deployment in self.model.deployments:
             if deployment.status in m.IN_FLIGHT:
                 self._check_wait(deployment)
@@ -185,7 +185,7 @@ class Holds(Worker):
             self._check_explanation(deployment, hold, min(waiting))
 
     def _check_explanation(self, deployment: m.Deployment, hold: m.Hold | None, number: int) -> None:
-        """Check that the explanation of an agent whose wave has not started names what the planner waits for."""
+        """Check that the explanation of an agent whose wave has not started names what the rollout waits for."""
         explained = self._get(f"/agents/{self.agents[number][0].pk}/explain")
         pk, label = str(self.ids[deployment.number]), self._label(deployment)
         because = {each["code"] for each in explained["because"] if each["deployment_id"] == pk}

@@ -28,7 +28,7 @@ from tests.worlds import Api
 
 any_index = st.integers(0, 20)  # an index into a list of unknown length, taken modulo the length
 
-# The events of holds and reviewers, in numbers that no story reaches.
+# The events of holds and reviewers, with counts that no story reaches: ``counter & HOLD_EVENTS`` keeps only these.
 HOLD_EVENTS = Counter(
     dict.fromkeys(
         ["hold", "next_wave", "wave_approved", "wave_denied", "wave_expired", "wave_revoked", "change_reviewers"],
@@ -147,7 +147,7 @@ class Story(RuleBasedStateMachine):
         assert len(pipelines) == len(set(pipelines))
         counted = Counter((n, *part[:2], part[3]) for (n, _), part in rows["parts"].items())
         assert rows["progress_counts"] == counted
-        # Rollbacks do not count toward the limit, because they may start at any time.
+        # Rollbacks are not counted here, because they may start even if the limit is reached.
         under_way = sum(row[0] in {"building", "deploying"} for row in deployments.values())
         assert under_way <= self.model.policy.in_flight
         for number, (by, source, action, progress) in rows["offers"].items():

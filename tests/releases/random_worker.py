@@ -116,7 +116,7 @@ class Worker(Fleet):
                     assert gave_up is not None
                     gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
                 (self.model.fail_build if last else self.model.begin_build)(self._deployment(job))
-            else:  # the build stored nothing, because it could not start
+            else:  # nothing was stored: the build did not start, or failed before
                 self.model.begin_build(self._deployment(job))
         self._requeue(job)
 

@@ -251,7 +251,7 @@ def test_clearing_known_bad_requires_reason(world: World) -> None:
     cleared = world.operator.api.post(f"{path}/clear", {"reason": "the node was at fault"})
 
     assert (cleared.status_code, cleared.json()["known_bad"]) == (200, False)
-    assert FixtureRevision.objects.get().revision == 9  # regressions from before are outdated
+    assert FixtureRevision.objects.get().revision == 9  # earlier regressions are outdated now
     event = AuditEvent.objects.get(action="config.clear")
     assert (event.resource_id, event.changes) == (bundle.config_hash, {"reason": [None, "the node was at fault"]})
     assert world.operator.api.post(f"{path}/clear", {"reason": "again"}).status_code == 409

@@ -117,7 +117,7 @@ def test_rollback_includes_drained_agent_but_does_not_wait_for_it(world: World, 
     assert first.is_current
 
 
-def test_retry_skips_drained_agent(world: World, run_jobs: Run) -> None:
+def test_retry_is_refused_if_all_failed_agents_are_drained(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(100, threshold=100))
     report(agents[0][1], agents[0][0], "failed")

@@ -107,7 +107,7 @@ def test_repeated_download_without_changes_returns_same_bytes(world: World, deli
     assert world.operator.api.get(path(world, delivered), If_None_Match=first["ETag"]).status_code == 304
 
 
-def test_evidence_is_signed_with_active_key(
+def test_envelope_in_evidence_is_signed_with_active_key(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = download(world, delivered)

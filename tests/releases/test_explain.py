@@ -43,7 +43,7 @@ def at(explanation: Any, code: str) -> datetime:
     return datetime.fromisoformat(event["at"])
 
 
-def test_running_desired_bundle_is_explained(world: World) -> None:
+def test_agent_that_runs_desired_bundle_is_explained(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
     send_heartbeat_running(agent, api)

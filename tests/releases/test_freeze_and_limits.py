@@ -192,7 +192,7 @@ def test_build_starts_when_freeze_window_is_removed(
 # -- the in-flight limit and the order of starts ----------------------------------------------------------------------
 
 
-def test_second_deployment_is_refused_at_in_flight_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_deployment_is_refused_while_another_is_in_flight_at_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)

@@ -1,4 +1,4 @@
-"""Old details of deployments, agents and credentials are deleted, except what rollbacks and explanations need."""
+"""Deletion of old details of deployments, of decommissioned agents, and of expired or revoked credentials."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class Filled:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_matrix_agrees_with_model(world: World, seed: int) -> None:
+def test_matrix_of_random_deployments_has_expected_rows(world: World, seed: int) -> None:
     filled = Filled(world, environments=4, pipelines=6, seed=seed)
     gone = world.environment("dev", "gone")
     filled._add(gone, "only-there", filled._bundles(gone)[0], status="active", is_current=True)

@@ -35,7 +35,7 @@ def roll_back(world: World, deployment: Deployment, artifact: Artifact | None, *
 
 
 def unproven(response: Any, kind: str) -> str:
-    """Check that the response is this refusal, and return the id of its replay."""
+    """Check that the response is a refusal of this kind, and return the id of the replay that it names."""
     body = response.json()
     assert (response.status_code, body["type"]) == (409, f"urn:byteor:problem:{kind}"), body
     assert ("Retry-After" in response) is (kind == PENDING)
@@ -56,7 +56,7 @@ def recorded_changes(deployment: Deployment) -> dict[str, Any]:
 
 
 def stored_capture(world: World, version: Version | None, **columns: Any) -> Artifact:
-    """Create a verified capture whose content does not exist."""
+    """Create a capture whose content does not exist. It is verified, unless ``columns`` has another status."""
     given = {
         "environment": world.dev, "kind": "incident_bundle", "status": "verified", "size_bytes": 1,
         "content_hash": "sha256:0", "captured_at": timezone.now(), "declared": str(uuid7()), "version": version,
@@ -163,7 +163,7 @@ def test_each_restored_configuration_needs_proof_that_is_newer_than_deployment(
         too_many = roll_back(world, bad, artifact)
     assert code(too_many) == (409, "rollback.too_many_configurations", None)
     assert "set `proceed`" in too_many.json()["detail"]
-    # After a deployment with `take_over`, agents return to another pipeline.
+    # Agents that a deployment took over from another pipeline would return to that pipeline.
     Deployment.objects.filter(pk=first.pk).update(pipeline="trades")
     assert code(roll_back(world, bad, artifact)) == (409, "rollback.other_pipeline", None)
     Deployment.objects.filter(pk=first.pk).update(pipeline=bad.pipeline)

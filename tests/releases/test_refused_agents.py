@@ -85,7 +85,7 @@ def test_command_lists_unknown_rotated_and_decommissioned_agents(world: World) -
     assert lines[2].endswith(f"  a in {' / '.join(place)}")
 
 
-def test_agents_with_malformed_keys_are_not_listed(world: World) -> None:
+def test_agents_are_not_listed_without_well_formed_agent_key(world: World) -> None:
     unchecked = generate(Family.AGENT).text
     wrong = unchecked[:-1] + ("0" if unchecked[-1] != "0" else "1")
 
@@ -131,7 +131,7 @@ def test_known_agents_replace_unknown_agents_in_full_list(world: World, monkeypa
     store_refused([oldest, old])
     seen(oldest, days=1)
 
-    store_refused([*more, *known[:2]])  # one of these fits, the other needs the place of an unknown agent
+    store_refused([*more, *known[:2]])  # one known agent fits, and the other replaces an unknown one
 
     assert set(listed()) == {old, *known[:2]}
     store_refused([*more, *known])

@@ -35,7 +35,7 @@ def bundle(world: World) -> ConfigBundle:
 
 
 def remind(world: World, deployment: Deployment, by: Person | Api | None = None) -> Any:
-    """Send a reminder of the deployment's approval, as the requester unless ``by`` is somebody else."""
+    """Send a reminder of the deployment's approval, by default as the operator."""
     api = by if isinstance(by, Api) else (by or world.operator).api
     return api.post(world.path(deployment.environment, f"/approvals/{deployment.approval_id}/remind"))
 

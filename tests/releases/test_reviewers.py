@@ -152,7 +152,7 @@ def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world
     assert refused.json()["detail"] == "Only an org_admin may loosen reviewers in a prod environment."
     put_settings(world.admin, world.prod, world, reviewers=[])
 
-    # A member of another project is a member of this one only with a role in the organization.
+    # A person whose only role is in this project can be a reviewer.
     Membership.objects.filter(user=world.reviewer.user).update(project=world.project)
     assert put_settings(world.project_admin, world.prod, world, reviewers=[reviewer]).status_code == 200
 
@@ -268,7 +268,7 @@ def test_only_reviewers_decide_regardless_of_role(world: World, run_jobs: Run) -
     assert state(first) == ("deploying", "")
     deployments.abort(first, actor=world.admin.actor)
 
-    # A reviewer denies. A viewer can decide neither if others are listed nor if nobody is.
+    # A viewer who is a reviewer denies. If no reviewers are listed, a viewer cannot decide.
     second = asked(world, bundle, boss.api, reviewers=[viewer])
     assert problem(decide(world, world.viewer, second, "deny")) == (400, "required", "/comment")
     assert decide(world, world.viewer, second, "deny", comment="Not on Fridays.").json()["status"] == "denied"

@@ -252,7 +252,7 @@ def test_rollback_of_failed_deployment_without_touched_agents_is_refused(
     assert not bundle_services.is_known_bad(world.dev.pk, failed.config_hash)
 
 
-def test_restored_deployment_that_was_rolled_back_does_not_become_current(
+def test_restored_deployment_does_not_become_current_if_its_own_rollback_failed(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents = stories.fleet(world, 2)

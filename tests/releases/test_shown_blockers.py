@@ -14,7 +14,7 @@ from tests.releases import stories
 from tests.worlds import ALL, World, plan
 
 pytestmark = pytest.mark.django_db
-# The window opens now and stays open for longer than these tests will be used.
+# The window is already open, and stays open for longer than these tests will be used.
 WINDOW = {"start": "2026-01-01T00:00:00Z", "end": "2999-12-31T06:00", "reason": "weekend", "time_zone": "Etc/GMT-3"}
 UNTIL = "2999-12-31 03:00 UTC"
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def request(world: World, environment: Environment, rest: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Send a POST as the operator below the environment, and return the response's body."""
+    """Send a POST as the operator to a path of the environment, and return the response's body."""
     response = world.operator.api.post(world.path(environment, rest), body)
     assert response.status_code in {200, 201}, response.json()
     sent: dict[str, Any] = response.json()
@@ -30,7 +30,7 @@ def read(world: World, environment: Environment, rest: str) -> Any:
 
 
 def run_all(agents: Fleet, run_jobs: Run) -> None:
-    """Let all agents activate their offers and report so in heartbeats."""
+    """Run the jobs, and let all agents report that they run their offers, in reports and in heartbeats."""
     run_jobs()
     report_from_all(agents, "active", run_jobs)
     for agent, api in agents:

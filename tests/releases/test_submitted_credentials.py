@@ -279,7 +279,7 @@ def test_migrated_approval_is_bound_to_options_of_its_request(world: World, run_
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_builds_spend_credential_once(concurrently: Race, world: World) -> None:
+def test_credential_is_spent_only_once_by_concurrent_calls(concurrently: Race, world: World) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     _, approval = unused_approval(world, prod)
     text, subject = approval.credential or "", Deployment.objects.get().subject

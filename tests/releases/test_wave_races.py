@@ -105,7 +105,7 @@ class Scenes:
         return scene
 
     def in_order(self, scene: Scene, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
-        """Let both calls wait for the environment, in this order. Return the result of ``checked`` for both."""
+        """Let both calls wait for the environment's lock, in this order. Return the result of ``checked`` for both."""
         with ThreadPoolExecutor(2) as threads:
             with transaction.atomic():
                 lock_row(scene.environment)
@@ -235,7 +235,7 @@ def test_retry_and_abort_withdraw_concurrent_approval_of_wave_but_pause_keeps_it
         assert scene.state() == STARTED
 
 
-def test_wave_starts_once_despite_concurrent_commands_and_decisions(scenes: Scenes, world: World) -> None:
+def test_wave_starts_at_most_once_despite_concurrent_commands_and_decisions(scenes: Scenes, world: World) -> None:
     reviewer, next_wave = world.reviewer, rollout_steps.start_next_wave
     scene = scenes.new("manual")
     start = scene.does(next_wave)

@@ -1,4 +1,4 @@
-"""``byteor-verify release`` proves the files that a trusted key's signature covers, and names all others."""
+"""``byteor-verify release`` proves the files that a trusted key's signature covers, and reports other files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_keys_that_came_with_files_prove_nothing(download: Download, tmp_path: P
     assert download("--keys", str(kept))[0] == 0
 
 
-def test_list_signed_by_another_key_is_refused(download: Download, tmp_path: Path) -> None:
+def test_list_signed_by_untrusted_key_is_not_proven(download: Download, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_bytes((download.folder / "signing_keys.json").read_bytes())
     forger = World(active=World().stranger)

@@ -57,7 +57,7 @@ def bound(makers: World, **options: Any) -> Any:
 
 
 def _with_record(makers: World, built: BuiltBundle, files: Files, **options: Any) -> Files:
-    """Add both statements to an approved export. The signed record lists them."""
+    """Return an approved export with the statements in ``files``. The signed record lists them."""
     shown = {"agents": 2, "attestations": sorted(map(sha256, files.values()))}
     record = {"shown": shown, "bound": bound(makers, **options)}
     return {**export(makers, built, approval=makers.credential(), record=record), **files}

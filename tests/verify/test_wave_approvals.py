@@ -249,7 +249,7 @@ def test_statement_by_key_that_was_retired_later_is_proven(makers: World, verify
 
 
 def _signed(*, key: bytes = World().active, about: str | None = None, **changes: Any) -> Forge:
-    """Return a forgery with only one statement, which the organization signed. The record lists it."""
+    """Return a forgery with only one statement, by default signed by the organization. The record lists it."""
 
     def forge(makers: World, _: Files) -> Files:
         return approved_with(makers, chained(wave(about or bundle_hash_of(makers), **changes), key=key))

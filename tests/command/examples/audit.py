@@ -11,7 +11,7 @@ from tests.worlds import World
 
 
 def examples(world: World, folder: Path) -> dict[str, list[str]]:
-    """Seal the world's events, make the operator an administrator, and return arguments by command."""
+    """Seal the world's events, make the operator an administrator, set a quota, and return arguments by command."""
     Membership.objects.filter(user=world.operator.user).update(role=Role.ORG_ADMIN)
     ledger.seal_all()
     OrganizationQuotas.objects.create(organization=world.organization, agents=10)

@@ -14,7 +14,7 @@ from byteor_cloud.worker.jobs import enqueue
 
 class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print the number of enqueued jobs."""
+        """Enqueue the jobs, and print their number."""
         agents = list(Agent.objects.values_list("id", "environment__project__organization_id"))
         with transaction.atomic():
             for agent, organization in agents:
