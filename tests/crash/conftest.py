@@ -102,7 +102,7 @@ class Workspace:
         wait_until(lambda: not any(lives(pid) for pid in victims))
 
     def restart(self) -> None:
-        """Start a server on the same address, without rate limits, because the agents send requests without pause."""
+        """Start a server on the same address, without rate limits, because the agents send many requests."""
         self.server = self.installation.serve(RATE_LIMIT="off", **self.settings)
 
 
