@@ -1,6 +1,7 @@
-"""A database cluster in which all migrations are applied, kept in the virtual environment until a migration changes.
+"""A database cluster in which all migrations are applied. It is kept in the virtual environment for later test runs.
 
-Creating the cluster takes longer than most test files. Each embedded server of the tests starts with a copy of it.
+It is created again when the migrations or the code that they use change. Creating it takes longer than most test files.
+Most embedded servers of the tests start with a copy of it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def copy_migrated(data_dir: Path) -> None:
 
 
 def _digest() -> str:
-    """Return a digest of everything that migrations consist of: their files, what these import, and the packages."""
+    """Return a digest of the migrations, the modules that they import directly, the settings and the packages."""
     hashed = hashlib.sha256()
     for file in [ROOT / "requirements/dev.lock", ROOT / "byteor_cloud/settings.py", *_sources()]:
         content = file.read_bytes()

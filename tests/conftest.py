@@ -89,7 +89,7 @@ SHARING = {
     "tests/system/test_simulate_fleet.py": "running",
 }
 
-# Each test function of these files is assigned on its own. In one process they would take longer than all other tests.
+# Each test function of these files is assigned separately. In one process, a file would prolong the whole run.
 DIVIDED = ("tests/laws/test_access.py", "tests/laws/test_bodies.py", "tests/laws/test_enforced.py")
 
 

@@ -1,4 +1,4 @@
-"""A fixture that receives notifications, as each API process does. Without it, no agent key is cached."""
+"""A fixture that receives PostgreSQL notifications, as each API process does. Without it, no agent key is cached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.patience import wait_until
 
 @pytest.fixture
 def listening(transactional_db: None) -> Iterator[None]:
-    """Receive notifications during the test."""
+    """Receive PostgreSQL notifications during the test."""
     notices.start()
     wait_until(notices.is_current)
     yield

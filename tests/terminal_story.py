@@ -1,4 +1,4 @@
-"""The main job told with ``byteor`` alone: two people at two terminals, two agents, and a server.
+"""A story from sign-in to rollback with the command ``byteor`` alone: two people, two agents and a server.
 
 The story runs any ``byteor``: that of the checkout, or one that is installed alone from its wheel.
 """
@@ -176,7 +176,7 @@ class Story:
         self.grace.run("approve", "--comment", "looks right", "--yes", *options)
 
     def _study_incident(self) -> str:
-        """Capture an incident, fetch it, replay it here and on the server, trace a record, and keep it."""
+        """Capture an incident, fetch it, replay it locally and on the server, trace a record, and keep a fixture."""
         ada = self.ada
         upload = ("upload", "--state", "edge-1", "--kind", "incident_bundle", "--capture")
         incident: str = json.loads(self._machine.run("agent", *upload))["id"]

@@ -1,4 +1,4 @@
-"""Tests of query parameters, and of the published OpenAPI document, which is generated once."""
+"""Tests of query parameters, read-only fields, page cursors, and the published OpenAPI document."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_damaged_manifest_is_refused(content: bytes) -> None:
         Manifest.from_bytes(content)
 
 
-def test_lines_of_blob_list_survive_writing_and_reading() -> None:
+def test_blob_list_line_survives_writing_and_reading_and_invalid_line_is_refused() -> None:
     for blob in (ListedBlob(HEX, 5), ListedBlob(HEX, fault="missing"), ListedBlob(HEX, fault="altered")):
         assert ListedBlob.from_line(blob.to_line()) == blob
     for line in (b"", b"\n", f"{HEX} 5".encode(), f"{HEX} lost\n".encode(), b"../../etc/passwd 5\n"):

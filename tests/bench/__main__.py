@@ -1,4 +1,4 @@
-"""``python -m tests.bench [NAME …]`` runs benchmarks, prints a table, writes JSON and draws a picture."""
+"""``python -m tests.bench [NAME …]`` runs benchmarks. Results with a goal get a table, a JSON file and a picture."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ PYTHON = sys.executable
 BYTEOR = str(Path(PYTHON).with_name("byteor"))
 COMPLETE = {"_BYTEOR_COMPLETE": "bash_complete", "COMP_WORDS": "byteor dr", "COMP_CWORD": "1"}
 CLIENT = "from byteor.client import ByteOr; ByteOr('http://127.0.0.1')"
-# Without a goal: the yardstick, the additional imports of the first request, and the asynchronous client.
 COMMANDS: Mapping[str, Sequence[str]] = {
     YARDSTICK: (PYTHON, "-c", "pass"),
     "import byteor.client": (PYTHON, "-c", CLIENT),
@@ -34,6 +33,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "python -m byteor.command.main --help": (PYTHON, "-m", "byteor.command.main", "--help"),
     "complete byteor dr": (BYTEOR,),
 }
+# The yardstick, the modules that the first request imports additionally, and the asynchronous client.
 WITHOUT_GOAL = (YARDSTICK, "import byteor.client, models and httpx2", "import the asynchronous client")
 
 

@@ -97,7 +97,7 @@ def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Ro
             note=note,
             measured=results,
         ),
-        Row(f"{work}: errors and lost heartbeats", failed, 0, is_most=True),
+        Row(f"{work}: errors, busy responses and lost heartbeats", failed, 0, is_most=True),
     ]
 
 

@@ -18,7 +18,7 @@ from tests.bench.settings import WITHOUT_SERIES
 from tests.ports import free_port
 
 AGENTS = 5000
-# In production, a process caches an agent's key and offer for 15 minutes, so most heartbeats, which are sent every 30
+# In production, a process caches an agent's key for 12 to 15 minutes, so most heartbeats, which are sent every 30
 # seconds, need no look-up. The rounds therefore start after both processes have cached nearly all agents.
 WARM_UPS = 5
 BODY = (

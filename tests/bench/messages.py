@@ -54,7 +54,7 @@ def _world(name: str, people: int) -> tuple[World, ConfigBundle]:
 
 
 def run(rounds: int) -> list[Row]:
-    """Measure alternating requests of approvals in this process."""
+    """Compare approval requests in turns, and print the time of notifying people. Return the ratios of the medians."""
     few, many = _world("few", 0), _world("many", PEOPLE)
     rates: dict[str, list[float]] = {WITH: [], WITHOUT: [], MANY: []}
     for each in (few, many):

@@ -1,7 +1,7 @@
 """The loads of ``make bench ARGS=neighbours``: the traffic of a busy or hostile caller while a neighbor is measured.
 
-Each load comes from one organization or from callers without a valid credential. The connections and
-the time of a load are bounded.
+Each load comes from one organization or from callers without a valid credential. The connections and the time of a load
+are bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MANY = 64
 STAGES, LINKS = 4000, 8000
 AGENTS = 2000
 RECORDS = 20_000
-CAPTURES, CAPTURE_RECORDS = 80, 4000  # more captures than a host keeps unpacked, so that each is unpacked again
+CAPTURES, CAPTURE_RECORDS = 80, 4000  # more than a host keeps of one organization, so each is unpacked again
 _OPEN_FILES = 1024
 
 

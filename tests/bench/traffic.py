@@ -1,8 +1,8 @@
 """The callers of ``make bench ARGS=neighbours``. ``python -m tests.bench.traffic FILE`` sends the traffic in the file.
 
 A loop over plain sockets sends requests that were built in advance, so that the program uses little processor time.
-The program stops after the given time or when its standard input is closed, and prints counts of responses by status,
-closed connections and bytes.
+The program stops after the given time or when its standard input is closed, and prints counts: responses by status (for
+``PIPELINED``, received bytes) and closed connections. For ``SPINNING``, it prints the processor time that it used.
 """
 
 from __future__ import annotations

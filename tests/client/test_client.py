@@ -132,7 +132,7 @@ def test_creation_sends_same_idempotency_key_in_every_attempt(waits: list[float]
     assert len(set(keys)) == 1
 
 
-def test_request_without_idempotency_key_is_not_repeated_after_lost_connection(waits: list[float]) -> None:
+def test_patch_without_idempotency_key_is_not_repeated_after_lost_connection(waits: list[float]) -> None:
     with connected(NOBODY, OK) as (client, server), pytest.raises(ConnectionFailed):
         client.environment("o", "p", "e").update_agent("a", name="edge")
 
@@ -234,7 +234,7 @@ def test_ten_thousand_rows_are_read_in_constant_memory() -> None:
 
     assert count == 10_000
     assert [parse_qs(urlsplit(path).query)["cursor"] for _, path, _, _ in server.received[1:3]] == [["c200"], ["c400"]]
-    assert most < 3_000_000  # two pages; all rows take 9 MB
+    assert most < 3_000_000  # enough for two pages, but not for all rows, which take 9 MB
 
 
 def test_ten_thousand_rows_are_read_asynchronously_in_constant_memory() -> None:
@@ -253,7 +253,7 @@ def test_ten_thousand_rows_are_read_asynchronously_in_constant_memory() -> None:
         count, most = asyncio.run(read(server.url))
 
     assert count == 10_000
-    assert most < 3_000_000  # two pages; all rows take 9 MB
+    assert most < 3_000_000  # enough for two pages, but not for all rows, which take 9 MB
 
 
 def test_creating_blocking_client_loads_no_slow_or_asynchronous_modules() -> None:
@@ -336,7 +336,7 @@ def test_password_in_url_is_refused_without_printing_it(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("body", [{"errors": ["x"]}, {"errors": "x"}, {"errors": 7}, b"[" * 100_000])
-def test_malformed_error_body_is_raised_with_its_status(body: Any) -> None:
+def test_error_with_malformed_body_is_raised_with_its_status(body: Any) -> None:
     with connected(Answer(400, body)) as (client, _), pytest.raises(InvalidRequest) as refused:
         client.organization("o1").get_organization()
 

@@ -192,7 +192,7 @@ def fields_of(node: ast.ClassDef, schema: Json, classes: Classes) -> Iterator[Ar
         name = next((ast.literal_eval(each.value) for each in options if each.arg == "name"), ast.unparse(line.target))
         about = schema["properties"][name].get("description", "")
         if about.startswith("Read-only."):
-            continue  # the server accepts it, so that a response can be sent back, but ignores it
+            continue  # an update may contain it, so that a response can be sent back, but the server ignores it
         kinds = ast.unparse(line.annotation).split(" | ")
         is_required, may_be_null = name in schema.get("required", ()), "None" in kinds
         kinds = [re.sub(r"\w+", lambda found: f"m.{found[0]}" if found[0] in classes else found[0], kind)
@@ -309,7 +309,7 @@ def resources(document: Json, classes: Classes) -> str:
 
 
 def main() -> int:
-    """Write the files, or compare them with ``--check``. Return 1 if they differ."""
+    """Write the files. With ``--check``, compare them instead, and return 1 if they differ."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document: Json = yaml.load((ROOT / "docs/openapi.yaml").read_text(), Loader=loader)
     imports, classes = models(document)

@@ -91,7 +91,7 @@ class Workspace:
         return list(children(self._child("gunicorn")))
 
     def kill_everything(self) -> None:
-        """Kill the supervisor, its processes and the database with SIGKILL, like a power failure."""
+        """Kill the supervisor, its processes and the database with SIGKILL, so that none of them shuts down cleanly."""
         master = self._child("gunicorn")
         victims = [self.server.pid, *children(self.server.pid), *children(master), self.installation.database_pid()]
         for pid in victims:
@@ -102,7 +102,7 @@ class Workspace:
         wait_until(lambda: not any(lives(pid) for pid in victims))
 
     def restart(self) -> None:
-        """Start a server on the same address. Without rate limits, one agent can send as many heartbeats as a fleet."""
+        """Start a server on the same address, without rate limits, because the agents send many requests."""
         self.server = self.installation.serve(RATE_LIMIT="off", **self.settings)
 
 

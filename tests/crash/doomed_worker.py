@@ -104,7 +104,7 @@ class Doom:
         return run
 
     def _state(self, connection: Any) -> str | None:
-        """Return the state of the deployment of this thread's job, as its transaction sees it."""
+        """Return the state of the deployment of this thread's job in its transaction, or None without a job."""
         deployment_id = getattr(self.job, "deployment_id", None)
         if deployment_id is None:
             return None

@@ -74,6 +74,6 @@ def test_message_arrives_once_or_twice_if_worker_is_killed(chatting: tuple[Works
             lines = worker.printed_lines()[begin:]  # noqa: B023  ``wait_until`` calls the function in this iteration
             return [line.removeprefix("died ") for line in lines if line.startswith("died ")]
 
-        wait_until(lambda: died() == dies)  # noqa: B023  as above
+        wait_until(lambda: died() == dies)  # noqa: B023  ``wait_until`` calls the lambda in this iteration
         arrived = [message for message in chat.messages if deployment["id"] in json.loads(message.body)["text"]]
         assert len(arrived) == 1 + len(TWICE.intersection(dies)), dies

@@ -197,7 +197,7 @@ Work: 12,500 units, +25% compared with the baselines.
          "1 verdict: 1 equal.\n"),
     ],
 )  # fmt: skip
-def test_summary_without_differences_says_what_was_tested(values: dict[str, Any], expected: str) -> None:
+def test_summary_without_groups_states_status_verdicts_reasons_and_error(values: dict[str, Any], expected: str) -> None:
     assert summary(**values) == expected
 
 

@@ -87,7 +87,7 @@ def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, 
         return 2
     findings = _FINDINGS.search(text)
     count = int(findings[1]) if findings else 0
-    print(f"fuzz: {tested[1]} operations, {cases[1]} cases, {count} findings (seed {seed})")
+    print(f"fuzz: {tested[1]} operations, {cases[1]} cases, {count} finding{'s' * (count != 1)} (seed {seed})")
     return 1 if count or process.returncode != 0 else 0
 
 

@@ -31,7 +31,7 @@ def cut(worker: Any = None, sock: Any = None) -> ShortCut:
 
 
 def by_gunicorn(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """Let gunicorn parse the request. Return the variables, the body, and the bytes after it. Propagates its errors."""
+    """Let gunicorn parse the request. Return the variables, the body, and the rest of ``data``. May raise an error."""
     parser = RequestParser(CFG, iter([data]), CLIENT)
     request = next(parser)
     _, environ = create(request, None, CLIENT, HERE, CFG)
@@ -215,13 +215,13 @@ def test_tls_headers_of_untrusted_client_are_ignored() -> None:
 
 
 class Connection:
-    """A connection that an application serves, and the requests that the shortcut leaves to gunicorn."""
+    """A connection to an application. ``parser`` handles agents' requests, and yields the others to gunicorn."""
 
     def __init__(self, application: Callable[..., Any], max_requests: int = 100) -> None:
         self.client, server = socket.socketpair()
         self.worker = SimpleNamespace(cfg=CFG, nr=0, max_requests=max_requests, alive=True, wsgi=application)
         server.settimeout(5)
-        self.turns: list[bool] = []  # for each request, whether bytes of it had been read before
+        self.turns: list[bool] = []  # for each wait for a request, whether bytes of the request had been read already
         self.server = SimpleNamespace(
             recv=server.recv,
             sendall=server.sendall,
@@ -287,7 +287,7 @@ def test_agent_requests_are_handled_before_and_after_one_left_to_gunicorn(connec
         next(connection.parser)
     assert connection.responses().count(b"200 OK") == 1
     assert connection.worker.nr == 3
-    assert connection.turns == [False, True, True, False, False]  # before each request, also before gunicorn's
+    assert connection.turns == [False, True, True, False, False]  # four requests and the end
 
 
 def test_unread_request_body_is_not_parsed_as_next_request(connect: Callable[..., Connection]) -> None:

@@ -71,7 +71,7 @@ def test_file_for_bucket_is_received_in_upload_folder(
 ) -> None:
     settings.STORAGES = {**settings.STORAGES, "default": S3}
     settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "uploads")
-    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("the file will not stay there"))
+    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("a file for a bucket need not be durable on this disk"))
 
     with blobs.receive("a") as file:
         file.append(b"by")

@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 
 def disk(*, left: int, of: int, files_left: int = 1000, files: int = 2000) -> Callable[[Path], Any]:
-    """Return a fake ``os.statvfs`` for a disk with ``left`` of ``of`` bytes free."""
+    """Return a fake ``os.statvfs`` for a disk of ``of`` bytes, of which ``left`` are free."""
     result = SimpleNamespace(
         f_frsize=4096, f_blocks=of // 4096, f_bavail=left // 4096, f_files=files, f_favail=files_left
     )
@@ -152,7 +152,7 @@ def test_full_disk_permits_writes_to_external_database(world: World, settings: A
 
 
 @pytest.mark.django_db(transaction=True)
-def test_read_succeeds_when_usage_counters_cannot_be_written(world: World) -> None:
+def test_read_succeeds_when_rate_counter_and_time_of_last_use_cannot_be_written(world: World) -> None:
     UserToken.objects.update(last_used_at=None)
     failed = []
 

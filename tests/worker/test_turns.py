@@ -82,7 +82,7 @@ def test_one_computing_place_is_reserved_for_short_replays(queue: Queue) -> None
 
     assert queue.computing() == [first, short]
     queue.pass_time(QUANTUM_S)
-    assert queue.computing() == [second]  # the short replay has become long, and the second has had no turn
+    assert queue.computing() == [second]  # the short replay has become long, and ``second`` has had no turn yet
 
 
 def test_replay_becomes_long_by_computing_not_by_waiting(queue: Queue) -> None:

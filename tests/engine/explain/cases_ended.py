@@ -1,4 +1,4 @@
-"""Other cases, such as failed, rolled back and aborted deployments, drift, late joiners, retries and drained agents."""
+"""The remaining cases, such as failures, rollbacks, aborts, drift, late joiners, retries and drained agents."""
 
 from __future__ import annotations
 

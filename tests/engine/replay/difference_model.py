@@ -57,7 +57,7 @@ def groups(
 
 
 class _Step:
-    """What a configuration does with one record."""
+    """The output, side effects, drops and stop of one record in a configuration."""
 
     def __init__(self, plan: Plan, config: Mapping[str, Any], ingress: str, record: Record) -> None:
         self.body = plan[plan["target"]]
@@ -92,7 +92,10 @@ def _output(egress: str, before: bytes | None, after: bytes | None, old: _Step, 
 
 
 def pointers(before: bytes, after: bytes) -> list[str] | None:
-    """Return the pointers of the members that differ; None if a payload is not JSON or the values are equal."""
+    """Return the pointers of the members that differ, or of the closest common ancestor of more than 64 members.
+
+    Returns None if a payload is not JSON or the values are equal.
+    """
     try:
         found = paths(before, after)
     except model.Dropped:
@@ -118,7 +121,7 @@ def equal_members(before: bytes, after: bytes) -> int:
 
 
 def _tops(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> set[tuple[str | int, ...]]:
-    """Return the paths at which two tables of nodes differ, without those below another one."""
+    """Return the paths at which two tables of nodes differ, without those below another differing path."""
     differing = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     return {path for path in differing if not any(path[:length] in differing for length in range(len(path)))}
 
@@ -138,7 +141,7 @@ def _can_be_stored(name: str) -> bool:
 
 
 def _nodes(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yield the path of each node, and what it is, without its members."""
+    """Yield the path of each node, with its value or, for an object or a list, the name of its type."""
     if isinstance(value, dict | list):
         yield path, type(value).__name__
         members = value.items() if isinstance(value, dict) else enumerate(value)

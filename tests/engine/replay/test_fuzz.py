@@ -1,4 +1,4 @@
-"""Fuzzing of the readers of journals, frames, archives, specs and indexes: no crash, no hang, and bounded memory.
+"""Fuzzing of the readers of journals, frames, archives, specs and indexes: no crash, and bounded memory for journals.
 
 ``BYTEOR_FUZZ_CASES`` is the number of cases in each test, by default 200.
 """

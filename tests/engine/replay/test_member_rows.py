@@ -33,7 +33,7 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dic
 
 
 def text(value: Any) -> str:
-    """Write a JSON value, with the numbers as they are written."""
+    """Return a JSON value as text, with each ``Number`` in its own notation."""
     if isinstance(value, Number):
         return value.text
     if isinstance(value, dict):
@@ -43,7 +43,7 @@ def text(value: Any) -> str:
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any) -> Any:
-    """Draw a value that differs from another one in a few members, or not at all."""
+    """Draw a value that equals the given value, differs from it in a few members, or is unrelated to it."""
     if draw(st.integers(0, 5)) == 0:
         return draw(VALUES)
     if isinstance(value, dict):

@@ -40,7 +40,7 @@ def payload_of(envelope: Any) -> bytes:
 
 
 def compact(value: object) -> bytes:
-    """Return the RFC 8785 JSON of a value without numbers other than integers."""
+    """Return the RFC 8785 JSON of a value whose numbers are integers."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
