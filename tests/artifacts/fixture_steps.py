@@ -22,7 +22,7 @@ STRICT = {"schema": {"type": "object", "required": ["id"]}}
 
 
 def bundle(world: World, name: str, check: Any = CHECK, redact: Any = MASK) -> ConfigBundle:
-    """Create a config bundle of the pipeline's version."""
+    """Create a config bundle of the first version in ``dev``, which is created if it does not exist."""
     return configured(world, name, Version.objects.filter(environment=world.dev).first(), check=check, redact=redact)
 
 
@@ -38,7 +38,7 @@ def kept(world: World, artifact: Artifact, name: str = "cards", **options: Any) 
 
 
 def code(response: Any) -> tuple[int, str, str | None]:
-    """Return the status of a refusal, its code, and the pointer of its first invalid field."""
+    """Return the status of a refusal, its code, and the pointer of its first invalid field, or None."""
     body = response.json()
     errors = body.get("errors")
     kind = errors[0]["code"] if errors else body["type"].rpartition(":")[2]

@@ -20,10 +20,11 @@ UNDER_WAY = ("building", "deploying", "rolling_back")
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """What configurations do with captures. Both are identified by numbers.
+    """The outcomes of replaying captures through configurations. Both are identified by numbers.
 
     ``outputs`` has a letter for each configuration and capture; equal letters mean equal outputs. ``failing`` are the
-    pairs in which a configuration fails. ``missing`` are the configurations that cannot run as baselines.
+    pairs in which a configuration fails. ``missing`` are the configurations that cannot run as baselines. ``work`` is
+    the work of each configuration.
     """
 
     outputs: Sequence[Sequence[str]]
@@ -44,7 +45,7 @@ class Oracle:
         return FixtureOutcome.DIFFERENT, frozenset({group_id(after), group_id(before + after)})
 
     def work_of(self, capture: int, candidate: int, baseline: int) -> tuple[int, int]:
-        """Return the work of the candidate and of the baseline."""
+        """Return the work of the candidate and of the baseline, or zeros if nothing was tested."""
         if self.judge(capture, candidate, baseline)[0] is FixtureOutcome.NOT_TESTED:
             return 0, 0
         return self.work[candidate], self.work[baseline]
@@ -169,7 +170,7 @@ class Model:
     acceptances: list[Acceptance] = field(default_factory=list)
 
     def baselines(self, site: str | None) -> tuple[int, ...]:
-        """Return the configurations that most agents with the label run."""
+        """Return the configurations that most agents run, counting only agents with the label if it is not None."""
         counted = Counter(
             config
             for config, label in zip(self.running, self.sites, strict=True)
@@ -259,7 +260,7 @@ class Model:
         )
 
     def observe(self, rows: Mapping[UUID, Mapping[str, Any]]) -> None:
-        """Copy the observed columns of deployments. Acceptances end when a deployment becomes current."""
+        """Copy the observed columns of deployments. Acceptances end when their configuration becomes current."""
         for pk, row in rows.items():
             deployment = self.deployments[pk]
             if row["is_current"] and not deployment.is_current and deployment.status != "active":

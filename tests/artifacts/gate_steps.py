@@ -100,7 +100,7 @@ def ready(world: World, **settings: Any) -> tuple[list[Member], ConfigBundle]:
 
 
 def pass_a_minute() -> None:
-    """Run the periodic jobs of releases, and the jobs that they enqueue."""
+    """Run the sweep and the renewal of regressions, and the jobs that they enqueue."""
     sweep()
     renew_tests()
     run_jobs()

@@ -169,7 +169,7 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     [group] = [each["id"] for each in found.groups if each["kind"] == "changed"]
     assert len(found.groups) > 1
     assert decide(world, made, accept_groups=[group], comment="The new mask is wanted.").status_code == 201
-    # Since the test, the fixture expects another replay's result.
+    # Since the test, the fixture ``other`` expects another replay's result.
     replay = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
     run_jobs()
     Fixture.objects.filter(pk=other.pk).update(golden_replay_id=replay.pk)

@@ -66,7 +66,7 @@ def test_interrupted_execute_replay_fails_and_is_not_repeated(
     assert audit_actions(replay) == ["replay.request", "replay.start", "replay.fail"]
 
 
-def test_approval_is_spent_before_first_side_effect(concurrently: Race, settings: Any) -> None:
+def test_approval_is_marked_as_used_before_first_side_effect(concurrently: Race, settings: Any) -> None:
     seen: list[tuple[str, bool]] = []
 
     def record_replay_state(handler: BaseHTTPRequestHandler) -> None:
@@ -143,7 +143,7 @@ def test_execute_replay_fails_immediately_after_unexpected_error(
     assert receiver.requests == []
 
 
-def test_approval_is_not_spent_while_blob_store_is_unavailable(world: World, receiver: Receiver, store: Path) -> None:
+def test_approval_remains_unused_while_blob_store_is_unavailable(world: World, receiver: Receiver, store: Path) -> None:
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
     store.rename(store.with_name("away"))
 

@@ -225,7 +225,7 @@ def test_regression_that_exceeds_its_quantum_is_requeued_with_progress(
     monkeypatch.setattr(regression_runs, "_TICK_S", 0.01)
     monkeypatch.setattr(fixture_batches, "_ITEMS", 2)
     now = configured(world)
-    # Each fixture takes longer than a tick of the child process, so that the first batch pauses after one fixture.
+    # Each fixture takes longer than a tick of the child process, so that the first batch can pause after one fixture.
     keep(world, now, *[cards(number, 8_000) for number in range(3)])
     row = requested(world, configured(world, "next", now.version, check=CHECK, redact=SLOW), now)
     done = [0]

@@ -46,7 +46,7 @@ def post(world: World, agent: Agent, api: Api | None = None, *, key: str = "", *
 
 
 def requested(world: World, agent: Agent, **body: Any) -> str:
-    """Request a capture as if the agent's earlier requests were a minute old. Return its id."""
+    """Request a capture as if the agent's earlier requests were a minute old. Return the new request's id."""
     RequestedCapture.objects.filter(agent=agent).update(created_at=timezone.now() - timedelta(seconds=61))
     response = post(world, agent, **body)
     assert response.status_code == 202, response.json()
@@ -214,7 +214,7 @@ def test_late_upload_is_stored_and_expired_request_refers_to_it(world: World) ->
     assert commands(agent, api) == []
 
 
-def test_command_stays_until_all_requests_are_uploaded_oldest_first(world: World) -> None:
+def test_capture_command_remains_while_requests_are_open_and_oldest_is_shown_first(world: World) -> None:
     agent, api = world.agent()
     first, second = requested(world, agent), requested(world, agent)
 

@@ -1,4 +1,4 @@
-"""After a restore from a backup, execute replays are interrupted, and a repeated dry run gives the same result."""
+"""After a restore, queued and running execute replays fail, and a finished dry run is repeated and compared."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_changed_heartbeat_interval_applies_to_cached_keys(listening: None) -> N
     wait_until(lambda: beat(api, agent).json()["next_heartbeat_s"] > 400)
 
 
-def test_key_cache_is_not_used_while_notifications_are_stopped(listening: None) -> None:
+def test_key_cache_is_not_used_while_database_notifications_are_stopped(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     beat(api, agent)
@@ -152,7 +152,7 @@ def test_key_cache_is_not_used_while_notifications_are_stopped(listening: None) 
     assert beat(api, agent).status_code == 200
 
 
-def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: None) -> None:
+def test_key_revoked_while_database_notifications_are_interrupted_is_refused(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     beat(api, agent)
@@ -172,7 +172,9 @@ def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: N
     notices._gap_handlers.pop()
 
 
-def test_each_loss_of_notification_connection_is_logged_once(listening: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_lost_connection_for_notifications_is_logged_once(
+    listening: None, caplog: pytest.LogCaptureFixture
+) -> None:
     def is_logged(times: int) -> bool:
         return sum("notices_lost" in str(record.msg) for record in caplog.records) == times
 
@@ -211,7 +213,7 @@ def test_key_revoked_during_lookup_is_not_cached(listening: None) -> None:
 
 
 class AlwaysCurrent(Notices):
-    """Notifications that are always current."""
+    """Subscriptions that never miss a notification of the database, so the cache may always be used."""
 
     def is_current(self) -> bool:
         """Return True."""
@@ -277,7 +279,7 @@ def test_cached_key_is_looked_up_again_after_maximum_age(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_repeated_heartbeats_use_hot_updates() -> None:
+def test_most_repeated_heartbeats_are_heap_only_updates() -> None:
     def updates() -> tuple[int, int]:
         heartbeats._statement.close()  # a closed session reports its counts immediately, an idle one after ten seconds
         with connection.cursor() as cursor:
@@ -300,6 +302,6 @@ def test_repeated_heartbeats_use_hot_updates() -> None:
     wait_until(lambda: updates()[0] - before[0] >= 50)
     updated, hot = (now - then for now, then in zip(updates(), before, strict=True))
     # While another session has a snapshot, PostgreSQL cannot reuse space on the page. An index on a column that
-    # heartbeats change would leave no hot updates at all.
+    # heartbeats change would leave no heap-only (HOT) updates at all.
     assert hot >= 0.7 * updated
     assert Heartbeat.objects.count() == 5

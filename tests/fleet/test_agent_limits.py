@@ -1,4 +1,4 @@
-"""Rate limits apply to the agent, not to its key, and an agent may rotate its key at most three times per hour."""
+"""Rate limits of agents, which do not depend on the key, and the limit on how often an agent rotates its key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rotated(api: Api, agent: Agent, times: int) -> Api:
 
 
 def state() -> tuple[Any, int]:
-    """Return the columns of all keys that a rotation changes, and the number of audit events."""
+    """Return the columns that a rotation changes, for all keys, and the number of audit events."""
     keys = AgentKey.objects.order_by("pk").values_list("pk", "expires_at", "revoked_at", "is_pending")
     return list(keys), AuditEvent.objects.count()
 

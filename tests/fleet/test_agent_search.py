@@ -109,14 +109,17 @@ def test_documented_pattern_matches_exactly_valid_searches(text: str) -> None:
 @given(st.text(st.sampled_from('ab "\\:!@') | st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1,
                max_size=20).filter(lambda key: not {"=", ","} & set(key)),
        st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20))  # fmt: skip
-def test_written_label_terms_are_parsed_to_same_label(key: str, value: str) -> None:
+def test_generated_label_terms_are_parsed_to_same_label(key: str, value: str) -> None:
     text = f"{agent_search.label_term(key, value)} {agent_search.lacks_term(key)}"
 
     assert parse(text) == (Term("label", value, key), Term("lacks", key))
 
 
 def found(world: World, query: str) -> list[str]:
-    """Return the names of the agents that the API finds, after checking that the console would find the same."""
+    """Return the names of the agents that the API finds. Checks that the console would find the same agents.
+
+    Does not check the console for a search by pipeline or version.
+    """
     response = world.viewer.api.get(world.path(rest=f"/agents?query={quote(query)}"))
     assert response.status_code == 200, response.json()
     names = sorted(row["name"] for row in response.json()["results"])

@@ -236,7 +236,7 @@ def test_console_session_is_accepted_when_address_is_over_limit(world: World) ->
     assert statuses(BURST, "/static/byteor/page.css", cookie=cookie) == [404] * BURST  # no static files in tests
 
 
-def test_first_static_file_request_of_session_is_accepted_over_limit_of_address(world: World) -> None:
+def test_first_static_file_request_of_session_is_accepted_when_address_is_over_limit(world: World) -> None:
     cookie = session_of(world.viewer.user)
     use_up()
 

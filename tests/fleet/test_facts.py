@@ -1,4 +1,4 @@
-"""Filters and counts of an environment's agents, and the narrow rows behind them, such as pulses."""
+"""Filters and counts of an environment's agents, and the rows that they read: pulses, their counts, label counts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def beat(agent: Agent, api: Api, **body: Any) -> None:
 
 
 def assert_counts_are_exact() -> None:
-    """Compare the sums of all count rows with the numbers of pulses."""
+    """Check that the sums of the rows in ``PulseCount`` equal the numbers of pulses."""
     by = ("environment", "drifted", "status", "running_bundle_hash")
     kept = PulseCount.objects.order_by().values_list(*by).annotate(n=Sum("count")).exclude(n=0)
     pulses = Pulse.objects.order_by().values_list(*by).annotate(n=Count("pk"))

@@ -34,7 +34,7 @@ NOTHING = dict.fromkeys((*COUNTERS, "cpu_percent", "memory_bytes", "restarts")) 
 
 
 class Clock:
-    """The time of the server and its database. It starts ten days ago, because the API refuses future times."""
+    """A clock that only tests move. It starts ten days ago, because the API refuses future times."""
 
     def __init__(self) -> None:
         day = datetime.now(UTC) - timedelta(days=10)
@@ -52,7 +52,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Replace now() in the database with a function that returns the clock's time."""
+    """Replace now() in the database with a function that returns the clock's time.
+
+    The series service uses the clock only when it is ahead of the real time.
+    """
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA clock")
         cursor.execute(
@@ -77,7 +80,7 @@ def beat(agent: Agent, api: Api, counters: dict[str, Any] | None = None, **body:
 
 
 def read(world: World, path: str, since: datetime, until: datetime) -> list[dict[str, Any]]:
-    """Read series through the API. Returns the points."""
+    """Read series through the API, and return the points."""
     query = f"?since={format_time(since)}&until={format_time(until)}"
     response = world.viewer.api.get(world.path(rest=path + query))
     assert response.status_code == 200, response.content
@@ -187,7 +190,7 @@ def test_heartbeats_add_increases_of_counters_to_series(
     assert of_agent(world, together, clock)[0] == point(**expected)
 
 
-def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> None:
+def test_series_of_agents_and_environment_equal_reported_values(world: World, clock: Clock) -> None:
     """Three agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
     chance = random.Random(SEED)
     expected: dict[Agent, dict[datetime, dict[str, Any]]] = {}
@@ -335,7 +338,7 @@ def test_unwritten_slots_are_kept_for_at_most_90_days(world: World, clock: Clock
     assert (len(kept), kept[0][0], kept[-1][0] * 900) == (8640, 1, clock.start.timestamp())
 
 
-def test_decommissioned_agent_keeps_series_until_they_expire(world: World, clock: Clock) -> None:
+def test_decommissioned_agent_keeps_series_until_its_row_is_deleted(world: World, clock: Clock) -> None:
     agent, api = world.agent()
     beat(agent, api, {"records_in": 3})
     fleet.decommission(agent, actor=world.admin.actor)
@@ -423,7 +426,7 @@ def test_query_count_is_constant_and_90_days_fit_into_response(world: World, clo
         ("step_s=60", "step_s"),
     ],
 )
-def test_invalid_time_range_is_refused(world: World, query: str, parameter: str) -> None:
+def test_invalid_query_parameter_of_series_is_refused(world: World, query: str, parameter: str) -> None:
     agent, _ = world.agent()
     for path in (f"/agents/{agent.pk}/series", "/series"):
         response = world.viewer.api.get(world.path(rest=f"{path}?{query}"))

@@ -141,7 +141,10 @@ def disagreements(
 
 
 def deviates(operation: Operation, callers: list[Caller], tenants: Tenants) -> bool:
-    """Return whether the operation writes or fails to refuse a caller with 403. Its changes are rolled back."""
+    """Return whether the operation writes, or does not return 403 to a caller to whom it must return 403.
+
+    All changes are rolled back.
+    """
     refused = [caller for caller in reversed(callers) if caller.status(operation) == 403]
     with transaction.atomic():
         found = next(disagreements(operation, refused, tenants), None)

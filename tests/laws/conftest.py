@@ -26,7 +26,7 @@ def _unread_access_lines() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
-    """Tenants with an existing row for every id of every path."""
+    """Create tenants with an existing row for every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
         made = _recorded_tenants()
         connection.check_constraints()  # otherwise each test would check all these rows at its end

@@ -23,7 +23,7 @@ from tests.worlds import Api, Person, World, run_jobs
 
 
 class FilledEnvironment(Place):
-    """A prod environment with the rows that calls need. ``ids`` contains their ids by path segment."""
+    """A prod environment with the rows that calls need. ``ids`` contains their ids by path parameter or segment."""
 
     def __init__(self, world: Tenant, environment: Environment) -> None:
         super().__init__(world, environment, str(environment.pk))

@@ -38,7 +38,7 @@ def _no_limits(settings: Any) -> None:
 
 @pytest.fixture(scope="module")
 def callers(tenants: Tenants, django_db_blocker: Any) -> list[Caller]:
-    """Callers with each role, created in the transaction of ``tenants``."""
+    """Create callers with each role in the transaction of ``tenants``."""
     with django_db_blocker.unblock():
         return make_callers(tenants)
 

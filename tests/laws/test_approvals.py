@@ -288,7 +288,7 @@ def test_approval_covers_changed_note_and_break_glass_approval_cannot_be_reused(
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:approval.used")
 
 
-def test_approval_shows_agent_timeout_and_does_not_cover_changed_one(world: World, console: Client) -> None:
+def test_approval_shows_agent_timeout_and_does_not_cover_changed_timeout(world: World, console: Client) -> None:
     """The deployment copies the timeout from the environment. The timeout determines when agents have failed."""
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}

@@ -20,7 +20,7 @@ GONE = timedelta(seconds=10 * INTERVAL_S + 1)  # the silence after which an agen
 
 
 def serve(*, up_for: timedelta = timedelta(days=1), mode: str = "combined") -> Host:
-    """Start a server that has been up for some time."""
+    """Create the row of a server that has been up for ``up_for``."""
     return Host.objects.create(
         name="host", data_dir="/data", mode=mode, has_key_files=True, started_at=timezone.now() - up_for
     )
@@ -43,7 +43,7 @@ def beat(agent: Agent, api: Api, status: str = "healthy", **body: Any) -> None:
 
 
 def enroll(world: World, *names: str, environment: Environment | None = None) -> list[tuple[Agent, Api]]:
-    """Enroll agents that have sent a heartbeat."""
+    """Enroll agents with these names, and let each send a heartbeat."""
     found = [world.agent(environment or world.prod, name) for name in names]
     for agent, api in found:
         beat(agent, api)
@@ -51,7 +51,7 @@ def enroll(world: World, *names: str, environment: Environment | None = None) ->
 
 
 def silence(*agents: Agent, for_: timedelta = GONE) -> None:
-    """Pretend that the last heartbeats of the agents were that long ago."""
+    """Pretend that the agents sent their last heartbeats ``for_`` ago."""
     Heartbeat.objects.filter(agent__in=agents).update(last_seen_at=timezone.now() - for_)
     facts.maintain()
 

@@ -23,7 +23,7 @@ MAIL_FROM, BASE_URL = "ByteOr Cloud <byteor@cloud.example>", "https://cloud.exam
 
 
 def claim_all() -> None:
-    """Make all accounts claimed, because only people who have signed in are notified.
+    """Pretend that everybody has signed in, because only people who have signed in are notified.
 
     Delete the events about the invitations of these people, which other tests do not expect.
     """

@@ -1,4 +1,4 @@
-"""Who is notified about each event, when they get an e-mail by default, and the text of the message.
+"""Who is notified about approvals and rollouts, who gets an e-mail by default and when, and the text of the message.
 
 The table in this module is written by hand from the intended behavior, not read from the code under test.
 """
@@ -27,7 +27,10 @@ pytestmark = pytest.mark.django_db
 
 @dataclass
 class Stage:
-    """A world with an agent fleet in ``prod``, and the people in it. The operator requests everything."""
+    """A world with an agent fleet in ``prod``, and the people in it.
+
+    The operator requests all deployments except break-glass deployments.
+    """
 
     world: World
     people: dict[str, Person]
@@ -124,7 +127,7 @@ def restore(stage: Stage) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A cause, its event, the text of the message, and when each notified person gets an e-mail by default."""
+    """A cause, its event, the message's text and some of its lines, and when each notified person gets an e-mail."""
 
     event: str
     cause: Callable[[Stage], None]

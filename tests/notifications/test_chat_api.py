@@ -46,9 +46,7 @@ def assert_refused(response: Any, status: int, code: str, pointer: str = "") -> 
 # -- the URL is a secret --------------------------------------------------------------------------------------------
 
 
-def test_url_is_stored_encrypted_and_never_returned_logged_or_audited(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_url_is_never_returned_logged_or_audited(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
     made = world.admin.api.post(org(world), body(URL))
@@ -71,7 +69,7 @@ def test_url_is_stored_encrypted_and_never_returned_logged_or_audited(
     assert events[1].changes == {"name": ["ops", "alerts"], "url": ["(encrypted)", "(encrypted)"]}
 
 
-def test_stored_url_is_bound_to_its_row(world: World) -> None:
+def test_stored_url_is_encrypted_and_bound_to_its_row(world: World) -> None:
     first, second = (
         webhooks.create(
             scope=world.organization, name=name, format="slack", url=URL, events=["*"], actor=world.admin.actor
@@ -159,7 +157,7 @@ def test_project_key_sees_only_chat_webhooks_of_its_project(world: World, resear
     assert_refused(refused, 400, "invalid", "/project_id")
 
 
-def test_operator_and_other_organization_are_refused(world: World, other: World) -> None:
+def test_operators_viewers_and_other_organizations_are_refused(world: World, other: World) -> None:
     path = world.admin.api.post(org(world), body(URL)).headers["Location"]
 
     for each in (world.operator, world.viewer):

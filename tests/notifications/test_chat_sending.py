@@ -30,14 +30,14 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def deployment(world: World, bundle: ConfigBundle) -> Deployment:
-    """Return a deployment to prod. Its own events are deleted."""
+    """Create a deployment to prod, and delete all events."""
     made = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     return made
 
 
 def outcome(world: World, path: str) -> list[tuple[str, list[tuple[int | None, str]]]]:
-    """Return the status of each delivery and the responses to its attempts, newest first."""
+    """Return the deliveries, newest first: the status, and the response and error of each attempt, oldest first."""
     return [
         (line["status"], [(each["status"], each["error"]) for each in line["attempts"]])
         for line in delivery_log(world, path)

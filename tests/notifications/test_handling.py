@@ -71,7 +71,7 @@ def test_event_about_decided_request_is_obsolete(world: World, bundle: ConfigBun
     assert Notification.objects.count() == 0
 
 
-def test_own_choice_for_environment_takes_precedence_over_choice_for_all_and_organization_default(
+def test_choice_for_environment_overrides_choice_for_all_environments_and_organization_default(
     world: World, bundle: ConfigBundle
 ) -> None:
     organizations.update_organization(

@@ -51,7 +51,7 @@ def types() -> list[str]:
 
 
 def age(by: timedelta) -> None:
-    """Pretend that all events were recorded that long ago."""
+    """Pretend that all events were recorded earlier by this duration, and handled that long ago."""
     for event in MessageEvent.objects.all():
         MessageEvent.objects.filter(pk=event.pk).update(
             created_at=event.created_at - by, handled_at=timezone.now() - by
@@ -154,7 +154,7 @@ def test_incident_is_not_reopened_by_incident_of_other_environment(world: World)
     assert types() == [NEW, NEW]
 
 
-def test_requested_captures_rejected_bundles_and_other_kinds_notify_nobody(world: World) -> None:
+def test_requested_captures_rejected_bundles_and_other_artifact_kinds_notify_nobody(world: World) -> None:
     agent, api = world.agent()
     row = requested_captures.request(agent, reason="slow", actor=world.operator.actor)
     made = upload(api, agent, capture(), kind="incident_bundle", capture_id=str(row.pk))

@@ -193,7 +193,7 @@ def test_person_who_lost_role_or_account_before_sending_gets_no_mail(
     assert Notification.objects.exclude(mailed_at=None).count() == 0
 
 
-def test_decided_request_and_deleted_environment_are_not_mailed(
+def test_events_of_decided_request_or_deleted_environment_are_not_mailed(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     choose(world.viewer, "now")
@@ -305,9 +305,7 @@ def test_without_mail_server_no_mail_is_due(settings: Any, world: World, bundle:
     assert not is_queued(SendMails, f"mails:{world.organization.pk}")
 
 
-def test_old_mails_are_dropped_when_mail_server_is_configured_again(
-    server: SmtpServer, world: World, bundle: ConfigBundle
-) -> None:
+def test_mails_older_than_three_days_are_dropped(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
     ask(world, bundle)
     handle(world)
     Notification.objects.update(created_at=timezone.now() - timedelta(days=3, minutes=1))

@@ -1,4 +1,4 @@
-"""Mail servers that refuse, hang, respond slowly or close connections: e-mails arrive, and other work continues."""
+"""Mail servers that refuse e-mails, hang, respond slowly or close connections, and e-mails that arrive later."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_waits_for_unavailable_server_grow_to_15_minutes_until_mail_is_three_day
 
 
 @pytest.mark.django_db
-def test_waits_of_deferred_mail_grow_to_one_day_in_total_until_it_is_given_up(
+def test_waits_between_attempts_of_deferred_mail_grow_and_mail_is_given_up_after_eight_attempts(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     ask(world, bundle)
@@ -209,7 +209,7 @@ def test_mail_to_invalid_address_is_given_up_and_delays_no_other(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("step", [Step.RCPT, Step.MESSAGE])
-def test_deferred_mail_waits_alone_and_arrives_later(
+def test_deferred_mail_arrives_later_and_delays_no_other(
     server: SmtpServer, world: World, bundle: ConfigBundle, step: Step
 ) -> None:
     deferred = world.reviewer.user.email
@@ -300,7 +300,7 @@ def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_mails_are_encrypted_for_server_with_certificate(
+def test_mails_are_sent_to_tls_server_with_trusted_certificate(
     settings: Any, world: World, bundle: ConfigBundle, tmp_path: Path, trust: None, security: Literal["starttls", "tls"]
 ) -> None:
     with smtp_server(tls=serve_tls(tmp_path, "mail.test"), security=security) as server:
@@ -315,7 +315,7 @@ def test_mails_are_encrypted_for_server_with_certificate(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_nothing_is_sent_to_server_with_certificate_of_other_host(
+def test_neither_mail_nor_password_is_sent_to_server_with_certificate_of_other_host(
     settings: Any, world: World, bundle: ConfigBundle, tmp_path: Path, trust: None, security: Literal["starttls", "tls"]
 ) -> None:
     with smtp_server(tls=serve_tls(tmp_path, "other.test"), security=security) as server:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Group every event after the first one."""
+    """Lower the default limit on repeated events to 1, so that all except the first are grouped."""
     monkeypatch.setattr(limits, "DEFAULT", Limit(1, timedelta(minutes=10)))
 
 
@@ -38,7 +38,7 @@ def mail(settings: Any) -> None:
 
 
 def pass_time(world: World) -> None:
-    """Let the window of the limit end, and let the worker handle the summaries."""
+    """Let the ten minutes of the limit end, and create and handle the summaries, as the worker does."""
     notified_events = MessageEvent.objects.filter(outcome=EventOutcome.NOTIFIED)
     notified_events.update(handled_at=timezone.now() - timedelta(minutes=11))
     limits.summarize()

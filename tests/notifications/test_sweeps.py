@@ -1,4 +1,7 @@
-"""Events caused by the passage of time: expiring credentials, failing webhooks, used quotas and last calls."""
+"""Events caused by the passage of time: expiring credentials, failing webhooks, used quotas and last calls.
+
+A last call says that little time is left to decide on the approval of a break-glass deployment.
+"""
 
 from __future__ import annotations
 
@@ -308,7 +311,7 @@ MINUTES = timedelta(minutes=1)
     [(60 * MINUTES, 14.5 * MINUTES, True), (60 * MINUTES, 16 * MINUTES, False), (10 * MINUTES, 4.5 * MINUTES, True),
      (10 * MINUTES, 6 * MINUTES, False)],
 )  # fmt: skip
-def test_last_call_is_sent_15_minutes_or_half_of_time_before_deadline(
+def test_last_call_is_sent_15_minutes_or_half_of_approval_time_before_deadline(
     world: World, bundle: ConfigBundle, lasts: timedelta, left: timedelta, is_due: bool
 ) -> None:
     break_glass(world, bundle, lasts=lasts, left=left)
@@ -326,7 +329,7 @@ def test_last_call_is_sent_15_minutes_or_half_of_time_before_deadline(
         assert notified_of(world.admin).count(MessageType.BREAK_GLASS_NEEDED) == 0
 
 
-def test_last_call_is_not_sent_for_decided_or_expired_approvals_or_in_deleted_environments(
+def test_last_call_is_not_sent_for_decided_expired_or_regular_approvals_or_in_deleted_environments(
     world: World, bundle: ConfigBundle
 ) -> None:
     approval = break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)

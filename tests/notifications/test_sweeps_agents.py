@@ -54,7 +54,7 @@ def test_one_message_about_all_agents_that_went_offline_links_to_list(world: Wor
     assert notified_of(world.viewer) == [MessageType.AGENTS_OFFLINE]
 
 
-def test_single_agent_is_named(world: World, bundle: ConfigBundle) -> None:
+def test_message_about_one_offline_agent_names_it(world: World, bundle: ConfigBundle) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
 

@@ -267,7 +267,7 @@ def test_database_with_older_schema_is_not_backed_up(world: World, tmp_path: Pat
             cursor.execute("INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, %s)", newest)
 
 
-def test_newest_backup_has_last_name_even_if_clock_was_set_back(
+def test_last_made_backup_counts_as_newest_even_if_clock_was_set_back(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = back_up(tmp_path / "backups").manifest

@@ -170,7 +170,7 @@ def test_public_url_is_setting_or_bound_address_with_wildcard_replaced_by_loopba
 
 @pytest.fixture(scope="module")
 def cold() -> Iterator[Installation]:
-    """An installation without a running server."""
+    """Create an installation without a running server, and remove it after the tests."""
     made = Installation()
     yield made
     made.remove()

@@ -1,4 +1,4 @@
-"""Tests that ``migrate`` tries again when a table is locked, and reports errors that it cannot resolve in one line."""
+"""Tests that ``migrate`` tries again when a table is locked, and that its own errors take one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.django_db
 
 
 class Attempts:
-    """Replaces the work of Django's command: each attempt fails with the next error, or succeeds if there is none.
+    """A replacement for Django's ``migrate``: each attempt fails with the next error, or succeeds if there is none.
 
-    Each attempt advances the clock of the command.
+    Each attempt advances the clock of the command by five minutes.
     """
 
     def __init__(self, *errors: type[psycopg.Error]) -> None:
@@ -45,7 +45,7 @@ def lock_timeout() -> str:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pauses."""
+    """Remove the pauses between attempts."""
     monkeypatch.setattr(migrate, "PAUSE_S", 0)
 
 

@@ -46,7 +46,7 @@ BACKUP = restores.Backup("20261129T083000Z-0a1b2c", BACKUP_AT, f"sha256:{'ab' * 
 
 
 def polled(agent: Agent, api: Api) -> str | None:
-    """Return the id of the deployment that the agent is offered. Checks that heartbeats contain the same offer."""
+    """Return the id of the deployment that the agent is offered, or None. Checks that heartbeats offer the same."""
     offered = api.get(f"/api/v1/agents/{agent.pk}/deployment").json()["desired"]
     beat = {"status": "healthy", "agent_version": "1"}
     desired = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["desired"]
@@ -70,7 +70,7 @@ def resume(world: World, api: Api | None = None) -> Any:
     return (api or world.operator.api).post(world.path(rest="/held-offers/resume"), {"reason": "checked"})
 
 
-def test_unspent_approvals_are_revoked(world: World, run_jobs: Run) -> None:
+def test_unused_approvals_are_revoked_by_restore(world: World, run_jobs: Run) -> None:
     world.agent(world.prod)
     bundle = world.bundle(world.prod)
     later = timezone.now() + timedelta(days=1)
@@ -92,7 +92,7 @@ def test_unspent_approvals_are_revoked(world: World, run_jobs: Run) -> None:
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:byteor:problem:approval.revoked")
 
 
-def test_pending_approval_is_kept_and_can_be_given_after_restore(world: World, run_jobs: Run) -> None:
+def test_pending_approval_is_kept_and_can_be_decided_after_restore(world: World, run_jobs: Run) -> None:
     world.agent(world.prod)
     pending = world.deployment(world.bundle(world.prod))
 

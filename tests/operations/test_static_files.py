@@ -12,7 +12,7 @@ from apps.operations.management import static_files
 
 @pytest.fixture
 def source(settings: Any, tmp_path: Path) -> Path:
-    """The only source folder of static files, with one file. Files are collected into ``tmp_path / "static"``."""
+    """Create the only source folder of static files, with one file. The files are collected into ``STATIC_ROOT``."""
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "logo.svg").write_text("<svg/>")

@@ -12,5 +12,5 @@ __all__ = ["concurrently"]
 
 @pytest.fixture
 def draft(world: World) -> Draft:
-    """A draft in dev, created by the operator."""
+    """Create a draft in dev as the operator."""
     return drafts.create_draft(environment=world.dev, name="night", plan=PLAN, actor=world.operator.actor)

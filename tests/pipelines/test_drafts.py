@@ -118,7 +118,7 @@ def test_changed_plan_is_recompiled_and_increments_draft_revision(world: World) 
     assert "plan" not in changes
 
 
-def test_deleted_draft_keeps_its_versions(world: World) -> None:
+def test_deleting_draft_keeps_its_versions(world: World) -> None:
     draft = create(world).json()
     path = world.path(rest=f"/drafts/{draft['id']}")
     version = world.operator.api.post(f"{path}/version", {}).json()
@@ -154,7 +154,7 @@ def test_preview_returns_compilation_without_changing_draft_or_creating_version(
     assert response.json()["ok"] is True
 
 
-def test_repeated_preview_writes_at_most_rate_counters(world: World) -> None:
+def test_repeated_preview_writes_nothing_but_rate_counters(world: World) -> None:
     draft = create(world).json()
     preview(world, draft)
 

@@ -16,7 +16,7 @@ def environment(place: Place) -> Environment:
 
 
 def holding(place: Place) -> Environment:
-    """Give an agent an offer that is held, as after a restore."""
+    """Give the agent an offer that is held, as after a restore. Return the environment."""
     agent, _ = place.get(enrolled)
     hold_offer(agent)
     return place.environment

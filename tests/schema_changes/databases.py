@@ -38,7 +38,7 @@ class Migrations:
         self._modules: dict[str, str] = {}
 
     def add(self, app: str, name: str, source: str) -> None:
-        """Add a migration to the app. ``LATEST`` in ``source`` is replaced by the name of its newest migration."""
+        """Add a migration to the app. ``LATEST`` in ``source`` becomes the name of the app's newest migration."""
         if app not in self._modules:
             self._package(app, "later").joinpath("__init__.py").write_text(_ADDED.format(app=app))
         latest = max(file.stem for file in (ROOT / "apps" / app / "migrations").glob("0*.py"))

@@ -66,7 +66,7 @@ def _check_operations(migration: Migration) -> list[str]:
     if not migration.atomic and len(migration.operations) != 1:
         found.append("a migration that is not atomic must have a single operation, so that it can be repeated")
     if any(type(operation) is AddIndexConcurrently for operation in migration.operations):
-        found.append(f"use {BuildIndexConcurrently.__name__}, which removes what an interrupted attempt has left")
+        found.append(f"use {BuildIndexConcurrently.__name__}, which removes what remains of an interrupted attempt")
     return found
 
 

@@ -140,7 +140,7 @@ def test_migration_compatible_with_last_release_passes_check(package: Path, body
 
 
 @pytest.mark.parametrize(("body", "problem"), BAD.values(), ids=BAD)
-def test_migration_that_breaks_last_release_or_blocks_writes_is_refused(package: Path, body: str, problem: str) -> None:
+def test_unsafe_migration_is_refused_with_reason(package: Path, body: str, problem: str) -> None:
     found = lint(package, body)
 
     assert [line for line in found if problem in line] != []

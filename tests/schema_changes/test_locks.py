@@ -13,7 +13,7 @@ import pytest
 from tests.patience import PATIENCE_S, wait_until
 from tests.schema_changes.databases import Database, Migrations
 
-# The second operation waits while the environment variable is set.
+# The second operation sleeps if the environment variable ``WAIT`` is set.
 ADD_COLUMN = """
 import os, time
 from django.db import migrations, models
@@ -55,7 +55,7 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND que
 
 @pytest.fixture
 def database(django_db_modify_db_settings: None, tmp_path: Path) -> Iterator[Database]:
-    """Create a migrated database. The other fixture closes the connections to the database that is copied."""
+    """Create a migrated database. ``django_db_modify_db_settings`` closes the connections to the copied database."""
     is_embedded = "BYTEOR_EMBEDDED_DATABASE_URL" in os.environ
     with Database.created(is_migrated=is_embedded) as made:
         if not is_embedded:

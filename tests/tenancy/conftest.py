@@ -31,7 +31,7 @@ def provider(settings: Any) -> Iterator[Provider]:
 
 @pytest.fixture
 def receiver(settings: Any) -> Iterator[Receiver]:
-    """A webhook receiver on this host, which webhooks are allowed to reach."""
+    """Run a webhook receiver on this host, which webhooks are allowed to reach."""
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     with serving() as served:
         yield served
@@ -39,7 +39,7 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 @pytest.fixture
 def seals(world: World) -> Any:
-    """The seals of the organization, after all of its events have been sealed."""
+    """Seal all events, and return the seals of the organization."""
     ledger.seal_all()
     return AuditSeal.objects.filter(organization=world.organization).order_by("seq")
 
@@ -59,7 +59,7 @@ def first_key(db: None) -> Iterator[None]:
 
 @pytest.fixture
 def on_host(settings: Any) -> Any:
-    """A function that gives this process a host's master keys."""
+    """Return a function that gives this process a host's master keys."""
 
     def use(current: Key, previous: Key | None = None) -> None:
         settings.CONFIG = replace(settings.CONFIG, master_key=current, master_key_previous=previous)

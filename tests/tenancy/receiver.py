@@ -29,7 +29,10 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A receiver: the statuses (in turn, then always the last one), headers and body to return, and the messages."""
+    """The responses of a receiver, and the messages that it has received.
+
+    It returns each of the statuses once, and then the last one for all further messages.
+    """
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])

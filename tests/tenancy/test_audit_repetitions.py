@@ -57,7 +57,7 @@ def minute_is_over() -> str:
 
 
 def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
-    """Return requests that an organization key can repeat, each of which causes an audit event every time."""
+    """Return requests by name. An organization key can repeat each, and each repetition must be recorded or counted."""
     org = f"/api/v1/orgs/{world.organization.pk}"
     agent, _ = world.agent(zone="x")
     agent_path, draft = world.path(rest=f"/agents/{agent.pk}"), world.version().draft_id

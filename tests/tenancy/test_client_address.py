@@ -18,7 +18,7 @@ PEER = "192.0.2.7"
 
 @pytest.fixture
 def trust_proxies(settings: Any) -> Any:
-    """A function that sets the number of trusted proxies. The initial number is 1."""
+    """Trust one proxy, and return a function that sets another number of trusted proxies."""
 
     def trust(count: int) -> None:
         settings.CONFIG = dataclasses.replace(settings.CONFIG, trusted_proxies=count)

@@ -147,7 +147,7 @@ def test_decision_is_made_once_even_if_form_is_sent_twice(world: World) -> None:
     assert AuditEvent.objects.filter(action="device_sign_in.allow", organization=None).count() == 1
 
 
-def test_anonymous_person_signs_in_first_and_returns(world: World) -> None:
+def test_anonymous_person_is_redirected_to_sign_in_and_forged_decision_is_refused(world: World) -> None:
     started = start()
 
     response = Client().get(started["verification_uri_complete"])

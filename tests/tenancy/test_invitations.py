@@ -139,7 +139,9 @@ def test_no_link_is_shown_for_claimed_account(world: World, other: World, how: s
 
 
 @pytest.mark.parametrize("change", [{"is_superuser": True}, {"is_active": False}])
-def test_no_link_is_shown_for_operators_and_inactive_accounts(world: World, change: dict[str, bool]) -> None:
+def test_no_link_is_shown_for_installation_operators_and_inactive_accounts(
+    world: World, change: dict[str, bool]
+) -> None:
     url = invite(world).json()["invitation_url"]
     User.objects.filter(email=BOB).update(**change)
 

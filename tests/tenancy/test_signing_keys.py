@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
-    """A list of durations. The clock is ahead by their sum."""
+    """Return a list of durations. The clock is ahead by their sum."""
     passed: list[timedelta] = []
     now = timezone.now
     monkeypatch.setattr("django.utils.timezone.now", lambda: now() + sum(passed, timedelta()))
