@@ -335,7 +335,7 @@ class Tenants:
         for each in ACTS.values():
             if each.on is not None:
                 made.get(each.on)
-        for environment in (acme.dev, acme.prod):  # the acts above may have ended the hold on an offer
+        for environment in (acme.dev, acme.prod):  # the acts above may have resumed held offers
             hold_offer(acme.agent(environment, "held")[0])
         facts.catch_up(Environment.objects.all())  # otherwise the first request for the agents list would do this
 
@@ -347,8 +347,8 @@ class Tenants:
     def rows_for(self, label: str, name: str) -> list[Any]:
         """Return rows of acme's trading project, of acme itself or of its viewer, whose state permits the act.
 
-        Returns one row. If the act requires other permissions in prod or on rows of an organization itself, also
-        returns a row of that kind.
+        Returns at most one row. If the act requires other permissions in prod or on rows of an organization itself,
+        returns at most one row of each kind.
         """
         admin, rule = site.get_model_admin(MODELS[label]), ACTS[label, name]
         applies = next(each for each in admin.acts if each.name == name).applies
@@ -367,7 +367,7 @@ class Tenants:
         return list(found.values())
 
     def acted_on(self, label: str) -> list[Any]:
-        """Return the rows of the table on which at least one act is possible."""
+        """Return all rows that ``rows_for`` returns for the acts of the table, without duplicates."""
         found = {row.pk: row for at, name in ACTS if at == label for row in self.rows_for(label, name)}
         return list(found.values())
 

@@ -20,8 +20,8 @@ PREPARE = """;(() => {
     .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
     .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
 })()"""
-# Returns the visible elements with a red background, border or text. Only a button that confirms a destructive act may
-# be red, and only one on a page.
+# Returns the visible elements with a red background, border or text, unless the only one is a submit button: a page may
+# have one red button, which confirms a destructive act.
 REDS = """;window.reds = () => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true }), known = new Map();
   const isRed = color => {
@@ -64,8 +64,8 @@ WIDE = """async ([leftOut, inDark]) => {
   document.documentElement.classList.add("dark");
   return [...found, ...[...await examine(leftOut, ["color-contrast"]), ...reds()].map(each => `in dark, ${each}`)];
 }"""
-# Runs the rules that depend on the width of the window. A page's scripts are notified of a new width while the browser
-# draws the next frame, so wait for the frame after that.
+# Runs the rules that depend on the window's width, and checks that no list or page is too wide. A page's scripts are
+# notified of a new width while the browser draws the next frame, so wait for the frame after that.
 NARROW = """async leftOut => {
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
   return [
@@ -77,7 +77,7 @@ NARROW = """async leftOut => {
         .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`],
   ].map(each => `narrow, ${each}`);
 }"""
-MENU = "#nav-sidebar"  # the same on every page, so it is examined only once
+MENU = "#nav-sidebar"  # nearly the same on every page, so most examinations leave it out
 
 
 def prepare(page: Page) -> Page:
@@ -94,7 +94,10 @@ def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
 
 
 def examine_open(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
-    """Return the accessibility problems of the page that is already open, like ``examine``."""
+    """Return the accessibility problems of the page that is already open, like ``examine``.
+
+    Leaves the window narrow, and the page in dark mode unless it is the page of an act.
+    """
     # Skip dark mode on the pages of acts, because other pages have the same colors.
     wrong = page.evaluate(WIDE, [left_out, "/act/" not in path])
     page.set_viewport_size({"width": 390, "height": 844})

@@ -25,7 +25,7 @@ def notify(
 
 
 def counts(client: Any) -> dict[str, int]:
-    """Return the counts that the console's pages fetch."""
+    """Return the numbers of unread notifications and waiting approvals that the console's pages fetch."""
     response = client.get("/admin/notifications/counts/")
     assert response.status_code == 200
     found: dict[str, int] = response.json()

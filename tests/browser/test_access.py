@@ -78,9 +78,10 @@ def test_access_tests_have_rule_for_every_console_table_act_and_page() -> None:
 
 
 def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any) -> None:
-    """Assert that a page links only to pages that the person may open, and names no foreign rows or captured records.
+    """Assert that a page links only to pages that the person may open, and shows no foreign rows or captured records.
 
-    Rows of the person's own projects and organizations may be named even if the person may not open them.
+    Rows of the person's own projects and organizations may be named even if the person may not open them. Captured
+    records may be shown to people who may operate the environment.
     """
     text, context = response.text, (person.name, response.wsgi_request.get_full_path())
     for link in {unescape(each) for each in LINK.findall(text)}:
@@ -100,7 +101,7 @@ def assert_refused(response: Any, before: str | None = None) -> None:
     assert before is None or writes() == before, context
 
 
-def test_lists_show_exactly_rows_person_may_see(tenants: Tenants) -> None:
+def test_lists_show_exactly_permitted_rows_and_bulk_acts(tenants: Tenants) -> None:
     for person in [*tenants.home, tenants.abroad[-1]]:
         for label, model in MODELS.items():
             response = tenants.send(person, table(model), whole=person.name in LEAST)

@@ -249,7 +249,7 @@ def test_signing_key_can_be_rotated_and_inactive_key_retired(world: World, name:
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_deletion_page_shows_number_of_rows_to_delete(world: World, run_jobs: Callable[[], int], kind: str) -> None:
+def test_deletion_page_counts_rows_that_are_then_deleted(world: World, run_jobs: Callable[[], int], kind: str) -> None:
     made = fill(world)
     row: Any = world.project if kind == "project" else made.deployment.environment
     client = signed_in(world.project_admin.user)
@@ -313,7 +313,7 @@ def test_webhook_can_be_tested_and_delivery_redelivered(world: World, other: Wor
     assert list(actors) == [(world.admin.user.email,)] * 2
 
 
-def test_operator_can_request_capture_and_sees_its_status(world: World) -> None:
+def test_operator_can_request_capture_and_agent_page_shows_its_status(world: World) -> None:
     agent, api = world.agent()
     client = signed_in(world.operator.user)
     form = {"reason": "p99 is <high>", "last_n": "500"}

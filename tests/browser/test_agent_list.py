@@ -66,7 +66,7 @@ def running(world: World) -> tuple[Any, Any]:
     return first, second
 
 
-def test_list_finds_agents_by_api_syntax_and_names_versions(world: World) -> None:
+def test_list_finds_agents_by_search_terms_and_names_versions(world: World) -> None:
     first, second = running(world)
     client = signed_in(world.viewer.user)
 

@@ -234,7 +234,7 @@ def test_captures_show_incidents_with_their_latest_replay(world: World) -> None:
     assert row_page(last) in uploaded[3]
 
 
-def test_unknown_time_range_shows_last_day(world: World) -> None:
+def test_history_shows_chosen_time_range_and_otherwise_last_day(world: World) -> None:
     agent, _ = world.agent()
 
     for chosen, expected in (("", "day"), ("week", "week"), ("month", "month"), ("<x>", "day")):
@@ -264,7 +264,7 @@ def test_page_takes_at_most_15_queries_regardless_of_history(world: World) -> No
 
 
 def add_history(agent: Agent, *ran: Deployment) -> None:
-    """Add periods of the last four weeks in which the agent ran the deployments in turn, and series of 8 days."""
+    """Add periods of the last four weeks in which the agent ran the deployments in turn. Replace its series."""
     now = timezone.now()
     periods = [
         RunningInterval(
@@ -289,7 +289,7 @@ def add_history(agent: Agent, *ran: Deployment) -> None:
 
 
 def prepared_agent(world: World) -> tuple[Agent, Api, Any]:
-    """Create an agent with history, failures, captures and labels. Return it and the next config bundle."""
+    """Create an agent with history, a failure, captures and labels. Return it, its API and a bundle to deploy."""
     agent, api = world.agent(name="edge-1", zone="eu-1", ring="canary", rack="r17")
     agents = [(agent, api)]
     first, second = two_versions(world)

@@ -130,7 +130,7 @@ def test_active_filters_are_listed_with_links_that_remove_them(world: World) -> 
 
 
 def test_each_filter_uses_index(world: World) -> None:
-    """The database reads few rows for each filter, and for the events of an operator, however many events there are."""
+    """The database reads few of many events for each filter, and for an operator whose project has few events."""
     event = record(world)
     silent = organizations.create_project(organization=world.organization, name="silent", actor=world.admin.actor)
     guest = project_member(world, silent, Role.OPERATOR)

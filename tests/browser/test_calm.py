@@ -1,4 +1,4 @@
-"""Names instead of ids, columns on phones, the system's color scheme, and what pages offer first."""
+"""Names instead of ids, few columns on phones, the system's color scheme, and the places of buttons and forms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ END_OF_ID = re.compile(r"…[0-9a-f]{6,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}")
 
 
 def text_of(html: str) -> str:
-    """Return the text of a page's content, without markup and without values of the fields at its end."""
+    """Return the text of a page's content, without markup and without the section "All fields" at its end."""
     return re.sub(r"<[^>]+>", " ", html.partition('<main id="main"')[2].partition("All fields")[0])
 
 

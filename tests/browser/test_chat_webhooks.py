@@ -117,7 +117,7 @@ def test_environment_of_other_project_is_refused(world: World, other: World) -> 
     assert ChatWebhook.objects.count() == 0
 
 
-def test_list_page_and_edit_form_do_not_show_url(world: World) -> None:
+def test_list_row_page_and_edit_form_do_not_show_url(world: World) -> None:
     made = create(world, url="https://chat.example/services/abcdefghijkl")
     client = signed_in(world.admin.user)
 

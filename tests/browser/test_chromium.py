@@ -132,7 +132,7 @@ def test_api_documentation_renders(page: Page) -> None:
     page.locator(".opblock").nth(9).wait_for(state="attached")
 
     page.goto("/api/redoc")
-    # ReDoc renders the whole document before it shows any part of it.
+    # Redoc renders the whole document before it shows any part of it.
     page.locator("h1", has_text="ByteOr Cloud").wait_for()
     page.locator("input[type=text]").first.fill("rollback")  # Redoc's search needs a web worker
     page.locator("[data-role='search:results']").wait_for()

@@ -1,4 +1,4 @@
-"""Dead letters in the console: who may see them, and who may retry them."""
+"""Dead letters in the console: who may see and retry them, and what their list and pages show."""
 
 from __future__ import annotations
 

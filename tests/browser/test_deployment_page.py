@@ -188,7 +188,7 @@ def test_invalid_query_parameters_are_ignored(world: World) -> None:
         assert (name, value, page.status_code, len(names(page))) == (name, value, 200, 3)
 
 
-def test_pages_need_few_queries_in_every_state(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_and_agent_pages_need_few_queries_during_rollout(world: World, run_jobs: Callable[[], int]) -> None:
     agents = fleet(world, 3)
     first, second = bundles(world, 2)
     active(world, first, agents)

@@ -179,7 +179,7 @@ def test_rollback_shows_its_progress(world: World, run_jobs: Run) -> None:
     assert summary(world, deployment)["progress"] == ""
 
 
-def test_failures_are_first_panel_in_every_state(world: World, run_jobs: Run) -> None:
+def test_failures_are_above_other_panels_during_and_after_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=waves(50, 100, threshold=50, auto_rollback=False))
     report(agents[0][1], agents[0][0], "failed", detail="cannot bind port")

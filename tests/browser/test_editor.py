@@ -239,7 +239,7 @@ def test_viewer_sees_saved_plan_and_diagnostics_but_cannot_edit_or_compile(world
     assert set(sent) == {"GET"}
 
 
-def test_draft_can_be_created_from_environment_list_and_edited_with_completions(
+def test_draft_can_be_created_from_environment_page_and_edited_with_completions(
     world: World, page: Page, shot: Callable[..., None]
 ) -> None:
     sign_in(page, world.operator.user)

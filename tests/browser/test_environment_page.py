@@ -250,7 +250,7 @@ def test_deploy_button_leads_operators_to_config_bundles(world: World, other: Wo
 
 
 def test_environment_page_is_hidden_from_other_organizations(world: World, other: World) -> None:
-    # A role in another organization must not show anything of this organization, not even that it has no events.
+    # An org_admin of another organization who is a viewer here must not see this organization's events.
     Membership.objects.create(user=world.viewer.user, organization=other.organization, role=Role.ORG_ADMIN)
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.prod)).text
     assert "Last events" not in signed_in(world.viewer.user).get(row_page(world.prod)).text

@@ -1,4 +1,4 @@
-"""An incident in a real browser becomes a fixture, which shows what a draft changes and that its fix works."""
+"""An incident becomes a fixture in a real browser. It shows what a draft changes, and that the correction works."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     expect(results.locator("tbody tr")).to_contain_text("draft faster")
     shot(page, "fixture-tested", widths=WIDTHS, full_page=True)
 
-    # The fix passes. In the next test, only the verdict of a new fixture is computed.
+    # The corrected draft passes. In the next regression, only the verdict of a new fixture is computed.
     drafts.update_draft(draft, {"plan": pipeline("check", "tidy", "mask", "copy")}, actor=world.operator.actor)
     page.goto(row_page(draft))
     press(page, "Test against fixtures")

@@ -44,7 +44,7 @@ from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}")
-# Words that must not appear in the console: names of apps, libraries and classes, and wrong plurals.
+# Words that must not appear in titles: names of apps, libraries and classes, wrong plurals, texts of Django's admin.
 FOREIGN_WORDS = re.compile(
     r"tenancy|fleet\b|procrastinate|entrys|known bads|denial counts?|sign in link|memberships?|Select .* to view", re.I
 )

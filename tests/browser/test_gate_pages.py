@@ -39,7 +39,7 @@ REASON = "The new mask is wanted."
 
 
 def waiting(world: World, groups: int, *, name: str = "next", **options: Any) -> Deployment:
-    """Create a deployment that waits for the approval of a configuration whose stored regression shows the groups."""
+    """Request a deployment whose regression has this many groups of differences. The first group is explained."""
     row = store_regression(
         bundle(world, name, STRICT), [bundle(world, f"{name} now"), bundle(world, f"{name} old", redact=OTHER_MASK)],
         keep(world, bundle(world, f"{name} kept"), cards(1)), groups=groups, **options,
@@ -60,7 +60,7 @@ def texts(rows: Any) -> list[list[str]]:
     return [[strip_tags(str(cell)) for cell in row] for row in rows]
 
 
-def test_differences_accepted_by_another_person_are_shown_on_both_pages_with_reason(world: World) -> None:
+def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment_pages(world: World) -> None:
     members(world)
     require(world)
     made = waiting(world, 3)
@@ -146,7 +146,7 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
         "at most 5% more than the baselines",
     )
     assert shown["If nothing happens"].startswith("the request expires in ")
-    # Without an approval, the build waits only for the gate, and the deployment fails in an hour.
+    # Without required approvals, the build waits only for the gate, and the deployment fails in an hour.
     require(world, approvals_required=False)
     approved = waiting(world, 1, name="approved")
     # No agent runs a configuration here. With other baselines, the build would request another regression.

@@ -58,7 +58,7 @@ def test_admin_copies_link_with_which_invited_person_signs_in(
 
 
 @pytest.mark.django_db
-def test_link_is_shown_again_only_when_member_is_invited_again(world: World) -> None:
+def test_new_link_is_shown_only_when_member_is_invited_again(world: World) -> None:
     client = signed_in(world.admin.user)
     shown = sent(client, world.organization, "invite", INVITATION)
 

@@ -156,7 +156,7 @@ def test_invalid_choice_is_refused_and_changes_nothing(world: World) -> None:
     assert stored(world) == {}
 
 
-def test_page_says_that_installation_sends_no_mail(world: World, settings: Any) -> None:
+def test_page_says_if_installation_sends_no_mail(world: World, settings: Any) -> None:
     viewer = signed_in(world.viewer.user)
     text = (
         "This installation sends no e-mails, because BYTEOR_CLOUD_SMTP_URL is not set. Notifications still appear in "

@@ -1,4 +1,4 @@
-"""The organization page shows usage as bars, and installation operators set quotas there."""
+"""Usage on the organization page and on the usage page, and quotas, which installation operators set."""
 
 from __future__ import annotations
 

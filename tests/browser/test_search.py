@@ -305,7 +305,7 @@ def test_search_can_use_indexes_of_agents_artifacts_and_deployments(world: World
                 assert f"Seq Scan on {table._meta.db_table}" not in plan
 
 
-def test_search_results_can_be_opened_by_keyboard(
+def test_search_results_open_by_keyboard_and_single_key_shortcuts_can_be_disabled(
     world: World, open_page: Callable[..., Page], shot: Callable[..., None]
 ) -> None:
     first, _ = world.agent(world.prod, "fra-node-011")

@@ -42,7 +42,7 @@ def asked(**values: Any) -> dict[str, Any]:
 
 
 def held(world: World, run_jobs: Run, *, threshold: int = 100) -> tuple[stories.Fleet, Deployment, Approval]:
-    """Return a deployment whose second wave waits for approval, the viewer being its only reviewer."""
+    """Return agents, a deployment whose second wave waits for approval by the viewer, and this approval."""
     agents, (_, second), _ = stories.running(world, 4)
     strategy = {**waves(25, 100, threshold=threshold), "holds": [None, "approval"]}
     deployment = stories.offered(world, second, strategy=strategy, reviewer_ids=[world.viewer.user.pk])
@@ -230,7 +230,8 @@ def test_decision_on_outdated_report_is_refused_with_new_report(world: World, ru
     form = decide_form(viewer, approval)
     assert "A denial needs a comment." in viewer.post(act(approval, "deny_wave"), form).text
 
-    deployment.progress_counts.filter(wave=0).update(progress="active")  # as between a report and the next step
+    # As if the agent had reported, but no rollout step had run since.
+    deployment.progress_counts.filter(wave=0).update(progress="active")
     refused = viewer.post(act(approval, "approve_wave"), {**form, **YES})
 
     assert "The earlier waves have changed since this report." in refused.text

@@ -64,11 +64,11 @@ def test_every_model_has_console_table() -> None:
 
 
 def newest(model: Any) -> Any:
-    """Return the row that the table lists first."""
+    """Return the first row in the ``ordering`` of the table's admin class, in most tables the newest row."""
     return model._default_manager.order_by(*site._registry[model].ordering).first()
 
 
-def test_tables_list_newest_rows_first_and_can_be_searched(world: World) -> None:
+def test_tables_list_rows_in_default_order_and_can_be_searched(world: World) -> None:
     fill(world)
     fill(world, "2")
     client, answers = signed_in(superuser()), {}

@@ -277,7 +277,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     deployment.refresh_from_db()
     assert deployment.status == "rolled_back"
 
-    # Copy the version that runs again to a second environment.
+    # Copy the config bundle that runs again to a second environment.
     ada.menu("Environment")
     ada.link("Copy to a new environment: quotes v1")
     ada.fill("Name", "backup")

@@ -110,7 +110,7 @@ def test_time_of_wave_does_not_include_pauses(entries: list[tuple[str, int]], mi
         (Pace(2, 50 * MINUTE), 29 * MINUTE, False),
     ],
 )
-def test_rollout_is_stalled_after_three_times_average_but_at_least_one_minute(
+def test_rollout_is_stalled_after_three_times_average_time_per_agent_but_at_least_one_minute(
     pace: Pace, quiet: timedelta, *, expected: bool
 ) -> None:
     assert pace.is_stalled(quiet) is expected

@@ -340,7 +340,7 @@ def test_list_of_needs_is_shortened_and_links_to_all_approvals(world: World) -> 
     assert signed_in(world.reviewer.user).get(found.links[0][1]).context["cl"].result_count == SHOWN + 3
 
 
-def test_home_says_that_nothing_is_needed_if_there_are_no_needs(world: World) -> None:
+def test_overview_says_that_nothing_is_needed_if_there_are_no_needs(world: World) -> None:
     agents, _, _ = running(world, 1)
     send_heartbeat_running(*agents[0])
 
@@ -389,7 +389,7 @@ def test_matrix_of_environment_has_only_its_column(world: World) -> None:
     assert (len(panel["rows"]), row_page(row) in panel["rows"][0][1]) == (1, True)
 
 
-def test_organization_has_matrix_for_each_of_first_projects(world: World) -> None:
+def test_overview_of_organization_has_matrices_of_first_five_projects(world: World) -> None:
     active(world, world.bundle(world.dev), fleet(world, 1))
     for number in range(6):
         project = organizations.create_project(
@@ -409,7 +409,7 @@ def test_organization_has_matrix_for_each_of_first_projects(world: World) -> Non
 # -- cost ---------------------------------------------------------------------------------------------------------
 
 
-def test_home_takes_at_most_15_queries_in_every_scope_and_for_any_number_of_rows(world: World) -> None:
+def test_overview_takes_at_most_15_queries_in_every_scope_and_for_any_number_of_rows(world: World) -> None:
     made = fill(world)
     admin, root = signed_in(world.admin.user), signed_in(superuser())
     scopes = ["all", *(str(each.pk) for each in (world.organization, world.project, made.environment))]

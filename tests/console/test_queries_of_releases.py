@@ -1,4 +1,4 @@
-"""The numbers of queries of the pages of a deployment that the replay gate tests, and of its approval."""
+"""How many queries the pages of a deployment and its approval take, and how they say that the replay gate blocks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def waiting(world: World, *, name: str, groups: int, fixtures: int, baselines: i
 
 
 def costs(person: Person, deployment: Deployment) -> list[int]:
-    """Return the numbers of queries of the approval's page and live part, and of those of the deployment."""
+    """Return the query counts of four pages: the approval's page and live part, then those of the deployment."""
     client, counts = signed_in(person.user), []
     for row in (Approval.objects.get(deployment=deployment), deployment):
         for url in (row_page(row), live(row)):
@@ -60,7 +60,7 @@ def test_pages_take_few_queries_for_any_number_of_rows(world: World) -> None:
     for person in (world.reviewer, world.operator, world.viewer):
         assert costs(person, small) == costs(person, large) == [12, 8, 9, 8]
 
-    # Acceptances, decisions and reviewers.
+    # Acceptances and decisions add no queries. The deployment's reviewers add one.
     regression = large.regression
     assert regression is not None
     for number, each in enumerate(regression.groups[:3]):
@@ -77,7 +77,7 @@ def test_pages_take_few_queries_for_any_number_of_rows(world: World) -> None:
     assert costs(world.reviewer, large) == [12, 8, 10, 9]  # the names of the reviewers
 
 
-def test_panel_says_that_gate_blocks_approval(world: World) -> None:
+def test_approval_page_says_whether_replay_gate_blocks_approval(world: World) -> None:
     members(world)
     require(world)
     deployment = waiting(world, name="next", groups=1, fixtures=1, baselines=1)

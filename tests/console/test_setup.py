@@ -1,4 +1,4 @@
-"""The steps to the first deployment: each leads to the next one, people can hide them, and only their rows count."""
+"""The steps to the first deployment: each leads to the next one, people can hide them, and only visible rows count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A migrated database and the static files, which each installation of the tests gets instead of creating them.
+"""A migrated database and the static files, which prepared installations of the tests get instead of creating them.
 
 Creating them takes longer than all other steps of a server's first start.
 """

@@ -30,7 +30,7 @@ class RestoreTarget(Installation):
 
 
 def refused(done: CompletedProcess[str], reason: str) -> None:
-    """Check that a command printed one error line with this reason, and no secret."""
+    """Check that a command failed with one error line that contains this reason, and did not print the passphrase."""
     assert (done.returncode, done.stdout) == (1, "")
     [line] = [each for each in done.stderr.splitlines() if each.startswith("CommandError: ")]
     assert reason in line, done.stderr

@@ -1,4 +1,4 @@
-"""The agent path in a server with two processes: revoked keys, the fast path and a graceful stop."""
+"""Agents' requests to a server with two API processes: revoked keys, the fast path and a graceful stop."""
 
 from __future__ import annotations
 

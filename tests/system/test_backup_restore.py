@@ -85,7 +85,7 @@ def test_restored_installation_continues_from_state_of_backup(
             each.name for each in (tmp_path / "backup/blobs").rglob("?" * 64)
         }
 
-        # From the bucket back to a folder.
+        # Back up the installation whose blobs are in the bucket, and restore it with blobs in a folder.
         place = f"s3://{BUCKET}/backups"
         backup = in_bucket.manage("backup", place, "--passphrase-file", str(passphrase), **object_store.settings)
         assert backup.returncode == 0, backup.stderr

@@ -28,7 +28,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 class Site:
-    """An installation with an environment ``dev``, in which two agents run, and ``prod``, in which one is enrolled."""
+    """An installation with the environments ``dev``, in which ``run_agents`` starts two agents, and ``prod``."""
 
     def __init__(self, installation: Installation, folder: Path) -> None:
         self.installation, self.folder = installation, folder
@@ -196,7 +196,7 @@ def test_rollout_continues_after_command_is_interrupted(site: Site) -> None:
     assert (followed.returncode, followed.stdout) == (0, '{\n  "status": "active"\n}\n')
 
 
-def test_failing_rollout_exits_3(site: Site) -> None:
+def test_command_exits_3_if_rollout_fails(site: Site) -> None:
     name = site.bundle(site.fleet.environment, env={"PASSWORD": {"secret_ref": "NO_SUCH_SECRET"}})
 
     found = site.byteor("deploy", name, "--env", "dev", "--yes")
@@ -207,7 +207,7 @@ def test_failing_rollout_exits_3(site: Site) -> None:
     assert "\x1b" not in found.stdout
 
 
-def test_deployment_that_waits_for_approval_exits_8_after_timeout(site: Site) -> None:
+def test_command_exits_8_if_deployment_still_waits_for_approval_at_timeout(site: Site) -> None:
     prod = site.fleet.environment.rpartition("/")[0] + f"/{site.prod['id']}"
     token = site.fleet.call("POST", f"{prod}/enrollment-tokens", {})["token"]
     site.fleet.call("POST", f"{prod}/agents", {"name": "edge-3"}, token)

@@ -1,4 +1,4 @@
-"""Tests of a server on a full disk: reads succeed, writes are refused, and no process stops."""
+"""Tests of a server on a full disk: reads succeed, writes to the disk are refused, and no process stops."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def post(host: Installation, path: str, token: str) -> requests.Response:
 
 
 def test_host_without_master_key_of_installation_does_not_start(database: Database) -> None:
-    """Two hosts with different keys start on an empty database at the same time, and only one of them serves."""
+    """Two hosts with different keys start on a new database at the same time, and only one of them serves."""
     hosts = [database.host(), database.host()]
     servers = [
         start(host, database.settings(key, DEPLOYMENT_MODE="api")) for host, key in zip(hosts, (OLD, NEW), strict=True)

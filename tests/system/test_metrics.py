@@ -253,13 +253,13 @@ def test_metrics_contain_no_tenant_names_or_ids(world: World) -> None:
         assert word not in text
 
 
-def test_collection_makes_thirteen_queries_and_is_cached(
+def test_collection_takes_15_statements_and_is_cached(
     world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "CACHE_S", 60.0)
     collector = metrics.DomainCollector()
 
-    with django_assert_num_queries(15):  # thirteen queries, a savepoint and a statement timeout
+    with django_assert_num_queries(15):  # with the savepoint and the statement timeout
         first = list(collector.collect())
     with django_assert_num_queries(0):
         assert list(collector.collect()) == first

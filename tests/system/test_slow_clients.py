@@ -10,7 +10,7 @@ from tests.patience import wait_until
 from tests.slow_clients import crowd, measure, prepare
 from tests.system.conftest import Installation
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs hundreds of connections")
 
 # Clients of each kind. 40 would block a server with few threads. ``make bench ARGS=slow-clients`` opens 1,000.
 MANY = 60

@@ -74,7 +74,7 @@ def test_jobs_with_same_serial_key_run_one_at_a_time_in_order() -> None:
     assert ran == [str(number) for number in range(8)]
 
 
-def test_job_that_started_before_commit_is_enqueued_again() -> None:
+def test_job_is_enqueued_if_waiting_job_with_same_once_key_starts_before_commit() -> None:
     enqueue(Note(word="early"), once="key")
 
     with transaction.atomic():
@@ -170,7 +170,7 @@ def test_one_person_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pyt
 
 
 def test_person_at_limit_does_not_delay_colleagues() -> None:
-    """The colleagues' jobs wait in the same queue, behind the jobs of the person at the limit."""
+    """The colleague's job waits in the same queue, behind the jobs of the person at the limit."""
     greedy, shared = uuid7(), uuid7()
     enqueue(Block(who="greedy"), uuid7(), person=greedy)
     with Running():
