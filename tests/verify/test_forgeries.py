@@ -136,10 +136,10 @@ CONTENT: dict[str, tuple[Change, str]] = {
     "a denied approval": (_recorded(status="denied"), "evidence.not_approved: the approval approval-1 is denied"),
     "a denial among the decisions": (
         _recorded(decisions=[DECISION, {**EVE, "decision": "deny"}]), "evidence.not_approved: somebody denied "),
-    "too few approvals": (_recorded(required_approvals=2), "evidence.not_approved: 1 of 2 "),
+    "too few approvals": (_recorded(required_approvals=2), "evidence.not_approved: approvals required: 2, counted: 1"),
     "one person who approves twice": (
-        _recorded(required_approvals=2, decisions=[DECISION, DECISION]), "evidence.not_approved: 1 of 2 "),
-    "the requester's own approval": (_recorded(requester_id="user-1"), "evidence.not_approved: 0 of 1 "),
+        _recorded(required_approvals=2, decisions=[DECISION, DECISION]), "evidence.not_approved: approvals required: 2, counted: 1"),
+    "the requester's own approval": (_recorded(requester_id="user-1"), "evidence.not_approved: approvals required: 1, counted: 0"),
     "no decision": (_recorded(required_approvals=0, decisions=[]), f"{RECORD}approval.cred was issued by ada"),
     "a credential by somebody who did not decide": (
         _issued_by_eve, f"{RECORD}approval.cred was issued by eve@example.com, who did not approve"),
