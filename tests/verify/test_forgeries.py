@@ -138,8 +138,11 @@ CONTENT: dict[str, tuple[Change, str]] = {
         _recorded(decisions=[DECISION, {**EVE, "decision": "deny"}]), "evidence.not_approved: somebody denied "),
     "too few approvals": (_recorded(required_approvals=2), "evidence.not_approved: approvals required: 2, counted: 1"),
     "one person who approves twice": (
-        _recorded(required_approvals=2, decisions=[DECISION, DECISION]), "evidence.not_approved: approvals required: 2, counted: 1"),
-    "the requester's own approval": (_recorded(requester_id="user-1"), "evidence.not_approved: approvals required: 1, counted: 0"),
+        _recorded(required_approvals=2, decisions=[DECISION, DECISION]),
+        "evidence.not_approved: approvals required: 2, counted: 1"
+    ),
+    "the requester's own approval": (
+        _recorded(requester_id="user-1"), "evidence.not_approved: approvals required: 1, counted: 0"),
     "no decision": (_recorded(required_approvals=0, decisions=[]), f"{RECORD}approval.cred was issued by ada"),
     "a credential by somebody who did not decide": (
         _issued_by_eve, f"{RECORD}approval.cred was issued by eve@example.com, who did not approve"),
