@@ -161,13 +161,13 @@ def rollback(
 
     With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the rollback would
     restore: that of the deployment in `restores` and those that agents ran before. Only dry runs that were requested
-    after the creation of the deployment count. The first request starts these replays, and repeated requests find them
-    again. If a replay diverged or failed, the response is the error `rollback.proof_failed` with its `replay_id`.
-    Otherwise, until all replays have finished, the response is the error `rollback.proof_pending` with the `replay_id`
-    of an unfinished replay and `Retry-After`. When all replays have succeeded, the rollback starts. A replay that was
-    canceled or interrupted is requested again. Returns 409 if the rollback would restore more than 10 configurations or
-    another pipeline, because the capture cannot prove these. Returns 422 if no version in the environment has the
-    artifact's spec hash. With `proceed`, the rollback starts immediately, without these checks.
+    after the creation of the deployment count. If a replay diverged or failed, the response is the error
+    `rollback.proof_failed` with its `replay_id`. Otherwise, the request starts the missing replays. Until all replays
+    have finished, the response is the error `rollback.proof_pending` with the `replay_id` of an unfinished replay and
+    `Retry-After`. Repeat the request then. When all replays have succeeded, the next request starts the rollback. A
+    replay that was canceled or interrupted is requested again. Returns 409 if the rollback would restore more than 10
+    configurations or another pipeline, because the capture cannot prove these. Returns 422 if no version in the
+    environment has the artifact's spec hash. With `proceed`, the rollback starts immediately, without these checks.
     """
     if artifact is None or proceed:
         return rollbacks.start(deployment, reason=reason, skips_proof=artifact is not None, actor=actor)

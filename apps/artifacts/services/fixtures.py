@@ -36,7 +36,7 @@ from byteor_cloud.worker.jobs import enqueue
 
 MAX_FIXTURES = 1_000
 """The maximum number of live fixtures of a pipeline in an environment."""
-NO_MEMBER = "There is no such member in this organization."
+NO_MEMBER = "No member with access to the project has this id."
 MAX_GOLDEN_BYTES = 128 * 1024
 """The maximum size of the configuration that gave a golden result, because a regression reads many of them together."""
 CHECK_S = 60.0  # timeout of the replay of a new fixture, in seconds; a replay at the work limit takes about ten

@@ -416,5 +416,6 @@ class SeriesSerializer(StrictSerializer):
     descriptions = {
         "step_s": "The length of a slot in seconds: always 900.",
         "points": "One point for each slot in the time range, oldest first, even if no heartbeat was received in the "
-        "slot. Slots older than 90 days are left out, so there are at most 8,640 points.",
+        "slot. Slots older than 90 days are left out, so there are at most 8,640 points. For an environment with more "
+        "than 1,000 agents, the newest slots are left out as well (see `getEnvironmentSeries`).",
     }

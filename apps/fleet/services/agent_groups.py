@@ -41,7 +41,7 @@ class Group:
 
 
 def group_by_label(environments: QuerySet[Any], key: str, condition: Q) -> list[Group]:
-    """Group the environments' enrolled agents by the value of a label, largest groups first.
+    """Group the environments' enrolled agents by the value of a label, in the order of ``largest``.
 
     ``condition`` limits the pulses. Returns at most ``MAX_GROUPS`` + 1 groups. Without a condition, the sizes come from
     ``LabelCount`` and only agents in trouble are read. With a condition, all matching agents are read in one query:
@@ -81,7 +81,7 @@ def group_by_bundle(environments: QuerySet[Any], condition: Q) -> list[Group]:
 
 
 def largest(groups: Collection[Group]) -> list[Group]:
-    """Return the groups by size, at most ``MAX_GROUPS`` + 1 of them. The group without a value comes last."""
+    """Return the largest groups first, at most ``MAX_GROUPS`` + 1. The group without a value is last, or left out."""
     return sorted(groups, key=lambda group: (group.value is None, -group.agents, group.value))[: MAX_GROUPS + 1]
 
 

@@ -260,5 +260,5 @@ def _has_name(text: str, path: str) -> Q:
 
 
 def finds_words(terms: tuple[Term, ...]) -> bool:
-    """Return whether a term compares the names of agents, which no index speeds up."""
+    """Return whether a term compares the names and host names of agents. The comparison may read all agents."""
     return any(term.kind == "name" for term in terms)

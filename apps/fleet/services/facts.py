@@ -164,8 +164,9 @@ class Groups:
 class Fleet:
     """The numbers of one environment's enrolled agents by drift, liveness, status and hash of the running bundle.
 
-    ``offline_since`` is when the first of the agents that are offline became offline, and ``cloned_since`` when the
-    first clone was suspected. Each is None if there is no such agent or the time is unknown.
+    Agents that have no status, or run no bundle, are counted under an empty text. ``offline_since`` is when the first
+    of the agents that are offline became offline, and ``cloned_since`` when the first clone was suspected. Each is None
+    if there is no such agent or the time is unknown.
     """
 
     by_drift: Counter[bool] = field(default_factory=Counter)
@@ -354,7 +355,7 @@ def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
 def count_by_environment(environments: Environments) -> dict[UUID, Fleet]:
     """Count the enrolled agents of each environment. Environments without agents may be missing. Takes one query.
 
-    Unlike the other counts, this one does not update the pulses first (see ``has_changes``).
+    Does not update the pulses first (see ``has_changes``).
     """
     now, pulses_of = timezone.now(), Pulse.objects.filter(environment__in=environments).order_by()
     is_late = Case(When(offline_at__gte=now, then=Value(Liveness.STALE)), default=Value(Liveness.OFFLINE))

@@ -71,7 +71,8 @@ class BisectArtifactSerializer(StrictSerializer):
         "pipeline": "The name of the pipeline. Defaults to the pipeline of the version that produced the artifact.",
         "good": "The id of the version at which the search starts. Defaults to the oldest version.",
         "bad": "The id of the version at which the search stops. Defaults to the newest version.",
-        "exhaustive": "Whether to replay all versions, at most 256. `monotone` is determined only in this case.",
+        "exhaustive": "Whether to replay all versions from `good` to `bad`, at most 256. `monotone` is determined only "
+        "in this case.",
     }
 
 
@@ -86,7 +87,7 @@ class BisectedVersionSerializer(serializers.Serializer[Any]):
         "number": "The number of the version.",
         "verdict": (
             "The verdict on the version. `untestable`: its replay failed for a reason other than a stage error. Null "
-            "if its replay has not finished or is not needed."
+            "if there is none, for example because the version was not replayed."
         ),
         "replay_id": "The id of the replay through the version. Null if there is none.",
         "no_parameters": (
@@ -109,7 +110,7 @@ class BisectSerializer(ModelSerializer):
         "status": "The status of the bisect.",
         "artifact_id": "The id of the artifact that is replayed.",
         "predicate": "The condition under which a version is bad.",
-        "exhaustive": "Whether all versions are replayed.",
+        "exhaustive": "Whether all `versions` are replayed.",
         "outcome": (
             "The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest "
             "tested versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested "

@@ -23,7 +23,7 @@ from byteor_cloud.api.fields import (
 )
 
 MAX_POSITION = 2_000_000_000
-_OWNER = "The id of the person who is responsible for the fixture, a member of the organization."
+_OWNER = "The id of the person who is responsible for the fixture. A new owner must be a member of the project."
 _EXPECT = (
     "The result that every candidate must give. `same`: the result of the configuration that the candidate is compared "
     "with. `golden`: the result of this replay. It must be a replay of the same artifact with the same `journal_lane` "
@@ -83,7 +83,7 @@ class OwnerField(serializers.PrimaryKeyRelatedField[Any]):
         super().__init__(queryset=User.objects.all(), pk_field=IdField(), **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Return the user. Raises ValidationError. An empty string is an error, but DRF would treat it as null."""
+        """Return the user, or None for null if it is allowed. Raises ValidationError, also for an empty string."""
         if data == "":
             self.fail("incorrect_type")
         return super().run_validation(data)
@@ -122,8 +122,8 @@ class CreateFixtureSerializer(StrictSerializer):
         "last_n": "The number of records to replay from the end of the input. Defaults to all records.",
         "records": (
             "The positions of the first and the last record to keep, counted from 0 in the order of a replay. The "
-            "fixture then belongs to a new, smaller artifact with at most 10,000 records. Not accepted with `last_n` "
-            "or a golden replay."
+            "fixture then belongs to a smaller artifact that has only these records, at most 10,000. Not accepted with "
+            "`last_n` or a golden replay."
         ),
         "expires_at": f"{_EXPIRES} By default, the fixture does not expire.",
         "expect": f"{_EXPECT} Defaults to `same`.",
@@ -159,8 +159,8 @@ class FixtureSerializer(ModelSerializer):
         "the fixture has expired or was deleted.",
         "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
-        "records": "The positions of the fixture's first and last record in the original artifact (the `origin` of the "
-        "fixture's artifact). Null if the fixture's artifact was uploaded by an agent.",
+        "records": "The positions of the first and the last record of the fixture's artifact in the original artifact, "
+        "which is the `origin` of the fixture's artifact. Null if an agent uploaded the fixture's artifact.",
         "expires_at": f"{_EXPIRES} Null if it does not expire.",
         "is_expired": "Whether the fixture has expired.",
         "expect": _EXPECT,

@@ -19,9 +19,10 @@ class PipelineChangesSerializer(serializers.Serializer[Any]):
     to_version = serializers.CharField()
     changes = ChangeSerializer(many=True)
     descriptions = {
-        "from_version": "The version of the deployment that this one replaces. Null if it replaces none.",
+        "from_version": "The version of the deployment with which this one is compared, normally the one that it "
+        "replaces. Null if there is none.",
         "to_version": "The version that is deployed.",
-        "changes": "The parts of the pipeline that change. Empty if no deployment is replaced.",
+        "changes": "The parts of the pipeline that change. Empty if `from_version` is null.",
     }
 
 
@@ -66,7 +67,8 @@ class PacketBaselineSerializer(serializers.Serializer[Any]):
     descriptions = {
         "config_hash": "The config hash of the configuration.",
         "version": "The name of the configuration's version. Null if its config bundles were deleted.",
-        "config_bundle": "The name of the newest config bundle with this config hash. Null if it was deleted.",
+        "config_bundle": "The name of the newest config bundle with this config hash. Null if all of them were "
+        "deleted.",
         "agents": "The number of agents that ran the configuration when the regression was requested. Only agents in "
         "the target are counted if the regression was started for the deployment, and otherwise all agents of the "
         "environment.",
@@ -114,10 +116,11 @@ class PacketRegressionSerializer(serializers.Serializer[Any]):
         "progress": "The progress of the regression.",
         "fixtures": "The number of fixtures of the pipeline that had not expired when the regression started. It is 0 "
         "until then.",
-        "vacuous": "Whether the regression has finished and tested nothing.",
+        "vacuous": "Whether the regression was completed but tested nothing.",
         "baselines": "The configurations that the candidate is compared with.",
         "golden": "The number of fixtures with each outcome in the comparison with golden results.",
-        "work": "The work of the replays. It is the same on every machine, and 0 until the regression has finished.",
+        "work": "The work of the replays. Fixtures with golden results are not counted. The work is the same on every "
+        "machine, and 0 until the regression has finished.",
     }
 
 
@@ -155,8 +158,9 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
         "counts": "Whether the difference is accepted for all configurations that show it, by acceptances that count "
         "for this deployment.",
         "unseen": "The fixtures that show the difference now, and did not when it was accepted in another regression. "
-        "If that regression was deleted, these are all fixtures that show it. Null if a regression has too many "
-        f"results to compare, or if the packet would have to compare with more than {MAX_COMPARED} other regressions.",
+        "If that regression was deleted, these are all fixtures that show it. A packet compares with at most "
+        f"{MAX_COMPARED} other regressions. Null if it does not compare with a regression in which the difference was "
+        "accepted, or if one of the regressions has too many results to compare.",
         "explanations": "The requester's explanations of the difference.",
     }
 
@@ -182,10 +186,11 @@ class RunningConfigurationSerializer(serializers.Serializer[Any]):
     descriptions = {
         "config_hash": "The config hash of the configuration.",
         "version": "The name of the configuration's version. Null if its config bundles were deleted.",
-        "config_bundle": "The name of the newest config bundle with this config hash. Null if it was deleted.",
+        "config_bundle": "The name of the newest config bundle with this config hash. Null if all of them were "
+        "deleted.",
         "agents": "The number of the target's agents that run the configuration now.",
-        "share": "The number of these agents divided by the number of all agents of the target that run the pipeline, "
-        "from 0 to 1.",
+        "share": "The number of these agents divided by the number of the target's agents that run any known "
+        "configuration of the pipeline, from 0 to 1.",
         "tested": "Whether the regression compared the candidate with the configuration.",
     }
 
@@ -254,7 +259,7 @@ class PacketSerializer(serializers.Serializer[Any]):
         "deployment_id": "The id of the deployment that the approval is for.",
         "headline": "The result of the regression as text. It begins with `Nothing was tested` if nothing was tested.",
         "pipeline": "What changes in the pipeline.",
-        "configuration": "What changes in the configuration. If no deployment is replaced, every value is added.",
+        "configuration": "What changes in the configuration. If `from_version` is null, every value is added.",
         "regression": "The regression that the replay gate evaluates. Null if the gate was off when the "
         "deployment was requested, or if the regression was deleted.",
         "groups": "What changes in the output: the groups of differences, the most frequent first. Empty until the "
@@ -271,6 +276,6 @@ class PacketSerializer(serializers.Serializer[Any]):
         "explanations": "The requester's explanations of differences that the regression does not show.",
         "gate": "The replay gate of the deployment.",
         "truncated": "Whether something is left out because a response is limited to 4 MiB, or because of the limit of "
-        "a list. First the payloads of the last examples are left out, and then the last groups. `getRegression` "
-        "returns all of them.",
+        "a list. First the payloads of the last examples are left out, and then the last groups. Use `getRegression` "
+        "with its parameter `group` to get the example of a group.",
     }

@@ -178,9 +178,9 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
         "baseline": "The config hash that the candidate was compared with. Null for a fixture with a golden result.",
         "outcome": (
             "The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records. `unstable`: a "
-            "stage gave different results for the same records. `not_tested`: the fixture was changed, was deleted or "
-            "has expired, its artifact is no longer stored, or the compared configuration was deleted or cannot run. "
-            "Null until the verdict is known."
+            "stage gave different results for the same records. `not_tested`: the fixture was deleted or has "
+            "expired, its `expect` was changed, its artifact is no longer stored, or the compared configuration was "
+            "deleted or cannot run. Null until the verdict is known."
         ),
         "groups": "The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`.",
         "error": "Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no "
@@ -302,8 +302,8 @@ class RegressionSerializer(ModelSerializer):
         "fixtures": "The number of tested fixtures: those of the pipeline that had not expired when the regression "
         "started. If `of_current` is true, only golden fixtures are tested. It is 0 until the start.",
         "vacuous": (
-            "Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration "
-            "to compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."
+            "Whether the regression was completed but tested nothing: there are no fixtures, there is nothing to "
+            "compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."
         ),
         "verdicts": "How many verdicts were known, and how many were computed.",
         "results": "The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns "

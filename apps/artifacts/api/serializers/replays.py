@@ -89,9 +89,9 @@ class ReplaySerializer(ModelSerializer):
         ),
         "fallback_config_bundle_id": (
             "The id of the config bundle whose parameters are used for stages that have none in the artifact or its "
-            "deployment. It is the newest config bundle of the version at the time of the request. Null if the version "
-            "has the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect "
-            "requested the replay."
+            "deployment. It is the newest config bundle of the version at the time of the request. If the replay "
+            "repeats an earlier one, it is that of the earlier replay. Null if the version has the artifact's spec "
+            "or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the replay."
         ),
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
         "progress": "The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay.",
@@ -115,7 +115,7 @@ class ReplaySerializer(ModelSerializer):
         "warnings": "Problems that did not stop the replay, such as a truncated last record in a journal. Empty "
         "until the replay has finished.",
         "error": (
-            "Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other "
+            "Why the replay failed or was denied: a text, or a code such as `approval.denied`. Null for any other "
             "replay."
         ),
         "error_code": (
@@ -213,7 +213,8 @@ class TracedRecordSerializer(serializers.Serializer[Any]):
         "ingress": "The ingress of the record.",
         "position": "The position of the record in its journal, in sequence order.",
         "steps": "The steps of the record that are on this page, in order.",
-        "egress": "The egresses that the record reached.",
+        "egress": "The egresses that the record reached. Empty if a stage error or a limit stopped the trace of the "
+        "record.",
     }
 
 

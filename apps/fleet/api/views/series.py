@@ -29,8 +29,8 @@ _RANGE = {
         "time, or the oldest kept slot if this time is earlier. Defaults to 24 hours before `until`."
     ),
     "until": time_parameter(
-        description="The end of the time range, after `since` and not in the future. The last point is the last slot "
-        "that starts before this time. Defaults to the current time."
+        description="The end of the time range, after `since` and not in the future. Slots that start at or after "
+        "this time are left out. Defaults to the current time."
     ),
 }
 
@@ -76,10 +76,10 @@ class AgentSeriesViewSet(_SeriesViewSet):
         included, up to the last heartbeat. Also works for a decommissioned agent. Slots older than 90 days are deleted.
 
         A counter's value is its increase in the slot. If a counter is lower than before, or comes from another process
-        or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one of the same
-        process, or that comes from an earlier process, adds nothing. Values are ignored if they are negative or too
-        large: more than 1,000,000 for `cpu_percent`, or more than 2^53 - 1 for the others. Counters that are not
-        integers are ignored as well.
+        or deployment, it is assumed to have started again at 0. If the agent sends `boot_id` and `uptime_s`, heartbeats
+        that arrive late or come from one of the three previous processes are recognized, and add nothing to the
+        counters. Values are ignored if they are negative or too large: more than 1,000,000 for `cpu_percent`, or more
+        than 2^53 - 1 for the others. Counters that are not integers are ignored as well.
         """
         since, until = self.time_range()
         agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment).only("pk").first()
