@@ -23,7 +23,7 @@ from byteor_cloud.api.fields import (
 )
 
 MAX_POSITION = 2_000_000_000
-_OWNER = "The id of the person who is responsible for the fixture. A new owner must be a member of the project."
+_OWNER = "The id of the person who is responsible for the fixture. A new owner must have access to the project."
 _EXPECT = (
     "The result that every candidate must give. `same`: the result of the configuration that the candidate is compared "
     "with. `golden`: the result of this replay. It must be a replay of the same artifact with the same `journal_lane` "
