@@ -98,7 +98,7 @@ type Simulate = Callable[[Fleet, Audience], Summary]
 def run(
     fleet: Fleet, server: Server, deployment: Deployment, simulate: Simulate, *, within_s: float
 ) -> tuple[list[Summary], Told]:
-    """Run the fleet in several processes. Request the deployment when nearly all agents wait, or after ``within_s``.
+    """Run the fleet in child processes. Request the deployment when nearly all agents wait, or after ``within_s``.
 
     Return the results of each process, and the times until the agents were told. Raises SimulationError.
     """
