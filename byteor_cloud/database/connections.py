@@ -51,8 +51,8 @@ class Timeouts(NamedTuple):
     idle_s: int
 
 
-# Commands have no timeouts by default, because a person watches them. ``migrate`` limits its waits for locks itself. The
-# API's statement and lock timeouts are shorter than ``deadline.REQUEST_S``, so that a live server reports a slow
+# Commands have no timeouts by default, because a person watches them. ``migrate`` limits its waits for locks itself.
+# The API's statement and lock timeouts are shorter than ``deadline.REQUEST_S``, so that a live server reports a slow
 # statement before the deadline.
 TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
 

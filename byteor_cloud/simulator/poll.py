@@ -22,7 +22,7 @@ from .measured import Summary, Told
 from .pool import Exchange, Pool
 from .wire import write_request
 
-# Half of the 20,000 open files that many systems allow.
+# Each connection is an open file, and systems limit the open files of a process.
 AGENTS_PER_PROCESS = 10_000
 # The deployment is requested when this share of the agents is waiting. At any moment, a few send heartbeats instead.
 READY_SHARE = 0.95
