@@ -31,7 +31,7 @@ MIN_API_POOL = 16
 # The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of the process (a key of TIMEOUTS). API processes and workers set it before
-# Django starts. Other processes have none.
+# Django starts. Other commands do not set it.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 # The connections that are counted for an API process in addition to its pool: one for notifications

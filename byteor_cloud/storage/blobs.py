@@ -140,7 +140,7 @@ def put(content_hash: str, content: bytes) -> None:
 
 
 def receive(name: str) -> ReceivedFile:
-    """Open a temporary file for incoming bytes. ``put_file`` stores it, and ``close`` removes what was not stored.
+    """Open a temporary file for incoming bytes. ``put_file`` stores them, and ``close`` removes the temporary file.
 
     Raises Unavailable or OSError.
     """
