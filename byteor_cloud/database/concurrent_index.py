@@ -7,7 +7,7 @@ from typing import Any, override
 from django.contrib.postgres.operations import AddIndexConcurrently
 
 # A concurrent build waits for older transactions, and a timeout would discard the whole index. The build may wait much
-# longer than other migrations, because only other changes of the schema wait for it.
+# longer than other migrations, because reads and writes do not wait for it.
 WAIT_S = 600
 
 

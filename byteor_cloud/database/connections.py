@@ -26,11 +26,12 @@ from byteor_cloud.concurrency import deadline, event_loop
 
 # A worker has a thread for each slot (``jobs.SLOTS``), and three to fetch jobs, send heartbeats and maintain the queue.
 WORKER_THREADS = 32
-# Probes and scrapes use connections in addition to the requests that occupy the threads of an API process.
+# The minimum for an API process with few request slots. Probes and scrapes use connections, but no request slots.
 MIN_API_POOL = 16
 # The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
 _poll = get_original("select", "poll")
-# The environment variable with the kind of the process (a key of TIMEOUTS). It is set before Django starts.
+# The environment variable with the kind of the process (a key of TIMEOUTS). API processes and workers set it before
+# Django starts. Other commands do not set it.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 # The connections that are counted for an API process in addition to its pool: one for notifications
@@ -38,20 +39,21 @@ _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 API_CONNECTIONS = 6
 WORKER_CONNECTIONS = 1  # the connection that receives notifications of new jobs
 CONNECT_S = 5  # seconds until an attempt to connect times out
-# The number of commands that may run at the same time as the server, and the connections reserved for each of them.
+# Connections are reserved for this many commands that run at the same time as the server, and this many for each.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
 
 class Timeouts(NamedTuple):
-    """The seconds after which the database cancels a statement, a wait for a lock, or an idle transaction."""
+    """The seconds after which the database cancels a statement or a wait for a lock, or ends an idle transaction."""
 
     statement_s: int
     lock_s: int
     idle_s: int
 
 
-# Commands (such as migrations) have no timeouts, because a person watches them. The API's statement and lock
-# timeouts are shorter than ``deadline.REQUEST_S``, so that a live server reports a slow statement before the deadline.
+# Commands have no timeouts by default, because a person watches them. ``migrate`` limits its waits for locks itself.
+# The API's statement and lock timeouts are shorter than ``deadline.REQUEST_S``, so that a live server reports a slow
+# statement before the deadline.
 TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
 
 
@@ -65,7 +67,7 @@ class Unresponsive(psycopg.OperationalError):
 class Connection(psycopg.Connection[Any]):
     """A connection that is closed when the server does not respond before the deadline.
 
-    It is closed without a cancel request or a rollback, which would only be another wait. The pool opens a new one.
+    It is closed without a cancel request or a rollback, which would only be another wait. A pool then opens a new one.
     """
 
     @override
@@ -94,8 +96,8 @@ class Connection(psycopg.Connection[Any]):
 
 
 def api_pool_size(threads: int) -> int:
-    """Return the size of the connection pool of an API process with ``threads`` threads."""
-    # Every thread needs a connection. With psycopg's default of four, some of eight busy threads would time out.
+    """Return the size of the connection pool of an API process with ``threads`` request slots."""
+    # A request in every slot may need a connection. With psycopg's default of four, some of eight would time out.
     return max(threads, MIN_API_POOL) + 2
 
 
@@ -145,8 +147,8 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": api_pool_size(threads) if kind == "api" else worker_pool_size(),
-                # During outages, a request waits ``timeout`` seconds for a connection, and the pool tries to open one
-                # for ``reconnect_timeout`` seconds.
+                # During outages, a request waits at most ``timeout`` seconds for a connection, and the pool tries to
+                # open one for ``reconnect_timeout`` seconds.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,
@@ -188,8 +190,8 @@ def try_lock(session: psycopg.Connection[Any], lock: int, *, shared: bool = Fals
 def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run a statement that is prepared once per connection, and return its rows.
 
-    Use it for the most frequent statements: PostgreSQL can reuse its plan. Django's cursors insert the parameters into
-    the statement, so PostgreSQL plans each execution again.
+    PostgreSQL can reuse its query plan. Django's cursors insert the parameters into the statement, so PostgreSQL plans
+    each execution again.
     """
     connection.ensure_connection()
     session: Any = connection.connection
@@ -300,7 +302,7 @@ def ensure_alive(session: psycopg.Connection[Any]) -> None:
     """Raise OperationalError if the server has closed the idle connection. A quiet connection needs no round trip."""
     poller = _poll()
     poller.register(session.fileno(), select.POLLIN)
-    if not poller.poll(0):  # a server sends nothing on an idle connection before it closes it
+    if not poller.poll(0):  # nothing has arrived, not even the end of the connection
         return
     try:
         ConnectionPool.check_connection(session)

@@ -12,7 +12,7 @@ BATCH_SIZE = 1000
 
 
 def delete_in_batches(expired: QuerySet[Any]) -> int:
-    """Delete the rows of ``expired`` in transactions of at most 1,000 rows. Return the number of deleted rows."""
+    """Delete the rows of ``expired``, at most 1,000 per transaction. Return how many of them were deleted."""
     removed = 0
     while keys := list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE]):
         # The whole condition is applied again, because a row may be in use again since its key was read.

@@ -79,7 +79,8 @@ class EmbeddedPostgres:
     def acquire(self) -> str:
         """Start the server if necessary, and return the database's URL. Call it again to restart a killed server.
 
-        A child process that was forked without an exec keeps the server in use until it exits as well.
+        A child process that was forked without an exec keeps the server in use until it exits as well. Raises
+        EmbeddedPostgresError.
         """
         with self._one_line_errors():
             home = self._home = find_home(self._data_dir)
@@ -94,7 +95,7 @@ class EmbeddedPostgres:
                     raise
 
     def release(self) -> None:
-        """Stop using the server, and shut it down if no other command uses it."""
+        """Stop using the server, and shut it down if no other command uses it. Raises EmbeddedPostgresError."""
         if self._home is None:
             return
         with self._one_line_errors(), _locked(self._home / "start.lock"):

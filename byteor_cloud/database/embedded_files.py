@@ -37,7 +37,7 @@ def find_home(data_dir: Path) -> Path:
 
     PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account has no access to the data folder
     (for example, in /root), the home is below ``OUTSIDE`` and the data folder links to it. The permissions of existing
-    folders above the home are not relaxed, except those of ``OUTSIDE``.
+    folders above the home are not relaxed, except those of ``OUTSIDE``. Raises EmbeddedPostgresError or OSError.
     """
     data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = data_dir / "postgres"
@@ -109,7 +109,10 @@ def make_private(folder: Path, account: Account) -> None:
 
 
 def find_programs(account: Account) -> Path:
-    """Return the folder of PostgreSQL's programs. If the account has no access to them, copy the programs first."""
+    """Return a folder with PostgreSQL's programs that the account can run. It contains copies if necessary.
+
+    Raises EmbeddedPostgresError or OSError.
+    """
     # The package is not imported, because it warns on import, and as root its launcher relaxes folder permissions.
     package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
@@ -155,7 +158,7 @@ def _copy_programs(source: Path, target: Path) -> None:
 
 
 def find_nobody() -> Account:
-    """Return the account that the server runs as if root starts it. Raises EmbeddedPostgresError."""
+    """Return the account ``nobody``, as which root runs a new server. Raises EmbeddedPostgresError if none exists."""
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:

@@ -1,8 +1,8 @@
 """Several queries that do not depend on each other, read with one statement.
 
-A page that shows small facts from ten tables would otherwise wait ten times for the database. A ``Plan`` is a function
-that needs such queries: a generator that yields querysets, receives their rows, and returns its result. Plans that run
-together share their statements: one for the first querysets of all of them, one for the second, and so on.
+A page that shows small facts from ten tables would otherwise wait ten times for the database. A ``Plan`` is a generator
+that yields queries, receives their rows, and returns its result. Plans that run together share SQL statements: one for
+the queries that each of them yields first, one for those that they yield second, and so on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import QuerySet
 
-# How to turn a JSON value into what psycopg returns for a column of this type. The values of other types are the same.
+# How to turn a JSON value into what psycopg returns for a column of this type. Types in ``_SAME`` need no conversion.
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "uuid": UUID,
     "uuid[]": lambda ids: [UUID(each) for each in ids],
@@ -40,7 +40,7 @@ type Plan[T] = Generator[Sequence[Rows], list[list[Any]], T]
 
 
 def run[T](plan: Plan[T]) -> T:
-    """Run a plan, and return its result. Takes one query for each ``yield`` of querysets."""
+    """Run a plan, and return its result. Runs at most one SQL statement for each ``yield``."""
     try:
         asked = next(plan)
         while True:
@@ -113,7 +113,10 @@ class _Asked:
 
 
 def column_reader(field: Any) -> Callable[[Any], Any] | None:
-    """Return the function that converts a column's values from JSON, or None. Raises TypeError for unknown types."""
+    """Return the function that converts a column's values from JSON, or None if they need no conversion.
+
+    Raises TypeError for types that this module does not know.
+    """
     kind = field.db_type(connection)
     if kind in _READ:
         return _READ[kind]

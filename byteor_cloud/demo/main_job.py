@@ -52,7 +52,7 @@ class Demo(Processes):
         self.sign_in: dict[str, dict[str, str]] = {}
 
     def run_main_job(self) -> None:
-        """Carry out the steps and print a line for each."""
+        """Carry out the steps and print their results."""
         org = self._create_organization()
         admin = ApiClient(self.base, self.sign_in[ADMIN]["token"])
         organization = f"/api/v1/orgs/{org}"

@@ -22,7 +22,7 @@ TIMEOUT_S = 180.0  # starting can take a minute on a busy machine
 
 
 class DemoError(Exception):
-    """A step of the demo failed."""
+    """The demo cannot continue."""
 
 
 class ApiClient:

@@ -37,9 +37,9 @@ def public_url(current: Config) -> str:
 
 @contextmanager
 def publish_address(current: Config) -> Iterator[None]:
-    """Write this server's address into the data folder while the block runs, for ``public_url`` in other commands."""
+    """Write this server's address into the data folder while the block runs, for ``public_url`` in other processes."""
     host, port = current.api_bind_addr
-    with contextlib.suppress(OSError):  # on a full disk, other commands use the settings
+    with contextlib.suppress(OSError):  # on a full disk, other processes use the settings
         _address_file(current).write_text(f"{host} {port}")
     try:
         yield

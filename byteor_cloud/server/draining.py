@@ -1,4 +1,4 @@
-"""The shutdown of an API process. Code that delays responses, such as long polls, is notified, and then sends them."""
+"""The shutdown of an API process. Other modules register callbacks for it, for example to respond to long polls."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class _SupervisedChild:
 
 
 class _StopSignals:
-    """The number of stop signals so far, and a sleep that any signal interrupts."""
+    """The number of stop signals so far, and a sleep that each caught signal interrupts."""
 
     def __init__(self, wakeups: int) -> None:
         self.stops = 0

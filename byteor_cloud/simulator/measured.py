@@ -144,7 +144,7 @@ class Summary:
     measured: Measured
     healthy: int
     healthy_after_s: float | None
-    """Seconds from ``since`` until every agent was healthy; None if some are not."""
+    """Seconds from ``since`` until every agent was healthy; None if some are not, and in the scenario ``poll``."""
     since: str
     rollout: dict[str, int]
     connections: int

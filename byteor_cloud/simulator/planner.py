@@ -34,7 +34,7 @@ _MAX_WAIT_S, _LEAST_WAIT_S = 30, 3
 # Statuses that a retry would not change. The reference agent stops only after a 401.
 _FINAL_REFUSALS = {401, 403, 404}
 _BUSY = {0, 408, 429}
-"""Statuses, in addition to 5xx, after which the same request is retried. 0 means that there was no response."""
+"""Statuses, in addition to 5xx, after which the same request is retried. 0 means that there was no usable response."""
 
 
 class ActionKind(StrEnum):
@@ -49,7 +49,7 @@ class ActionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerResponse:
-    """A response. ``status`` is 0 if there was none."""
+    """A response. ``status`` is 0 if there was no usable one."""
 
     status: int
     document: Mapping[str, Any] | None = None

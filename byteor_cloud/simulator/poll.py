@@ -22,7 +22,7 @@ from .measured import Summary, Told
 from .pool import Exchange, Pool
 from .wire import write_request
 
-# Half of the 20,000 open files that many systems allow.
+# Each connection is an open file, and systems limit the open files of a process.
 AGENTS_PER_PROCESS = 10_000
 # The deployment is requested when this share of the agents is waiting. At any moment, a few send heartbeats instead.
 READY_SHARE = 0.95
@@ -98,7 +98,7 @@ type Simulate = Callable[[Fleet, Audience], Summary]
 def run(
     fleet: Fleet, server: Server, deployment: Deployment, simulate: Simulate, *, within_s: float
 ) -> tuple[list[Summary], Told]:
-    """Run the fleet in several processes. Request the deployment when nearly all agents wait, or after ``within_s``.
+    """Run the fleet in child processes. Request the deployment when nearly all agents wait, or after ``within_s``.
 
     Return the results of each process, and the times until the agents were told. Raises SimulationError.
     """

@@ -9,7 +9,7 @@ _MASK = (1 << 64) - 1
 
 
 class Scenario(StrEnum):
-    """The behavior of a simulated fleet: heartbeats alone, or with a disturbance or a rollout."""
+    """The behavior of a simulated fleet: heartbeats alone, or with a disturbance, a rollout or long polls."""
 
     STEADY = "steady"
     HERD = "herd"
@@ -96,7 +96,7 @@ class Setup:
 
     @property
     def scaled_interval_s(self) -> float:
-        """The seconds between two heartbeats of a simulated agent."""
+        """The environment's heartbeat interval, multiplied by ``interval_scale``."""
         return self.interval_s * self.interval_scale
 
     @property

@@ -65,9 +65,9 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
     def append(self, piece: bytes) -> None:
         """Write and hash the next bytes. Raises OSError.
 
-        The bytes go only to the kernel's memory. From time to time, this method makes the kernel write them to the
-        disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel seldom blocks
-        a write.
+        The bytes go only to the kernel's memory. From time to time, except on macOS, this method makes the kernel write
+        them to the disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel seldom
+        blocks a write.
         """
         self._digest.update(piece)
         left = memoryview(piece)
@@ -116,7 +116,7 @@ def _storage_errors() -> Iterator[None]:
         yield
     except object_store_errors() as error:
         logger.exception("storage_failed", kind=type(error).__name__)
-        raise Unavailable("The blob store is not reachable. Try again later.", retry_after=10) from None
+        raise Unavailable("The blob store is not available. Try again later.", retry_after=10) from None
     except OSError as error:
         if not space.is_disk_error(error):
             raise
@@ -140,7 +140,10 @@ def put(content_hash: str, content: bytes) -> None:
 
 
 def receive(name: str) -> ReceivedFile:
-    """Open a temporary file for bytes whose hash is still unknown. ``put_file`` stores it, and ``close`` removes it."""
+    """Open a temporary file for incoming bytes. ``put_file`` stores them, and ``close`` removes the temporary file.
+
+    Raises Unavailable or OSError.
+    """
     file: ReceivedFile = default_storage.receive(name)  # type: ignore[attr-defined]  # both of our storages have this method
     return file
 
@@ -220,19 +223,22 @@ def _lock(content_hash: str, function: str) -> None:
 
 
 def is_stored(content_hash: str) -> bool:
-    """Return whether the bytes are in the storage."""
+    """Return whether the bytes are in the storage. Raises Unavailable or OSError."""
     with _storage_errors():
         return default_storage.exists(storage_name(content_hash))
 
 
 def delete(content_hash: str) -> None:
-    """Delete the bytes if they are stored. Call ``lock_for_removal`` first and check that no row refers to them."""
+    """Delete the bytes if they are stored. Call ``lock_for_removal`` first and check that no row refers to them.
+
+    Raises Unavailable or OSError.
+    """
     with _storage_errors():
         default_storage.delete(storage_name(content_hash))
 
 
 def list_stored(folder: int) -> list[str]:
-    """Return the hashes of all blobs in one of the storage's 256 folders."""
+    """Return the hashes of all blobs in one of the storage's 256 folders. Raises Unavailable or OSError."""
     with _storage_errors():
         try:
             return [f"sha256:{name}" for name in default_storage.listdir(f"sha256/{folder:02x}")[1]]

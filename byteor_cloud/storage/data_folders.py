@@ -1,8 +1,9 @@
-"""The folders in the data folder for temporary and derived files. They are created when a process starts.
+"""The folders in the data folder for temporary and derived files. They are created when the server starts.
 
-Somebody may delete such a folder while processes run, so the functions that return one create it again. A process
-locks its temporary files and folders while it uses them. The kernel unlocks them when the process dies, so
-``remove_leftovers`` recognizes unused ones, however long a job takes.
+Somebody may delete such a folder while processes run, so the functions that return one create it again. These functions
+raise Unavailable, or OSError if the disk is the cause. A process locks its temporary files and folders while it uses
+them. The kernel unlocks them when the process dies, so ``remove_leftovers`` recognizes unused ones, however long a job
+takes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def uploads() -> Path:
 
 
 def scratch() -> Path:
-    """Return the folder for files that exist only during a job or a request."""
+    """Return the folder for files that exist only during a job, a request or a command."""
     return _ensure(settings.CONFIG.data_dir / "scratch")
 
 

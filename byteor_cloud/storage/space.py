@@ -31,7 +31,10 @@ def is_low(folder: Path | None = None) -> bool:
 
 
 def is_low_for_database() -> bool:
-    """Return whether the embedded database's disk is almost full. False for other databases, whose disk is unknown."""
+    """Return whether the embedded database is used and the data folder's disk is almost full.
+
+    Returns False for other databases, whose disk is unknown.
+    """
     return settings.CONFIG.database_url is None and is_low()
 
 

@@ -67,7 +67,7 @@ class HeldClaim(Claim):
         self._lost = Event()
 
     def lose(self) -> None:
-        """Mark the claim as lost to another worker."""
+        """Mark the claim as lost, because another worker may run the job."""
         self._lost.set()
 
     @property

@@ -64,7 +64,7 @@ class Troubles:
 
 
 def read_troubles(job_id: int) -> Troubles | None:
-    """Return the troubles of a job since it was enqueued or last retried. None if the job no longer exists."""
+    """Return the troubles of a job, or None if it no longer exists. ``retry_dead_letter`` resets the counts."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT byteor_errors, byteor_kills, byteor_outages, byteor_error FROM procrastinate_jobs WHERE id = %s",

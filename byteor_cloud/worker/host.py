@@ -14,7 +14,10 @@ from django.db import connection
 
 
 def lock_folder() -> Path:
-    """Return the folder for the lock files of workers that have used this database since the host's last boot."""
+    """Return the folder for the lock files of this host's workers that use this database.
+
+    On Linux, it is another folder after each boot.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:

@@ -23,7 +23,7 @@ from byteor_cloud.storage.object_store_errors import object_store_errors
 
 ATTEMPTS = 5  # the most runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
 KILLS = 10  # a job becomes a dead letter when its process has been killed this many times
-# Periodic jobs with at most this interval are not retried, because the next run comes soon.
+# Periodic jobs with at most this interval are not retried after an error or outage, because the next run comes soon.
 _RECURS_SOON_S = 60
 
 
@@ -86,7 +86,10 @@ def max_slots(queue: str) -> int:
 
 
 class ClaimLost(BaseException):
-    """Another worker has taken over the job. Not an ``Exception``, so that jobs do not catch it by accident."""
+    """This worker no longer owns the job: another worker has taken it over, or this worker stops and requeues it.
+
+    Not an ``Exception``, so that jobs do not catch it by accident.
+    """
 
 
 class Requeued(BaseException):

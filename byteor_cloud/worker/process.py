@@ -284,7 +284,7 @@ class Worker:
         self._sure_until = asked + _SURE_FOR * self._stalled_after_s
 
     def _lock_file(self, worker: int) -> None:
-        """Lock a file that the kernel unlocks when this process dies, so that other workers notice its death."""
+        """Lock a file that the kernel unlocks when this process dies, so that this host's other workers notice."""
         self._unlock_file()
         try:
             folder = host.lock_folder()

@@ -247,7 +247,7 @@ def test_regression_that_exceeds_its_quantum_is_requeued_with_progress(
 SLOW = {"rules": [*OTHER_MASK["rules"], *(f"field{number}:drop" for number in range(300))]}
 
 
-@pytest.mark.parametrize("error", [Unavailable("The blob store is not reachable."), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("error", [Unavailable("The blob store is not available."), OSError(5, "Input/output error")])
 def test_regression_is_retried_after_storage_outage_and_keeps_its_verdicts(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

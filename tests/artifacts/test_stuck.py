@@ -102,10 +102,10 @@ def test_unchecked_artifact_reports_that_its_check_failed_permanently(stuck: Stu
 
 
 def test_unchecked_artifact_reports_outage_that_delays_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    stuck = Stuck(world, monkeypatch, Unavailable("The blob store is not reachable."))
+    stuck = Stuck(world, monkeypatch, Unavailable("The blob store is not available."))
 
     (reason,) = stuck.reasons()
-    assert (reason["code"], "The blob store is not reachable." in reason["detail"]) == ("check_delayed", True)
+    assert (reason["code"], "The blob store is not available." in reason["detail"]) == ("check_delayed", True)
     work()
     assert (stuck.row.status, stuck.reasons()) == ("verified", [])
 
@@ -217,7 +217,7 @@ def test_repeated_upload_changes_nothing_while_store_is_unavailable(
     stuck: Stuck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise Unavailable("The blob store is not reachable.", retry_after=10)
+        raise Unavailable("The blob store is not available.", retry_after=10)
 
     monkeypatch.setattr(blobs, "put_file", refuse)
 
@@ -323,13 +323,13 @@ def test_artifact_page_contacts_unavailable_blob_store_only_once(world: World, m
 
     def fail_to_read(content_hash: str) -> None:
         requested.append(content_hash)
-        raise Unavailable("The blob store is not reachable. Try again later.")
+        raise Unavailable("The blob store is not available. Try again later.")
 
     monkeypatch.setattr(blobs, "read", fail_to_read)
     page = signed_in(world.operator.user).get(row_page(artifact))
 
     assert (page.status_code, requested) == (200, [artifact.content_hash])
-    assert "The blob store is not reachable." in page.content.decode()
+    assert "The blob store is not available." in page.content.decode()
 
 
 def test_lost_deploy_bundle_returns_503_to_agent(world: World) -> None:

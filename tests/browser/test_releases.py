@@ -191,7 +191,7 @@ def test_page_reports_failed_live_updates(world: World, chromium: Browser, live_
 
     page.route("**/live/", lambda route: route.fulfill(status=503))
     page.clock.run_for(2100)
-    expect(trouble).to_have_text("The server does not respond. The data shown may be outdated. Trying again.")
+    expect(trouble).to_have_text("The update failed. The data shown may be outdated. Trying again.")
     page.clock.run_for(2100)
     assert len(asked) == 1  # the interval is longer after a failure
     page.unroute("**/live/")
@@ -223,7 +223,7 @@ def test_live_update_without_response_times_out_after_15_seconds(
     page.goto(row_page(deployment))
 
     expect(page.locator("[data-trouble]")).to_have_text(
-        "The server does not respond. The data shown may be outdated. Trying again."
+        "The update failed. The data shown may be outdated. Trying again."
     )
 
     assert page.evaluate("window.allowed") == 15_000

@@ -35,7 +35,7 @@ addEventListener("DOMContentLoaded", () => {
 async function copy(button) {
   const source = document.getElementById(button.dataset.copies);
   getSelection().selectAllChildren(source); // so that the person can copy the text if the browser refuses
-  // Without TLS, browsers have no navigator.clipboard.
+  // On most pages without TLS, browsers provide no navigator.clipboard.
   const written = navigator.clipboard?.writeText(source.textContent).then(() => true, () => false);
   const isCopied = (await written) || document.execCommand("copy");
   button.parentElement.querySelector("[role=status]").textContent = isCopied ? "Copied" : "Press Ctrl+C to copy.";
@@ -77,7 +77,7 @@ function search(dialog) {
     } catch (error) {
       if (error.name === "AbortError") return;
       results.replaceChildren();
-      note.textContent = refused ?? "The server does not respond. Try again.";
+      note.textContent = refused ?? "The search failed. Try again.";
     }
     shown = text;
     results.hidden = !options().length;

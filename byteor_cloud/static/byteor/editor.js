@@ -30,7 +30,7 @@ async function ask(url, query, body) {
   });
   if (response.redirected) throw new Error("You are signed out. Sign in again in another tab. Your text stays in this editor.");
   const result = await response.json().catch(() => {
-    throw new Error(UNREACHABLE);
+    throw new Error("The server's response cannot be read. Your text stays in this editor.");
   });
   if (!response.ok) throw new Error(result.detail);
   return result;

@@ -1,5 +1,5 @@
-// Updates the changing parts of a row's page. It fetches them again and changes only the nodes that differ, so that
-// scroll position, focus, open sections and typed text stay. No library, no build.
+// Updates the changing parts of a page, such as the page of a deployment. It fetches them again and changes only the
+// nodes that differ, so that scroll position, focus, open sections and typed text stay. No library, no build.
 const MAX_WAIT = 30000; // ms between requests, for a hidden tab and a server that does not respond
 const TIMEOUT = 15000; // ms for one response
 const PARTS = [".live", ".still", ".rest", "fieldset.module", ".related-rows"]; // the elements of live_parts.html
@@ -108,7 +108,7 @@ async function refresh() {
     showNotice("");
   } catch {
     wait = Math.min(2 * Math.max(wait, interval), MAX_WAIT);
-    showNotice("The server does not respond. The data shown may be outdated. Trying again.");
+    showNotice("The update failed. The data shown may be outdated. Trying again.");
   }
   if (isChanging()) scheduleRefresh();
   return undefined;

@@ -28,7 +28,7 @@ async function preview() {
   try {
     const response = await fetch(location.href, { method: "POST", body, signal: AbortSignal.timeout(TIMEOUT) });
     if (response.redirected) throw new Error("You are signed out. Sign in again in another tab.");
-    if (!response.ok) throw new Error("The server refused this preview. Press Preview to see why.");
+    if (!response.ok) throw new Error("The preview failed. Press Preview to see why.");
     const text = await response.text();
     if (request !== lastRequest) return;
     outlook.innerHTML = text; // HTML of a server template, which escapes values

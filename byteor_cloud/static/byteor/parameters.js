@@ -1,6 +1,7 @@
-// Fields for the JSON values of a form, generated from their JSON Schemas. The text area stays the value that the form
-// sends; it changes only when a person changes a field. What the fields cannot express is edited as JSON, either as a
-// whole or in a small text area. Without this script, people write the JSON text. No library, no build.
+// Fields for the JSON values of a form, generated from their JSON Schemas. The form still sends the text area, which
+// this script changes only when a person changes a field or uses the example. What the fields cannot express is edited
+// as JSON, either as a whole or in a small text area. Without this script, people write the JSON text. No library, no
+// build.
 const schemas = JSON.parse(document.getElementById("parameter-schemas").textContent);
 const TYPES = { string: "Text", number: "Number", integer: "Whole number", boolean: "True or false", array: "List" };
 const ANY = { oneOf: [{ type: "string" }, { type: "number" }, { type: "boolean" }, {}] };
@@ -37,7 +38,7 @@ function read(text) {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    return { refused: `The text is not JSON: ${error.message}` };
+    return { refused: `The text is not JSON: ${error.message}.` };
   }
   if (!isObject(value)) return { refused: "The text is not a JSON object: {…}." };
   let keys = 0;

@@ -10,7 +10,7 @@ const MOST = 50; // options
 const STRING = /"((?:[^"\\\n]|\\.)*)("?)/y;
 const WORD = /[\w.+-]+/y;
 
-// Read JSON that may be incomplete. Returns the complete strings with their paths, and the state at the end.
+// Read JSON that may be incomplete. Returns the strings that are values, with their paths, and the state at the end.
 function scan(source) {
   const frames = [];
   const strings = [];
@@ -47,7 +47,7 @@ function scan(source) {
   return { strings, open, frame: top(), path: path() };
 }
 
-// Describe the token at the caret: where it starts and ends, and what is allowed there.
+// Describe the token at the caret: its start, its end, its path, and more. Returns null outside of the plan's object.
 function place() {
   const caret = text.selectionStart;
   const source = text.value;

@@ -106,7 +106,7 @@ OUTAGES = [
     InterfaceError("connection already closed"),
     psycopg.errors.AdminShutdown("terminating connection"),
     psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"),
-    Unavailable("The blob store is not reachable."),
+    Unavailable("The blob store is not available."),
     OSError(errno.ENOSPC, "No space left on device"),
     OSError(errno.EIO, "Input/output error"),
     OSError(errno.ESTALE, "Stale file handle"),
