@@ -236,10 +236,10 @@ class Demo(Processes):
             if finished["status"] != "succeeded":
                 raise DemoError(f"the replay is {finished['status']}: {finished['error'] or finished['result']}")
             results.append(finished["result"])
-        egress = results[0]["egress"]["quotes_out"]
-        print_step("replayed twice with equal results", records=egress["records"], sha256=egress["sha256"])
         if results[0] != results[1]:
             raise DemoError("two replays of the same incident have different results")
+        egress = results[0]["egress"]["quotes_out"]
+        print_step("replayed twice with equal results", records=egress["records"], sha256=egress["sha256"])
         incident: str = artifact["id"]
         return incident
 

@@ -84,8 +84,9 @@ class Processes:
         self.folder = data_dir / "demo-agents"
         self.run_number = 1
         self.environ = {**environ, "BYTEOR_CLOUD_DATA_DIR": str(data_dir)}
-        address = self.environ.setdefault("BYTEOR_CLOUD_API_BIND_ADDR", free_address())
-        self.base = f"http://{address}"
+        if "BYTEOR_CLOUD_API_BIND_ADDR" not in self.environ:
+            self.environ["BYTEOR_CLOUD_API_BIND_ADDR"] = free_address()
+        self.base = f"http://{self.environ['BYTEOR_CLOUD_API_BIND_ADDR']}"
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -63,10 +63,10 @@ class OpenConnections[C: Client]:
 
 
 def choose[C: Client](clients: list[C], count: int) -> list[C]:
-    """Return up to ``count`` connections to close: the longest quiet ones of the addresses with the most connections.
+    """Return up to ``count`` connections to close. Connections whose clients wait for the server are never chosen.
 
-    Connections whose clients wait for the server are never chosen. Connections on which a credential was verified are
-    chosen last, and only if their caller has ``KEPT_PER_CALLER`` more recently used connections.
+    First come connections without a verified credential: the longest quiet ones of the addresses with the most. The
+    longest quiet connections of verified callers follow. Each caller keeps its ``KEPT_PER_CALLER`` most recently used.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)
@@ -85,6 +85,7 @@ def choose[C: Client](clients: list[C], count: int) -> list[C]:
         if by_address[address]:
             heappush(largest, (size + 1, address))
     surplus = [client for own in by_caller.values() for client in own[KEPT_PER_CALLER:]]
+    surplus.sort(key=lambda each: each.quiet_since)
     return (chosen + surplus)[:count]
 
 

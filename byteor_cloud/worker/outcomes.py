@@ -44,7 +44,7 @@ def record_outcome(run: FetchedJob, error: BaseException | None) -> None:
         why = GivenUp(killed=False, error=describe_error(error), cause=error)
         _give_up(run, kind, why, errors=run.errors + 1)
     else:
-        _requeue(run, describe_error(error), 3 ** (run.errors + 1), errors=run.errors + 1)
+        _requeue(run, describe_error(error), 3 ** (run.errors + 1), errors=run.errors + 1, outages=0)
 
 
 def move_job(run: FetchedJob, lane: JobLane) -> None:

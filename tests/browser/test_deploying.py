@@ -318,6 +318,8 @@ def test_person_can_click_from_version_to_deployment(world: World, page: Page, s
     wrong = parameters.get_by_label("Type (JSON)")  # fields cannot express this type
     expect(wrong).to_have_attribute("aria-invalid", "true")
     shot(page, "new-config-bundle-error", widths=(1440, 1000, 390), full_page=True)
+    wrong.fill('"number", "a": 2')
+    assert wrong.evaluate("field => field.validationMessage") == "Enter only one JSON value."
     wrong.fill('"number"')
     page.get_by_role("button", name="Show the changes").click()
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")

@@ -131,8 +131,9 @@ function jsonText(value, change, place, title, note) {
   control.value = value === undefined ? "" : JSON.stringify(value, null, 2);
   control.addEventListener("input", () => {
     const { value: found, refused } = read(`{"value": ${control.value.trim() || "0"}}`);
-    control.setCustomValidity(refused ?? "");
-    if (!refused) change(control.value.trim() ? found.value : undefined);
+    const error = refused ?? (Object.keys(found).length > 1 ? "Enter only one JSON value." : "");
+    control.setCustomValidity(error);
+    if (!error) change(control.value.trim() ? found.value : undefined);
   });
   return labeled(control, place, `${title} (JSON)`, note);
 }
