@@ -61,17 +61,18 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
-    # The disk space of the folder derived from an incident bundle; 0 while there is none (``services.derived``).
+    # About how many bytes the folder derived from an incident bundle takes; 0 if no folder is known to exist
+    # (``services.derived``).
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
     # For an artifact with only some records of another artifact: {"artifact_id", "records": [first, last]}.
     origin: models.JSONField[Any, Any] = models.JSONField(null=True)
-    # The error of an attempt to read the capture, so that the same request does not try again (``services.captures``).
-    # It is not stored in the database.
+    # The Unavailable error of an attempt to unpack the capture, so that the same request does not try again
+    # (``services.captures``). It is not stored in the database.
     unreadable: Unavailable | None = None
-    # The kind, spec hash and deployment that the upload declared (``declared_key``). The check may set ``spec_hash``
-    # and other columns, but never this one.
+    # The kind, spec hash and deployment that the upload declared, or that were copied from the other artifact
+    # (``declared_key``). The check may set ``spec_hash`` and other columns, but never this one.
     declared = models.CharField(max_length=150)
     bounded_columns = frozenset({"origin"})
 
@@ -116,7 +117,7 @@ class RequestedCapture(Stateful):
     last_n = models.PositiveIntegerField(null=True)
     requested_by = models.CharField(max_length=300)
     expires_at = models.DateTimeField()
-    # The uploaded artifact, even if the request had expired. Null before the upload, and after its deletion.
+    # The uploaded artifact, even if the request had expired. Null before the upload, and after the artifact's deletion.
     artifact = models.ForeignKey(Artifact, on_delete=models.SET_NULL, null=True, related_name="+")
     uploaded_at = models.DateTimeField(null=True)
 
@@ -137,7 +138,7 @@ class RequestedCapture(Stateful):
 
 
 class UnreferencedBlob(models.Model):
-    """A blob that may be unreferenced: a row that referred to it was deleted, or no row ever referred to it.
+    """A blob that may be unreferenced. The blob is deleted unless an artifact or a deployment refers to it.
 
     Database triggers insert a row when an artifact or a deployment is deleted, even by a cascade or by plain SQL. Other
     rows are for uploads that were refused after their blob was stored, and for blobs that ``list_stray_blobs`` found.
@@ -185,7 +186,7 @@ class Bisect(Stateful):
 
 
 class Replay(Stateful):
-    """A deterministic run of an artifact's records through a version."""
+    """A run of an artifact's records through a version, as a dry run or with side effects."""
 
     class Mode(models.TextChoices):
         DRY_RUN = "dry_run"
@@ -219,11 +220,13 @@ class Replay(Stateful):
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
-    # The number of processed records and of all records, while a dry run is running. Both stay 0 for an execute replay.
+    # The number of processed records and of all records of a dry run. While its journals are being read, these are 0
+    # and the number of records read so far. Both stay 0 for an execute replay.
     progress_done = models.BigIntegerField(default=0)
     progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
-    # A stable code for the cause of a failure.
+    # A stable code for the cause of a failure. Null if the approval or the policy no longer permitted the start.
+    # ``error`` is then a code.
     error_code = models.CharField(max_length=40, null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -246,7 +249,10 @@ class Replay(Stateful):
 
     @property
     def progress(self) -> dict[str, int] | None:
-        """The number of processed records and of all records, both 0 for an execute replay. None unless running."""
+        """The number of processed records and of all records, both 0 for an execute replay. None unless running.
+
+        While the journals are being read, these are 0 and the number of records read so far.
+        """
         if self.status != ReplayStatus.RUNNING:
             return None
         return {"done": self.progress_done, "total": self.progress_total}
@@ -261,7 +267,7 @@ class Replay(Stateful):
 
 
 class ReplayFrames(models.Model):
-    """The output frames of a replay, for comparisons: Base64 by egress name, or null if there was too much output."""
+    """The output frames of a replay by egress, in Base64. Null for an egress whose frames were too large to keep."""
 
     replay = models.OneToOneField(Replay, on_delete=models.CASCADE, primary_key=True, related_name="+")
     frames: models.JSONField[Any, Any] = models.JSONField()
@@ -329,9 +335,9 @@ class Fixture(EnvironmentOwned, Revisioned):
 
 
 class Verdict(Row):
-    """The outcome of a fixture for a candidate, compared with one baseline or a golden result. It is computed once.
+    """The outcome of a fixture for a candidate, compared with one baseline or with golden results.
 
-    The key covers the fixture's records, what is compared and the engine, so the verdict never changes.
+    The key covers the fixture's records, what is compared and the engine. So later regressions can use the verdict.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")

@@ -97,9 +97,9 @@ def expire_captures() -> None:
 
 @runs_periodically(RETENTION)
 def retain() -> None:
-    """Delete old artifacts, requested captures, regressions, verdicts and agents.
+    """Delete old artifacts, requested captures and regressions, and agents that were decommissioned long ago.
 
-    Also delete unreferenced blobs, and unused folders of this host.
+    Also delete unused verdicts, unreferenced blobs, and unused folders of this host.
     """
     retention.delete_old_regressions()
     retention.delete_unused_verdicts()

@@ -91,7 +91,7 @@ def test_http_post_fails_if_response_headers_do_not_arrive_within_timeout(
 ) -> None:
     whole = threading.Event()
     with serve_http(lambda handler: respond(handler, whole)) as receiver:
-        with pytest.raises(EffectFailed, match=r"^no response within 0\.4 s$"):
+        with pytest.raises(EffectFailed, match=r"^no response within the time limit \(at most 0\.4 s\)$"):
             executor.perform("s", f"http_post:{receiver.origin}", b"x")
 
         assert not whole.is_set()
@@ -178,7 +178,7 @@ def test_long_error_output_is_truncated(executor: Executor) -> None:
 def test_slow_program_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:
     command = "exec:/bin/sh|-c|sleep 60 & echo $! > child; wait"
 
-    with pytest.raises(EffectFailed, match=r"^the program ran longer than 0\.4 s and was killed$"):
+    with pytest.raises(EffectFailed, match=r"^the program exceeded the time limit \(at most 0\.4 s\) and was killed$"):
         executor.perform("s", command, b"")
 
     child = int((tmp_path / "child").read_text())

@@ -72,7 +72,7 @@ def test_packet_names_version_from_which_output_differs_and_its_share_of_agents(
     body = packet(world, wanted)
 
     assert body["headline"] == (
-        "1 group of differences on 1 of 1 fixture. The output differs from 1 of the 3 configurations that agents run: "
+        "1 group of differences on 1 of 1 fixture. The result differs from that of 1 of the 3 compared configurations: "
         "quotes v1, bundle 1 (25.0% of agents)."
     )
     regression = body["regression"]
@@ -127,7 +127,7 @@ def test_packet_names_version_from_which_output_differs_and_its_share_of_agents(
     assert (len(changed["agents"]), changed["other_agents"]) == (2, 2)
 
 
-def test_packet_headline_says_why_nothing_was_tested(world: World) -> None:
+def test_packet_headline_says_why_nothing_or_not_everything_was_tested(world: World) -> None:
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
 
     def headline(**settings: Any) -> str:
@@ -156,13 +156,13 @@ def test_packet_headline_says_why_nothing_was_tested(world: World) -> None:
     after = lambda made: Regression.objects.filter(deployments=made).update(  # noqa: E731
         status="running", progress_done=3, progress_total=10
     )
-    assert headline() == "Nothing was tested yet: the regression is running. 3 of 10 results are known."
+    assert headline() == "Not everything was tested yet: the regression is running. 3 of 10 results are known."
     after = lambda made: Regression.objects.filter(deployments=made).update(  # noqa: E731
         status="failed", error="the worker was killed"
     )
     assert headline() == "Nothing was tested: the regression could not be completed (the worker was killed)."
     after = lambda made: Regression.objects.filter(deployments=made).delete()  # noqa: E731
-    assert headline() == "Nothing was tested: the regression was deleted."
+    assert headline() == "The test result is no longer known: the regression was deleted."
 
 
 def test_packet_lists_unseen_and_removed_fixtures_and_replay_approval_has_no_packet(world: World) -> None:

@@ -104,7 +104,7 @@ def test_capture_can_be_chosen_as_proof_of_rollback(world: World, run_jobs: Call
 
     replay = Replay.objects.latest("pk")
     text, link = refusal(pending)
-    assert text.startswith("The capture is being replayed on each configuration that the rollback would restore.")
+    assert text.startswith("Not all replays of the capture on the configurations to restore have finished.")
     assert link.endswith(f'href="{row_page(replay)}">Open the replay</a>')
     assert pending.context["form"]["artifact"].value() == str(artifact.pk)
     run_jobs()

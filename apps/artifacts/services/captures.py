@@ -195,7 +195,7 @@ def trace_record(
         except children.TookTooLong:
             raise Unavailable(f"The trace took longer than {TRACE_S:g} s. Try again.", retry_after=5) from None
     if not found:
-        raise NotFound("No record with this sequence number is in the journals of the replay.")
+        raise NotFound("No record with this sequence number is in the journals that were searched.")
     return found
 
 

@@ -23,7 +23,10 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChildDied(RuntimeError):
-    """The child exited without an outcome, reported an unexpected error, or sent a message that is not permitted."""
+    """The child exited without an outcome, reported an unexpected error, or sent a message that is not permitted.
+
+    Also raised if a package of ops changed while children used it.
+    """
 
 
 class TookTooLong(Exception):

@@ -40,7 +40,9 @@ FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutc
 def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
     """Queue a regression of each current deployment that was not tested yet with the current fixtures and engine.
 
-    By default, all environments are covered. One query finds the deployments. Returns the number of queued regressions.
+    Without ``environment_id``, all environments are covered. Deployments without live golden fixtures are skipped, and
+    so are environments in which replays are disabled. One query finds the deployments. Returns the number of queued
+    regressions.
     """
     rows = Deployment.objects.all()
     if environment_id is not None:
@@ -113,7 +115,7 @@ def _queue(found: Deployment) -> bool:
         config_bundle=bundle,
         spec_kv=bundle.version.spec_kv,
         of_current=True,
-        # If the regression is canceled before it starts, it is not repeated either.
+        # Set now, so that a regression that is canceled before its start is not queued again.
         fixtures_revision=due[0].revision,  # type: ignore[attr-defined]  # an annotation
     )
     row.engine = regression_queue.engine_of(row)
@@ -166,13 +168,16 @@ class CurrentFailure:
 
 
 def newest_tests(rows: QuerySet[Deployment]) -> QuerySet[Any, tuple[UUID, str, Mapping[str, Any]]]:
-    """Return the input of ``read_failures``: the first ``MAX_FAILURES`` failing current deployments in ``rows``."""
+    """Return the input of ``read_failures`` for at most ``MAX_FAILURES`` of the current deployments in ``rows``.
+
+    Only deployments whose newest finished regression has failed or shows differences are included.
+    """
     current = rows.filter(is_current=True).annotate(newest=newest_test()).filter(newest__status__in=_FAILING)
     return current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES]
 
 
 def newest_test() -> Subquery:
-    """Return a subquery with the newest completed regression of a current deployment, for ``read_failures``.
+    """Return a subquery with the newest finished regression of a current deployment, for ``read_failures``.
 
     It is an object with ``id``, ``status``, ``error`` and the names of the failing fixtures.
     """
@@ -183,7 +188,7 @@ def newest_test() -> Subquery:
 
 
 def _completed_tests() -> QuerySet[Regression]:
-    """Return the completed regressions of the current deployment in an outer query, newest first."""
+    """Return the finished regressions of the current deployment in an outer query, newest first."""
     return Regression.objects.filter(
         of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
     ).order_by("-pk")
@@ -198,7 +203,7 @@ def _failing_results(now: datetime | None = None) -> QuerySet[RegressionResult]:
 
 
 def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
-    """Return the failures that the newest completed regressions of current deployments show.
+    """Return the first failures that the newest finished regressions of current deployments show.
 
     Fixtures that have since been deleted or expired, or now expect another golden result, are left out.
     ``current`` has the id, the pipeline and the ``newest_test`` of each current deployment.
@@ -214,7 +219,7 @@ def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]])
 
 
 def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
-    """Return the regressions of ``read_failures``, each with the number of failing fixtures as ``failing``."""
+    """Return the regressions that show failures, each with the number of failing fixtures as ``failing``."""
     newest = rows.filter(is_current=True).annotate(newest=Subquery(_completed_tests().values("pk")[:1]))
     results = _failing_results(now).order_by()
     count = results.values("regression").annotate(count=Count("*")).values("count")

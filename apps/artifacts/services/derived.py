@@ -1,10 +1,10 @@
 """Capture folders: the unpacked files and indexes of incident bundles, which each host keeps within limits.
 
-``Artifact.derived_bytes`` is the size of the artifact's capture folder; 0 while no folder is kept. A folder can be
-rebuilt from the upload at any time, so folders are deleted to stay within the limits. If an organization exceeds its
-limit, its own folders are deleted. If a host exceeds its limit, folders of the organization that uses the most space
-are deleted. So uploads of one organization never cause folders of another to be deleted, unless the other uses more
-space.
+``Artifact.derived_bytes`` is about the size of the artifact's capture folder, and 0 if no folder is known to exist.
+With several hosts, it is what one of them stored last. A folder can be rebuilt from the upload, so folders are deleted
+to stay within the limits. If an organization exceeds its limit, its own folders are deleted. If a host exceeds its
+limit, folders of the organization that uses the most space are deleted. So a new folder of one organization never
+causes folders of another to be deleted, unless the other uses more space.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from byteor.engine.replay import RejectedBundle, RejectionReason
 from byteor_cloud.concurrency.offload import run_in_disk_thread
 from byteor_cloud.errors import NotFound
 
-MAX_FOLDERS = 64  # capture folders of one organization on a host
+MAX_FOLDERS = 64  # the maximum number of capture folders of one organization on a host
 MAX_SHARES = 16  # the size limit of a host, as a multiple of the limit of one organization
 IDLE_S = 24 * 3600.0  # seconds after which an unused folder is deleted
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('artifacts.derived', 0))"

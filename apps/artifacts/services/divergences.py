@@ -14,7 +14,7 @@ from byteor_cloud.errors import DomainError
 def read_divergence(replay: Replay, *, compute: Compute) -> Divergence:
     """Return the records at which the replay diverged, or the excerpts in its result if the records are unavailable.
 
-    The caller must show them only to people who may see records.
+    The replay must have a divergence. The caller must show the records only to people who may see records.
     """
     found = replay.result["divergence"]
     kept = replay.stored_frames().get(found["egress"])

@@ -94,7 +94,7 @@ class Executor:
             stop.cancel()
             connection.close()
         if time.monotonic() >= deadline:
-            raise EffectFailed(f"no response within {self.timeout_s:g} s")
+            raise EffectFailed(f"no response within the time limit (at most {self.timeout_s:g} s)")
         if status is None:
             raise EffectFailed(f"no response: {failure}")
         if not 200 <= status < 300:
@@ -125,7 +125,9 @@ class Executor:
             message = _read_stderr(process.stderr.fileno(), deadline)
             code = process.wait(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
-            raise EffectFailed(f"the program ran longer than {self.timeout_s:g} s and was killed") from None
+            raise EffectFailed(
+                f"the program exceeded the time limit (at most {self.timeout_s:g} s) and was killed"
+            ) from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

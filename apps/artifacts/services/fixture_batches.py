@@ -18,7 +18,8 @@ from byteor_cloud.storage import blobs, data_folders
 
 # The maximum number of fixtures of a batch, and the maximum size of their captures.
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024
-# The maximum number of fixtures of a batch with ops of packages, which gives no verdict before all fixtures have run.
+# The maximum number of fixtures of a batch with ops of packages. Such a batch gives most verdicts only after all its
+# fixtures have run.
 _PACKAGE_ITEMS = 16
 # The timeout of a process without a message. Its records have less work than a replay, whose timeout is longer.
 _SILENCE_S = 300.0
@@ -74,12 +75,12 @@ class Control:
 type Put = Callable[[str, Judgment, bool], None]
 """Receives a verdict's key, the verdict, and whether it may be stored.
 
-A verdict may not be stored if its reason is temporary: a process died, or the capture is no longer stored.
+A verdict may not be stored if its reason may be temporary: a process failed, or the capture is no longer stored.
 """
 
 
 def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Yield the items in batches, each for one child process. Items that use ops of packages have their own batches."""
+    """Yield the items in batches for ``judge_batch``. Items that use ops of packages have their own batches."""
     for uses_packages, most in ((False, _ITEMS), (True, _PACKAGE_ITEMS)):
         batch, size = list[Item](), 0
         for item in items:
@@ -149,7 +150,7 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
 
 
 def _reordered(items: Sequence[Item]) -> list[Item]:
-    """Return the items in reverse order, so that each is at another place.
+    """Return the items in reverse order, so that each runs at another place.
 
     In an odd number of items, the middle one would stay at its place. Therefore, the last item then runs twice.
     """
@@ -184,7 +185,7 @@ class _Children:
         self._has_put = True
 
     def has_failed(self, item: Item) -> bool:
-        """Return whether a process died twice at the item. The item then already has the verdict ``failed``."""
+        """Return whether a process failed twice at the item. The item then already has the verdict ``failed``."""
         return item.key in self._failed
 
     def fetch(self, item: Item) -> bool:
@@ -216,8 +217,8 @@ class _Children:
     ) -> None:
         """Run a request on items, and pass the ``verdict`` or the ``run`` of each to ``take``.
 
-        If the process dies, the item at which it died runs again alone. If the process then dies again, the item gets
-        the verdict ``failed``. Raises Cancelled.
+        If the process dies, refuses or takes too long, the item that it was at runs again alone. If that fails as well,
+        the item gets the verdict ``failed``. Raises Cancelled.
         """
         pending = deque(each for each in items if each.key not in self._failed)
         runs_alone = False

@@ -36,10 +36,12 @@ from byteor_cloud.worker.jobs import enqueue
 
 MAX_FIXTURES = 1_000
 """The maximum number of live fixtures of a pipeline in an environment."""
-NO_MEMBER = "No member with access to the project has this id."
+NO_MEMBER = "There is no such member in this project."
 MAX_GOLDEN_BYTES = 128 * 1024
-"""The maximum size of the configuration that gave a golden result, because a regression reads many of them together."""
-CHECK_S = 60.0  # timeout of the replay of a new fixture, in seconds; a replay at the work limit takes about ten
+"""The maximum size of a golden result with its configuration, because a regression reads many of them together."""
+# The seconds without progress after which the replay of a fixture is stopped. A whole replay at the work limit takes
+# about ten.
+CHECK_S = 60.0
 
 type Slot = Callable[[], AbstractContextManager[None]]
 """A function that returns a context manager. Entering the context manager waits until this process may compute."""
@@ -50,7 +52,7 @@ class Checked:
     """The result of ``check``.
 
     ``golden`` is the golden result with its configuration, and None if the result of a baseline is expected.
-    ``reduced`` is the capture with only the requested records, and None if all records are kept.
+    ``reduced`` is the capture with only the requested ``records``, and None if no ``records`` were given.
     """
 
     pipeline: str
@@ -85,7 +87,8 @@ def check(
 ) -> Checked:
     """Check the arguments of ``create``, replay the capture once, and store the blob of a reduced capture.
 
-    Raises the errors of ``create``, also those about other fixtures and quotas, so that no blob is stored in vain.
+    Raises the errors that ``create`` would raise now, also those about other fixtures and quotas. A blob is then seldom
+    stored in vain.
     """
     captures.check_readable(artifact)
     if records is not None and last_n is not None:
@@ -127,14 +130,16 @@ def create(
 ) -> Fixture:
     """Keep a capture, or some of its records, as a fixture. ``owner`` defaults to the actor, if it is a person.
 
-    With ``records``, the positions of a first and a last record, the fixture gets a new artifact with only these
-    records. The fixture expects the result of the replay ``golden`` or, without one, the result of a baseline.
+    With ``records``, the positions of a first and a last record, the fixture gets an artifact with only these records,
+    which is created unless it exists. The fixture expects the result of the replay ``golden`` or, without one, the
+    result of a baseline.
     ``checked`` is the result of ``check``. Without it, ``check`` is called.
 
-    Raises Conflict if the artifact cannot be replayed, the golden replay has no usable result, the name is taken, or
-    the pipeline has too many fixtures; InvalidInput if an argument is invalid or contradicts another one or the
-    capture, or if the replay needs too much work; NotFound if the artifact was deleted; IntegrityError if the name was
-    taken after the check; QuotaExceeded, NotStored or Unavailable.
+    Raises Conflict if the artifact is not a verified incident bundle, the golden replay has no usable result or now
+    gives another one, the name is taken, or the pipeline has too many fixtures; InvalidInput if an argument is invalid
+    or contradicts another one or the capture, or if the replay needs too much work; NotFound if the artifact was
+    deleted; IntegrityError if the name was taken after the check; QuotaExceeded, NotStored, InsufficientStorage or
+    Unavailable.
     """
     checked = checked or check(
         artifact,
@@ -307,7 +312,7 @@ def count_change(environment: Environment, pipeline: str, *, is_removal: bool = 
 
 
 def _check_current(environment: Environment, pipeline: str) -> None:
-    """Enqueue the job that tests what runs now with the pipeline's golden fixtures."""
+    """Enqueue the job that queues the regression of what runs now, if it is due."""
     enqueue(
         CheckCurrent(environment_id=str(environment.pk), pipeline=pipeline),
         organization=environment.project.organization_id,
@@ -352,14 +357,12 @@ def _check_golden(
 ) -> None:
     pointer = "/expect/golden"
     if records is not None:
-        detail = (
-            "Not possible with `records`. Create the fixture without a golden replay, then replay its new artifact."
-        )
+        detail = "Not possible with `records`. Create the fixture without a golden replay, then replay its artifact."
         raise InvalidInput.at(pointer, detail, code="other_selection")
     if replay.artifact_id != artifact.pk:
         raise InvalidInput.at(pointer, "The replay belongs to another artifact.", code="other_artifact")
     if (replay.journal_lane, replay.last_n) != (journal_lane, last_n):
-        detail = "The replay has another selection. Use its `journal_lane` and `last_n`."
+        detail = "The replay has another `journal_lane` or `last_n` than the fixture."
         raise InvalidInput.at(pointer, detail, code="other_selection")
     if not has_result(replay):
         detail = f"The replay is {replay.status} and has no usable result. Choose a replay that has one."
@@ -418,7 +421,7 @@ def _replay_once(
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}
         if len(json.dumps(stored, ensure_ascii=False).encode()) > MAX_GOLDEN_BYTES:
-            detail = f"The replay's configuration is larger than {MAX_GOLDEN_BYTES // 1024} KiB."
+            detail = f"The replay's result and configuration are larger than {MAX_GOLDEN_BYTES // 1024} KiB together."
             raise InvalidInput.at("/expect/golden", detail, code="too_large")
     return Checked(found["pipeline"], stored, content)
 

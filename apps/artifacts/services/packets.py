@@ -1,4 +1,4 @@
-"""The packet of an approval: what a reviewer should know before the decision, as JSON data."""
+"""The packet of an approval: what a reviewer should know before the decision."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class Unaccepted:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the replay gate evaluates for a deployment, and why the gate blocks the deployment.
+    """What the replay gate evaluates for a deployment, and why the gate blocks the deployment, if it does.
 
     ``row`` is the regression, and ``group_count`` is the number of its groups. Without a regression, these are None and
-    0. ``differences`` are its groups with their acceptances. ``unaccepted`` are the groups that lack an acceptance, of
-    which only the requested number is listed.
+    0. ``differences`` are its groups for each baseline, with the acceptance that counts, if any. ``unaccepted`` are the
+    groups that lack an acceptance, of which only the requested number is listed.
     """
 
     row: Regression | None
@@ -98,10 +98,11 @@ class Gate:
 class Summary:
     """What was tested, in short. ``regression`` and ``agents`` are JSON data.
 
-    ``headline`` is the result as text, and ``is_tested`` states whether anything was tested. ``regression`` is
-    the regression that the replay gate evaluates, or None without one, and ``gate`` is the gate's evaluation.
-    ``agents`` are the configurations that the target's agents run now, those with most agents first. ``other_agents``
-    is the number of the target's agents that run no known configuration of the pipeline.
+    ``headline`` is the result as text. ``is_tested`` states whether the regression was completed and tested anything.
+    ``regression`` is the regression that the replay gate evaluates, or None without one, and ``gate`` is the gate's
+    evaluation. ``agents`` are the configurations of the pipeline that the target's agents run now, those with most
+    agents first, at most ``MAX_AGENT_GROUPS``. ``is_truncated`` states whether there are more. ``other_agents`` is the
+    number of the target's agents that run no known configuration of the pipeline.
     """
 
     deployment: Deployment
@@ -144,7 +145,7 @@ class Packet:
 
 
 def find_deployment(approval: Approval) -> Deployment:
-    """Return the deployment of an approval. Raises Conflict for that of a replay or a wave, which has no packet."""
+    """Return the deployment of an approval. Raises Conflict for approvals of replays and waves: they have no packet."""
     unread = ("manifest", "signing_keys", "config_bundle__version__plan", "config_bundle__version__spec")
     found = Deployment.objects.select_related("environment__project", "config_bundle__version").defer(*unread)
     deployment = found.filter(approval=approval).first()
@@ -303,26 +304,28 @@ def _regression(
 
 
 def why_untested(deployment: Deployment, row: Regression | None) -> str:
-    """Return a sentence that says why nothing was tested, or "" if something was tested.
+    """Return a sentence that says why nothing was tested, or why the regression is not complete.
 
-    ``row`` is the deployment's regression, or None if it has none.
+    Returns "" if the regression is complete and something was tested. ``row`` is the deployment's regression, or None
+    if it has none.
     """
     if row is None:
         if replay_gate.is_tested(deployment):
-            return "Nothing was tested: the regression was deleted."
+            return "The test result is no longer known: the regression was deleted."
         return "Nothing was tested: the replay gate was off when the deployment was requested."
     if row.status == RegressionStatus.QUEUED:
         return "Nothing was tested yet: the regression is waiting for a worker."
+    what = "Not everything" if row.progress_done else "Nothing"
     if row.status == RegressionStatus.RUNNING:
         done, total = row.progress_done, row.progress_total
         verb = "is" if total == 1 else "are"
         return (
-            f"Nothing was tested yet: the regression is running. {done:,} of {count_of(total, 'result')} {verb} known."
+            f"{what} was tested yet: the regression is running. {done:,} of {count_of(total, 'result')} {verb} known."
         )
     if row.status == RegressionStatus.CANCELLED:  # the error begins with "canceled"
-        return f"Nothing was tested: the regression was {(row.error or 'canceled').rstrip('.')}."
+        return f"{what} was tested: the regression was {(row.error or 'canceled').rstrip('.')}."
     if row.error:
-        return f"Nothing was tested: the regression could not be completed ({row.error.rstrip('.')})."
+        return f"{what} was tested: the regression could not be completed ({row.error.rstrip('.')})."
     return f"Nothing was tested: {why_vacuous(row)}." if row.vacuous else ""
 
 
@@ -342,8 +345,8 @@ def _headline(
     if differing and len(baselines) > 1:
         named = [f"{name_configuration(each)} ({each['share']:.1%} of agents)" for each in differing]
         some = f"{len(differing)}" if len(differing) < len(baselines) else "each"
-        of = f"{some} of the {len(baselines)} configurations that agents run"
-        parts.append(f"The output differs from {of}: {', '.join(named)}.")
+        of = f"{some} of the {len(baselines)} compared configurations"
+        parts.append(f"The result differs from that of {of}: {', '.join(named)}.")
     if untested := sum(each["agents"] for each in agents if not each["tested"]):
         verb = "runs" if untested == 1 else "run"
         parts.append(f"{count_of(untested, 'agent')} {verb} a configuration that was not tested.")
@@ -351,7 +354,7 @@ def _headline(
 
 
 def read_unaccepted(deployment: Deployment, *, count: int) -> Unaccepted:
-    """Return the first ``count`` unaccepted groups of a deployment, without examples. Takes at most two queries."""
+    """Return the number of unaccepted groups, and the first ``count`` of them. Takes at most two queries."""
     return run(plan_gate(deployment, unaccepted=count)).unaccepted
 
 
@@ -482,9 +485,9 @@ def _as_rollback(target: tuple[UUID, str, int, str] | None) -> dict[str, Any]:
 
 
 def _plan_groups(summary: Summary, max_groups: int | None) -> Plan[tuple[list[dict[str, Any]], set[str]]]:
-    """Return the first groups with their acceptances and explanations, without examples, and the ids of all groups.
+    """Return the first groups, and the ids of all groups. Takes at most two queries.
 
-    Takes at most two queries.
+    The groups have their acceptances, explanations and unseen fixtures, but no examples.
     """
     deployment, row = summary.deployment, summary.row
     if row is None or not summary.group_count:
@@ -558,7 +561,7 @@ def _plan_acceptances(
 def _plan_unseen(
     row: Regression, accepted: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Plan[dict[str, dict[str, Any] | None]]:
-    """Return, for groups that were accepted in other regressions, the fixtures that show them only now.
+    """Return, for groups that were accepted only in other regressions, the fixtures that show them only now.
 
     The value is None if one of the regressions is too large, or if there are too many of them. A deleted regression
     showed nothing. Takes at most one query.

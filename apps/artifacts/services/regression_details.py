@@ -109,7 +109,7 @@ def read_overview(row: Regression) -> Overview:
 def read_groups(
     row: Regression, *, first: int, count: int, with_payloads: bool, group: str | None = None, limit: int = MAX_BYTES
 ) -> list[dict[str, Any]]:
-    """Return ``count`` groups of a regression from the position ``first`` on, or only the group with the id ``group``.
+    """Return up to ``count`` groups of a regression from position ``first`` on, or only the group with id ``group``.
 
     Takes two queries, which do not return other groups. Each group has its ``example``, or None if it is not available.
     The examples that have payloads have at most ``limit`` bytes of JSON together. The payloads of later examples are
@@ -121,7 +121,7 @@ def read_groups(
 
 
 def first_groups(count: int, first: int = 0) -> Func:
-    """Return an expression for ``count`` stored groups of a regression from the position ``first`` on."""
+    """Return an expression for up to ``count`` stored groups of a regression from the position ``first`` on."""
     return _path("groups", f"$[{first} to {first + count - 1}]")
 
 

@@ -38,8 +38,8 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import IllegalTransition, NotFound
 from byteor_cloud.worker.jobs import Claim, JobLane, Requeued
 
-PROCESSES = 2  # child processes of one regression
-QUANTUM_S = 20.0  # after this time, other regressions in the lane get a turn
+PROCESSES = 2  # child processes that a regression runs at the same time
+QUANTUM_S = 20.0  # after this many seconds, other regressions in the lane get a turn
 _TICK_S = 0.5  # seconds between two writes of verdicts
 _ROWS = 500  # rows of one statement
 _PAGE = 100  # results that are read at a time, because each may have 1,000 groups
@@ -50,8 +50,8 @@ _RELATED = ("environment__project", "config_bundle__version", "version")
 def run(regression_id: str, claim: Claim | None = None) -> None:
     """Run a queued regression, or continue one that an earlier attempt started. Only missing verdicts are computed.
 
-    Does nothing if the regression has ended or was deleted. Raises Requeued if verdicts are still missing after
-    ``QUANTUM_S``.
+    Does nothing if the regression has ended, or if the regression or its environment was deleted. Raises Requeued if
+    verdicts are still missing after ``QUANTUM_S``.
     """
     claim = claim or Claim()
     row = Regression.objects.select_related(*_RELATED).filter(pk=regression_id).first()
@@ -170,7 +170,8 @@ class _Run:
         if fixture.golden is not None:
             golden, also = fixture.golden["result"], [each["result"] for _, each in self._also_expected(fixture)]
             results = [golden, *also]
-            # The groups also depend on the configuration that gave an expected result, which may be another project's.
+            # The groups also depend on the configuration that gave an expected result. Fixtures of different projects
+            # may expect equal results of different configurations.
             expected = {**golden, "config_hash": baseline.config_hash, **({"also": also} if also else {})}
         key = verdict_key(
             fixture.artifact.content_hash,
@@ -211,7 +212,7 @@ class _Run:
     def _golden_pair(self, fixture: Fixture) -> tuple[Configuration, Configuration]:
         """Return the candidate and the configuration that gave the newest expected result.
 
-        If that configuration was too large to be stored, the configuration that gave the golden result is returned.
+        If that configuration is not stored, the configuration that gave the golden result is returned.
         """
         also, stored = self._also_expected(fixture), fixture.golden
         config_hash = None
@@ -347,7 +348,7 @@ class _Run:
                 for row in rows:
                     row.outcome, row.error = judgment.outcome, judgment.error and storable(judgment.error)
                 settled += rows
-        # Fixtures with equal records share a verdict, which is computed for the first of them.
+        # Results with the same key share a verdict, which is computed once.
         self._settle(settled, reused=len(settled) - len(arrived), computed=len(arrived))
         usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
 
@@ -400,7 +401,7 @@ class _Run:
             if each["verdict_id"] is not None:
                 found, more = each["verdict__groups"], each["verdict__more"]
                 shown, further = groups.add(str(each["verdict_id"]), found, more, fixture=fixture, baseline=baseline)
-                # For a golden result, a second configuration runs only if the candidate's result is different.
+                # With a golden result, the other configuration does not always run, so its work is not comparable.
                 if baseline is not None:
                     work = [work[0] + each["verdict__work_candidate"], work[1] + each["verdict__work_baseline"]]
             tested.append((fixture[0], baseline, each["outcome"], shown, further))

@@ -130,7 +130,7 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
 
 @transaction.atomic
 def _start(found: Replay, claim: Claim) -> Replay | None:
-    """Set the status to ``running`` and spend the approval. Returns the replay, or None if it must not run."""
+    """Set the status to ``running`` and spend the approval, if any. Returns the replay, or None if it must not run."""
     row = lock_row(found, related=RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:

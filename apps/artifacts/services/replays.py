@@ -274,7 +274,7 @@ def needs_approval(row: Replay) -> bool:
 
 
 def approval_subject(row: Replay) -> ApprovalSubject:
-    """Return the subject of the replay's approval: the records, the version, its parameters and its side effects."""
+    """Return the subject of the approval: the records, version, parameters, side effects, and reviewers."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in version.stages]
     listed = row.environment.effective_settings.reviewers if row.approval is None else row.approval.reviewers

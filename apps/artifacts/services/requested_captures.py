@@ -4,8 +4,8 @@ While an agent has a request that is neither uploaded nor expired, the responses
 ``capture``. The agent then fetches the oldest such request, and names it in the upload.
 
 A request refers to at most one artifact: its row is locked while the artifact is noted. A second upload for the same
-request, for example from a clone of the agent, is stored as an artifact to which no request refers. An upload for an
-expired request is stored and noted in the request, which stays expired.
+request, for example from a clone of the agent, is stored, but not noted in the request. An upload for an expired
+request is stored and noted in the request, which stays expired.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _INTERVAL = timedelta(minutes=1)  # one capture can be requested from an agent i
 def request(agent: Agent, *, reason: str, last_n: int | None = None, actor: Actor) -> RequestedCapture:
     """Ask the agent, in the responses to its heartbeats, to upload a capture within an hour. Returns the request.
 
-    Raises Conflict if the agent is decommissioned, and TooManyRequests if the last request is less than a minute old.
+    Raises Conflict if the agent is decommissioned, and TooManyRequests if the last request is less than a minute old,
+    unless rate limits are off.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
@@ -97,7 +98,7 @@ def check_known(agent: Agent, capture_id: UUID) -> None:
 
 
 def note_upload(capture_id: UUID, artifact: Artifact, *, actor: Actor) -> None:
-    """Note the artifact in the request, unless the request has one already. Call this inside a transaction.
+    """Note the artifact in the request, unless an upload was already noted. Call this inside a transaction.
 
     A request that has expired stays expired. Nothing happens if the request was deleted.
     """

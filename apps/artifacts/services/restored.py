@@ -1,6 +1,6 @@
 """Replays after a restore from a backup.
 
-Unfinished execute replays fail, because their side effects may have happened since the backup.
+Queued and running execute replays fail, because their side effects may have happened since the backup.
 
 One completed dry run is repeated, to check that the restored installation computes the same result.
 """
@@ -17,7 +17,8 @@ from apps.artifacts.services.uploads import unpacked
 from byteor.engine.machines import ReplayStatus
 from byteor_cloud.storage import data_folders
 
-_RECENT = 1000  # the newest replays, of which the one with the smallest capture is repeated
+# The number of the newest completed dry runs. Of these, the one with the smallest capture is repeated.
+_RECENT = 1000
 
 
 @dataclass(frozen=True, slots=True)

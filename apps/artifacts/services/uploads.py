@@ -56,7 +56,7 @@ def receive(
     spec hash or deployment is a new artifact, so that an agent can correct a mistake.
 
     ``capture_id`` is the id of the requested capture that the upload is for. The request then refers to the returned
-    artifact, unless it already refers to an artifact.
+    artifact, unless an upload for it was already noted.
 
     When a new artifact is returned, its blob is stored and is kept as long as the artifact exists. Raises InvalidInput
     if the deployment or the requested capture does not exist, Unavailable if an older copy is being deleted or the blob
@@ -236,7 +236,10 @@ def _check(artifact: Artifact) -> tuple[str, Incident]:
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
-    """Check a received artifact, and set its status to ``verified`` or ``rejected``. Safe to run repeatedly."""
+    """Check a received artifact, and set its status to ``verified`` or ``rejected``. Safe to run repeatedly.
+
+    Artifacts that are not incident bundles are always verified.
+    """
     claim = claim or Claim()
     related = ("deployment__config_bundle", "environment__project")
     artifact = Artifact.objects.select_related(*related).filter(pk=artifact_id).first()
