@@ -19,14 +19,14 @@ setup: ## Create .venv/ with everything for running and testing; most other targ
 run: setup ## Run the demo once through the public API, then serve on http://127.0.0.1:8080
 	@$(PYTHON) -m byteor_cloud.demo --serve
 
-serve: setup ## Serve on http://127.0.0.1:8080 without the demo, with the existing data folder
+serve: setup ## Serve on http://127.0.0.1:8080 without the demo, with the same data folder as make run
 	@$(PYTHON) manage.py serve
 
 demo: setup ## Run the demo once in a temporary data folder; exits with 0 if every step succeeded
 	@$(PYTHON) -m byteor_cloud.demo
 
-# Leave out the slow tests, which take minutes: those that start servers, kill processes or drive Chromium. ARGS can
-# still name files in the ignored folders.
+# Leave out the slow tests, which take minutes: those that start servers, kill processes, test releases or drive
+# Chromium. ARGS can still name files in the ignored folders.
 test: setup ## Run the tests without servers and Chromium; to choose tests: make test ARGS='tests/system/embedded -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash \
 		--ignore=tests/release $(ARGS)
@@ -77,7 +77,7 @@ release: setup ## Build and sign the files of a release into dist/: make release
 	@sh bootstrap.sh release
 	@$(PYTHON) -m tests.release --uv $(UV) --cyclonedx .venv/release/bin/cyclonedx-py $(ARGS)
 
-# Run these tests in one process: each of them starts several servers, and two processes are not faster on two cores.
+# Run these tests in one process: most of them start several servers, and two processes are not faster on two cores.
 release-check: setup ## Test releases, upgrades and a large backup; lists the tests that cannot run on this machine
 	@$(PYTHON) -m pytest tests/release $(ARGS)
 

@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")"
 
 fail() {
-    echo "make setup: $*" >&2
+    echo "bootstrap.sh: $*" >&2
     exit 1
 }
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The maximum number of invalid fields and parameters in a problem. ``more_errors`` counts those that it leaves out."""
+"""The maximum number of invalid fields and parameters in a problem. ``more_errors`` counts further ones, if found."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
@@ -246,7 +246,7 @@ class HeadersTooLarge(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """The caller exceeded the rate limit and may retry after ``retry_after`` seconds."""
+    """The caller exceeded a rate limit and may retry after ``retry_after`` seconds."""
 
     code = "too_many_requests"
     title = "Too many requests"

@@ -30,7 +30,10 @@ _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 @contextmanager
 def waiting_for_client(request: HttpRequest) -> Iterator[None]:
-    """Release the database connection and the request slot while the block reads from the client."""
+    """Release the database connection and the request slot while the block reads from the client.
+
+    Raises Unavailable if the request then gets no slot again.
+    """
     release_connection()
     with request_slots.released_slot(request):
         yield

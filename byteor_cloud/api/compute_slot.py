@@ -90,7 +90,7 @@ def _is_small(value: Any) -> bool:
 def _result(message: bytes) -> Any:
     outcome: Outcome = pickle.loads(message)  # noqa: S301  our own child process wrote the message
     if outcome.needs_more_memory:
-        detail = f"This takes more than {MEMORY_BYTES >> 20} MiB of memory. Send a smaller input."
+        detail = f"This takes more than {MEMORY_BYTES >> 20} MiB of memory. Send or request less data."
         raise InvalidInput(detail, code="too_complex")
     if outcome.crash is not None:
         raise RuntimeError(f"The computation failed:\n{outcome.crash}")
@@ -204,7 +204,7 @@ class _Child:
         except (EOFError, OSError) as error:
             code = self._process.kill()
             if code == -signal.SIGXCPU:
-                detail = f"This takes more than {LIMIT_S} s of processor time. Send a smaller input."
+                detail = f"This takes more than {LIMIT_S} s of processor time. Send or request less data."
                 raise InvalidInput(detail, code="too_complex") from None
             _log.warning("the compute process exited with %s", code)
             raise Unavailable("The compute process exited unexpectedly. Try again.", retry_after=1) from error

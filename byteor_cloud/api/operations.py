@@ -97,8 +97,8 @@ SECURITY_SCHEMES = {
 class Operation:
     """The declaration of one operation: its texts, who may call it, its body, responses and errors.
 
-    It decorates the method that handles the operation: the first line of the method's docstring is the summary, and the
-    rest is the description. A view declares operations that mixins handle in its ``operations``.
+    It decorates the method or command that handles the operation: the first line of the docstring is the summary, and
+    the rest is the description. A view declares operations that mixins handle in its ``operations``.
     """
 
     id: str  # in camelCase, starting with a verb, because generated clients name their functions after it

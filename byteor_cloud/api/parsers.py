@@ -41,7 +41,7 @@ def parse_json(data: bytes | str, *, compute: Compute = here) -> Any:
             raise InvalidInput.at(
                 error.pointer, "The text contains a NUL character or a lone surrogate.", code="character"
             ) from None
-        raise InvalidInput(f"The body is not valid JSON: {error}", code="malformed_json") from None
+        raise InvalidInput(f"The JSON is not valid: {error}", code="malformed_json") from None
 
 
 class StrictJSONParser(BaseParser):
@@ -129,7 +129,7 @@ class UploadParser(MultiPartParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the fields and the files. After an error, no file is left behind.
+        """Return the fields and the files. Removes a file that an error leaves incomplete.
 
         Raises DRF's ParseError for malformed bodies, and DomainErrors, for example LengthRequired, PayloadTooLarge,
         RequestTimeout or InsufficientStorage.

@@ -63,7 +63,7 @@ class _NotAcceptable(errors.DomainError):
 
 
 class _Contended(errors.Unavailable):
-    retry_span_s = 3  # seconds; short, because the other request will finish soon
+    retry_span_s = 3  # seconds; short, because the other change will finish soon
 
 
 class _Internal(errors.DomainError):
@@ -90,21 +90,21 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
             return errors.Conflict("That name is already taken. Choose another one.", code="name_taken")
         if constraint.endswith("_unique_slug"):
             return errors.Conflict("That slug is already taken. Choose another one.", code="slug_taken")
-        return errors.Conflict("An identical resource already exists.", code="exists")
+        return errors.Conflict("The request conflicts with a resource that already exists.", code="exists")
     if isinstance(cause, pg.ForeignKeyViolation):
         return errors.Conflict("A resource that the request refers to was deleted in the meantime.", code="gone")
     return None
 
 
 def full_disk_error() -> errors.Unavailable:
-    """Return the error for a write while the server's disk is full or broken."""
+    """Return the error for a request that fails because the server's disk is full or broken."""
     return errors.Unavailable(
         "The server's disk is full or not writable. Nothing was changed; try again later.", retry_after=10
     )
 
 
 def full_disk_upload_error() -> errors.InsufficientStorage:
-    """Return the error for an upload while the server's disk is full or broken."""
+    """Return the error for an upload that fails because the server's disk is full or broken."""
     return errors.InsufficientStorage(
         "The server's disk is full or not writable. Nothing was stored; try again later.", retry_after=30
     )
@@ -117,7 +117,7 @@ def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
             return full_disk_error()
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
-            return _Contended("Another request is changing the same resource. Try again.", retry_after=1)
+            return _Contended("The resource is being changed at the same time. Try again.", retry_after=1)
         case OperationalError() if isinstance(exc.__cause__, pg.QueryCanceled):
             logger.error("statement_timeout")
             return errors.Unavailable(

@@ -1,5 +1,5 @@
-"""Request slots: requests share ``BYTEOR_CLOUD_API_THREADS`` slots fairly, except for static files, probes, scrapes
-and heartbeats, which need none.
+"""Request slots: requests share ``BYTEOR_CLOUD_API_THREADS`` slots fairly, except for static files, probes, scrapes,
+and agents' heartbeats and polls, which need none.
 
 In an event loop, each request in progress delays all others a little and competes for database connections. Requests
 that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst from one

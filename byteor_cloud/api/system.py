@@ -214,7 +214,7 @@ def count_outcome(path: str, status: int) -> None:
 
 
 def is_logged(path: str, status: int) -> bool:
-    """Return whether the request is logged. Frequent requests and static files are logged only if they fail."""
+    """Return whether the request may be logged. Frequent requests and static files are logged only if they fail."""
     if status >= 400:
         return True
     is_poll = status == 304 and path.endswith("/deployment")

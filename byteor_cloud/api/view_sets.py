@@ -1,4 +1,4 @@
-"""The base of all view sets: declarations, parameters, bodies, rows and ETags, without tenants and credentials."""
+"""The base of all view sets: declarations, parameters, bodies, rows and ETags, without tenancy and authentication."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     body_cap: ClassVar[str] = "max_body_bytes"
     body_allowance: ClassVar[int] = 0
 
-    # Fields that agents report continually. ``If-Match`` ignores them.
+    # Fields that change without an edit, such as those that agents report. ``If-Match`` ignores them.
     reported_fields: ClassVar[frozenset[str]] = frozenset()
-    # Large fields that change only together with the row's revision or id. The ETag's digest leaves them out.
+    # Fields that the ETag's digest leaves out, such as large ones that change only with the row's revision or id.
     undigested_fields: ClassVar[frozenset[str]] = frozenset()
 
     # -- declarations -------------------------------------------------------------------------------------------
@@ -239,7 +239,10 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return int(row.revision)
 
     def etag(self, data: Mapping[str, Any], revision: int) -> str:
-        """Return the ETag: the row's revision, a digest of edited fields, and a digest of reported fields, if any."""
+        """Return the ETag: the row's revision and a digest of its fields, then a digest of ``reported_fields``, if any.
+
+        Neither digest covers ``undigested_fields``.
+        """
         omitted = self.reported_fields | self.undigested_fields
         edited = {name: value for name, value in data.items() if name not in omitted}
         tag = f"{revision}.{body_digest(edited)}"

@@ -81,7 +81,9 @@ class BucketTarget(Target):
                 found = folders | {each["Key"].removeprefix(self._prefix) for each in page.get("Contents", ())}
                 foreign = sorted(found - {f"{name}/" for name in OWN} - {""})
                 if foreign:
-                    raise BackupError(f"{self.location} contains other objects, such as {foreign[0]}: use a prefix")
+                    raise BackupError(
+                        f"{self.location} contains other objects, such as {foreign[0]}: use a separate prefix"
+                    )
 
     @override
     def remove_leftovers(self) -> None:

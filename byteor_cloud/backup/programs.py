@@ -33,7 +33,7 @@ def find_program(name: str, major: int, *, or_newer: bool = False) -> Path:
     """Return the path of a program of this major version, such as pg_dump 18. Raises BackupError if there is none.
 
     The programs of the embedded database are used if they have this version, even for another server. With
-    ``or_newer``, a program of a newer version is returned as well.
+    ``or_newer``, the program may also have a newer version.
     """
     for path in _candidates(name, major, or_newer=or_newer):
         with suppress(OSError, subprocess.SubprocessError):
@@ -135,7 +135,10 @@ def dumping(session: psycopg.Connection[Any], snapshot: str) -> Iterator[Dump]:
 
 
 def check_dump(file: Path, major: int) -> None:
-    """Raise BackupError if pg_restore cannot read the table of contents of a dump that pg_dump ``major`` wrote."""
+    """Raise BackupError if pg_restore cannot read the table of contents of a dump that pg_dump ``major`` wrote.
+
+    Also raises BackupError if there is no suitable pg_restore.
+    """
     result = subprocess.run(  # noqa: S603 - our own program and arguments
         [find_program("pg_restore", major, or_newer=True), "--list", file],
         stdin=subprocess.DEVNULL,

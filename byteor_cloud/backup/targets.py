@@ -33,19 +33,19 @@ class Readable(Protocol):
 class Target(ABC):
     """A place for backups. Paths in it are relative, with slashes (see ``manifest``).
 
-    All methods raise BackupError if the place cannot be used. Reading an opened file raises BackupError or OSError.
+    Methods raise BackupError if the place cannot be used. Reading an opened file raises BackupError or OSError.
     """
 
     location: str
-    """The place as the operator named it, for messages."""
+    """The place, for messages: a URL or an absolute path."""
     concurrency: ClassVar[int] = 4
-    """How many threads may write at the same time."""
+    """How many threads may read or write files at the same time."""
 
     @abstractmethod
     def prepare(self) -> None:
         """Prepare to write a backup. Raises BackupError if that is not possible, or if other files are stored here."""
 
-    def remove_leftovers(self) -> None:  # noqa: B027  a tar file has none
+    def remove_leftovers(self) -> None:  # noqa: B027  a tar target removes its own in ``prepare``
         """Remove partial blobs or unfinished uploads of killed backups. No other backup may be running."""
 
     @abstractmethod
@@ -181,7 +181,7 @@ def copy(source: Readable, file: IO[bytes]) -> None:
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[Any]:
-    """Open a new file in the folder that only its owner can read. Unless it was renamed, it is removed at the end."""
+    """Create a file in the folder, which only the file's owner can read. Remove it at the end unless it was renamed."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=PARTIAL, delete=False) as file:
         try:
             yield file

@@ -63,7 +63,7 @@ def side_of(spec_kv: str, stage_config: Mapping[str, Any] | None, installed: Ops
 def check_fixture(request: Mapping[str, Any], installed: Ops, progress: Progress) -> dict[str, Any]:
     """Replay the capture of a new fixture, or only the requested ``records``.
 
-    Without a ``spec_kv`` in the request, the capture's own spec is used. Returns the name of the capture's
+    If ``spec_kv`` in the request is null, the capture's own spec is used. Returns the name of the capture's
     pipeline, the configuration, its result, its work, and the error if there is no result. With ``records``, the
     reduced capture is written to the path in ``reduced``. Raises BadInput, RejectedBundle and Unsupported.
     """

@@ -97,7 +97,7 @@ class _Parent:
         self._write(json.dumps(message).encode())
 
     def send_body(self, body: bytes) -> None:
-        """Send the body of a response, which is JSON without line breaks."""
+        """Send the body of a response: JSON without line breaks, or no bytes."""
         self._write(BODY + body)
 
     def _write(self, line: bytes) -> None:

@@ -72,7 +72,10 @@ def _installed() -> frozenset[Path]:
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:
-    """Limit this process's memory (on Linux), open files and core dumps, and optionally its time and file sizes."""
+    """Limit this process's memory (on Linux) and open files, and prevent core dumps.
+
+    ``processor_s`` also limits its processor time, and ``file_bytes`` the size of each file that it writes.
+    """
     _lower(resource.RLIMIT_CORE, 0)  # a core dump would contain tenants' data
     _lower(resource.RLIMIT_NOFILE, _MAX_FILES)
     if processor_s is not None:

@@ -19,5 +19,5 @@ class Compute(Protocol):
 
 
 def here[**A, R](function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:
-    """Compute in this process. For workers, commands and tests."""
+    """Call ``function`` in this process, as workers, commands and tests do."""
     return function(*args, **kwargs)

@@ -27,7 +27,10 @@ def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
             if isinstance(item, (dict, list)):
                 waiting.append((item, (path, key)))
             elif isinstance(item, str) and _SECRET.search(item):
-                detail = 'Looks like a secret. Use {"secret_ref": "NAME"}, which the agent resolves on its host.'
+                detail = (
+                    'Looks like a secret. Only env can refer to secrets: {"secret_ref": "NAME"}, which the agent '
+                    "resolves on its host."
+                )
                 found.append(FieldError(_pointer((path, key)), "secret", detail))
     return found
 

@@ -212,7 +212,7 @@ print(len(compute(read, b"[" + b"[]," * 1_000 + b"[]]", limits)))
         tmp_path,
     )
 
-    assert output == "This takes more than 256 MiB of memory. Send a smaller input.\n1001\n"
+    assert output == "This takes more than 256 MiB of memory. Send or request less data.\n1001\n"
 
 
 def test_small_json_is_read_without_compute_process(tmp_path: Path) -> None:
