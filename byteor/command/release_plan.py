@@ -53,7 +53,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: Release,
     base = next(iter(listed), None)
     changes: list[str] = []
     if base is None:
-        facts["Running"] = f"no version of {version.name}"
+        facts["Running"] = f"no current deployment of {version.name}"
     else:
         old = session.environment.get_config_bundle(base.config_bundle_id)
         before = session.environment.get_version(old.version_id)
@@ -62,7 +62,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: Release,
             f" on {base.progress.active:,} of {agents_of(base.progress.total)}"
         )
         changes = list(_changes(session, old, bundle))
-        facts["Changes"] = "" if changes else "none; this configuration already runs"
+        facts["Changes"] = "" if changes else "none; this configuration is already current"
     settings = environment.settings
     more = {
         "Agents": _target(session, request.target),
