@@ -184,7 +184,7 @@ def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:
         return ""
     window, end = found
     text = f"A freeze window lasts until {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    text += f": {window.reason}." if window.reason else "."
+    text += f": {window.reason.rstrip('.')}." if window.reason else "."
     if request.override_freeze:
         return f"{text} Overridden: {request.override_freeze.reason}"
     return f"{text} The server will refuse the deployment without --override-freeze."
