@@ -48,7 +48,10 @@ _LINES: Final = (
 
 
 def show_series(series: m.Series) -> None:
-    """Print a chart for each value that was reported, or a row for each slot if stdout is not a terminal."""
+    """Print a chart for each value that was reported, or a row for each slot if stdout is not a terminal.
+
+    Without heartbeats, prints only a note.
+    """
     points = series.points
     if not any(point.online for point in points):
         note("No heartbeats in this period. Values appear within 20 minutes of the first heartbeat.")

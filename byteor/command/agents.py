@@ -46,7 +46,7 @@ def agents() -> None:
 
 
 class _AgentNamed(Named):
-    """An argument that names an agent.
+    """An argument or option that names an agent.
 
     Completion requests only names that contain the typed text, because a fleet can be large.
     """
@@ -96,7 +96,7 @@ def find_agent(session: Session, text: str) -> m.Agent:
 
 
 class _Bundles:
-    """The names of the bundles that agents run, such as ``quotes:3``. Each name is requested only once."""
+    """The names of bundles, such as ``quotes:3``. Each name is requested only once."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment

@@ -174,7 +174,7 @@ def _origin(origin: m.Origin) -> str:
 def pull(
     session: Session, artifact: str, output: Path | None, inner: str | None, force: bool, as_json: str | None
 ) -> None:
-    """Download an artifact. The file is created only after its hash has been verified.
+    """Download an artifact. The file is written only after its hash has been verified.
 
     \b
     Examples:
@@ -204,7 +204,7 @@ def pull(
 
 
 def save(download: Download, path: Path, size: int, digest: str) -> None:
-    """Write a download to ``path``, which appears only when it is complete and has this SHA-256. Raises Refusal."""
+    """Save a download as ``path``, but only if it is complete and has this SHA-256. Raises Refusal."""
     from byteor.client.request import complete  # noqa: PLC0415  imported when used, so that --help is fast
 
     hashed, done = hashlib.sha256(), 0
@@ -255,7 +255,11 @@ def files(session: Session, artifact: str, limit: int, as_json: str | None) -> N
 @click.argument("artifact", type=ARTIFACT)
 @click.option("--lane", help="The lane of the journal. Required if there are several journals.")
 @click.option("--after", type=click.IntRange(min=0), help="Start after the record at this position.")
-@click.option("--sequence", type=click.IntRange(min=0), help="Start at this sequence number.")
+@click.option(
+    "--sequence",
+    type=click.IntRange(min=0),
+    help="Start at the first record with this sequence number or a higher one.",
+)
 @click.option("--time", help="Start at the first record at or after this time, such as 2026-11-29T12:00:00Z.")
 @list_options("JournalRecord")
 @with_session
@@ -353,7 +357,7 @@ def keep(
 ) -> None:
     """Keep an incident bundle as a fixture.
 
-    Later releases of its pipeline are tested with the fixture.
+    Until the fixture expires, candidates of its pipeline are tested with it.
 
     \b
     Examples:

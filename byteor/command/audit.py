@@ -118,7 +118,7 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
 def follow(session: Session, /, as_json: str | None, since: datetime | None, **filters: Any) -> None:
     """Print new audit events as they are recorded.
 
-    Press Ctrl-C to stop. Each event is printed once, even if the connection is lost meanwhile. With --json, each event
+    Press Ctrl-C to stop. Each event is printed once, even if requests fail meanwhile. With --json, each event
     is one line of JSON.
 
     \b
@@ -192,7 +192,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
         except ByteOrError as error:
             if is_first or not is_temporary(error):
                 raise
-            note(f"Connection lost: {str(error).rstrip('.')}. Retrying.")
+            note(f"A request failed: {str(error).rstrip('.')}. Retrying.")
         else:
             fresh = [each for each in found if each.id not in seen]
             seen |= {each.id: each.timestamp for each in fresh}

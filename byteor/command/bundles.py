@@ -123,7 +123,7 @@ def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
 @click.option("-f", "--file", "path", help="The configuration in JSON or YAML, or - for stdin.")
 @click.option(
     "--name",
-    help="The name of the config bundle. Default: the name in the file, or that of the version, such as quotes-3.",
+    help="The name of the config bundle. Default: the name in the file, or the pipeline and number, such as quotes-3.",
 )
 @click.option("--tuning-profile", help="How the runtime uses the CPU cores: default, low-latency or isolated-core.")
 @click.option(
@@ -149,7 +149,7 @@ def create(
     """Create a config bundle from a version and a configuration.
 
     The file can have the fields tuning_profile, wait, stage_config, adapters, env, snapshot and name. Options override
-    the file. If the configuration is invalid, nothing is created, and the errors name the lines of the file.
+    the file. If the configuration is invalid, nothing is created, and errors in the file are printed with its lines.
 
     \b
     Examples:
@@ -179,7 +179,7 @@ def create(
 
 
 def _read_configuration(path: str) -> PlanFile:
-    """Read a configuration. Raises Refusal for unknown fields."""
+    """Read a configuration. Raises Refusal if it cannot be read or has unknown fields."""
     from byteor.command.plan_files import read_plan  # noqa: PLC0415  imports PyYAML
 
     file = read_plan(path, "configuration")
@@ -211,7 +211,7 @@ def _secrets(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _refusal(error: InvalidRequest, file: PlanFile | None, from_options: set[str]) -> Refusal:
-    """Print each error of a configuration on stderr, with its line, and return the refusal that ends the command."""
+    """Print each error of a configuration on stderr, with its place, and return the refusal that ends the command."""
     for each in error.errors:
         pointer = str(each.get("pointer") or "")
         place = pointer or "request" if pointer in from_options else _place(pointer, file)
@@ -221,7 +221,10 @@ def _refusal(error: InvalidRequest, file: PlanFile | None, from_options: set[str
 
 
 def _place(pointer: str, file: PlanFile | None) -> str:
-    """Return the file and line of a value, or its JSON Pointer if the file does not contain its field."""
+    """Return the file and line of a value. If the file does not contain its field, return its JSON Pointer.
+
+    Returns ``request`` if there is no pointer either.
+    """
     if file is not None and pointer.split("/")[1:2] and pointer.split("/")[1] in file.plan:
         return f"{file.name}:{file.line_of(pointer)}"
     return pointer or "request"
@@ -240,8 +243,8 @@ def _note_warnings(found: m.ConfigBundle, file: PlanFile | None) -> None:
 def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None) -> None:
     """Copy a config bundle to another environment.
 
-    Its version is copied too, and nothing is deployed. Secret values are not copied: each agent reads them on its own
-    host.
+    Its version is copied too, unless the environment has one with the same spec. Nothing is deployed. Secret values are
+    not copied: each agent reads them on its own host.
 
     \b
     Examples:

@@ -81,7 +81,7 @@ class _Bash(BashComplete):
     """Completion for Bash.
 
     Bash inserts text as it is, so this escapes names, which otherwise could be commands. Bash also splits words at
-    colons and equals signs, which names such as ``quotes:3`` contain, so this joins the parts.
+    colons, as in ``quotes:3``, and at equals signs, so this joins the parts.
     """
 
     source_template = """\

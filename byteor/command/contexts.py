@@ -83,13 +83,13 @@ def config_file() -> Path:
 def load() -> Contexts:
     """Read the contexts. Returns an empty ``Contexts`` if there is no file. Raises Refusal if it cannot be read.
 
-    If other users can read the file, changes its mode to 0600 and prints a note.
+    If other users have permissions on the file, changes its mode to 0600 and prints a note.
     """
     path = config_file()
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
             path.chmod(0o600)
-            note(f"Note: Other users could read {path}, so its mode was changed to 0600. Replace its tokens.")
+            note(f"Note: Other users had permissions on {path}, so its mode was changed to 0600. Replace its tokens.")
         stored = json.loads(path.read_text())
         return Contexts(_text(stored["current"]), {name: _context(each) for name, each in stored["contexts"].items()})
     except FileNotFoundError:

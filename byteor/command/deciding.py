@@ -35,10 +35,10 @@ APPROVAL = Named(lambda session: (each.id for each in session.environment.list_a
 
 
 def find_approval(session: Session, text: str | None) -> m.Approval:
-    """Return an approval by its id, by the id of its deployment or replay, or by the name of its pipeline.
+    """Return an approval by its id, by the id of its deployment or replay, or, if pending, by the name of its pipeline.
 
-    Parts of ids are accepted. Pending approvals take precedence. None selects the only one that the caller can decide.
-    Raises Refusal if none or several match.
+    Parts of ids are accepted. Pending approvals take precedence. None selects the only one that waits for the caller's
+    decision. Raises Refusal if none or several match.
     """
     environment = session.environment
     pending = list(islice(environment.list_approvals(status=PENDING), MOST_SEARCHED))
@@ -175,7 +175,7 @@ def show_approval(session: Session, id: str | None, as_json: str | None) -> None
     """Show what an approval covers.
 
     Shows what changes and where, who requested it, and what was tested. ID is the id of an approval, a deployment or a
-    replay, or the name of a pipeline. Default: the only approval that waits for your decision.
+    replay, or the name of a pipeline with a pending approval. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -299,7 +299,7 @@ class _Review:
         return f"{'the deployment' if wave is None else f'wave {wave + 1}'} of {self._version} to {self._place}"
 
     def decide(self, decision: str, comment: str | None, digest: str | None, groups: list[str] | None) -> m.Approval:
-        """Send the decision, with the digest of the wave's report, and the regression if the review was shown."""
+        """Send the decision, with the digest of the wave's report and, if the review was shown, the regression."""
         approval, report = self._approval, self._approval.wave_report
         regression = self._packet.regression if self._packet else None
         return self._environment.decide_approval(
@@ -388,7 +388,7 @@ class _Review:
         if packet is not None:
             lines += _section("Pipeline changes:", packet.pipeline.changes, _change)
             lines += _section("Configuration changes:", packet.configuration, _change)
-            lines += _section("Differences in the output:", packet.groups, _group)
+            lines += _section("Differences:", packet.groups, _group)
             if packet.more:
                 what = "difference is" if packet.more == 1 else "differences are"
                 lines.append(f"{packet.more} further {what} in no group and cannot be accepted.")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 FIRST_POLL_S: Final = 0.25  # the pause after a change; without changes it grows
 LAST_POLL_S: Final = 2.0  # the longest pause
-PAGE: Final = 200  # rows per request, and how many failed agents are named at most
+PAGE: Final = 200  # rows per request, and the most failed agents whose names are read
 MOST_MEMBERS: Final = 2000
 BAR_WIDTH: Final = 30
 CANARY: Final = [5, 100]  # percent
@@ -86,8 +86,8 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
     """Print the progress of a rollout until it ends, and return the exit code.
 
     Prints a line for each change and, on a terminal, a bar for each wave. With ``as_json``, the lines go to stderr, and
-    the deployment is printed at the end. After ``timeout`` seconds, the exit code is 8. Ctrl-C and errors do not stop
-    the rollout; a note says so. Raises Refusal and errors of the client.
+    the deployment is printed at the end. After ``timeout`` seconds, the exit code is 8. Neither Ctrl-C nor an error
+    stops the rollout. Raises Refusal and errors of the client.
     """
     output = say if as_json is None else note
     try:
@@ -95,7 +95,7 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
             watched = _Watch(session, deployment_id, screen)
             found = watched.follow(None if timeout is None else monotonic() + timeout)
     except KeyboardInterrupt:
-        _print_lines(note, f"Interrupted. The rollout continues.{how_to_continue(deployment_id)}")
+        _print_lines(note, f"Interrupted. The work continues on the server.{how_to_continue(deployment_id)}")
         return INTERRUPTED
     if found.status in news.ENDED:
         code, text = _outcome(session, found)
@@ -103,7 +103,7 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
         _print_lines(output, "\n".join([text, *(f"  {line}" for line in failures)]))
     else:
         code = PENDING
-        text = f"The rollout is still in progress after {timeout:g} s.{how_to_continue(deployment_id)}"
+        text = f"The deployment is still in progress after {timeout:g} s.{how_to_continue(deployment_id)}"
         _print_lines(note, text)
     if as_json is not None:
         show(found, as_json, "")
@@ -125,8 +125,11 @@ def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
 
 
 def how_to_continue(deployment_id: str) -> str:
-    """Return the commands that follow or stop a rollout, as lines."""
-    return f"\n  To follow it: byteor deployments watch {deployment_id}\n  To stop it:   byteor abort {deployment_id}"
+    """Return the commands that follow a deployment or abort its rollout, as lines."""
+    return (
+        f"\n  To follow it: byteor deployments watch {deployment_id}"
+        f"\n  To stop it, unless it is a rollback: byteor abort {deployment_id}"
+    )
 
 
 class _Watch:
@@ -144,7 +147,7 @@ class _Watch:
     def follow(self, deadline: float | None) -> m.Deployment:
         """Return the deployment when it has ended, or when the deadline has passed.
 
-        Raises Refusal if the server has never responded by the deadline.
+        Raises Refusal if no request has succeeded by the deadline.
         """
         found, pause = None, FIRST_POLL_S
         while True:
@@ -157,12 +160,12 @@ class _Watch:
             left = LAST_POLL_S if deadline is None else deadline - monotonic()
             if left <= 0:
                 if found is None:
-                    raise Refusal(f"The server does not respond.{how_to_continue(self._id)}", PENDING)
+                    raise Refusal(f"All requests failed.{how_to_continue(self._id)}", PENDING)
                 return found
             sleep(min(pause, left))
 
     def new_failures(self, deployment: m.Deployment) -> list[str]:
-        """Return a line for each new cause of failures, with the names of agents."""
+        """Return the lines about causes of failures that are new or have changed, with the names of agents."""
         lines = news.failure_lines(deployment, agent_names(self._session, deployment))
         new = [line for line in lines.values() if line not in self._failures]
         self._causes |= lines.keys()
@@ -172,7 +175,7 @@ class _Watch:
     def _read(self) -> m.Deployment | None:
         """Return the deployment, or None if the request failed and a retry may succeed.
 
-        Print a note at the first failure, and when the server responds again. Raises other errors of the client.
+        Prints a note at the first failure, and when a request succeeds again. Raises other errors of the client.
         """
         from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
         from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  imports the client
@@ -184,16 +187,16 @@ class _Watch:
             if is_temporary(error):
                 self._lose()
                 return None
-            self._screen.note(f"The rollout continues.{how_to_continue(self._id)}")
+            self._screen.note(f"The work continues on the server.{how_to_continue(self._id)}")
             raise
         if self._is_lost:
-            self._screen.note("The server responds again.")
+            self._screen.note("Requests succeed again.")
         self._is_lost = False
         return found
 
     def _lose(self) -> None:
         if not self._is_lost:
-            self._screen.note("The server does not respond. Retrying; the rollout continues.")
+            self._screen.note("A request failed. Retrying; the work continues on the server.")
         self._is_lost = True
 
     def _print(self, deployment: m.Deployment) -> bool:
@@ -210,7 +213,10 @@ class _Watch:
         return bool(lines)
 
     def _read_people(self, deployment: m.Deployment) -> news.People | None:
-        """Return who can decide on the approval that the deployment waits for. None if it waits for none."""
+        """Return who can decide on the approval that the deployment waits for.
+
+        Returns None if it waits for none, or if the request fails.
+        """
         if (pending := _pending_approval(deployment)) is None:
             return None
         if self._people is None or self._people.approval.id != pending:
@@ -247,7 +253,7 @@ def agent_names(session: Session, deployment: m.Deployment) -> dict[str, str]:
 
 
 def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
-    """Return the e-mail addresses of members by user id. Members whom the caller may not see are left out."""
+    """Return the e-mail addresses of members by user id. Ids that are not found are left out."""
     if not user_ids:
         return {}
     found: dict[str, str] = {}
@@ -277,7 +283,7 @@ class _Screen:
         _print_lines(note if self._to_stderr else say, text)
 
     def note(self, text: str) -> None:
-        """Print lines to stderr."""
+        """Print lines to stderr, but above the bars on a terminal."""
         _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
@@ -321,7 +327,7 @@ def _screen(as_json: str | None) -> Iterator[_Screen]:
 
 
 def _bars(waves: Sequence[news.Wave], counts: str) -> Table:
-    """Return a bar for each wave, as a renderable of rich."""
+    """Return a table of rich: a bar for each wave, and the number of agents by state."""
     from rich.progress_bar import ProgressBar  # noqa: PLC0415  slow to import, and only terminals need it
     from rich.table import Table  # noqa: PLC0415
 
@@ -491,7 +497,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--start-at", type=Moment(), help="Start at this time or later, such as 2026-12-01T08:00Z.")
 @click.option("--note", "text", help="A note for the approvers.")
 @click.option("--reviewer", "reviewers", multiple=True, metavar="E-MAIL", help=(
-    "A person who may approve, by e-mail address. Default: the reviewers of the environment. Can be repeated."
+    "A person who may decide, by e-mail address. Default: the reviewers of the environment. Can be repeated."
 ))  # fmt: skip
 @click.option("--explain", "explanations", multiple=True, metavar="GROUP=TEXT", help=(
     "Explain a group of differences to the approvers. Can be repeated."
@@ -506,7 +512,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option(
     "--idempotency-key",
     metavar="KEY",
-    help="A unique key. Repeating the command with the same key does not deploy twice.",
+    help="A unique key. Repeating the command with the same key within 24 hours does not deploy twice.",
 )
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @click.option("--detach", is_flag=True, help="Do not wait for the rollout. If it needs approval, the exit code is 8.")
@@ -518,7 +524,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any) -> int:
     """Deploy a config bundle, and follow the rollout until it ends.
 
-    Shows what changes, on which agents, and who must approve, and prompts for confirmation. Ctrl-C stops the command,
+    Shows what changes, on which agents, and who can approve, and prompts for confirmation. Ctrl-C stops the command,
     but not the rollout.
 
     \b
@@ -529,7 +535,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
          expired: nothing changed; or a request failed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
-      130  interrupted by Ctrl-C; the rollout continues
+      130  interrupted by Ctrl-C; a deployment that was requested continues
 
     \b
     Examples:
@@ -605,7 +611,7 @@ def _create(session: Session, request: Release, key: str) -> m.Deployment:
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
     from byteor.command.retries import is_temporary  # noqa: PLC0415  imports the client
 
-    again = f"To continue, run the same command with --idempotency-key {key}. It does not deploy twice."
+    again = f"To continue, run the same command with --idempotency-key {key} within 24 hours. It does not deploy twice."
     try:
         return session.environment.create_deployment(**request.fields(), idempotency_key=key)
     except KeyboardInterrupt:

@@ -193,7 +193,7 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
 def promote(session: Session, draft: str, as_json: str | None) -> None:
     """Promote a draft to an immutable version.
 
-    If the draft's last version has the same plan and compiler version, returns that version.
+    If the draft's last version has the same plan and compiler version, no other version is created.
 
     \b
     Examples:
@@ -205,7 +205,7 @@ def promote(session: Session, draft: str, as_json: str | None) -> None:
     show(
         version,
         as_json,
-        f"Promoted draft {found.name}, revision {found.revision}, to version {version.name}:{version.number}",
+        f"Draft {found.name}, revision {found.revision}, is now version {version.name}:{version.number}",
     )
 
 
@@ -290,17 +290,22 @@ def diff_versions(session: Session, old: str, new: str, as_json: str | None) -> 
 def copy_version(session: Session, version: str, target: str, as_json: str | None) -> None:
     """Copy a version to another environment of the project.
 
+    If the newest version of the pipeline there is already a copy of it, no other copy is created.
+
     \b
     Examples:
       byteor versions copy quotes:3 --to prod
     """
     found = find_version(session, version)
     copied = session.environment_named(target).copy_version(from_version_id=found.id)
-    show(copied, as_json, f"Copied {found.name}:{found.number} to {target} as {copied.name}:{copied.number}")
+    show(copied, as_json, f"Version {found.name}:{found.number} is now in {target} as {copied.name}:{copied.number}")
 
 
 def say_diagnostics(found: Iterable[m.Diagnostic], file: PlanFile | None) -> int:
-    """Print the compiler's findings on stderr, with the lines of the file. Return 1 if any is an error, else 0."""
+    """Print the compiler's findings on stderr. Return 1 if any is an error, else 0.
+
+    They are printed with the lines of the file, or without a file with their JSON Pointers.
+    """
     code = DONE
     for each in found:
         place = f"{file.name}:{file.line_of(each.pointer)}" if file else each.pointer or "plan"

@@ -22,7 +22,7 @@ from byteor.command.waiting import wait_for, waiting_options
 if TYPE_CHECKING:
     from byteor.client import models as m
 
-MOST_SHOWN: Final = 20  # the most rows in the table of groups and in that of untested or failed fixtures
+MOST_SHOWN: Final = 20  # the most rows in the table of groups, and in that of failed, unstable or untested fixtures
 MOST_EXAMPLES: Final = 5  # the most groups whose examples are printed
 _SHORT: Final = 12  # characters of the id of a group
 FIXTURE = Named(lambda session: (fixture.name for fixture in session.environment.list_fixtures(limit=200)))
@@ -190,7 +190,7 @@ def update_fixture(
 @json_option("Fixture")
 @with_session
 def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | None) -> None:
-    """Delete a fixture. The artifact is kept until its own retention ends.
+    """Delete a fixture, but not its artifact. The fixture no longer protects the artifact from retention.
 
     \b
     Examples:
@@ -293,7 +293,7 @@ def _requested(
     resume: str | None,
     against: Sequence[str],
 ) -> tuple[m.Regression, str]:
-    """Return the new or resumed regression, and the name of what it tests."""
+    """Return the new or resumed regression, and a title for its result."""
     environment = session.environment
     if resume is not None:
         listed = environment.list_regressions

@@ -54,8 +54,8 @@ def resume(session: Session, reason: str | None, yes: bool, as_json: str | None)
     """Resume the held offers of the environment, so that its agents get them.
 
     Agents that were moved to a newer release after the backup return to the release of the backup. To avoid that,
-    first deploy what they should run. Paused deployments stay paused. Break-glass deployments that were not approved
-    are rolled back.
+    first deploy what they should run. Paused deployments stay paused. Break-glass deployments whose approval was
+    denied, expired or revoked are rolled back if possible.
 
     \b
     Examples:

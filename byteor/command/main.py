@@ -64,7 +64,7 @@ COMMANDS: Final = {name: found for section in SECTIONS.values() for name, found 
 
 
 class _Lazy(click.Group):
-    """The group of all commands. It imports only the command that is run."""
+    """The group of all commands. It imports the module of a command when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Replace closed streams, read stdin as UTF-8, and escape text that the terminal cannot encode."""
+    """Replace closed streams, read stdin as UTF-8, and escape characters that cannot be encoded for the output."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -166,7 +166,7 @@ def _run(argv: Sequence[str] | None) -> int:
             return _cannot_write(error)
         return _fail(f"{error.filename}: {error.strerror}.", FAILED)
     except UnicodeError as error:
-        return _fail(f"Some text cannot be used in this locale. Try LC_ALL=C.UTF-8. ({error})", FAILED)
+        return _fail(f"Some text is not UTF-8 or cannot be used in this locale. Try LC_ALL=C.UTF-8. ({error})", FAILED)
     except Exception as error:
         from httpx2 import HTTPError, InvalidURL  # noqa: PLC0415  imported for an error only
 

@@ -155,7 +155,10 @@ def short_id(text: str) -> str:
 
 
 def chosen(value: Any, fields: str) -> Any:
-    """Return a resource as JSON values, with only these fields, or all fields for ``*``. Missing fields are null."""
+    """Return a resource as JSON values, with only these fields, or all fields for ``*``. Missing fields are null.
+
+    A value that is not an object is returned whole.
+    """
     whole = value.to_dict() if hasattr(value, "to_dict") else value
     if fields == ALL or not isinstance(whole, dict):
         return whole

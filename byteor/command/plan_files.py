@@ -1,4 +1,4 @@
-"""Plan files in JSON or YAML, and the line of each value, so that a diagnostic can name the line to change."""
+"""Plans and configurations in JSON or YAML, and the line of each value, so that a message can name the line."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ for _tag, _pattern, _first in (
 
 
 def read_plan(path: str, what: str = "plan") -> PlanFile:
-    """Read a plan from a file, or from stdin for ``-``. Raises Refusal, which names the line of a syntax error.
+    """Read a plan or configuration from a file, or from stdin for ``-``.
 
-    ``what`` is the word for the content in messages.
+    ``what`` is the word for the content in messages. Raises Refusal, which names the line of a syntax error.
     """
     name = "stdin" if path == "-" else path
     try:

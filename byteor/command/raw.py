@@ -20,7 +20,7 @@ MOST_VALUES: Final = 1_000_000
 @click.argument("method", type=click.Choice(["GET", "POST", "PUT", "PATCH", "DELETE"], case_sensitive=False))
 @click.argument("path")
 @click.option("-q", "--query", "pairs", multiple=True, metavar="NAME=VALUE", help="A query parameter. Can be repeated.")
-@click.option("-d", "--data", help="The body in JSON, or - for stdin.")
+@click.option("-d", "--data", help="The body, a JSON object, or - for stdin.")
 @json_option(None)
 @with_session
 def api(
@@ -55,7 +55,7 @@ def api(
         text = sys.stdin.read() if data == "-" else data
         fields = None if text is None else read_object(text, JsonLimits(max_depth=MOST_DEPTH, max_values=MOST_VALUES))
     except MalformedJson as error:
-        raise Refusal(f"The body is not a JSON object: line {error.line}: {error.message}", USAGE) from None
+        raise Refusal(f"The body is invalid: line {error.line}: {error.message}", USAGE) from None
     found = session.client.request(method, path, query=query, fields=fields)
     if found is None:
         note("The response has no body.")

@@ -53,7 +53,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: Release,
     base = next(iter(listed), None)
     changes: list[str] = []
     if base is None:
-        facts["Running"] = f"no version of {version.name}"
+        facts["Running"] = f"no current deployment of {version.name}"
     else:
         old = session.environment.get_config_bundle(base.config_bundle_id)
         before = session.environment.get_version(old.version_id)
@@ -62,7 +62,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: Release,
             f" on {base.progress.active:,} of {agents_of(base.progress.total)}"
         )
         changes = list(_changes(session, old, bundle))
-        facts["Changes"] = "" if changes else "none; this configuration already runs"
+        facts["Changes"] = "" if changes else "none; this configuration is already current"
     settings = environment.settings
     more = {
         "Agents": _target(session, request.target),
@@ -184,7 +184,7 @@ def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:
         return ""
     window, end = found
     text = f"A freeze window lasts until {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    text += f": {window.reason}." if window.reason else "."
+    text += f": {window.reason.rstrip('.')}." if window.reason else "."
     if request.override_freeze:
         return f"{text} Overridden: {request.override_freeze.reason}"
     return f"{text} The server will refuse the deployment without --override-freeze."

@@ -214,7 +214,7 @@ def _standing(session: Session, row: m.Replay) -> str:
 
 
 def _was_compared(session: Session, row: m.Replay) -> bool:
-    """Return whether the capture has expected output; True if the caller may not see its files."""
+    """Return whether the capture has expected output; True if its files cannot be listed."""
     from byteor.client.errors import ApiError  # noqa: PLC0415  imports the client
 
     folder = "expected/"
@@ -231,7 +231,7 @@ def _divergence(found: Mapping[str, Any]) -> str:
 
 
 def difference(found: Mapping[str, Any]) -> str:
-    """Return a phrase about how a record differs: its changed members, or the bytes of both sides."""
+    """Return a phrase about how a record differs, such as its changed members or the bytes of both sides."""
     kind, pointers = found["kind"], found.get("pointers") or []
     if kind == "missing":
         return "the record is missing"
@@ -391,7 +391,7 @@ def _side_difference(found: Mapping[str, Any]) -> str:
 def trace(session: Session, replay: str, sequence: int, ingress: str | None, as_json: str | None) -> None:
     """Trace a record of a replay through the stages.
 
-    Shows the payload after each stage, or why the record was dropped.
+    Shows the payload after each step, such as a stage, or why the record was dropped.
 
     \b
     Examples:

@@ -55,8 +55,8 @@ _EVENTS: Final[Mapping[str, str]] = {
     "restore": "The rollback finished",
     "break_glass_approved": "Approved after break-glass",
     "break_glass_denied": "Denied after break-glass",
-    "break_glass_expired": "Nobody approved in time after break-glass",
-    "break_glass_revoked": "The approval after break-glass was revoked",
+    "break_glass_expired": "The approval request after break-glass expired",
+    "break_glass_revoked": "The approval request after break-glass was revoked",
 }
 
 
@@ -68,7 +68,7 @@ class People(NamedTuple):
 
 
 class Wave(NamedTuple):
-    """A wave of a rollout, or the rollback: the number of finished agents, and the state."""
+    """A wave of a rollout, or the rollback: the number of finished agents, the number of all, and the state."""
 
     title: str
     done: int
@@ -130,7 +130,7 @@ def failure_lines(deployment: m.Deployment, names: Mapping[str, str]) -> dict[tu
 
 
 def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tuple[int, str]:
-    """Return the exit code and a sentence about a rollout that has ended. ``approval`` contains the denial."""
+    """Return the exit code and a text about a deployment that has ended. ``approval`` contains the denial, if any."""
     progress, pipeline = deployment.progress, deployment.pipeline
     of_all = f"{progress.active:,} of {agents_of(progress.total)} {'is' if progress.active == 1 else 'are'} active"
     match deployment.status:
@@ -160,7 +160,7 @@ def describe_event(entry: m.TimelineEntry) -> str:
 
 
 def waves_of(deployment: m.Deployment) -> list[Wave]:
-    """Return the waves that have agents, or the rollback. Empty before the bundle is built.
+    """Return the waves that have agents, or the rollback. Empty before agents are enlisted.
 
     The API returns counts for the whole rollout, not for each wave. Therefore, the sizes of the waves are computed in
     the same way as at the start of the rollout, and finished agents are assigned to the first waves.

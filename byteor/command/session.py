@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from byteor.client.resources import Environment, Organization, Project
 
 SHORTEST: Final = 4  # the fewest characters by which an id can be found
-MOST_SEARCHED: Final = 2000  # the most rows that are searched for a part of an id
+MOST_SEARCHED: Final = 2000  # the most rows of a list that are searched
 MOST_COMPLETED: Final = 400  # the most names that completion reads, because a list can be long
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -31,16 +31,16 @@ def is_id(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Return whether the text can be a name or an id. If not, the server would refuse a filter with it."""
+    """Return whether the text can be a name or an id: it is printable and not blank."""
     return text.isprintable() and text.strip() != ""
 
 
 def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name: bool = True) -> Any:
     """Return the row of a list with this name or id, or the only row whose id begins or ends with the text.
 
-    A part of an id needs ``SHORTEST`` characters, and is searched in the first ``MOST_SEARCHED`` rows. ``listed`` is
-    the client's method that lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises Refusal if no row
-    or more than one row matches.
+    Ids are searched in the first ``MOST_SEARCHED`` rows, and a part of an id needs ``SHORTEST`` characters. ``listed``
+    lists the rows. If ``has_name``, it accepts a filter by ``name``. Raises Refusal if no row or more than one row
+    matches.
     """
     if not is_name(text):
         raise Refusal(f"{text!r} is not the name or the id of any {what}.", USAGE)
@@ -68,7 +68,10 @@ def _title(row: Any) -> str:
 
 
 def connect(url: str, token: str | None = None) -> ByteOr:
-    """Return a client, which prints a note before each retry. Raises Refusal for an invalid URL or token."""
+    """Return a client, which prints a note before each retry, except within ``on_retry``.
+
+    Raises Refusal for an invalid URL or token.
+    """
     from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
     from byteor.command.retries import note_retries  # noqa: PLC0415  imports the client
 
@@ -154,7 +157,7 @@ def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Calla
     Also adds the options that select the context, organization, project and environment.
     """
 
-    @click.option("--context", "-c", help="The context. Default: the current one.")
+    @click.option("--context", "-c", help="The context. Default: BYTEOR_CONTEXT, or else the current one.")
     @click.option("--org", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
     @click.option("--project", "-p", type=PROJECT, metavar="TEXT", help="The project, by name or id.")
     @click.option("--env", "-e", type=ENVIRONMENT, metavar="TEXT", help="The environment, by name or id.")
@@ -173,7 +176,7 @@ type Names = Callable[[Session], Iterable[str]]
 
 
 class Named(click.ParamType[str]):
-    """An argument that names a resource. Completion requests the names from the server."""
+    """An argument or option that names a resource. Completion requests the names or ids from the server."""
 
     name = "name or id"
 

@@ -60,12 +60,16 @@ def _levels(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_chosen_context = click.option("--context", "-c", type=_ContextName(), help="The context. Default: the current one.")
+_chosen_context = click.option("--context", "-c", type=_ContextName(), help=(
+    "The context. Default: BYTEOR_CONTEXT, or else the current one."
+))  # fmt: skip
 
 
 @click.command()
 @click.argument("url", required=False)
-@click.option("--name", help="The name of the context. Default: the host in URL, or the current context.")
+@click.option(
+    "--name", help="The name of the context. Default: the host and port in URL, or the context whose server is used."
+)
 @click.option("--token", "reads_token", is_flag=True, help="Read a token from stdin instead of opening a browser.")
 @click.option("--no-browser", is_flag=True, help="Print the URL, but do not open a browser.")
 @_levels
@@ -83,7 +87,8 @@ def login(
     """Sign in to a server.
 
     Prints a URL and a code. Open the URL in a browser on any machine, check the code, and allow the sign-in. The token
-    is stored in a context, which becomes the current one. Default URL: the server of the current context.
+    is stored in a context, which becomes the current one. Default URL: the server of the context that BYTEOR_CONTEXT
+    names, or else of the current one.
 
     \b
     Examples:
@@ -259,9 +264,7 @@ def _shown(context: Context, level: str) -> str:
 @click.command()
 @_chosen_context
 @click.option("--all", "every", is_flag=True, help="Sign out of all contexts.")
-@click.option(
-    "--local", is_flag=True, help="Remove the context without revoking its token, which stays valid until it expires."
-)
+@click.option("--local", is_flag=True, help="Remove the context without revoking its token.")
 @json_option(SIGNED_OUT_FIELDS)
 def logout(context: str | None, every: bool, local: bool, as_json: str | None) -> None:
     """Sign out: revoke the token of a context, and remove the context.
@@ -283,7 +286,7 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
     for name in names:
         found = stored.by_name[name]
         try:
-            text, revoked = ("its token stays valid until it expires", False) if local else _revoke(name, found)
+            text, revoked = ("its token was not revoked", False) if local else _revoke(name, found)
         except Refusal as error:
             failures.append(str(error))
             continue
@@ -366,7 +369,7 @@ def list_contexts(limit: int, as_json: str | None) -> None:
 @click.argument("name", type=_ContextName(), required=False)
 @json_option(CONTEXT)
 def show_context(name: str | None, as_json: str | None) -> None:
-    """Show a context. Default: the current one.
+    """Show a context. Default: the one that BYTEOR_CONTEXT names, or else the current one.
 
     \b
     Examples:
@@ -446,6 +449,6 @@ def remove_context(name: str, yes: bool, as_json: str | None) -> None:
     """
     stored = contexts.load()
     chosen, found = stored.named(name)
-    confirm(f"Remove context {chosen}? Its token stays valid.", yes=yes)
+    confirm(f"Remove context {chosen}? Its token is not revoked.", yes=yes)
     contexts.store(contexts.load().without(chosen))
     show(_row(chosen, found, stored.current), as_json, f"Removed context {chosen}")

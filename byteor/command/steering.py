@@ -130,7 +130,7 @@ def retry(
       byteor retry
       byteor retry 4f2a91bc --agent edge-1 --agent edge-2 --wait
     """
-    found = _started(session, id, "There is no deployment with failed agents.")
+    found = _started(session, id, "There is no deployment to retry.")
     ids = [find_agent_id(session, each) for each in agents]
     changed = session.environment.retry_deployment(found.id, reason=reason, agents=ids or None)
     count = found.progress.failed - changed.progress.failed
@@ -168,9 +168,9 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
     "--artifact",
     type=ARTIFACT,
     metavar="ID",
-    help="Roll back only if this capture replays successfully on the restored configuration.",
+    help="Roll back only after a replay of this capture has succeeded on each configuration to be restored.",
 )
-@click.option("--proceed", is_flag=True, help="With --artifact, roll back without waiting for the replays.")
+@click.option("--proceed", is_flag=True, help="With --artifact, skip the replays and roll back immediately.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @_steering(reason_required=True)
 def rollback(
@@ -188,7 +188,8 @@ def rollback(
 
     The configuration becomes known bad in the environment. Default: the only deployment that is in progress or current,
     or that is the newest of its pipeline and has failed. With --wait, the exit code is 0 if the rollback finished, and
-    3 if it failed. With --artifact, the command first waits for the replays, at most for --timeout seconds.
+    3 if it failed. With --artifact, the command first waits for the replays, at most for --timeout seconds. With
+    --proceed, it does not.
 
     \b
     Examples:

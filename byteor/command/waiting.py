@@ -17,7 +17,7 @@ from byteor.command.output import note
 
 FIRST_S: Final = 0.2  # the first pause between two requests
 MOST_S: Final = 2.0  # the longest pause
-PATIENCE_S: Final = 300  # how long the server may be unreachable
+PATIENCE_S: Final = 300  # how long requests may fail
 type Move = Callable[[int, int], None]
 
 
@@ -37,8 +37,8 @@ def wait_for[Row](
     """Read a row until it has finished, and return it.
 
     Returns an unfinished row if it waits for an approval, or if ``timeout`` seconds have passed. ``progress`` returns
-    how many units of a row are done, and how many there are. ``later`` is the command that shows the row later. Raises
-    Refusal if the server does not respond when the time is over. Raises ByteOrError if it has not responded for five
+    how many units of a row are done, and how many there are (0 if unknown). ``later`` is the command that shows the row
+    later. Raises Refusal if requests fail when the time is over. Raises ByteOrError if they have failed for five
     minutes, or if a retry would not help.
     """
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
@@ -60,9 +60,9 @@ def wait_for[Row](
                         raise
                     if now >= deadline:
                         cause = str(error).rstrip(".")
-                        raise Refusal(f"The server does not respond: {cause}. {goes_on}", PENDING) from None
+                        raise Refusal(f"A request failed: {cause}. {goes_on}", PENDING) from None
                     if lost_at == inf:
-                        note(f"Connection lost: {str(error).rstrip('.')}. Retrying.")
+                        note(f"A request failed: {str(error).rstrip('.')}. Retrying.")
                         lost_at = now
                 else:
                     lost_at = inf

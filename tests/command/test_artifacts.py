@@ -184,7 +184,7 @@ def test_command_waits_for_replay_despite_lost_connection(
     found = terminal("artifacts", "replay", str(capture.pk), "--json", "status")
 
     assert found.json == {"status": "diverged"}
-    assert found.err == "Connection lost: refused. Retrying.\n"
+    assert found.err == "A request failed: refused. Retrying.\n"
 
 
 def test_execute_replay_requires_confirmation_and_waits_for_approval(terminal: Terminal, world: World) -> None:

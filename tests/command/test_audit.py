@@ -140,7 +140,7 @@ def test_followed_events_are_printed_once_in_order_despite_lost_connection(
     printed = [json.loads(line) for line in found.out.splitlines()]
     assert [each["action"] for each in printed] == ["environment.create"] * 3 + ["late.commit"]
     assert [each["changes"]["name"][1] for each in printed[:3]] == ["first", "second", "third"]
-    assert found.err == "Connection lost: connection refused. Retrying.\n" * 2
+    assert found.err == "A request failed: connection refused. Retrying.\n" * 2
 
 
 def test_follow_begins_with_events_since_time(admin: Terminal, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

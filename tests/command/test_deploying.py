@@ -75,7 +75,7 @@ def test_successful_rollout_prints_each_change_once(terminal: Terminal, world: W
     assert (found.code, found.err) == (0, "")
     asked, _, rollout = found.out.partition("Requested deployment ")
     assert "Deploy quotes:1 (config bundle quotes-1) to dev\n" in asked
-    assert "no version of quotes" in asked
+    assert "no current deployment of quotes" in asked
     assert "4 agents in the environment" in asked
     assert "Waves up to 25%, 100%." in asked
     deployment = only_deployment()
@@ -247,13 +247,13 @@ def test_interrupted_command_does_not_stop_rollout_and_prints_command_to_continu
 
     deployment = only_deployment()
     assert (found.code, deployment.status) == (130, "deploying")
-    assert "Interrupted. The rollout continues.\n" in found.err
+    assert "Interrupted. The work continues on the server.\n" in found.err
     assert f"byteor deployments watch {deployment.pk}\n" in found.err
     during(fleet.report("active", 1))
     assert terminal("deployments", "watch").code == 0
 
 
-def test_revoked_token_exits_4_and_says_that_rollout_continues(terminal: Terminal, world: World, during: Any) -> None:
+def test_revoked_token_exits_4_and_says_that_work_continues(terminal: Terminal, world: World, during: Any) -> None:
     world.agent()
     world.bundle(name="quotes-1")
     token, text = tokens.create_user_token(user=world.operator.user, name="laptop", actor=world.operator.actor)
@@ -268,7 +268,7 @@ def test_revoked_token_exits_4_and_says_that_rollout_continues(terminal: Termina
     found = terminal("deploy", "quotes-1", "--yes")
 
     assert (found.code, only_deployment().status) == (4, "deploying")
-    assert "The rollout continues.\n" in found.err
+    assert "The work continues on the server.\n" in found.err
     assert found.err.splitlines()[-1].startswith("byteor: ")
 
 

@@ -46,7 +46,7 @@ def test_plan_becomes_draft_then_version(terminal: Terminal, quotes: str) -> Non
     assert terminal("drafts", "apply", "-f", quotes) == (0, "Unchanged: draft quotes, revision 1\n", "")
 
     promoted = terminal("drafts", "promote", "quotes")
-    assert promoted == (0, "Promoted draft quotes, revision 1, to version quotes:1\n", "")
+    assert promoted == (0, "Draft quotes, revision 1, is now version quotes:1\n", "")
 
     Path(quotes).write_text(YAML.replace("op: identity", "op: dataguard_redact"))
     assert terminal("drafts", "apply", "-f", quotes).out == "Updated draft quotes, revision 2\n"

@@ -91,7 +91,7 @@ def test_body_that_is_not_strict_json_object_is_refused(terminal: Terminal, body
     found = terminal("api", "POST", "/api/v1/orgs/{org}/projects", "-d", "-", stdin=body)
 
     assert (found.code, found.out) == (2, "")
-    assert found.err.startswith("byteor: The body is not a JSON object: line 1: ")
+    assert found.err.startswith("byteor: The body is invalid: line 1: ")
 
 
 @pytest.mark.django_db
@@ -154,7 +154,7 @@ def test_waiting_continues_after_unexpected_response_and_500(
         return found
 
     assert waiting.wait_for(read, "Replay 1", lambda _: (0, 0), None, "byteor x") is done
-    assert capsys.readouterr().err == "Connection lost: a web page. Retrying.\n"
+    assert capsys.readouterr().err == "A request failed: a web page. Retrying.\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConnectionFailed("cut off"), PENDING), (failed(404), None)])

@@ -285,7 +285,7 @@ def test_config_file_that_others_can_read_becomes_private(terminal: Terminal) ->
 
     first, second = terminal("context", "list"), terminal("context", "list")
 
-    assert f"Other users could read {config()}, so its mode was changed to 0600." in first.err
+    assert f"Other users had permissions on {config()}, so its mode was changed to 0600." in first.err
     assert second.err == ""
     assert config().stat().st_mode & 0o777 == 0o600
 

@@ -169,14 +169,14 @@ def test_rollout_on_terminal_survives_restart_of_server(site: Site) -> None:
     screen.wait_for("To start it:")
 
     site.installation.stop(site.server)
-    screen.wait_for("The server does not respond.")
+    screen.wait_for("A request failed.")
     site.server = site.installation.serve()
-    screen.wait_for("The server responds again.")
+    screen.wait_for("Requests succeed again.")
     site.fleet.call("POST", f"{site.fleet.environment}/deployments/{site.newest()['id']}/next-wave", {})
 
     assert screen.end() == 0, screen.text
     assert re.search(r"Wave 1 +━+ +1 of 1 +done", screen.text), screen.text
-    assert screen.text.count("The server does not respond.") == 1
+    assert screen.text.count("A request failed.") == 1
     assert screen.text.rstrip().endswith("Deployed quotes: 2 of 2 agents are active.")
 
 
@@ -188,7 +188,7 @@ def test_rollout_continues_after_command_is_interrupted(site: Site) -> None:
 
     assert screen.end() == 130, screen.text
     deployment = site.newest()
-    assert "Interrupted. The rollout continues." in screen.text
+    assert "Interrupted. The work continues on the server." in screen.text
     assert f"byteor deployments watch {deployment['id']}" in screen.text
     assert deployment["status"] == "deploying"
     site.fleet.call("POST", f"{site.fleet.environment}/deployments/{deployment['id']}/next-wave", {})
