@@ -212,7 +212,7 @@ def test_manual_rollback_is_explained(world: World) -> None:
 
     assert explanation["because"][0]["code"] == "rolling_back"
     assert explanation["because"][0]["detail"].startswith(
-        "It must return to quotes/bundle-0: quotes/bundle-1 is being rolled back by operator@acme.example at "
+        "It must return to quotes/bundle-0: a rollback of quotes/bundle-1 was started by operator@acme.example at "
     )
     assert explanation["because"][0]["detail"].endswith(" UTC: drops records.")
     assert explanation["desired"]["action"] == "rollback"
@@ -296,7 +296,7 @@ def test_retry_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
 
     assert codes(explanation) == ["not_fetched", "target_all", "retried"]
     assert explanation["because"][2]["detail"].startswith(
-        "quotes/bundle was offered to it after operator@acme.example retried the deployment at "
+        "operator@acme.example retried the deployment of quotes/bundle at "
     )
 
 
@@ -315,7 +315,7 @@ def test_break_glass_deployment_is_explained(world: World) -> None:
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
         "admin@acme.example started the deployment of quotes/bundle without approval: the market opens;"
-        " it has not been approved yet."
+        " it has not been approved."
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at
     assert after["because"][1]["detail"].endswith("; it has been approved since.")

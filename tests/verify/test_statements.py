@@ -318,7 +318,9 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an acceptance by the requester": (_swapped(*STATEMENTS, requester_id="user-1"), "gate.unaccepted: "),
     "a failed test": (
         _swapped(*STATEMENTS, result_changes={"tests": (outcome_of(OPENING, OLD, "failed"),)}), "gate.failed: 1 of 1 "),
-    "too few tests": (_swapped(*STATEMENTS, setting=setting(min_fixtures=4)), "gate.too_few_fixtures: 3 tests ran"),
+    "too few tests": (
+        _swapped(*STATEMENTS, setting=setting(min_fixtures=4)), "gate.too_few_fixtures: the test result has 3 verdicts "
+    ),
     "too much work": (_swapped(*STATEMENTS, setting=setting(work=9)), "gate.work: the work rose from 100 to 110"),
     "no completed regression": (_swapped(*STATEMENTS, result_changes={"finished_at": None}), "gate.unfinished: "),
 }  # fmt: skip

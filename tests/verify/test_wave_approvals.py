@@ -325,7 +325,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "nobody": (_signed(decisions=(), required_approvals=0), "wave_approval.too_few: "),
     "a stranger": (
         _signed(decisions=(decision(EVE),)), "wave_approval.reviewer: wave-approvals.json: wave 2: 0 of 1 required "
-        "people approved; not counted, because they are not reviewers: eve@example.com"),
+        "person approved; not counted, because they are not reviewers: eve@example.com"),
     "a stranger who denies": (
         _signed(status="denied", decisions=(decision(EVE, decision="deny"),)), "wave_approval.reviewer: "),
     "the requester": (

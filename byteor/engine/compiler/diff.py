@@ -37,7 +37,10 @@ class SpecChange:
 
 @dataclass(frozen=True, slots=True)
 class SpecDiff:
-    """The semantic changes between two specs, the unified diff of their KV texts, and whether either is truncated."""
+    """The semantic changes between two specs, and the unified diff of their KV texts.
+
+    ``truncated`` is whether changes or lines were left out.
+    """
 
     changes: tuple[SpecChange, ...]
     unified: str

@@ -167,7 +167,7 @@ def _lanes(graph: SpecGraph, layout: Layout) -> Iterator[str]:
 def _ports(graph: SpecGraph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
     """Return each edge's offset from the center of its node, so that the edges of a node do not coincide.
 
-    The edges of a node are sorted by the x coordinates of their next points, to avoid crossings.
+    The edges of a node are sorted by the x coordinates of the adjacent points, to avoid crossings.
     """
     groups: dict[str, list[int]] = {}
     for number, name in enumerate(at):

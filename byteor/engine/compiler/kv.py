@@ -50,7 +50,10 @@ def spec_hash(kv: str) -> str:
 
 
 def spec_to_json(spec: PipelineSpec) -> JsonObject:
-    """Return a spec as JSON data, nested like the KV keys: ``single_ring.shards`` is at ``/single_ring/shards``."""
+    """Return a spec as JSON data, nested like the KV keys: ``single_ring.shards`` is at ``/single_ring/shards``.
+
+    The members that begin with ``spec.`` are at the top: ``spec.name`` is at ``/name``.
+    """
     model = _NAMES[type(spec.model)]
     return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
 
@@ -169,7 +172,10 @@ class _Reader:
             return value
         if accepts is int:
             if not _NUMBER.fullmatch(value):
-                raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {quote(value)}")
+                raise KvError(
+                    number,
+                    f"{key} must be a whole number from 0 to 999999999, without leading zeros, not {quote(value)}",
+                )
             return int(value)
         if value not in accepts:
             raise KvError(number, f"{key} must be {join_options(accepts)}, not {quote(value)}")

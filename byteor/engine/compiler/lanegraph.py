@@ -57,7 +57,7 @@ def _stages(plan: GraphPlan, ops: Ops, report: CompileReport) -> Iterator[Wiring
 def _links(
     plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: CompileReport
 ) -> Iterator[WiringLink]:
-    """Yield the links of the connections with valid ends, and report faults of all connections."""
+    """Yield the links of the connections with valid ends. Report invalid ends and lanes."""
     for index, connection in connections:
         pointer = f"{_POINTER}/connections/{index}"
         source, target, lane = connection.source or "", connection.target or "", connection.lane
@@ -70,7 +70,10 @@ def _links(
 
 
 def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: CompileReport) -> bool:
-    """Return whether a connection's end may be at the node ``name``. Report a fault, unless ``pointer`` has one."""
+    """Return whether a connection's end may be at the node ``name``, and report a fault if it may not.
+
+    If ``pointer`` already has a diagnostic, return False without reporting another one.
+    """
     if report.has_diagnostic_at(pointer):
         return False
     declared_at = names.get(name)

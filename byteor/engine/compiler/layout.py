@@ -13,7 +13,7 @@ GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""The maximum number of bends (points where edges cross a layer). If there are more, all edges are straight."""
+"""The maximum number of bends (points where edges cross a layer). If there would be more, no edge has bends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _pack(row: list[int], x: list[float], widths: list[float]) -> None:
 
 
 def _settle(row: list[int], ideal: dict[int, float], x: list[float], widths: list[float]) -> None:
-    """Move each node of a row to its ideal position, or as close to it as the other nodes of the row permit."""
+    """Move each node of a row toward its ideal position, and keep the gaps between the nodes."""
     pushed_right = _pushed([ideal[node] for node in row], [widths[node] for node in row])
     mirrored = _pushed([-ideal[node] for node in reversed(row)], [widths[node] for node in reversed(row)])
     # Both placements keep the gaps between nodes. Their mean keeps the gaps too, and prefers neither side.

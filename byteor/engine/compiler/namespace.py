@@ -1,4 +1,4 @@
-"""The namespace that a pipeline's ingresses, egresses and stages share."""
+"""The check that names are unique. The ingresses, egresses and stages of a pipeline share one namespace."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _http_url(argument: str | None) -> str | None:
     if not argument:
         return "it needs a URL"
     if not _URL_CHARACTERS.fullmatch(argument):
-        return "the URL contains a character that must be percent-encoded"
+        return "the URL contains a character that must be encoded"
     try:
         url = urlsplit(argument)
         port = url.port
@@ -77,7 +77,7 @@ def _http_url(argument: str | None) -> str | None:
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
         return "the URL must have a valid host, and its port must not be 0"
     if "@" in url.netloc:
-        return "a spec must not contain credentials; put them in the env of the config bundle"
+        return "the URL must not contain credentials"
     return None
 
 
@@ -205,7 +205,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
     if key in _BUILT_IN:
         return "it would replace a built-in op"
     if not re.fullmatch("[a-z][a-z0-9_]*", key):
-        return "its key is not a lowercase word"
+        return "its key may contain only a-z, 0-9 and _, and must start with a letter"
     if len(claimants) > 1:
         return "several packages provide it"
     try:

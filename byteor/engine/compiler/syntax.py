@@ -9,7 +9,10 @@ MAX_DEPTH = 64
 
 
 class PlanSyntaxError(ValueError):
-    """Raised for text that is not strict JSON. ``line`` and ``column`` count from 1 and locate the first fault."""
+    """Raised for text that is not strict JSON or exceeds a limit.
+
+    ``line`` and ``column`` count from 1 and locate the first fault.
+    """
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(f"line {line}, column {column}: {message}")

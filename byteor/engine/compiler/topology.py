@@ -95,7 +95,7 @@ def _components(successors: Successors, predecessors: Successors) -> list[set[in
 
 
 def _shortest_cycle(start: int, component: set[int], successors: Successors) -> list[int]:
-    """Return the shortest cycle through the start: search the component breadth-first."""
+    """Return a shortest cycle through the start: search the component breadth-first."""
     came_from: dict[int, int] = {}
     level = [start]
     while start not in came_from:

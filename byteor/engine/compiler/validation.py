@@ -1,4 +1,4 @@
-"""Checks a spec that this compiler did not create, such as a decoded one, against the rules for plans."""
+"""Checks the rules for a spec that was decoded. Decoding checks only the shape and the types."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .topology import find_cycles, neighbors, reachable_nodes
 
 @dataclass(frozen=True, slots=True)
 class WiringNode:
-    """An ingress, an egress or a stage, with its pointer. Only a stage can have an op."""
+    """An ingress, an egress, a stage or an inserted role, with its pointer. Only a stage can have an op."""
 
     name: str
     pointer: str
@@ -138,13 +138,13 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_UNREACHABLE,
                 node.pointer,
-                f"The stage {quote(node.name)} cannot be reached from an ingress.",
+                f"{quote(node.name)} cannot be reached from an ingress.",
                 f"Add a connection to {quote(node.name)}, or remove {quote(node.name)}.",
             )
         if numbers[node.name] not in before_egress:
             report.add(
                 Code.GRAPH_DEAD_END,
                 node.pointer,
-                f"No egress can be reached from the stage {quote(node.name)}.",
+                f"No egress can be reached from {quote(node.name)}.",
                 f"Add a connection from {quote(node.name)}, or remove {quote(node.name)}.",
             )

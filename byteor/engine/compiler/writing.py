@@ -1,4 +1,4 @@
-"""Formats a plan as readable JSON, with members in the order of their declaration and short values on one line."""
+"""Formats a plan as readable JSON. Declared members come first, in the order of their declaration."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _what_stays(facts: Facts) -> str:
-    """Return a sentence about what the agent keeps running, including any difference from its offer."""
+    """Return a sentence about what the agent keeps running. It says so if that bundle is not the offered one."""
     agent, offer = facts.agent, facts.agent.offer
     if agent.running is None:
         return "It runs nothing."

@@ -37,7 +37,7 @@ class WaveFacts:
 class ApprovalFacts:
     """A deployment's approval: its status, how many of the required people have approved, and when it expires.
 
-    An approval that was used (``is_used``) can no longer expire. ``deciders`` names the reviewers who can still decide,
+    An approval that was used (``is_used``) can no longer expire. ``deciders`` states which reviewers can still decide,
     as the subject of a sentence. It is empty if there are no reviewers, or if the approval is not pending.
     """
 
@@ -169,7 +169,7 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True)
 class FreezeFacts:
-    """The open freeze window."""
+    """The open freeze window. If several are open, the one that ends last."""
 
     reason: str
     ends_at: datetime
@@ -177,7 +177,7 @@ class FreezeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All facts about one agent at one moment; the deployments are sorted newest first."""
+    """The facts about one agent at one moment. The deployments are sorted newest first."""
 
     now: datetime
     agent: AgentFacts

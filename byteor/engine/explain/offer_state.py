@@ -179,7 +179,7 @@ def _rollback(facts: Facts, owner: DeploymentFacts, offer: OfferFacts, label: st
         task = f"It must return to {label}"
         if is_running_offer(facts.agent.running, offer):
             task = f"It runs {label} again, but has not confirmed it"
-        yield Finding(B.ROLLING_BACK, f"{task}: {owner.label} is being rolled back{who}{why}.", owner.id)
+        yield Finding(B.ROLLING_BACK, f"{task}: a rollback of {owner.label} was started{who}{why}.", owner.id)
     if failure is not None and failure.deployment == owner.id and offer.progress is not AgentProgress.FAILED:
         yield _failure(B.FAILED, f"It had failed to activate {owner.label}", failure, offer)
 

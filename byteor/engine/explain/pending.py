@@ -19,14 +19,14 @@ _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStat
 
 
 def times_out_at(agent: RolloutAgent, timeout_s: int) -> datetime | None:
-    """Return when the planner will count the agent as failed, or None if the planner does not wait for it."""
+    """Return when the agent times out. None if it has no offer, has finished or is not counted."""
     if agent.offered_at is None or agent.progress in FINISHED or not agent.counted:
         return None
     return agent.offered_at + timedelta(seconds=timeout_s)
 
 
 def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime | None:
-    """Return when the planner will start the next wave, or None while the current wave is under way."""
+    """Return when the pause after the current wave ends, or None while that wave is under way."""
     return None if wave_done_at is None else wave_done_at + timedelta(seconds=strategy.pause_s)
 
 
@@ -161,7 +161,7 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
         return
     if deployment.wave_hold is not None:
         wave = deployment.wave_hold.hold.wave + 1
-        yield NextEvent(N.HOLD_ENDS, f"When the hold ends, wave {wave} of {label} starts.")
+        yield NextEvent(N.HOLD_ENDS, f"When the hold ends, wave {wave} of {label} can start.")
         return
     ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
     if ends is not None:
@@ -213,14 +213,13 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
     if retry and offered_at and offered_at >= retry.at and was_retried:
         yield Finding(
             B.RETRIED,
-            f"{label} was offered to it after {retry.actor} retried the deployment at {at(retry.at)}"
-            f"{because(retry.reason)}.",
+            f"{retry.actor} retried the deployment of {label} at {at(retry.at)}{because(retry.reason)}.",
             deployment.id,
         )
     glass, approval = deployment.break_glass, deployment.approval
     if glass is not None:
         ratified = approval is not None and approval.status is ApprovalStatus.APPROVED
-        after = "it has been approved since" if ratified else "it has not been approved yet"
+        after = "it has been approved since" if ratified else "it has not been approved"
         yield Finding(
             B.BREAK_GLASS,
             f"{glass.by} started the deployment of {label} without approval{because(glass.reason)}; {after}.",
@@ -241,8 +240,8 @@ def known_bad(deployment: DeploymentFacts, reason: str) -> Finding:
     """Return the finding that the deployment's config bundle is known bad in this environment."""
     return Finding(
         B.KNOWN_BAD,
-        f"The config bundle of {deployment.label} is known bad in this environment"
-        f" and is not offered until somebody clears that state{because(reason)}.",
+        f"The config bundle of {deployment.label} is known bad in this environment{because(reason)}."
+        " It is not offered until somebody clears that state.",
         deployment.id,
         config_hash=deployment.config_hash,
     )

@@ -11,7 +11,7 @@ from byteor.engine.rollout import RolloutAgent
 
 
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
-    """Explain why the deployment that made the offer targets the agent.
+    """Explain why the deployment that made the offer targets the agent, or that it no longer does.
 
     For an ``activate`` offer, also name the agent's wave if there are several waves, or explain why the agent is not
     counted.

@@ -96,12 +96,12 @@ class ApprovalRecord:
 
     @property
     def spec_hash(self) -> str:
-        """The hash of the approved spec."""
+        """The hash of the spec that the approval covers."""
         return Fields(self.bound).digest("spec_hash")
 
     @property
     def config_hash(self) -> str:
-        """The hash of the approved configuration."""
+        """The hash of the configuration that the approval covers."""
         return Fields(self.bound).digest("config_hash")
 
     @property
@@ -120,7 +120,7 @@ class ApprovalRecord:
 
     @classmethod
     def from_document(cls, document: object) -> Self:
-        """Parse a record's JSON object. Raises ValueError for any deviation from the format."""
+        """Parse a record's JSON object. Raises ValueError if it is malformed."""
         members = Fields(document)
         members.only(*(field.name for field in fields(cls)))
         record = cls(

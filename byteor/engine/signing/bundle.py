@@ -47,7 +47,7 @@ class ManifestFields:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """The hash and size of one file of the bundle."""
+    """The hash and size of one file of a bundle or a release."""
 
     sha256: str
     size: int
@@ -74,7 +74,7 @@ class Manifest(ManifestFields):
 
     @classmethod
     def from_document(cls, document: object) -> Manifest:
-        """Parse a manifest's JSON object. Raises ValueError for any deviation from the format."""
+        """Parse a manifest's JSON object. Raises ValueError if it is malformed."""
         members = Fields(document)
         members.only("manifest_v", *(field.name for field in fields(cls)))
         if members.integer("manifest_v") != 1:

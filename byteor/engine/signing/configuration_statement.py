@@ -45,7 +45,7 @@ class Content(SignedOnce, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verified[T]:
-    """The content of a statement that a trusted key signed. ``payload_hash`` is the hash of the signed bytes."""
+    """The content of a statement that a trusted key signed. ``payload_hash`` is the hash of that statement."""
 
     content: T
     kid: str

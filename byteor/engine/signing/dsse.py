@@ -43,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class SignedStatement:
-    """The content of a verified envelope. ``subject`` is one or more hashes by name.
+    """The content of a verified envelope. ``subject`` has the hash of each part, by name.
 
     ``payload_hash`` is the hash of the signed statement.
     """

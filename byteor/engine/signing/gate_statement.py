@@ -99,8 +99,8 @@ class AcceptanceEntry:
 class ResultReference:
     """The test result that the gate used. ``test_result`` is the hash of the signed statement.
 
-    The other values are copies of parts of that statement. If another test result is presented, they show which part of
-    it differs. ``engine`` is the engine's digest, or None if the regression did not start. ``baselines`` are config
+    The other values are taken from that statement. If another test result is presented, they show which part of it
+    differs. ``engine`` is the engine's digest, or None if the regression did not start. ``baselines`` are config
     hashes, and ``fixtures`` is the hash of all fixtures.
     """
 
@@ -204,7 +204,7 @@ class GateStatement:
         if (statement.spec_hash, statement.config_hash) != (spec_hash, config_hash):
             raise ValueError("its hashes differ from the subject")
         if canonical(statement.document()) != canonical(document):
-            raise ValueError("it has an unknown member, or a list in another order")
+            raise ValueError("it has an unknown member, or a value in another form")
         return statement
 
     def document(self) -> Json:
@@ -310,8 +310,8 @@ def check_gate(result: TestResult | None, gate: GateStatement) -> None:
     if any(each.outcome == test_result.DIFFERENT and not each.groups for each in result.tests):
         raise Refused(StatementCode.UNACCEPTED, "a test differs, but names no group that could be accepted")
     if result.verdicts < setting.replay_gate_min_fixtures:
-        ran = f"{result.verdicts:,} test{'' if result.verdicts == 1 else 's'} ran"
-        detail = f"{ran}, and the gate requires {setting.replay_gate_min_fixtures:,}"
+        has = f'{result.verdicts:,} verdict{"" if result.verdicts == 1 else "s"} other than "not tested"'
+        detail = f"the test result has {has}, and the gate requires at least {setting.replay_gate_min_fixtures:,}"
         raise Refused(StatementCode.TOO_FEW_FIXTURES, detail)
     limit, candidate, baseline = setting.max_work_increase_percent, result.work_candidate, result.work_baseline
     if limit is not None and baseline and candidate * 100 > baseline * (100 + limit):

@@ -1,4 +1,4 @@
-"""The Ed25519 signing keys of an organization or of the installation, and their published key sets."""
+"""Ed25519 signing keys, such as those of an organization, and their published key sets."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """All published keys of an organization or of the installation, exactly one of them active."""
+    """The published keys of an organization, the installation or a publisher of releases. Exactly one is active."""
 
     keys: tuple[PublicKey, ...]
 
@@ -121,7 +121,7 @@ class KeySet:
 
     @classmethod
     def parse(cls, data: bytes | str) -> KeySet:
-        """Parse the response of ``GET …/signing-key``. Raises Refused if it is malformed."""
+        """Parse the JSON text of a key set. Raises Refused if it is malformed."""
         try:
             return cls.from_document(parse_object(data))
         except ValueError as error:
@@ -155,7 +155,7 @@ class KeySet:
         return next((key for key in self if key.kid == kid), None)
 
     def document(self) -> Json:
-        """Return the response body of ``GET …/signing-key``."""
+        """Return the JSON object of the key set, as in the response of ``GET …/signing-key``."""
         return {"active_kid": self.active.kid, "keys": [key.document() for key in self]}
 
 

@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 
 
 class ApprovalCode(StrEnum):
-    """Refusals of an approval credential, in the order of the checks. Agents do not use the last three."""
+    """Refusals of an approval credential, in the order of the server's checks. Agents do not use the last three."""
 
     MALFORMED = "approval.malformed"
     UNKNOWN_KEY = "approval.unknown_key"
@@ -44,8 +44,8 @@ class ApprovalCode(StrEnum):
 
 
 class StatementCode(StrEnum):
-    """Refusals of statements: how a configuration was tested, why the replay gate was open, who approved a wave, and
-    which files belong to a release.
+    """Refusals of statements: how a configuration was tested, why the replay gate let a deployment start, who decided
+    on a wave, and which files belong to a release.
     """
 
     TEST_RESULT_MALFORMED = "test_result.malformed"
@@ -64,7 +64,7 @@ class StatementCode(StrEnum):
     RELEASE_UNSIGNED = "release.unsigned"
     RELEASE_UNKNOWN_KEY = "release.unknown_key"
     RELEASE_BAD_SIGNATURE = "release.bad_signature"
-    # A statement does not belong to the bundle or to the other statement, or a statement is missing.
+    # A statement does not belong to the bundle, the other statement or the records, or a statement is missing.
     SUBJECT = "statements.subject"
     DEPLOYMENT = "statements.deployment"
     ENGINE = "statements.engine"

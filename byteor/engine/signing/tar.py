@@ -14,7 +14,10 @@ _REGULAR_FILE = b"0"
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Return an archive of regular files, sorted by name, with mode 0644 and without owner or time."""
+    """Return an archive of regular files, sorted by name, with mode 0644 and without owner or time.
+
+    Raises ValueError if a name does not consist of 1 to 100 ASCII characters.
+    """
     archive = bytearray()
     for name, data in sorted(files.items()):
         archive += _header(name, len(data)) + data + bytes(-len(data) % _BLOCK)

@@ -51,7 +51,10 @@ class EngineEntry:
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
-    """A configuration that ``agents`` agents ran. ``of`` is the number of all agents that ran the pipeline."""
+    """A configuration with which the candidate was compared.
+
+    ``agents`` agents of the target ran it, and ``of`` agents of the target ran the pipeline.
+    """
 
     config_hash: str
     agents: int
@@ -65,7 +68,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True, slots=True)
 class UntestedEntry:
-    """A configuration that ``agents`` agents ran, and with which the candidate was not compared."""
+    """A configuration that ``agents`` agents of the target ran, and with which the candidate was not compared."""
 
     config_hash: str
     agents: int
@@ -167,7 +170,7 @@ class TestResult:
 
     @property
     def verdicts(self) -> int:
-        """The number of tests that ran."""
+        """The number of tests with an outcome other than ``not_tested``."""
         return len(self.tests) - self.outcomes[NOT_TESTED]
 
     @property
@@ -220,7 +223,9 @@ class TestResult:
             ),
         )
         if canonical(result.document()) != canonical(document):
-            raise ValueError("it has an unknown member, or a member that contradicts the tests")
+            raise ValueError(
+                "it has an unknown member, a value in another form, or a member that contradicts the tests"
+            )
         return result
 
     def document(self) -> Json:
@@ -332,7 +337,9 @@ def _read_fixture(members: Fields) -> FixtureEntry:
 def _read_set(groups: Sequence[str], text: object) -> tuple[str, ...]:
     bits = int(text, 16) if isinstance(text, str) else 0
     if not 0 < bits < 1 << len(groups):
-        raise ValueError("a set of groups is not a hexadecimal number, or contains a group that is not listed")
+        raise ValueError(
+            "a set of groups is empty, is not a hexadecimal number, or contains a group that is not listed"
+        )
     return tuple(group for index, group in enumerate(groups) if bits >> index & 1)
 
 

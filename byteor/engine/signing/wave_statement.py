@@ -28,7 +28,7 @@ _IDS = ("org_id", "project_id", "environment_id", "deployment_id", "approval_id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveStatement:
-    """The decisions on a wave, and the report on the earlier waves that people decided on. Waves are counted from 0.
+    """The decisions on a wave, and the report on the earlier waves. Waves are counted from 0.
 
     ``number`` counts the statements of the deployment from 1. ``previous`` is the hash of the payload of the statement
     before, or None for the first statement. ``status`` is ``approved`` or ``denied``. ``requester_id`` is the person
@@ -203,7 +203,8 @@ def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name:
         strangers = [each.decided_by for each in statement.decisions if each.user_id not in approvers]
         ignored = f"; not counted, because they are not reviewers: {', '.join(strangers)}" if strangers else ""
         code = StatementCode.WAVE_REVIEWER if strangers else StatementCode.WAVE_TOO_FEW
-        raise Refused(code, f"{name}: {len(approvers)} of {required} required people approved{ignored}")
+        people_noun = "person" if required == 1 else "people"
+        raise Refused(code, f"{name}: {len(approvers)} of {required} required {people_noun} approved{ignored}")
 
 
 def check_order(statements: Sequence[Verified[WaveStatement]]) -> None:

@@ -116,7 +116,7 @@ ENDED = [
             **runs(NEW),
         ),
         (
-            "agent-1 runs quotes/two: it must return to quotes/one: quotes/two is being rolled back by bob at"
+            "agent-1 runs quotes/two: it must return to quotes/one: a rollback of quotes/two was started by bob at"
             " 2026-01-01 02:59:20 UTC: drops records."
         ),
         (B.ROLLING_BACK, B.NOT_FETCHED, B.TARGET_ALL, B.KNOWN_BAD),

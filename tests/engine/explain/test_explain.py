@@ -136,7 +136,7 @@ def test_findings_refer_to_their_deployment_approval_and_config_hash() -> None:
     held = explain(facts(new(**HELD), old(), **SETTLED))
 
     assert (held.because[2].code, held.because[2].approval_id) == (B.WAITS_FOR_HOLD, APPROVAL_ID)
-    assert held.next[-1].detail == "When the hold ends, wave 3 of quotes/two starts."
+    assert held.next[-1].detail == "When the hold ends, wave 3 of quotes/two can start."
     assert (waiting.deployment_id, waiting.approval_id) == (NEW, APPROVAL_ID)
     assert (bad.deployment_id, bad.config_hash) == (OLD, "sha256:1")
     assert (local_rollback.code, local_rollback.deployment_id) == (B.LOCAL_ROLLBACK, OLD)
