@@ -66,25 +66,24 @@ class _ReceivingHandler(FileUploadHandler):
     """An upload handler that streams a file to the disk, so that memory never holds the whole file."""
 
     chunk_size = 124 * 1024  # the most bytes that ``front_door.PacedSocket`` receives in one call
-    _file: ReceivedFile | None = None
 
     def __init__(self, cap: int) -> None:
         super().__init__()
         self._cap = cap
+        self._files: list[ReceivedFile] = []  # the last one is incomplete until ``file_complete``
 
     @override
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
         """Open a temporary file for the upload."""
         super().new_file(field_name, file_name, *args, **kwargs)
-        self._file = blobs.receive(file_name)
+        self._files.append(blobs.receive(file_name))
 
     @override
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         """Store the next chunk of the file. Raises PayloadTooLarge or OSError."""
         if start + len(raw_data) > self._cap:
             raise PayloadTooLarge(f"The file is larger than {self._cap} bytes.")
-        assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
-        self._file.append(raw_data)
+        self._files[-1].append(raw_data)
 
     @override
     def file_complete(self, file_size: int) -> ReceivedFile:
@@ -92,16 +91,14 @@ class _ReceivingHandler(FileUploadHandler):
 
         The wait occupies no request slot.
         """
-        assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
-        self._file.make_durable()
-        file, self._file = self._file, None
-        return file
+        self._files[-1].make_durable()
+        return self._files[-1]
 
     @override
     def upload_interrupted(self) -> None:
-        """Remove the incomplete file."""
-        if self._file is not None:
-            self._file.close()
+        """Remove all files, including complete ones."""
+        for file in self._files:
+            file.close()
 
 
 class _CountingStream:
@@ -129,7 +126,7 @@ class UploadParser(MultiPartParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the fields and the files. Removes a file that an error leaves incomplete.
+        """Return the fields and the files. After an error, no file is left.
 
         Raises DRF's ParseError for malformed bodies, and DomainErrors, for example LengthRequired, PayloadTooLarge,
         RequestTimeout or InsufficientStorage.
@@ -157,7 +154,6 @@ class UploadParser(MultiPartParser):
             raise
         boundary = (parse_header_parameters(media_type or "")[1].get("boundary") or "").encode()
         if watched.count != declared or not watched.tail.rstrip().endswith(b"--" + boundary + b"--"):
-            for file in parsed.files.values():
-                file.close()  # type: ignore[union-attr]  # the values are files, not lists
+            handler.upload_interrupted()
             raise InvalidInput("The upload ended before its last part was complete. Send it again.", code="truncated")
         return parsed

@@ -13,7 +13,7 @@ from byteor.engine.replay import NO_PARAMETERS, dataguard, stages_without_parame
 from byteor_cloud.errors import MAX_FIELD_ERRORS, FieldError, child_pointer
 
 _ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": parse_url_prefix, "exec": check_program}
-_SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt|lnk)_[0-9A-Za-z]{20,}")
+_SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt|lnk|dev)_[0-9A-Za-z]{20,}")
 
 
 def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
