@@ -117,7 +117,7 @@ def _read() -> list[Metric]:
             _by_status("byteor_approvals", "Approvals.", Approval),
             _by_status("byteor_artifacts", "Artifacts.", Artifact),
             _by_status("byteor_replays", "Replays.", Replay),
-            _gauge("byteor_jobs", "Jobs in the worker's queue. Failed jobs are dead letters.", JobStatus, jobs),
+            _gauge("byteor_jobs", "Stored jobs. Failed jobs are dead letters.", JobStatus, jobs),
             _value(
                 "byteor_jobs_oldest_waiting_seconds",
                 "Seconds that the oldest due job has waited.",
@@ -151,7 +151,7 @@ def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
 def _gauge(
     name: str, help_text: str, labels: type[StrEnum], counts: Mapping[str, int], *, label: str = "status"
 ) -> Metric:
-    """Return a gauge with a sample for every label, even if the count is 0."""
+    """Return a gauge with a sample for every value of the label, even if the count is 0."""
     family = GaugeMetricFamily(name, help_text, labels=[label])
     for value in labels:
         family.add_metric([value], counts.get(value, 0))

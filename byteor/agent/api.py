@@ -30,7 +30,7 @@ _RETRYABLE = {408, 429}
 
 
 class RequestRejected(Exception):
-    """A request that must not be retried: it was rejected, its response is unusable, or it was never sent.
+    """A request that would probably fail again: it was rejected, its response is unusable, or it was never sent.
 
     If it was never sent, ``status`` is None.
     """

@@ -53,7 +53,7 @@ class BaseUrl:
         except ValueError:
             is_http = False
         if not is_http or parts.query or parts.fragment:
-            raise IdentityError("the control plane's URL must look like https://cloud.example.com")
+            raise IdentityError("a URL must look like https://cloud.example.com, without a user, query or fragment")
         return cls(text.rstrip("/"), f"{parts.scheme}://{parts.netloc}".lower())
 
 

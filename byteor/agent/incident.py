@@ -41,9 +41,9 @@ def _last_records(
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the journals and the expected frames with only the last records of each journal and their output.
 
-    The order of the records is that of a replay: by sequence, then by position. The frames of records that are left out
-    are left out as well, because a replay of the bundle would otherwise diverge. If a record that is kept and a record
-    that is left out have the same sequence, the frames of this sequence are left out.
+    The records of each journal are in the order of a replay: by sequence, then by position. The frames of records that
+    are left out are left out as well, because a replay of the bundle would otherwise diverge. If a record that is kept
+    and a record that is left out have the same sequence, the frames of this sequence are left out.
     """
     kept_journals = {}
     kept, left_out = set[int](), set[int]()

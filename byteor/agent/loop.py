@@ -51,9 +51,10 @@ class AgentLoop:
         self._is_starting = True
 
     def run(self) -> None:
-        """Resume the last running bundle, then send heartbeats. Failed requests are retried.
+        """Resume the last running bundle, then send heartbeats and do what the responses request.
 
-        Raises CredentialRejected if the control plane rejects the agent's key.
+        A failed request does not end the loop: after a delay, it sends another heartbeat. Raises CredentialRejected if
+        the control plane rejects the agent's key.
         """
         self._offers.resume()
         # After a power cut all agents of a fleet start together; a random wait spreads their heartbeats.

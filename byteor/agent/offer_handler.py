@@ -55,7 +55,7 @@ class OfferHandler:
         self.active: StartedPipeline | None = None
 
     def resume(self) -> None:
-        """Start the bundle that ran before the restart. If it cannot start, its offer is handled again."""
+        """Start the bundle that ran before the restart. If it cannot start, its offer is handled again if repeated."""
         running = self.progress.running
         if running is None:
             return
@@ -71,9 +71,10 @@ class OfferHandler:
 
     @property
     def health(self) -> str:
-        """The status in all heartbeats but the first: ``healthy``, or after a failed offer ``degraded`` or ``failed``.
+        """The status in heartbeats: ``healthy``, or ``degraded`` or ``failed`` if the last handled offer has failed.
 
-        The agent is degraded if a bundle is running, and failed otherwise.
+        Until a heartbeat is accepted, the heartbeats have the status ``starting`` instead. The agent is degraded if a
+        bundle is running, and failed otherwise.
         """
         attempted, failed = self.progress.attempted, self.progress.last_failed
         if not (attempted and failed and attempted.offer == failed.offer):
@@ -141,7 +142,7 @@ class OfferHandler:
         except Refused as refused:
             if not refused.code.endswith(".unknown_key"):
                 raise
-            # The signing key was rotated, so the key set or the signature is too old. Fetch both again, the keys last,
+            # If the signing key was rotated, the key set or the signature is too old. Fetch both again, the keys last,
             # so that they include the key of the new signature.
             delivery = self._fetch_same_offer(delivery)
             bundle = verify_delivery(tar, delivery.envelope, self._keyring.refresh(), self._environment_id)

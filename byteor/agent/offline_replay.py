@@ -83,7 +83,7 @@ def _trace(bundle: IncidentBundle, spec: PipelineSpec | None, ingress: str | Non
         ops=_ops(spec or bundle.spec),
         ingress=ingress,
     )
-    return OfflineReplay(found, None if found["records"] else f"there is no record with sequence number {sequence}")
+    return OfflineReplay(found, None if found["records"] else f"found no record with sequence number {sequence}")
 
 
 def _ops(spec: PipelineSpec) -> dict[str, Any]:

@@ -59,7 +59,10 @@ class ReceivedOffer:
 
 @dataclass(frozen=True, slots=True)
 class OfferAttempt:
-    """The last handled offer, when its handling started, and the last status that was reported for it, if any."""
+    """The last handled offer, when its handling started, and the status of the last report about it, if any.
+
+    The report may still be pending.
+    """
 
     offer: ReceivedOffer
     since: datetime

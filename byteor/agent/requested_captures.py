@@ -1,8 +1,8 @@
 """Requested captures. They are created and uploaded in a separate thread, so that heartbeats are not delayed.
 
-The control plane repeats its command until the capture is uploaded or the request expires. Therefore, the agent stores
-no requests. Before each attempt, the agent fetches the oldest pending request. This way, a capture is uploaded only
-once, even if the agent restarts or never receives the response to the upload.
+The control plane repeats its command until the capture is uploaded or the request expires. Therefore, the state folder
+contains no requests. Before each attempt, the agent fetches the oldest pending request. This way, a capture that the
+control plane has stored is not uploaded again, even if the agent restarts or never receives the response to the upload.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class RequestedCaptures:
     def start(self) -> None:
         """Start to upload the oldest requested capture, unless an upload is in progress or has failed too recently."""
         if (self._thread is None or not self._thread.is_alive()) and self._clock() >= self._not_before:
-            # A daemon thread, so that a slow upload does not keep the agent from stopping. The next start tries again.
+            # A daemon thread, so that a slow upload does not keep the agent from stopping. After its next start, the
+            # agent tries again.
             self._thread = Thread(target=self._attempt, args=(self._plane.copy(),), name="capture", daemon=True)
             self._thread.start()
 
@@ -120,7 +121,10 @@ class RequestedCaptures:
         _log.info("uploaded requested capture %s as artifact %s", request.capture_id, artifact.get("id"))
 
     def _incident(self, request: CaptureRequest, running: RunningBundle | None) -> _Upload:
-        """Capture the running pipeline. Raises StateError if no pipeline is running or the capture is too large."""
+        """Capture the running pipeline.
+
+        Raises StateError if no pipeline is running, its files are missing, or the capture is too large.
+        """
         if running is None:
             raise StateError("no pipeline is running, so there is nothing to capture")
         data = capture(self._state, running, request.last_n)
@@ -130,7 +134,7 @@ class RequestedCaptures:
         return _Upload(self._fields(request, "incident_bundle", {}) | about, "incident.tar.gz", data)
 
     def _diagnostic(self, request: CaptureRequest, problem: str) -> _Upload:
-        """Return a JSON document that says why there is no capture."""
+        """Return the upload of a JSON document that says why there is no capture."""
         about: Json = {
             "capture_id": request.capture_id,
             "reason": request.reason,

@@ -26,7 +26,10 @@ class ResourceMeter:
         return int(time.monotonic() - self._started)
 
     def read(self) -> Json:
-        """Return the CPU percentage since the previous reading, the memory in use and the free disk space."""
+        """Return the CPU percentage since the previous reading, the memory in use and the free disk space.
+
+        Without /proc, such as on macOS, the memory is the peak.
+        """
         now, cpu_s = time.monotonic(), time.process_time()
         elapsed = max(now - self._read_at, 1e-3)
         percent = round(100 * (cpu_s - self._cpu_s) / elapsed, 1)
@@ -41,6 +44,6 @@ class ResourceMeter:
 def _resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # macOS has no /proc: use the peak, which it measures in bytes, instead of the current value
+    except OSError:  # there is no /proc: use the peak, which macOS measures in bytes, other systems in KiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -31,7 +31,10 @@ def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
 
 
 class Backoff:
-    """Delays that double with each failure in a row, up to a limit, with random parts that spread a fleet's retries."""
+    """Random delays, so that the retries of a fleet are spread.
+
+    Without a Retry-After, the longest possible delay doubles with each failure in a row, up to a limit.
+    """
 
     def __init__(self, jitter: Callable[[], float] = _jitter) -> None:
         self._jitter = jitter

@@ -39,7 +39,7 @@ class AgentIdentity:
 
 @dataclass(frozen=True, slots=True)
 class StoredKeySet:
-    """The last fetched key set with its ETag."""
+    """The last received key set with its ETag, which is empty for the key set in an enrollment response."""
 
     keyset: KeySet
     etag: str
@@ -111,7 +111,7 @@ class StateFolder:
         self._write(_NEXT_KEY, api_key.reveal().encode())
 
     def promote_next_api_key(self) -> None:
-        """Replace the agent's key with the new one atomically. Does nothing if another process has already done so."""
+        """Replace the agent's key with the new one atomically. Does nothing if the new key is no longer there."""
         with suppress(FileNotFoundError):
             (self.folder / _NEXT_KEY).replace(self.folder / "api_key")
         self._sync(self.folder)
@@ -126,7 +126,7 @@ class StateFolder:
         (self.folder / "probe").unlink(missing_ok=True)
 
     def keys(self) -> StoredKeySet | None:
-        """Return the last fetched key set, or None if none was stored."""
+        """Return the stored key set, or None if there is none."""
         document = self._read("signing_keys.json")
         if document is None:
             return None
@@ -136,7 +136,7 @@ class StateFolder:
             return StoredKeySet(keyset, str(members.member("etag")))
 
     def save_keys(self, keys: StoredKeySet) -> None:
-        """Store a fetched key set."""
+        """Store a received key set."""
         self._write("signing_keys.json", canonical({"etag": keys.etag, "key_set": keys.keyset.document()}))
 
     def progress(self) -> Progress:

@@ -6,7 +6,7 @@
 ...         print(agent.name)
 
 Each operation in the API document is a method at its level, such as an environment: ``createDeployment`` is
-``client.environment(…).create_deployment(…)``. Lists are iterators that request one page after another. Errors are
+``client.environment(…).create_deployment(…)``. Iterating over a list requests one page after another. Errors are
 exceptions of ``byteor.client.errors``.
 """
 

@@ -45,7 +45,7 @@ class ApiError(ByteOrError):
 
 
 class InvalidRequest(ApiError):
-    """400 or 422: the request, or the plan in it, is invalid."""
+    """400 or 422: the request is invalid or cannot be processed, for example because a plan does not compile."""
 
 
 class Unauthorized(ApiError):
@@ -53,7 +53,7 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: the role or the kind of credential does not permit the request."""
+    """403: the caller may not send the request, for example because of the role or the kind of credential."""
 
 
 class NotFound(ApiError):
@@ -65,7 +65,7 @@ class Conflict(ApiError):
 
 
 class EditConflict(ApiError):
-    """412: the resource was edited since the ETag in ``if_match`` was read."""
+    """412: the resource was edited since the ETag in ``if_match`` or the expected revision was read."""
 
 
 class TooManyRequests(ApiError):
@@ -73,7 +73,7 @@ class TooManyRequests(ApiError):
 
 
 class Unavailable(ApiError):
-    """502, 503 or 504: the service, or something that it needs, does not respond."""
+    """502, 503 or 504: the service, or something that it needs, is not available. Try again later."""
 
 
 BY_STATUS: dict[int, type[ApiError]] = {

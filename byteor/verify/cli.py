@@ -17,12 +17,12 @@ _HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # a key id is a SHA-256 i
 _START = re.compile(r"([0-9]{1,18})(?::(sha256:[0-9a-f]{64}))?", re.ASCII)
 _OUTCOMES = """\
 outcome (at the start of the output) and exit code:
-  PROVEN      0  everything is valid and signed by keys that you named with --trust or --keys
-  CONSISTENT  3  everything is valid, but not proven: the keys came with the files, so anybody could have created both,
-                 or the signed approval record is missing; the output states the reason
+  PROVEN      0  all checks passed, and you named the keys with --trust or --keys
+  CONSISTENT  3  all checks passed, but nothing is proven: the keys came with the files, so anybody could have created
+                 both, or the signed approval record is missing; the output states the reason
   NOT PROVEN  1  a check failed; the output states the reason
   (stderr)    2  the command line is wrong, or a file cannot be read
-  (stderr)    4  the outcome cannot be written; a closed pipe is not an error and does not change the exit code
+  (stderr)    4  the output cannot be written; a closed pipe is not an error and does not change the exit code
 """
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "byteor-verify") -
             return _fail(program, str(error), EXIT_USAGE)
         print_lines(lines)
     except OSError as error:
-        return _fail(program, f"the outcome cannot be written: {error}", EXIT_OUTPUT)
+        return _fail(program, f"the output cannot be written: {error}", EXIT_OUTPUT)
     return code
 
 
@@ -89,7 +89,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="EXPORT",
         help="the evidence of a deployment: the tar or the unpacked folder",
     )
-    parser.add_argument("--bundle", type=Path, metavar="FILE", help="the deploy bundle, instead of an export")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FILE",
+        help="the deploy bundle, instead of an export; requires --envelope and --keys",
+    )
     parser.add_argument("--envelope", type=Path, metavar="FILE", help="the signed envelope of the bundle")
     parser.add_argument("--credential", type=Path, metavar="FILE", help="the approval credential, if there is one")
     parser.add_argument("--approval", type=Path, metavar="FILE", help="the signed approval record")
@@ -108,8 +113,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _ledger_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"{program} ledger",
-        description="Verify offline that an exported ledger, of an organization or of the installation, is "
-        "complete and unaltered.",
+        description="Verify offline that the exported events of a ledger, of an organization or of the installation, "
+        "are complete and unaltered up to the last checkpoint.",
         epilog=_OUTCOMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -135,7 +140,7 @@ def _release_parser(program: str) -> argparse.ArgumentParser:
         prog=f"{program} release",
         description="Verify offline that downloaded files belong to a release and are unaltered. The signed list "
         "contains the version, the commit, and each file's size and hash. Listed files that are missing are not "
-        "checked, and other files in the folder are not covered; the output names both.",
+        "checked, and other files in the folder are not covered; the output mentions both.",
         epilog=_OUTCOMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -75,7 +75,7 @@ class Proof:
     ``is_approval_separate`` is True if the approval is not inside the bundle, because it was granted after a
     break-glass deployment. A credential covers the spec and the environment; only ``record`` names the approved
     configuration and deployment. ``are_waves_complete`` is True if the signed ``record`` lists the statements about
-    waves and none is missing.
+    tests, the gate and waves, and none of the listed ones is missing.
     """
 
     bundle_hash: str

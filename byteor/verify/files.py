@@ -57,7 +57,7 @@ def read_lines(file: TextIO) -> Iterator[str]:
     try:
         while line := file.readline(_MAX_LINE):
             if len(line) == _MAX_LINE and not line.endswith("\n"):
-                raise Unproven(EvidenceCode.LEDGER_MALFORMED, f"a line has more than {_MAX_LINE} characters")
+                raise Unproven(EvidenceCode.LEDGER_MALFORMED, f"a line has {_MAX_LINE} characters or more")
             yield line
     except UnicodeDecodeError as error:
         raise Unproven(EvidenceCode.LEDGER_MALFORMED, f"not UTF-8: {error}") from error

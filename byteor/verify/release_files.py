@@ -1,7 +1,7 @@
 """Verifies that the files of a release are the ones in its signed list.
 
 The signature covers the list, and the list has the hash of each file. A listed file that is missing is not checked, so
-that a single file can be verified. Other files in the folder are not covered. The output names both.
+that a single file can be verified. Other files in the folder are not covered. The output mentions both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_SHOWN = 5  # names in one line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseProof:
-    """The verified facts about a release. ``checked``, ``missing`` and ``not_covered`` are sorted file names."""
+    """The verified facts about a release. ``checked``, ``missing`` and ``not_covered`` are sorted names."""
 
     release: Release
     signature: Signature
@@ -78,8 +78,8 @@ def _shortened(names: Sequence[str]) -> str:
 def prove(path: Path, trust: Trust) -> ReleaseProof:
     """Verify the signed list in this file, and then the listed files in the same folder.
 
-    Raises Unproven or Refused if no trusted key signed the list, a file differs from it or is not a regular file,
-    or no listed file is there.
+    Raises Unproven or Refused if the list is malformed or too large, no trusted key signed it, a file differs from it
+    or is not a regular file, or no listed file is there.
     """
     try:
         verified = release_statement.verify(parse_object(read_file(path, _MAX_LIST_BYTES)), trust.keyset)

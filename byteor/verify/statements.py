@@ -121,10 +121,10 @@ def check(
 def check_listed(found: Mapping[str, str], record: ApprovalRecord | None, unsigned: Json, *, is_export: bool) -> bool:
     """Check that the evidence has exactly the statements that the server listed, and return whether that is proven.
 
-    ``found`` has the name of each statement by its hash. The list is in the signed approval record or, without a
-    record, in ``unsigned``, the unsigned fields of deployment.json. If the files are not from an export, all statements
-    may be missing. Returns False if statements are missing, or if no signed record lists them. Raises Refused for a
-    difference from the list.
+    ``found`` has the name of each statement by its hash. The list is in the signed approval record or, if there is none
+    or it has no list, in ``unsigned``, the unsigned fields of deployment.json. Without a list, nothing is checked. If
+    the files are not from an export, all statements may be missing. Returns False if statements are missing, or if no
+    signed record lists them. Raises Refused for a difference from the list.
     """
     place, listed = DEPLOYMENT, unsigned.get("attestations")
     if record is not None:

@@ -86,7 +86,7 @@ def test_trace_prints_steps_of_record(incident: Path, capsys: pytest.CaptureFixt
     assert record["steps"][-1]["dropped"] == "schema"
 
     assert main(["replay", str(incident), "--trace", "7"]) == 1
-    assert "there is no record with sequence number 7" in capsys.readouterr().err
+    assert "found no record with sequence number 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def seen(*agent_ids: UUID, days: float) -> None:
 
 
 def test_command_lists_unknown_rotated_and_decommissioned_agents(world: World) -> None:
-    assert run() == "No agent has been refused in the last 30 days."
+    assert run() == "The list of refused agents is empty."
     assert run("--json") == "[]"
     (rotated, with_old_key), (gone, ended), (fine, working) = (world.agent(name=name) for name in ("a", "b", "c"))
     assert with_old_key.post(f"/api/v1/agents/{rotated.pk}/heartbeat", BEAT).status_code == 200

@@ -238,7 +238,7 @@ def unreadable(file: Path) -> Iterator[None]:
     ("session_name", "message"),
     [
         ("pg_dump", "CommandError: pg_dump failed: "),
-        ("byteor-cloud backup on%", "CommandError: the connection to the database failed: "),
+        ("byteor-cloud backup on%", "CommandError: the database cannot be used: "),
     ],
 )
 def test_terminated_database_session_fails_backup_with_one_error_line(

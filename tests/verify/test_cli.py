@@ -117,7 +117,7 @@ def test_unwritable_output_exits_4(approved: Files, verify: Verifier) -> None:
     for options in (("--trust", KID), ("--trust", STRANGER, "--json")):
         code, errors = _run(">/dev/full", str(verify.export), *options)
         assert (code, errors.count("\n")) == (4, 0)
-        assert errors.startswith("byteor-verify: the outcome cannot be written: ")
+        assert errors.startswith("byteor-verify: the output cannot be written: ")
     assert _run(">/dev/full", "--help")[0] == 4
 
 

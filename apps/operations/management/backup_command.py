@@ -53,7 +53,7 @@ class BackupCommand(OperatorCommand):
         except DomainError as error:
             raise CommandError(error.detail) from None
         except OSError as error:
-            raise CommandError(f"the data folder cannot be used: {error.strerror or type(error).__name__}") from None
+            raise CommandError(f"a file cannot be read or written: {error.strerror or type(error).__name__}") from None
         except (DatabaseError, InterfaceError, psycopg.Error) as error:
             reason = str(error).partition("\n")[0]
             raise CommandError(f"{self.database_failed}: {reason}") from None

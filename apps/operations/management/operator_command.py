@@ -1,4 +1,4 @@
-"""The base class of the commands for ``manage.py``."""
+"""The base class of all commands in this app except ``migrate``."""
 
 from typing import Any, override
 

@@ -41,9 +41,9 @@ def restore(
 ) -> restores.Settled:
     """Restore the backup, and settle work that must not continue. If an earlier attempt was interrupted, completes it.
 
-    ``report`` is called with lines about the progress, and ``on_blob`` after each blob with the total number of blobs.
-    Until the whole restore is complete, servers refuse to start with this database. Raises BackupError, CommandError,
-    OSError or a database error.
+    ``report`` is called with lines about the progress, and ``on_blob`` after each restored blob with the total number
+    of blobs. Until the whole restore is complete, servers refuse to start with this database. Raises BackupError,
+    CommandError, DomainError, OSError or a database error.
     """
     manifest = stored.manifest
     current: Config = settings.CONFIG
@@ -110,7 +110,7 @@ def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
         report(f"repeating a replay failed: {type(error).__name__}: {error}")
         return faults + 1
     if repeated is None:
-        report("there is no completed replay to repeat")
+        report("there is no completed dry run to repeat")
     elif repeated.is_equal:
         report(f"the replay {repeated.replay_id} was repeated, and its output has the same digests")
     else:
@@ -155,7 +155,8 @@ def _check_versions(manifest: Manifest, major: int) -> None:
 def _check_empty(restore: Unfinished, *, use_existing_blobs: bool) -> bool:
     """Return whether an earlier attempt of this restore has restored the database already.
 
-    Raises BackupError if the installation contains anything else.
+    Raises BackupError if the installation contains anything else. With ``use_existing_blobs``, a bucket may contain
+    blobs.
     """
     earlier, has_tables = unfinished.read(), unfinished.has_tables()
     if earlier == restore:

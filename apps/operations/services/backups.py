@@ -56,9 +56,9 @@ class Created:
     manifest: Manifest
     manifest_hash: str
     copied: int
-    """The number of blobs that the target did not have yet."""
+    """The number of blobs that were copied to the target."""
     faults: tuple[ListedBlob, ...]
-    """The first blobs of which the blob store has no valid copy."""
+    """The first blobs that the target lacks, because the blob store has no valid copy of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,13 @@ MAX_NAMED = 100  # blobs with a fault that are reported by name; the blob list c
 def create(location: str, *, passphrase: str | None, report: Report) -> Created:
     """Back up the database and the blobs while the service runs.
 
-    The dump and the facts in the manifest come from one snapshot of the database. All blobs that the snapshot refers to
-    still exist when they are copied, because no blob is deleted until the end. Blobs that are missing or altered in the
-    blob store are listed in the backup as such.
+    The dump and the facts in the manifest come from one snapshot of the database. The service deletes no blob until the
+    end, so that all blobs that the snapshot refers to can be copied. A blob that the target does not have yet, and that
+    is missing or altered in the blob store, is listed in the backup as such.
 
-    Raises BackupError, or a database error if the connection is lost. The backup is then not complete, unless the error
-    says that only its audit event could not be written. The next backup to the same folder or bucket reuses the copied
-    blobs.
+    Raises BackupError, MasterKeyUnavailable, OSError or a database error. The backup is then not complete, unless the
+    error says that only its audit event could not be written. The next backup to the same folder or bucket reuses the
+    copied blobs.
     """
     if passphrase is not None:
         check_strength(passphrase)
@@ -94,7 +94,7 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
         target.prepare()
         signing_keys.ensure_installation_key()
         if passphrase is not None:
-            vault.ensure_key()  # an error now is better than one at the end
+            vault.ensure_key()  # fail early, before the backup begins
         installation = _find_installation()
         _check_owner(target, installation)
         target.remove_leftovers()
@@ -312,13 +312,13 @@ def _record(created: Created) -> None:
 
 
 def last_created_at() -> datetime | None:
-    """Return when the newest backup of this installation was completed, or None if there is none."""
+    """Return when the newest recorded backup of this installation was completed, or None if none is recorded."""
     events = AuditEvent.objects.filter(organization=None, action="backup.create").order_by("-id")
     return events.values_list("timestamp", flat=True).first()
 
 
 def verify(backup: StoredBackup, *, passphrase: str | None, report: Report) -> Iterator[str]:
-    """Read the whole backup and yield a description of each fault."""
+    """Read the whole backup and yield a description of each fault. The master key is checked only with a passphrase."""
     yield from _verify_dump(backup)
     yield from _verify_blobs(backup, report)
     yield from _verify_key(backup.manifest, passphrase)

@@ -32,11 +32,12 @@ _UNITS = {Part.DATABASE: " MB", Part.BLOBS: ""}
 class Command(BackupCommand):
     help = (
         "Back up the database and the blobs while the service runs. A folder or bucket contains many backups, which "
-        "share their blobs; a tar file contains one. Run the command again if it was interrupted. Exits with 1 if the "
-        "backup failed, or if the blob store has no valid copy of a blob."
+        "share their blobs; a tar file contains one. Run the command again if it was interrupted. Exits with 1 if it "
+        "failed, if the blob store has no valid copy of a blob that must be copied, or if a verified backup is not "
+        "intact."
     )
 
-    database_failed = "the connection to the database failed"
+    database_failed = "the database cannot be used"
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the target and the options."""

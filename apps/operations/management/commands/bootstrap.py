@@ -63,7 +63,7 @@ class Command(OperatorCommand):
         except ValidationError:
             raise CommandError(f"{email!r} is not an e-mail address") from None
         if not (1 <= len(org) <= 200 and org.isprintable() and org.strip()):
-            raise CommandError("--org must be 1 to 200 printable characters")
+            raise CommandError("--org must be 1 to 200 printable characters, not only spaces")
 
 
 def format_fields(fields: dict[str, str], *, as_json: bool) -> str:

@@ -44,6 +44,6 @@ class Command(OperatorCommand):
         try:
             lines = ledger.export_lines(None if org is None else find_organization(org), after_seq=after_seq)
         except InvalidInput as refused:
-            raise CommandError(refused.detail, returncode=2) from None
+            raise CommandError(f"--after-seq: {refused.detail}", returncode=2) from None
         for line in lines:
             self.stdout.write(line, ending="")

@@ -31,7 +31,7 @@ class Command(OperatorCommand):
         found = list_refused()
         if json:
             return jsonlib.dumps([asdict(each) for each in found], default=_as_json)
-        return "\n".join(map(_line, found)) or "No agent has been refused in the last 30 days."
+        return "\n".join(map(_line, found)) or "The list of refused agents is empty."
 
 
 def _as_json(value: Any) -> str:

@@ -63,12 +63,18 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--seed", type=_number(0, 2**63), default=1, help="runs with equal seeds make equal decisions"
         )
-        parser.add_argument("--seconds", type=_number(1, 7 * 86_400), default=60, help="duration of the run")
+        parser.add_argument(
+            "--seconds",
+            type=_number(1, 7 * 86_400),
+            default=60,
+            help="duration of the run; in the scenario poll, the longest wait before the deployment is requested",
+        )
         parser.add_argument(
             "--patience",
             type=_number(0, 86_400),
             default=180,
-            help="maximum number of seconds to wait after the run until all agents are healthy",
+            help="maximum number of seconds to wait after --seconds until all agents are healthy or, in the scenario "
+            "poll, have received the deployment",
         )
         parser.add_argument(
             "--interval-scale",
