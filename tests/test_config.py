@@ -134,7 +134,7 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
             "contains an invalid entry: 'tr' must be the absolute path of a program in printable characters, "
-            "without ., .. or unneeded slashes",
+            "without the segments . and .. and without unneeded slashes",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",

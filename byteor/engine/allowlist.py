@@ -58,7 +58,8 @@ def check_program(text: str) -> str:
     is_normal = posixpath.normpath(text) == text and not text.startswith("//")  # normpath keeps two leading slashes
     if not text.startswith("/") or not is_normal or text == "/" or not text.isprintable():
         raise ValueError(
-            "must be the absolute path of a program in printable characters, without ., .. or unneeded slashes"
+            "must be the absolute path of a program in printable characters, without the segments . and .. and "
+            "without unneeded slashes"
         )
     return text
 

@@ -38,10 +38,11 @@ class DeploymentOptions:
 class ApprovalSubject:
     """The content that approvers see. An approval is bound to it, and permits only a request with an equal subject.
 
-    The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
-    requested. Approvers see which agents match a selector, but the selector is evaluated again when the deployment
-    starts. ``explain`` is what the requester says about differences: the id of each group (``group``) and a text.
-    ``reviewers`` are the ids of the users who may decide, sorted. Without reviewers, everybody with the permission may.
+    For a deployment, the config hash covers the spec, the runtime configuration and the capabilities. The target is
+    bound as it was requested. Approvers see which agents match a selector, but the selector is evaluated again when the
+    deployment starts. ``explain`` is what the requester says about differences: the id of each group (``group``) and a
+    text. ``reviewers`` are the ids of the only users who may decide, sorted. If there are none, decisions are not
+    limited to certain users.
     """
 
     spec_hash: str
@@ -54,7 +55,7 @@ class ApprovalSubject:
     reviewers: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return all values by name, as JSON data. A deployment's evidence contains this document."""
+        """Return all values by name, as JSON data. The evidence of an approved deployment contains this document."""
         return {
             "spec_hash": self.spec_hash,
             "config_hash": self.config_hash,

@@ -55,7 +55,10 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class OtherDeployment:
-    """Another deployment in flight in the same environment, compared with the waiting deployment."""
+    """Another deployment in flight in the same environment.
+
+    ``is_earlier``, ``has_same_pipeline`` and ``shares_agents`` compare it with the waiting deployment, if there is one.
+    """
 
     id: UUID
     label: str
@@ -109,7 +112,9 @@ def _start_time(facts: StartFacts) -> Blocker | None:
     if facts.waits_until is None:
         return None
     until = facts.waits_until
-    return Blocker(BlockerCode.START_AT, f"It starts at {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.", until=until)
+    return Blocker(
+        BlockerCode.START_AT, f"It does not start before {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.", until=until
+    )
 
 
 def _freeze(facts: StartFacts) -> Blocker | None:

@@ -34,7 +34,7 @@ def required_capabilities(ops: Iterable[str]) -> list[str]:
 
 
 def hash_configuration(spec_hash: str, config: Mapping[str, object], capabilities: Sequence[str]) -> str:
-    """Return the config hash. ``config`` is the document of a RuntimeConfig.
+    """Return the config hash. For a config bundle, ``config`` is the document of its RuntimeConfig.
 
     Raises ValueError if the configuration cannot be written as canonical JSON.
     """
@@ -45,7 +45,8 @@ def hash_configuration(spec_hash: str, config: Mapping[str, object], capabilitie
 class ConfigChange:
     """One value that was added, removed or changed.
 
-    ``what`` is the field, and ``name`` is the path inside it: keys joined by ``/``, escaped as in a JSON Pointer.
+    ``what`` is the field, and ``name`` is the path inside it: keys joined by ``/``, escaped as in a JSON Pointer. The
+    path is empty for the whole field.
     ``old`` and ``new`` are the values as JSON, ``secret_ref NAME`` for a reference to a secret, or None for no value.
     """
 

@@ -10,7 +10,7 @@ from typing import Final
 from byteor.engine.machines import OfferAction
 
 MAX_CAUSE = 200  # the maximum length of a cause, in characters
-OTHER_CAUSES = "other"  # the reason of a group that combines several rare causes
+OTHER_CAUSES = "other"  # the reason of the sum of all rarer causes
 _READ = 1000  # characters of a detail that ``find_cause`` reads; the limit bounds the time that masking takes
 
 
@@ -26,9 +26,9 @@ class FailureReason(StrEnum):
 # What a failed agent did, by the reason of its failure. The subject is the agent.
 FAILED_HOW: Final[Mapping[str, str]] = {
     FailureReason.REPORTED: "reported a failure",
-    FailureReason.TIMEOUT: "did not report in time",
+    FailureReason.TIMEOUT: "did not finish in time",
     FailureReason.ROLLBACK_REPORTED: "reported a failure during the rollback",
-    FailureReason.ROLLBACK_TIMEOUT: "did not report in time during the rollback",
+    FailureReason.ROLLBACK_TIMEOUT: "did not finish the rollback in time",
 }
 # Why a deployment stopped, as a clause, by its ``reason``.
 STOPPED_WHY: Final[Mapping[str, str]] = {
@@ -37,12 +37,12 @@ STOPPED_WHY: Final[Mapping[str, str]] = {
     "approval_expired": "it was not approved in time",
     "approval_revoked": "its approval was revoked",
     "build_failed": "its bundle could not be built",
-    "empty_target": "no agents match its target",
+    "empty_target": "it had no agents to wait for",
     "known_bad": "its configuration is known bad",
     "replay_gate": "the replay gate blocked it",
     "rollback_failed": "its rollback failed",
     "threshold": "too many agents failed",
-    "timeout": "too many agents did not finish in time",
+    "timeout": "too many agents failed or did not finish in time",
     "wave_denied": "a wave was denied",
 }
 _REASONS = {

@@ -276,7 +276,7 @@ def read_line(text: str) -> Link:
 def _uuid(fields: Fields, name: str) -> str:
     text = fields.text(name)
     if str(UUID(text)) != text:
-        raise ValueError(f"{name!r} is not a UUID")
+        raise ValueError(f"{name!r} is not a UUID in canonical form")
     return text
 
 

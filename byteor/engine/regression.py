@@ -52,7 +52,7 @@ class MergedGroup:
     group: Mapping[str, Any]
     verdict: str
     fixtures: dict[str, str] = field(default_factory=dict)  # the names of all fixtures that show it, by id
-    baselines: dict[str | None, int] = field(default_factory=dict)  # the number of differences by config hash
+    baselines: dict[str | None, int] = field(default_factory=dict)  # differences by config hash (None: golden results)
 
 
 class MergedGroups:
@@ -157,9 +157,10 @@ def summarize(
 ) -> str:
     """Return a regression's result as Markdown that fits into a comment on a pull request.
 
-    Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``reasons`` say why fixtures
-    failed, are unstable or were not tested, each with its number of verdicts. ``work`` is the work of the
-    candidate and of the baselines on the same records; without a baseline, it is not shown.
+    Names are shown as code, so that Markdown, HTML and mentions in them have no effect. ``reasons`` say why fixtures
+    failed, are unstable or were not tested, or why a difference has no group, each with its number of verdicts.
+    ``work`` is the work of the candidate and of the baselines on the same records. It is not shown if the baselines did
+    no work.
     """
     total = sum(outcomes.values())
     is_tested = total > outcomes.get(FixtureOutcome.NOT_TESTED, 0)
@@ -175,7 +176,7 @@ def summarize(
         rows = [f"| {_code(each, _SUMMARY_REASON)} | {count:,} |" for each, count in reasons.items()]
         parts.append(_table("| reason | verdicts |\n| --- | ---: |", rows, "reason"))
     if not total and not error:
-        parts.append("The pipeline has no fixtures, or no agent runs a configuration to compare with.")
+        parts.append("There were no fixtures to test, or no agent ran a configuration to compare with.")
     if baselines:
         rows = [f"| {_code(each['config_hash'])} | {each['agents']:,} | {each['share']:.1%} |" for each in baselines]
         parts.append(_table("| compared with | agents | share |\n| --- | ---: | ---: |", rows, "configuration"))
@@ -214,7 +215,7 @@ def count_of(number: int, what: str) -> str:
 
 
 def _code(text: str, length: int = _SUMMARY_NAME) -> str:
-    """Return a text as inline code, in one line of at most ``length`` characters and safe in a table."""
+    """Return at most ``length`` characters of a text as inline code, in one line and safe in a table."""
     line = _UNSAFE.sub(" ", text)
     line = (line if len(line) <= length else line[: length - 1] + "…").replace("|", "\\|")
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)

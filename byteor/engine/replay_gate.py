@@ -26,7 +26,8 @@ class GateMode(StrEnum):
 class GateFacts:
     """The facts that decide whether the gate blocks a deployment.
 
-    ``status`` is that of the deployment's regression, and None if the regression was deleted or has no usable result.
+    ``status`` is that of the deployment's regression, and None if the regression was deleted or was completed by a
+    worker of an older release, so that it has no usable result.
     ``progress`` is the number of known results and of all results. ``verdicts`` is the number of verdicts, without
     those that are ``not_tested``. ``failed`` is the number of verdicts that are ``failed`` or ``unstable``.
     ``unaccepted`` is the number of groups that lack an acceptance for at least one baseline that shows them. ``more``
@@ -55,7 +56,7 @@ class GateFacts:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether the regression has no result, because it was canceled or deleted, or could not be completed."""
+        """Whether the regression has no ``status``, was canceled, or could not be completed."""
         return self.status in {None, RegressionStatus.CANCELLED} or self.error is not None
 
 
@@ -80,7 +81,10 @@ def _failed(facts: GateFacts) -> Blocker | None:
         return None
     reasons = []
     if facts.status is None:
-        reasons.append("The regression was deleted. Another one is requested automatically.")
+        reasons.append(
+            "The regression was deleted, or was completed by a worker of an older release. Another one is requested "
+            "automatically."
+        )
     elif facts.status is RegressionStatus.CANCELLED:
         reasons.append("The regression was canceled. Request another one for the config bundle.")
     elif facts.error is not None:
@@ -113,5 +117,6 @@ def _too_few(facts: GateFacts) -> Blocker | None:
     if facts.is_running or facts.is_incomplete or facts.verdicts >= facts.min_verdicts:
         return None
     has = f'{facts.verdicts:,} verdict{"" if facts.verdicts == 1 else "s"} other than "not tested"'
-    detail = f"The regression has {has}, and the environment requires at least {facts.min_verdicts:,}."
+    verb = "is" if facts.min_verdicts == 1 else "are"
+    detail = f"The regression has {has}, and at least {facts.min_verdicts:,} {verb} required."
     return Blocker(BlockerCode.GATE_TOO_FEW, detail, until=facts.until)

@@ -155,11 +155,12 @@ class RolloutAgent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """The effects of a step: the agents ``timed_out`` fail, the agents in ``offer`` receive offers of ``wave``, and
-    the deployment reaches its ``outcome``, if any.
+    """The effects of a step: the agents ``timed_out`` fail, the agents in ``offer`` receive offers, and the deployment
+    reaches its ``outcome``, if any.
 
-    ``has_more_offers`` means that offers remain, so that the next step can follow immediately. ``hold`` is the hold
-    of the wave ``held_wave``, which would otherwise start.
+    In a rollout, ``wave`` is the last wave that has started after the step. ``has_more_offers`` means that offers
+    remain, so that the next step can follow immediately. ``hold`` is the hold before the wave ``held_wave``, which is
+    the next to start.
     """
 
     timed_out: tuple[UUID, ...] = ()
@@ -190,10 +191,11 @@ def plan_rollout(
 ) -> StepPlan:
     """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have started.
 
-    No wave is done before all agents are enlisted (``complete``). ``unavailable`` are the waves of agents that cannot
-    get the offer now and are not in ``agents``, such as drained agents. Nothing waits for them, but the holds of their
-    waves apply. The holds before the wave ``released`` are over, because that wave was approved. If somebody starts the
-    next wave now (``is_started``), the wave does not wait for a manual hold or the pause.
+    No wave is done before all agents are enlisted (``complete``). Pending agents that cannot get the offer now, such as
+    drained agents, are not in ``agents``. Nothing waits for them, but the holds of their waves apply: ``unavailable``
+    contains these waves, and may contain those of other pending agents. The holds before the wave ``released`` are
+    over, because that wave was approved. If somebody starts the next wave now (``is_started``), the wave does not wait
+    for a manual hold or the pause.
     """
     if complete and not any(a.counted for a in agents):
         # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.

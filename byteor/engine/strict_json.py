@@ -51,7 +51,8 @@ class JsonFault(StrEnum):
 class MalformedJson(ValueError):
     """Raised for text that is refused. ``message`` is the reason, without the position.
 
-    ``line`` and ``column`` count from 1, the column in characters; ``pointer`` is the JSON Pointer of the faulty value.
+    ``line`` and ``column`` count from 1, the column in characters; ``pointer`` is the JSON Pointer of the faulty value,
+    or of a value that contains it.
     """
 
     def __init__(self, fault: JsonFault, message: str, *, line: int = 1, column: int = 1, pointer: str = "") -> None:
@@ -196,7 +197,7 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 
 
 def _check_value_count(text: str, limits: JsonLimits) -> None:
-    """Check the exact number of values, ignoring commas and brackets in strings.
+    """Check the number of commas and opening brackets, without those in strings.
 
     Raises MalformedJson if the text exceeds the limit of the number of values. If it exceeds the depth limit earlier,
     raises its first fault instead.

@@ -85,10 +85,10 @@ class ReplayTarget:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalTarget:
-    """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
+    """The target that an approval is ``bound`` to, and the agents that matched when the deployment was requested.
 
-    ``count`` is the number of these agents, and ``resolved`` contains the first of their ids. For a replay, ``count``
-    is None and ``resolved`` is empty.
+    ``count`` is the number of these agents, and ``resolved`` contains the first of their ids. For the approval of a
+    wave, ``resolved`` is empty. For a replay, ``count`` is None and ``resolved`` is empty.
     """
 
     bound: Target | ReplayTarget

@@ -53,7 +53,10 @@ class WaveHold:
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """The number of agents that failed for the same reason and with the same masked detail."""
+    """The number of agents that failed for the same reason and with the same masked detail.
+
+    With the reason ``other``, it is the sum of all rarer causes.
+    """
 
     reason: str
     detail: str
@@ -120,8 +123,8 @@ class HoldFacts:
     """A hold in effect, and who can end it. ``given`` of ``required`` people have approved the wave.
 
     ``waves`` is the number of the deployment's waves. ``deciders`` names the people who can decide, as the subject of a
-    sentence. It is empty if the approval has ended. The next step of the rollout then requests the approval again or
-    stops the deployment.
+    sentence. It is empty for a manual hold, and if the approval has ended. If it has ended, the next step of the
+    rollout requests it again or stops the deployment.
     """
 
     hold: WaveHold

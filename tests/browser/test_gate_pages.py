@@ -137,7 +137,7 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
         ["replay gate: differs", "1 group of differences is not accepted."],
         [
             "replay gate: too few fixtures",
-            'The regression has 2 verdicts other than "not tested", and the environment requires at least 3.',
+            'The regression has 2 verdicts other than "not tested", and at least 3 are required.',
         ],
     ]  # fmt: skip
     assert shown["Work"] == "candidate 1,100,000 units, baselines 1,000,000 units (+10%)"

@@ -171,7 +171,7 @@ def test_errors_of_new_fixture_are_shown_at_their_fields(world: World) -> None:
     assert refused(artifact, name="new\u202e") == {"name": ["Only printable characters are allowed."]}
     assert refused(artifact, expires_at="2020-01-01") == {"expires_at": ["Must be in the future."]}
     assert refused(artifact, records="range", first="1") == {"last": ["Enter a position."]}
-    assert "the capture has only 4 records" in refused(artifact, **by_position | {"last": "9"})["first"][0]
+    assert "there are only 4 records" in refused(artifact, **by_position | {"last": "9"})["first"][0]
     golden = {"expect": str(replay.pk)}
     assert "Not possible with `records`" in refused(replay, **by_position, **golden)["expect"][0]
     assert "expect" in refused(artifact, **golden)  # the artifact's page does not offer the replay

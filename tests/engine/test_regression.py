@@ -182,7 +182,7 @@ Work: 12,500 units, +25% compared with the baselines.
         (
             {"outcomes": {}},
             "### `orders 4`: nothing was tested\n\n"
-            "The pipeline has no fixtures, or no agent runs a configuration to compare with.\n",
+            "There were no fixtures to test, or no agent ran a configuration to compare with.\n",
         ),
         (
             {"outcomes": {FixtureOutcome.NOT_TESTED: 2}, "reasons": {"no | op": 2}},

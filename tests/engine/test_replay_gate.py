@@ -39,7 +39,13 @@ AGAIN = "Request another one for the config bundle."
                 "differs": "1 group of differences is not accepted.",
             },
         ),
-        (GateFacts(None), {"failed": "The regression was deleted. Another one is requested automatically."}),
+        (
+            GateFacts(None),
+            {
+                "failed": "The regression was deleted, or was completed by a worker of an older release. Another one "
+                "is requested automatically."
+            },
+        ),
         (GateFacts(S.CANCELLED, error="canceled", min_verdicts=1), {"failed": f"The regression was canceled. {AGAIN}"}),
         (GateFacts(S.FAILED, error="it died"), {"failed": f"The regression could not be completed. {AGAIN}"}),
         (replace(PASSED, work=(110, 100), max_work_increase_percent=10), {}),
@@ -52,10 +58,7 @@ AGAIN = "Request another one for the config bundle."
         (replace(PASSED, min_verdicts=2), {}),
         (
             replace(PASSED, verdicts=1, min_verdicts=2),
-            {
-                "too_few_fixtures": 'The regression has 1 verdict other than "not tested", and the environment '
-                "requires at least 2."
-            },
+            {"too_few_fixtures": 'The regression has 1 verdict other than "not tested", and at least 2 are required.'},
         ),
     ],
 )

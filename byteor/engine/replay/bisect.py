@@ -48,7 +48,7 @@ class BisectPlan:
 
 
 def max_replays(versions: int) -> int:
-    """Return the maximum number of versions that a non-exhaustive bisect replays."""
+    """Return how many versions a non-exhaustive bisect replays at most. Untestable versions do not count."""
     return max(versions - 1, 0).bit_length() + 2
 
 

@@ -33,9 +33,10 @@ def compare(
     For an egress or stage that only one result has, the values of the other result are null.
 
     ``equal`` means equal egresses, stages and actions. ``actions_a`` and ``actions_b`` come from the audits.
-    ``first_difference`` is the first frame that differs, or null if none differs or the frames were not kept.
-    ``notes`` are the notes of both results, because equal results mean less if stages had no parameters. If there are
-    too many egresses or stages, those that differ are preferred, and ``truncated`` is true.
+    ``first_difference`` is the first frame that differs in an egress whose frames both results kept; of several
+    egresses, the frame with the lowest sequence. It is null if there is no such frame. ``notes`` are the notes of both
+    results, because equal results mean less if stages had no parameters. If there are too many egresses or stages,
+    those that differ are preferred, and ``truncated`` is true.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
@@ -63,10 +64,10 @@ def compare(
 def compare_with_members(
     result_a: Mapping[str, Any], result_b: Mapping[str, Any], **options: Any
 ) -> tuple[dict[str, Any], MemberRows | None]:
-    """Return what ``compare`` returns, and the members that differ in the first record that differs.
+    """Return what ``compare`` returns, and the members that differ in the record of ``first_difference``.
 
-    The members are None if no record differs, or if only its bytes can be compared. A record that only one side has
-    is a single added or removed value.
+    The members are None if there is no such record, or if only its bytes can be compared. A record that only one side
+    has is a single added or removed value.
     """
     found = compare(result_a, result_b, **options)
     first = found["first_difference"]
@@ -108,7 +109,7 @@ def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> 
 
 
 def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
-    """Return ``egress, sequence, kind, pointers, diff, sha256`` of the first frame that differs, or None."""
+    """Return the ``first_difference``: ``egress, sequence, kind, pointers, diff, sha256``, or None."""
     comparisons = []
     for name in names:
         left, right = a.get(name, b""), b.get(name, b"")

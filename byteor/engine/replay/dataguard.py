@@ -7,7 +7,7 @@ Rules apply one after the other. The actions are:
 - ``drop`` removes the field;
 - ``replace_with=V`` replaces the value with the string V;
 - ``hash`` replaces the value with the SHA-256, in hexadecimal, of its canonical JSON;
-- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces the characters between them with C. A string
+- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces each character between them with C. A string
   of at most P + S characters is masked entirely, because otherwise none of its characters would be masked;
 - ``truncate=N`` keeps the first N characters.
 
@@ -152,7 +152,7 @@ def parameters_schema(op: str) -> dict[str, Any]:
 
 
 def check_params(op: str, params: object) -> list[ParamError]:
-    """Return the faults of a stage's parameters. Ops other than the dataguard ops accept any parameters."""
+    """Return the faults of a dataguard op's parameters. Parameters of other ops are not checked."""
     if op not in OPS or params is None:
         return []
     try:

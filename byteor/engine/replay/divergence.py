@@ -1,4 +1,4 @@
-"""Compares the output of an egress with the expected frames of the bundle, frame by frame."""
+"""Compares the output of an egress frame by frame with the expected frames, which a bundle or another replay has."""
 
 from __future__ import annotations
 
@@ -119,7 +119,10 @@ class Comparison:
 
 
 def settle_divergences(comparisons: Iterable[Comparison], rows: Rows, lanes: Sequence[str]) -> None:
-    """Settle all unsettled divergences of a replay of several ingresses, in one pass over the input."""
+    """Settle the divergences of a replay of several ingresses, in one pass over the input.
+
+    A divergence stays as it is if no further record has the expected sequence.
+    """
     waiting: dict[int, list[Comparison]] = {}
     for comparison in comparisons:
         if comparison.unsettled is not None:

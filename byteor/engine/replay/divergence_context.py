@@ -18,12 +18,12 @@ _MAX_READ = 8 * 1024 * 1024  # the maximum number of bytes of expected output th
 
 
 class _NotFound(Exception):
-    """Raised if the record is not in the part of the output that a page reads."""
+    """Raised if the record is not found, or if more than ``_MAX_READ`` bytes would have to be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """An output record on the expected and the actual side. A side is None if it has no record with this sequence."""
+    """An output record on the expected and the actual side. A side is None if it does not have the record."""
 
     sequence: int
     expected: bytes | None
@@ -35,7 +35,7 @@ class Neighbor:
 class Divergence:
     """The divergent record on both sides. A side is None if it does not have the record.
 
-    If a side's output was not kept, both sides are excerpts of the record from the byte ``start``, and there are no
+    If the records cannot be read, the sides are excerpts of the record from the byte ``start``, and there are no
     ``neighbors``. ``members`` shows how the JSON of the two sides differs; None if a side does not have the record, if
     the sides are excerpts, or if only their bytes can be compared.
     """
@@ -50,7 +50,8 @@ class Divergence:
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
     """Call ``read_around`` with the file at ``path``.
 
-    Returns None if the file is missing or damaged, or if the record is not found.
+    Returns None if the file is missing or damaged, if the record is not found, or if more than ``_MAX_READ`` bytes of
+    the file would have to be read.
     """
     try:
         with open(path, "rb") as expected:

@@ -86,7 +86,7 @@ class GraphRunner:
 
     @property
     def has_branches(self) -> bool:
-        """Whether a record from an ingress may be copied, so that it has several outputs."""
+        """Whether an ingress has no straight path to an egress, so that its records may have several outputs."""
         return any(self._chain(ingress) is None for ingress in self.ingresses)
 
     def _chain(self, entry: str) -> Chain | None:
@@ -171,7 +171,10 @@ class GraphRunner:
             self.run(entry, sequence, payload, ingress)
 
     def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
-        """Process a record and show its message at each stage and lane. Returns the names of the reached egresses."""
+        """Process a record, and show its message at each stage, lane and egress that it reaches.
+
+        Returns the names of the egresses that it reached. Raises StageError or LimitExceeded.
+        """
         queues = self._queues
         for queue in queues:
             queue.clear()  # a trace that a stage error stopped leaves messages behind

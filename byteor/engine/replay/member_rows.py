@@ -230,7 +230,7 @@ def _pairs(before: Any, after: Any) -> Iterator[tuple[str | int, Any, Any]]:
 
 
 def _is_equal(before: Any, after: Any) -> bool:
-    """Return whether two values are equal, of which at most one is an object or array."""
+    """Return whether two values are equal. They must not both be objects or both be arrays."""
     one, other = _exact(before), _exact(after)
     return type(one) is type(other) and bool(one == other)
 
@@ -302,7 +302,7 @@ def _brief(value: Any) -> Pieces:
 
 
 def _texts(before: Any, after: Any) -> tuple[Pieces, Pieces]:
-    """Return the texts of two values that differ. Of two strings, the parts that differ are marked."""
+    """Return the texts of two values that differ. If two strings begin or end alike, the other parts are marked."""
     if not (isinstance(before, str) and isinstance(after, str)):
         return _brief(before), _brief(after)
     shorter = min(len(before), len(after))

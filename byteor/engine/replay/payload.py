@@ -1,7 +1,7 @@
 """Reads the JSON payload of a record without rounding its numbers, and writes canonical JSON (RFC 8785).
 
-A number may be at most 1,000 characters long and have an exponent of ten within ±1,000, as in ``strict_json``. A record
-with any other number exceeds the work limit.
+A number may be at most 1,000 characters long and have an exponent of ten within ±1,000, as in ``strict_json``. If a
+stage reads the JSON of a record with any other number, the record exceeds the work limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_DEPTH = 64
 """The maximum depth of nested objects and lists. Every supported Python version can parse far more."""
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
-"""A record with more bytes or values exceeds the work limit without being read."""
+"""If a stage reads the JSON of a record with more bytes or values, the record exceeds the work limit."""
 
 _LIMITS = strict_json.JsonLimits(
     max_bytes=MAX_BYTES,

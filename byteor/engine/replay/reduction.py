@@ -35,8 +35,8 @@ def reduce_incident(
         journals = list(open_journals(bundle, lanes, files, max_records, progress))
         selection = Selection(journals, None)
         if last >= selection.records:
-            plural = "" if selection.records == 1 else "s"
-            raise BadInput(f"the capture has only {selection.records} record{plural}, and positions start at 0")
+            found = "is only 1 record" if selection.records == 1 else f"are only {selection.records} records"
+            raise BadInput(f"there {found}, and positions start at 0")
         before, taken = [0] * len(journals), [0] * len(journals)
         for rank, (number, _, _) in enumerate(islice(selection.rows(), last + 1)):
             (before if rank < first else taken)[number] += 1

@@ -110,8 +110,8 @@ def _collect(outputs: list[tuple[str, bytes]], egress: str, _sequence: int, payl
 class PipelineRunner:
     """A spec that is ready to run. Raises Unsupported if the spec, an op or a stage's parameters cannot run.
 
-    ``entry`` is the ingress or lane where records enter a graph by default. ``feed`` needs it if a graph has several
-    ingresses. ``counters`` and ``actions`` can be read at any time.
+    ``entry`` is the ingress or lane where records enter a graph by default. ``feed`` needs it unless the graph has
+    exactly one ingress. ``counters`` and ``actions`` can be read at any time.
     """
 
     def __init__(
@@ -173,7 +173,10 @@ class PipelineRunner:
         self.model.run_rows(entry, rows, ingress)
 
     def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
-        """Process a record and show each step. Returns the names of the egresses that it reached."""
+        """Process a record and show each step. Returns the names of the egresses that it reached.
+
+        Raises StageError or LimitExceeded.
+        """
         self._work.begin_record()
         return self.model.trace(entry, payload, watch)
 

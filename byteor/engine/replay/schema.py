@@ -81,7 +81,7 @@ class BadSchema(ValueError):
 
 
 class PayloadSchema:
-    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction in the module's docstring."""
+    """A compiled schema. Raises BadSchema if it is invalid, too complex, or violates a restriction of the module."""
 
     def __init__(self, document: object) -> None:
         schema = payload.parse_payload(

@@ -1,7 +1,7 @@
 """Selects and orders the records of a replay.
 
 Each journal is read in sequence order (ties: file order). Several journals are merged by time, then by the order of
-the endpoints, then by position. The time of a record is the highest so far in its journal, so the records of one
+the journals, then by position. The time of a record is the highest so far in its journal, so the records of one
 journal keep their order. Records are never collected in memory: a journal whose sequences run backwards gets an index
 in a temporary file.
 """

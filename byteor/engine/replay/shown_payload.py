@@ -13,10 +13,11 @@ _LIMITS = strict_json.JsonLimits(max_bytes=SHOWN_BYTES, max_values=SHOWN_BYTES)
 
 
 def show_payload(payload: bytes, size: int | None = None, *, has_bytes: bool = True) -> dict[str, Any]:
-    """Return ``json``, ``payload_base64`` and ``truncated``. ``size`` is the size of a payload that is already cut.
+    """Return ``json``, ``payload_base64`` and ``truncated``. If the payload is already cut, ``size`` is its full size.
 
-    ``json`` is null if the payload is cut or is refused as JSON. With ``has_bytes``, ``payload_base64`` is always set.
-    Without it, ``payload_base64`` is null if ``json`` writes each number with the same digits as the payload.
+    ``json`` is null if the payload is cut, is refused as JSON, or is ``null``. With ``has_bytes``, ``payload_base64``
+    is always set. Without it, ``payload_base64`` is null if ``json`` is not null and writes each number with the same
+    digits as the payload.
     """
     shown = payload[:SHOWN_BYTES]
     is_cut = len(shown) < (len(payload) if size is None else size)

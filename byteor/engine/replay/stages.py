@@ -241,7 +241,7 @@ class StageRuntime:
     def _act(self, message: Message, stage: str, op: str, lanes: tuple[str, str]) -> Message:
         self.work.spend_bytes(message.payload)
         if len(self.actions) == self._max_actions:
-            raise LimitExceeded(LimitCode.ACTIONS, f"the pipeline has more than {self._max_actions:,} side effects")
+            raise LimitExceeded(LimitCode.ACTIONS, f"the records cause more than {self._max_actions:,} side effects")
         decision = self._effects.decide(stage, op)
         kind, target = split_op(op)
         self.actions.append(Action(kind, stage, *lanes, stage, target or "", decision))

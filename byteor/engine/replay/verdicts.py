@@ -25,9 +25,9 @@ MAX_SIDE_WORK = 10 * MAX_FIXTURE_WORK
 class FixtureOutcome(StrEnum):
     """A verdict: the outcome of one fixture for a candidate.
 
-    ``failed``: the candidate exceeded a limit, or cannot run or use the records. ``unstable``: an op of a package gave
-    different results in two runs. ``not_tested``: the baseline cannot run here, or the fixture, its capture or the
-    baseline no longer exists.
+    ``failed``: the candidate exceeded a limit, or cannot run or use the records, or the process of the test died twice.
+    ``unstable``: an op of a package gave different results in two runs. ``not_tested``: the baseline cannot run here;
+    the fixture, its capture or the baseline no longer exists; or the fixture's expectation was changed before the test.
     """
 
     EQUAL = "equal"
@@ -39,7 +39,7 @@ class FixtureOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Which records of a capture a fixture replays: the last ``last_n`` or all records, of one lane or of all lanes."""
+    """Which records of a capture a fixture replays: the last ``last_n`` or all, of one lane or of all ingresses."""
 
     journal_lane: str | None = None
     last_n: int | None = None
@@ -79,8 +79,8 @@ class Result:
 class FixtureRun:
     """One run of a configuration on the records of a fixture.
 
-    If the run exceeded a limit, or cannot run or use the records, ``result`` is None and ``error`` says why. A stage
-    error is part of a result.
+    If the configuration exceeded a limit, or cannot run or use the records, ``result`` is None and ``error`` says why.
+    A stage error is part of a result.
     """
 
     result: Result | None
@@ -94,8 +94,9 @@ class Judgment:
 
     ``records`` is the number of selected records if both sides ran in lockstep, otherwise 0. ``work`` is the work of
     the candidate and of the baseline. ``error`` says why the outcome is ``failed`` or ``not_tested``, or why a
-    difference from a golden result has no group. ``stage`` is the stage that made the outcome ``unstable``. ``result``
-    is the candidate's result as JSON data if a golden result was expected and the outcome is ``different``.
+    difference from a golden result has no group. If the outcome is ``unstable``, ``stage`` is a stage that differed
+    between two runs, if one is known. ``result`` is the candidate's result as JSON data if a golden result was expected
+    and the outcome is ``different``.
     """
 
     outcome: FixtureOutcome

@@ -41,7 +41,7 @@ from tests.engine.explain.facts import (
 )
 
 NAMED = replace(APPROVAL, deciders="Grace or Ada")
-STARTS = Blocker(BlockerCode.START_AT, "It starts at 2026-01-01 03:10:00 UTC.", ago(-600))
+STARTS = Blocker(BlockerCode.START_AT, "It does not start before 2026-01-01 03:10:00 UTC.", ago(-600))
 HELD: dict[str, Any] = {
     "strategy": WAVES,
     "wave_done_at": ago(400),
@@ -199,14 +199,14 @@ PENDING = [
     Case(
         "waits for its start time",
         facts(new(S.APPROVED, blockers=(STARTS,), approval=GIVEN), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two waits because it starts at 2026-01-01 03:10:00 UTC.",
+        AS_IT_SHOULD + "The deployment of quotes/two waits because it does not start before 2026-01-01 03:10:00 UTC.",
         (B.RUNS_DESIRED, B.WAITS_FOR_START_TIME, B.TARGET_ALL),
         (BEAT, (N.START_TIME, 600), (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
         "waits for its start time and for another deployment",
         facts(new(S.APPROVED, blockers=(STARTS, FULL)), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two waits because it starts at 2026-01-01 03:10:00 UTC.",
+        AS_IT_SHOULD + "The deployment of quotes/two waits because it does not start before 2026-01-01 03:10:00 UTC.",
         (B.RUNS_DESIRED, B.WAITS_FOR_START_TIME, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.START_TIME, 600), (N.TURN, None)),
     ),

@@ -167,7 +167,7 @@ def bad_crc() -> bytes:
         ({"stage_config": {"s0": 5}}, RECORDS, None, "parameters of stage 's0': not an object"),
         ({"limits": ReplayLimits(max_records=2)}, RECORDS, None, "the journals have more than 2 records"),
         ({"limits": ReplayLimits(max_selected_bytes=46)}, RECORDS, None, "the input has 47 bytes, more than 46"),
-        ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the pipeline has more than 2 side effects"),
+        ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the records cause more than 2 side effects"),
     ],
 )
 def test_bad_input_or_exceeded_limit_fails_replay(
@@ -288,7 +288,7 @@ def test_replays_do_not_depend_on_hash_seed_time_zone_or_locale(
     ("limits", "code", "error"),
     [
         (ReplayLimits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
-        (ReplayLimits(max_actions=2), "limit.actions", "the pipeline has more than 2 side effects"),
+        (ReplayLimits(max_actions=2), "limit.actions", "the records cause more than 2 side effects"),
         (ReplayLimits(max_records=2), "limit.records", "the journals have more than 2 records"),
         (ReplayLimits(max_selected_bytes=46), "limit.input", "the input has 47 bytes, more than 46"),
         (

@@ -121,7 +121,7 @@ def test_egress_without_records_equals_missing_egress(tmp_path: Path) -> None:
     ("limits", "error"),
     [
         (ReplayLimits(max_work=5), "the replay needs more than 5 units of work"),
-        (ReplayLimits(max_actions=1), "the pipeline has more than 1 side effects"),
+        (ReplayLimits(max_actions=1), "the records cause more than 1 side effects"),
         (ReplayLimits(max_records=2), "the journals have more than 2 records"),
         (ReplayLimits(max_selected_bytes=2), "the input has 16 bytes, more than 2"),
     ],
