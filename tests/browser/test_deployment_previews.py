@@ -126,7 +126,7 @@ def test_act_on_rows_of_list_has_general_description(world: World) -> None:
 
     page = signed_in(world.operator.user).post(table(Deployment), form)
 
-    assert "The deployment is not offered to more agents until you resume it." in page.text
+    assert "The deployment is not offered to more agents until somebody resumes it." in page.text
 
 
 def shift(deployment: Deployment, ago: timedelta) -> None:

@@ -177,7 +177,7 @@ def test_incidents_are_grouped_by_pipeline_stage_and_kind(world: World) -> None:
 
     shown = panel(signed_in(world.viewer.user).get(row_page(environment)), "Incidents")
 
-    assert shown["lead"] == "5 captures in the last 7 days."
+    assert shown["lead"] == "5 captures uploaded in the last 7 days."
     found = {strip_tags(what): cells for what, *cells in shown["rows"]}
     assert list(found) == [
         "Rejected capturesOpen the newest capture",

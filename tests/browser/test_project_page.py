@@ -89,7 +89,7 @@ def test_bundle_is_copied_with_warning_about_referenced_secrets(world: World) ->
 
     made = ConfigBundle.objects.get(environment=world.staging)
     assert page.redirect_chain == [(row_page(made), 302)]
-    assert "refers to these secrets: DB_PASSWORD." in page.context["summary"]["warning"]
+    assert "refers to this secret: DB_PASSWORD." in page.context["summary"]["warning"]
     facts = dict(page.context["summary"]["facts"])
     assert row_page(source) in facts["Copied from"]
     assert send(world.staging).redirect_chain == [(row_page(made), 302)]

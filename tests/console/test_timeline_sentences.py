@@ -93,7 +93,7 @@ def test_every_event_in_code_is_listed() -> None:
             "create",
             {"targets": [None, 2], "start_at": "2026-01-02T03:04:05Z", "regression": str(OTHER)},
             ADA,
-            f"{ADA} requested quotes v8 for 2 agents. It starts at 2026-01-02 03:04:05 UTC. "
+            f"{ADA} requested quotes v8 for 2 agents. It starts at 2026-01-02 03:04:05 UTC at the earliest. "
             "It is tested by a regression.",
         ),
         ("approve", {"status": ["pending_approval", "approved"]}, ADA, f"{ADA} approved it."),
@@ -139,7 +139,7 @@ def test_every_event_in_code_is_listed() -> None:
             {"reason": "1 of 2 agents failed", "restores": str(OTHER), "proofs": ["x"], "proceed": True},
             WORKER,
             "An automatic rollback began: 1 of 2 agents failed. Agents return to an earlier deployment. "
-            "1 replay proved the rollback. It did not wait for the proof.",
+            "1 replay proved the rollback. The proof was skipped.",
         ),
         ("restore", {}, WORKER, "The rollback has finished."),
         ("hold", {"wave": 2, "kind": "manual"}, WORKER, "Wave 2 waits until somebody starts it."),

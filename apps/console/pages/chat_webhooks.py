@@ -120,7 +120,8 @@ CREATE_FOR_ORGANIZATION = Act(
     name="create_chat_webhook",
     label="Create organization chat webhook",
     done="{} created",
-    explain="Messages about the chosen events in all projects are sent to a channel of a chat server.",
+    explain="Messages about the chosen events of the organization and all its projects are sent to a channel of a "
+    "chat server.",
     run=_create,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="forum",
@@ -132,7 +133,8 @@ CREATE_FOR_ORGANIZATION = Act(
 CREATE_FOR_PROJECT = replace(
     CREATE_FOR_ORGANIZATION,
     label="Create project chat webhook",
-    explain="Messages about the chosen events in the project are sent to a channel of a chat server.",
+    explain="Messages about the chosen events of the project, or of one of its environments, are sent to a channel of "
+    "a chat server.",
     needs=P.MANAGE_PROJECT,
     form=_ProjectForm,
 )
@@ -141,7 +143,8 @@ CREATE_FOR_PROJECT = replace(
 def managed_rows(queryset: QuerySet[Any], console_user: ConsoleUser, path: str = "") -> QuerySet[Any]:
     """Keep the rows whose chat webhook, at the field path ``path``, the person manages.
 
-    Organization admins manage all chat webhooks of the organization, and project admins those of their projects.
+    Organization admins manage all chat webhooks of the organization, and project admins those of their projects. Rows
+    of deleted projects and environments are left out.
     """
     project, organization = f"{path}project", f"{path}organization"
     of_project = Q(**{f"{project}__isnull": False})
@@ -192,7 +195,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             label="Enable",
             done="{} enabled",
             explain="Messages are sent again, including those that were pending when the chat webhook was disabled, "
-            "unless they are older than 3 days.",
+            "unless they are older than 3 days or no longer apply.",
             run=_set_enabled(enabled=True),
             needs=P.MANAGE_PROJECT,
             icon="play_arrow",

@@ -24,7 +24,7 @@ _NAMED = 5  # versions named in a sentence
 
 
 def bisect_headline(row: Bisect) -> str:
-    """Return the result in a sentence, and the versions in which stages had no parameters."""
+    """Return the result or the progress as a sentence, and name versions in which stages had no parameters."""
     unchecked = [f"v{each['number']}" for each in row.versions or () if each.get("no_parameters")]
     if not unchecked:
         return _finding(row)
@@ -42,15 +42,21 @@ def _finding(row: Bisect) -> str:
             return "The first tested version is bad, and the last one is good."
         case BisectOutcome.INCONCLUSIVE:
             return "Too few versions could be tested to find the first bad one."
-    if row.error or row.versions is None:  # lists do not read the versions if there are many
-        return row.error or "The page of the bisect shows the verdicts so far."
+    if row.error:
+        return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
+    if row.versions is None:  # lists do not read the versions if there are many
+        return "The page of the bisect shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
     return f"{done} of {len(row.versions)} versions {'has' if done == 1 else 'have'} a verdict."
 
 
 def predicate(row: Bisect) -> str:
     """Return the condition under which a version is bad, as a phrase."""
-    texts = {"diverges": "its output differs from the captured one", "fails": "a stage fails"}
+    texts = {
+        "diverges": "its output differs from the captured one, or a stage fails and the recording did not stop in the "
+        "same way",
+        "fails": "a stage fails",
+    }
     if isinstance(row.predicate, str):
         return texts[row.predicate]
     other = Replay.objects.filter(pk=row.predicate["output_differs_from"]).first()
@@ -66,7 +72,7 @@ def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
         cells.append(
             {
                 "tone": _TONES[verdict],
-                "word": verdict or ("being replayed" if replay else "not replayed"),
+                "word": verdict or ("no verdict" if replay else "not replayed"),
                 "versions": numbers[0] if len(same) == 1 else " to ".join(numbers),
                 "url": replay and page_url(Replay, "change", replay),
             }
@@ -78,7 +84,7 @@ def difference(row: Bisect, *, may_read: bool, compute: Compute) -> dict[str, An
     """Return the panel that shows how the output of the first bad version differs; None if there is nothing to show.
 
     The output is compared as the predicate says: with the captured output, or with that of another replay, which needs
-    ``may_read``. If the output does not differ, or the predicate is ``fails``, the panel says why the replay stopped.
+    ``may_read``. Without a difference, or if the predicate is ``fails``, the panel says why the replay stopped.
     """
     first_bad = str(row.first_bad_id)
     replay_id = next((each["replay_id"] for each in row.versions or () if each["version_id"] == first_bad), None)
@@ -99,7 +105,7 @@ def difference(row: Bisect, *, may_read: bool, compute: Compute) -> dict[str, An
 
 
 def _compared(other: Replay, replay: Replay, *, compute: Compute) -> dict[str, Any] | None:
-    """Return the panel of the first difference from another replay; None if the replays cannot be compared."""
+    """Return the panel of the first difference from another replay; None if there is none to show."""
     try:
         found, members = compare_replays(other, replay, compare_with_members, compute=compute)
     except DomainError:
@@ -117,7 +123,9 @@ def verdicts(row: Bisect) -> dict[str, Any]:
         (
             f"v{each['number']}",
             with_note(
-                format_html('<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "pending"),
+                format_html(
+                    '<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "no verdict"
+                ),
                 describe_unchecked(each.get("no_parameters", ())),
             ),
             row_link(by_id.get(each["replay_id"]), "Replay"),
@@ -126,4 +134,4 @@ def verdicts(row: Bisect) -> dict[str, Any]:
         if each["replay_id"]
     ]
     columns = ("Version", "Verdict", "Replay")
-    return {"title": "Replayed versions", "columns": columns, "rows": rows, "empty": "No versions yet."}
+    return {"title": "Replayed versions", "columns": columns, "rows": rows, "empty": "No version has been replayed."}

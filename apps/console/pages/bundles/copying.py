@@ -73,7 +73,8 @@ def describe_missing_secrets(bundle: ConfigBundle) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    these, them = ("this secret", "it") if len(names) == 1 else ("these secrets", "them")
     return (
-        f"No other config bundle of this environment refers to these secrets: {', '.join(names[:_NAMED])}{more}. Make "
-        "sure that the hosts of its agents have them."
+        f"No other config bundle of this environment refers to {these}: {', '.join(names[:_NAMED])}{more}. Make sure "
+        f"that the hosts of its agents have {them}."
     )

@@ -78,7 +78,7 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
 
 
 def _origin_facts(row: ConfigBundle) -> list[tuple[str, str]]:
-    """Return a list with the fact that names the original of a copy; an empty list without an original."""
+    """Return a list with the fact that names the original of a copy; an empty list if there is none to link to."""
     if row.origin_id is None:
         return []
     original = (
@@ -102,7 +102,10 @@ def _requested(request: HttpRequest, bundle: ConfigBundle, deployment: Deploymen
 def _urls_of_missing(
     environment: Environment, outlook: Outlook | None, held: Collection[P], *, back: str
 ) -> list[tuple[str, str]]:
-    """Return the URL and text of links that create what a deployment lacks: agents, or people who can approve it."""
+    """Return the URL and text of the links with which the person can add what a deployment lacks.
+
+    It may lack agents, or people who can approve it.
+    """
     if outlook is None:
         return []
     found = []
@@ -318,7 +321,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, template, shown)
 
     def _clear_url(self, request: HttpRequest, row: Any) -> str:
-        """Return the URL of the form that clears the known-bad state; "" if the person may not clear it."""
+        """Return the URL of the form that clears the known-bad state; "" if not known bad or not permitted."""
         return act_url(row, CLEAR.name) if row.known_bad and may_operate(request, row.environment) else ""
 
     def page_title(self, row: ConfigBundle) -> str:

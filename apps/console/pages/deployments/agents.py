@@ -32,9 +32,10 @@ class AgentsPage(TablePage[DeploymentAgent]):
 
 
 def plan_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, str]) -> Plan[AgentsPage]:
-    """Return the plan of a page of agents, failed ones first. Each has ``failure_detail``, None without a failure.
+    """Return the query plan for a page of agents, failed ones first.
 
-    ``query`` may have ``q`` (part of a name), ``progress`` and ``page``.
+    Each agent has ``failure_detail``, which is None without a failure. ``query`` may have ``q`` (part of a name),
+    ``progress`` and ``page``.
     """
     search = query.get("q", "").replace("\0", "").strip()[:200]
     by_progress = counted.by_progress

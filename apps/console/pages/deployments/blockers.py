@@ -32,7 +32,7 @@ def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
 def _describe_until(code: BlockerCode) -> str:
     """Return a phrase for the time ``until`` of a blocker, with a placeholder for the time."""
     if code is BlockerCode.START_AT:
-        return "starts {}"
+        return "starts {} at the earliest"
     return "otherwise the deployment fails {}" if code.is_of_gate else "until {}"
 
 

@@ -185,10 +185,10 @@ class Deploy(ApiForm):
             del self.fields["override_replay_gate"]
 
     def _offer_reviewers(self, user_id: UUID | None) -> None:
-        """Offer the environment's reviewers, or everybody in the project if the environment has none."""
+        """Offer the environment's reviewers or, if it has none, people of the project (see ``offer_people``)."""
         settings, field = self._bundle.environment.effective_settings, self.fields["reviewers"]
         field.help_text += (
-            " Only people in the environment's setting can be chosen."
+            " Only the environment's reviewers can be chosen."
             if settings.reviewers
             else " If nobody is chosen, everybody who may operate the environment can decide."
         )
@@ -309,7 +309,9 @@ _COLUMNS = {"percents": "percent", "holds": "hold"}  # the column of a wave by i
 
 
 def _custom_waves(rows: list[Row]) -> dict[str, Any]:
-    """Return the strategy with these waves. Percentages that are not numbers stay texts, which the API refuses.
+    """Return the strategy with these waves. A percentage that is no number of at most 3 digits stays a text.
+
+    The API refuses such texts.
 
     The form shows no hold for the first wave, because the wave starts with the deployment.
     """
@@ -413,8 +415,8 @@ def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> s
     if not rules:
         return tested
     *others, last = rules
-    until = f"{', '.join(others)} and {last}" if others else last
-    return f"{tested} The deployment waits until {until}."
+    conditions = f"{', '.join(others)} and {last}" if others else last
+    return f"{tested} The deployment can start only if {conditions}."
 
 
 def _named(agents: QuerySet[Agent]) -> QuerySet[Agent, tuple[str, int]]:
@@ -470,7 +472,7 @@ def describe_consent(
 
 
 def approvers(environment: Environment, reviewer_ids: Collection[str] = ()) -> list[str]:
-    """Return the e-mail addresses of active people who may decide on approvals in the environment, sorted.
+    """Return the e-mail addresses of the active members who may decide on approvals in the environment, sorted.
 
     They are the reviewers who can see the environment, or without reviewers everybody who may operate it.
     """

@@ -41,7 +41,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class TimeLeft:
-    """The time until the rollout is done or, if a later wave has a hold, until that wave would start without the hold.
+    """The time until the rollout or rollback is done or, if a later wave has a hold, until that wave waits.
 
     ``held_wave`` is that wave, counted from 0.
     """
@@ -52,13 +52,15 @@ class TimeLeft:
 
 
 def percent_done(counts: CountsByWave, finished: Sequence[str] = FINISHED) -> int | None:
-    """Return the share of the agents that have finished, rounded down; None without agents."""
+    """Return the percentage of the agents that have finished, rounded down; None without agents."""
     total = sum(counts.values())
     return 100 * _count(counts, finished) // total if total else None
 
 
 def measure_time(entries: Sequence[tuple[str, datetime]], now: datetime) -> timedelta | None:
-    """Return the time since the wave or the rollback began, without pauses; None if the beginning is not known.
+    """Return the time since the wave or the rollback began; None if the beginning is not known.
+
+    Times when the deployment was paused or had failed do not count.
 
     ``entries`` are events of the timeline and their times, the newest first.
     """

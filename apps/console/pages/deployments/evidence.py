@@ -23,7 +23,7 @@ def evidence_links(request: HttpRequest, row: Any) -> list[tuple[str, str, str]]
 
 
 def download_evidence(request: HttpRequest, row: Deployment) -> HttpResponse:
-    """Return the evidence as a tar. Raises PermissionDenied unless the person may operate the environment."""
+    """Return the evidence as a tar, or an error page. Raises PermissionDenied unless the person may operate."""
     if not may_operate(request, row.environment):
         raise PermissionDenied
     try:

@@ -52,9 +52,10 @@ class Tested:
 
 
 def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
-    """Return the plan of the regression that the replay gate evaluates; None if there is none or it was deleted.
+    """Return the query plan for the regression that the replay gate evaluates; None without one.
 
-    For a person who may decide on the deployment's approval, ``gate`` has the groups that can be accepted with it.
+    For a person who may decide on the deployment's pending approval, ``gate`` has the groups that can be accepted
+    with it.
     Takes two queries.
     """
     if deployment.regression_id is None:
@@ -72,7 +73,7 @@ def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | N
 
 
 def _plan_groups(deployment: Deployment) -> Plan[tuple[list[Any], list[Any], list[Any], list[Any]]]:
-    """Return the plan of the counted results, the first groups, their acceptances, and the baselines' bundles."""
+    """Return the query plan for the counted results, first groups, their acceptances, and the baselines' bundles."""
     rows = Regression.objects.filter(deployments=deployment).annotate(first=first_groups(GROUPS))
     found, counted = yield [
         rows.only("environment", "config_hash", "baselines"), counted_results(deployment.regression_id)
@@ -150,9 +151,9 @@ def _facts(deployment: Deployment, row: Regression | None) -> list[tuple[str, An
 
 
 def _deadline(deployment: Deployment, row: Regression | None) -> str:
-    """Return when the deployment fails or its request expires, if the gate still blocks it.
+    """Return when the deployment fails because of the gate, or when its request for approval expires.
 
-    Says so if the deadlines are paused. Returns "" if the deployment does not wait for the gate or has no deadline.
+    Says so if the deadlines are paused. Returns "" if the gate cannot block the deployment now, or without a deadline.
     """
     if not replay_gate.is_governed(deployment):
         return ""

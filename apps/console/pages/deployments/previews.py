@@ -88,7 +88,7 @@ def preview_resume(row: Any) -> str:
 
 
 def preview_abort(row: Any) -> str:
-    """Return how many agents would keep or finish activating the bundle, lose their offer, or never be offered it."""
+    """Return how many agents would keep or finish activating the bundle, lose their offer, or not be offered it."""
     check_transition(row, DeploymentEvent.ABORT)
     counted: AgentCounts = row.counted
     version, counts = _version_of(row), counted.by_progress

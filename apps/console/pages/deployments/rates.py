@@ -18,11 +18,12 @@ from byteor_cloud.ids import smallest_uuid7
 
 
 def plan_progress(row: Any, timeline: Sequence[TimelineEntry]) -> Plan[str]:
-    """Return the plan of a phrase: how much of the rollout or the rollback is done, and the time left.
+    """Return the query plan for a phrase: how much of the rollout or the rollback is done, and the time left.
 
-    The phrase is empty if neither is under way. The time left is unknown while the deployment is paused, held or
-    stalled, and until the first agent of the wave has finished. ``timeline`` are the newest entries, the newest first.
-    If the beginning of the wave is not among them, the time left is unknown as well.
+    The phrase is empty if neither is under way. It has no time left while the deployment is paused, held or stalled,
+    while agents cannot download the bundle, and until the first agent of the wave or the rollback has finished.
+    ``timeline`` are the newest entries, the newest first. If the beginning of the wave or the rollback is not among
+    them, the time left is unknown as well.
     """
     counts: AgentCounts = row.counted
     if row.status == DeploymentStatus.DEPLOYING:
@@ -57,7 +58,7 @@ def _rollback_left(row: Deployment, counts: AgentCounts, timeline: Sequence[Time
 
 
 def _measure(timeline: Sequence[TimelineEntry], finished: int, until: datetime) -> Pace | None:
-    """Return the pace since the wave or the rollback began; None if it is not known yet."""
+    """Return the pace since the wave or the rollback began; None if it is unknown."""
     time = estimates.measure_time([(each.event, each.created_at) for each in timeline], until) if finished else None
     return Pace(finished, time) if time else None
 

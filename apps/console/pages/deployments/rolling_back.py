@@ -32,9 +32,7 @@ class _RollBackForm(ActForm):
         help_text="The capture is first replayed on each configuration that the rollback would restore. The rollback "
         "starts only if these replays succeed. Send the form again when they have finished.",
     )
-    proceed = forms.BooleanField(
-        required=False, label="Roll back without waiting for the proof", widget=UnfoldBooleanWidget
-    )
+    proceed = forms.BooleanField(required=False, label="Roll back without the proof", widget=UnfoldBooleanWidget)
 
     def offer(self, row: Deployment, held: frozenset[P]) -> None:
         """Offer the newest captures of the deployment's pipeline. Without one, remove the fields about the proof."""
@@ -72,8 +70,9 @@ ROLL_BACK = Act.of(
     label="Roll back",
     also="rollback revert undo",
     done="Rollback of {} started",
-    explain="Each agent that was offered this deployment is offered the bundle that it ran before. The configuration "
-    "becomes known bad in this environment.",
+    explain="Each agent that runs this deployment's bundle, or should run it, is offered the bundle that it ran before "
+    "or, if that is not possible, the bundle of the restored deployment. The configuration becomes known bad in this "
+    "environment.",
     preview=preview_rollback,
     run=_roll_back,
     form=_RollBackForm,

@@ -30,7 +30,7 @@ START_NEXT_WAVE = Act.of(
     commands.next_wave,
     label="Start next wave",
     done="Next wave of {} started",
-    explain="The next wave starts now, even during a pause or a manual hold.",
+    explain="The next wave starts now, even during the pause between two waves or a manual hold.",
     preview=preview_next_wave,
     icon="skip_next",
     comment="optional",
@@ -45,7 +45,7 @@ class _ReviewersForm(ActForm):
     def offer(self, row: Deployment, held: frozenset[P]) -> None:
         field, listed = self.fields["reviewers"], row.environment.effective_settings.reviewers
         field.help_text += (
-            " The environment's setting must name them."
+            " Only the environment's reviewers, and people who have already approved, can be chosen."
             if listed
             else " If nobody is chosen, everybody who may operate the environment can decide."
         )
@@ -84,7 +84,7 @@ CHANGE_REVIEWERS = Act.of(
 def describe_hold(
     row: Deployment, found: Sequence[Blocker], *, start: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return the banner of the current hold, with a link to start or approve the wave; None without a hold.
+    """Return the banner of the current hold; None without a hold. It links to the approval or the start of the wave.
 
     ``start`` is the button that starts the next wave; None if the person cannot start it now.
     """
@@ -108,7 +108,10 @@ def describe_hold(
 
 
 def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
-    """Return the plan of phrases for who started or approved each wave that had a hold, by wave number from 1."""
+    """Return the query plan for phrases about who started or approved waves, by wave number from 1.
+
+    The result is empty if the strategy has no holds.
+    """
     if not any(row.strategy.holds):
         return {}
     used = row.wave_approvals.exclude(used_at=None)

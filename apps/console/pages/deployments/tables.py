@@ -85,7 +85,8 @@ _RETRY = Act.of(
     commands.retry,
     label="Retry",
     done="{} retried",
-    explain="The deployment is offered again to the agents that failed. If the deployment has failed, it continues.",
+    explain="The deployment is offered again to the agents that failed, unless they are drained. If the deployment has "
+    "failed, it continues.",
     preview=preview_retry,
     icon="refresh",
     comment="optional",
@@ -139,7 +140,7 @@ class DeploymentAdmin(LiveAdmin):
             commands.pause,
             label="Pause",
             done="{} paused",
-            explain="The deployment is not offered to more agents until you resume it.",
+            explain="The deployment is not offered to more agents until somebody resumes it.",
             preview=preview_pause,
             icon="pause",
             comment="optional",
@@ -194,7 +195,7 @@ class DeploymentAdmin(LiveAdmin):
 
     @admin.display(description="Version")
     def change(self, row: Any) -> str:
-        """Return the previous version and the deployment's version, and in a note the version that followed."""
+        """Return the previous version and the deployment's version, and in a note the version that replaced it."""
         listed: Listed = row.listed
         version = f"v{row.config_bundle.version.number}"
         note = ""
@@ -336,7 +337,7 @@ class DeploymentAdmin(LiveAdmin):
 
 
 def _plan_timeline(row: Any) -> Plan[tuple[list[TimelineEntry], str]]:
-    """Return the plan of the newest timeline entries, and of the phrase about the progress, which needs them."""
+    """Return the query plan for the newest timeline entries, and for the phrase about the progress."""
     (timeline,) = yield [row.timeline.order_by("-id")[:_SHOWN]]
     return timeline, (yield from plan_progress(row, timeline))
 

@@ -75,7 +75,7 @@ def _created(entry: _Entry) -> str:
 
 def _starts(entry: _Entry) -> str:
     at = entry.detail.get("start_at")
-    return f" It starts at {parse_time(at):%Y-%m-%d %H:%M:%S} UTC." if at else ""
+    return f" It starts at {parse_time(at):%Y-%m-%d %H:%M:%S} UTC at the earliest." if at else ""
 
 
 def _link(model: Any, entry: _Entry, name: str, sentence: str, text: str) -> str:
@@ -122,7 +122,7 @@ def _rolled_back(entry: _Entry) -> str:
     began = "An automatic rollback began" if entry.is_by_worker else f"Rolled back by {entry.actor}"
     proofs = len(entry.detail.get("proofs") or ())
     more = f" {count_of(proofs, 'replay')} proved the rollback." if proofs else ""
-    more += " It did not wait for the proof." if entry.detail.get("proceed") else ""
+    more += " The proof was skipped." if entry.detail.get("proceed") else ""
     link = text_link(page_url(Deployment, "change", restores), name) if restores else name
     return format_html("{}{} Agents return to {}.{}", began, entry.why, link, more)
 

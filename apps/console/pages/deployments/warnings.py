@@ -20,7 +20,9 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
             left = time_left(approval.expires_at)
-            lines.append(format_html("The deployment is rolled back unless another person approves it: {}.", left))
+            lines.append(
+                format_html("The deployment is rolled back, if possible, unless another person approves it: {}.", left)
+            )
         elif approval is not None:
             lines.append(f"The approval that was requested afterwards is {approval.status}.")
         found.append(("bad", "Break glass", lines))

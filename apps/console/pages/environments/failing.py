@@ -10,7 +10,7 @@ from apps.console.pages.regressions.of_current import TITLE, deployment_link, de
 
 
 def failing_panels(found: Sequence[CurrentFailure]) -> list[dict[str, Any]]:
-    """Return the panel in a list, which is empty if no current deployment fails a fixture."""
+    """Return the panel in a list, which is empty if no current deployment fails a golden fixture."""
     if not found:
         return []
     rows = [(deployment_link(each), describe_failure(each)) for each in found]

@@ -20,7 +20,7 @@ RESUME_OFFERS = Act.of(
 
 
 def describe_held(held: HeldOffers) -> list[tuple[str, str, list[str]]]:
-    """Return the banner of held offers, if there are any. A banner is a tuple of its tone, title and lines."""
+    """Return a list with the banner of held offers, if there are any: a tuple of its tone, title and lines."""
     if held.backup_at is None:
         return []
     return [

@@ -42,9 +42,9 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, no
     """Return the panel, with a row for each of the first groups of captures. Takes one query."""
     rows = list(_read(environment, visible, now))
     url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
-    lead = f"{count_of(len(rows), 'capture')} in the last {_DAYS} days."
+    lead = f"{count_of(len(rows), 'capture')} uploaded in the last {_DAYS} days."
     if len(rows) > _READ:
-        lead = f"More than {_READ} captures in the last {_DAYS} days. Only the newest {_READ} are grouped."
+        lead = f"More than {_READ} captures uploaded in the last {_DAYS} days. Only the newest {_READ} are grouped."
     groups = _group(rows[:_READ])
     return {
         "title": "Incidents",
@@ -63,8 +63,8 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, no
             )
             for what, group in list(groups.items())[:_SHOWN]
         ],
-        "empty": f"No captures in the last {_DAYS} days. Agents upload a capture when somebody requests one, and may "
-        "upload one when a stage stops.",
+        "empty": f"No captures uploaded in the last {_DAYS} days. Agents upload a capture when somebody requests one, "
+        "and may upload one when a stage stops.",
     }
 
 

@@ -116,7 +116,9 @@ def pipelines_panel(
         "title": "Pipelines",
         "id": "pipelines",
         "wide": True,
-        "lead": f"Only {MAX_DEPLOYMENTS} deployments are shown." if found.is_cut else "",
+        "lead": f"There are more than {MAX_DEPLOYMENTS} current and unfinished deployments. Some may be missing."
+        if found.is_cut
+        else "",
         "columns": (
             "Pipeline",
             "Runs",
@@ -144,7 +146,7 @@ def pipelines_panel(
 
 
 def _name(pipeline: str, found: Deployments, *, may_edit: bool, may_copy: bool) -> str:
-    """Return the pipeline's name with links.
+    """Return the pipeline's name, with the links that the person may use.
 
     The first leads to the draft of the newest version that is current or under way, if its id is known. The second
     creates an environment, and then leads to the form that copies the current config bundle to it.
@@ -198,7 +200,10 @@ def _compare(row: Deployment | None, other: Mapping[str, Any] | None) -> str:
 
 
 def _next(row: Deployment | None, following: Neighbor, *, may_copy: bool) -> str:
-    """Return what the next environment runs, and a link that copies the config bundle there unless it is the same."""
+    """Return what the next environment runs, with a link that copies the config bundle there.
+
+    Without ``may_copy``, or if the configuration is the same there, there is no link.
+    """
     other: Mapping[str, Any] | None = getattr(row, "next", None)
     text = _compare(row, other)
     if row is None or not may_copy or (other is not None and other["config_hash"] == row.config_hash):

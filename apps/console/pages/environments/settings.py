@@ -78,7 +78,8 @@ def describe_policy(environment: Environment) -> str:
     """Return a sentence about what a deployment to the environment needs, and about replays."""
     settings, release = environment.effective_settings, environment.effective_settings.release
     people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
-    who = ", who may be the requester" if release.allow_self_approval else " other than the requester"
+    own = ", who may be the requester" if release.required_approvals == 1 else ", one of whom may be the requester"
+    who = own if release.allow_self_approval else " other than the requester"
     who += f", among {count_of(len(settings.reviewers), 'reviewer')}" if settings.reviewers else ""
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
     in_flight = release.max_in_flight_deployments
@@ -146,7 +147,7 @@ class _SettingsForm(ActForm):
         return (name, name_choice(self[name], rest)) if name == "reviewers" else (name, rest)
 
     def clean(self) -> dict[str, Any]:
-        """Keep only the changed settings in ``values``, so that the other settings keep following their defaults."""
+        """Keep only the changed settings in ``values``, so that settings that follow a default keep following it."""
         cleaned = super().clean()
         self.values = {name: value for name, value in self.values.items() if value != self._before[name]}
         return cleaned
@@ -182,7 +183,7 @@ def _field(name: str, rule: Any, meaning: str) -> forms.Field:
 
 
 def _edge(value: str) -> forms.Widget:
-    """Return the input for the start or the end of a freeze window: a text if browsers cannot edit it as a time."""
+    """Return the input for the start or the end of a freeze window: a text field if browsers cannot edit the time."""
     is_plain = not value or _WALL_CLOCK.fullmatch(value)
     widget: forms.Widget = UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"} if is_plain else {})
     return widget
