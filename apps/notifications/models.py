@@ -39,7 +39,7 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
         member = Membership.objects.filter(
             Q(project=None) | Q(project=project), user=OuterRef("user"), organization=OuterRef("event__organization")
         )
-        # People with a role in only one project can also see events of the whole organization.
+        # For an event that belongs to no project, a role in any project is enough, unless the event is for admins.
         of_organization = Membership.objects.filter(user=OuterRef("user"), organization=OuterRef("event__organization"))
         of_admins = Q(event__type__in=_FOR_ADMINS) & ~Q(event__resource_kind="user_token")
         return self.filter(
@@ -65,7 +65,7 @@ class Notification(Row):
     mail_due_at = models.DateTimeField(null=True)
     mail_tries = models.PositiveSmallIntegerField(default=0)
     mailed_at = models.DateTimeField(null=True)
-    # Why the latest attempt failed, or why no attempt was made.
+    # Why the latest attempt failed, or why no further attempt is made. May be empty.
     mail_error = models.CharField(max_length=200, blank=True, editable=False)
 
     objects = NotificationQuerySet.as_manager()
@@ -150,16 +150,17 @@ class ChatDelivery(Delivery):
 
 
 class NotifiedState(models.Model):
-    """A lasting state for which a sweep has recorded an event, such as an agent that is offline.
+    """A lasting state that a sweep has already found, such as an agent that is offline.
 
-    A sweep inserts the row together with the event and deletes it when the state is over, so each occurrence of the
-    state causes one event. When the resource is deleted, the next sweep deletes the row.
+    A sweep inserts the row when it finds the state, usually together with an event, and deletes it when the state is
+    over. Later sweeps therefore record no other event for the same occurrence of the state. When the resource is
+    deleted, the next sweep deletes the row.
     """
 
     # The type of the event, followed by the name of the state if a resource can be in several states.
     kind = models.CharField(max_length=60)
     resource_id = models.UUIDField()
-    at = models.DateTimeField()  # when the event was recorded
+    at = models.DateTimeField()  # when the sweep found the state
 
     class Meta:
         constraints = [

@@ -249,8 +249,8 @@ class Deployment(Stateful):
     replay_gate_override = models.TextField(blank=True, default="", db_default="")
     # [{"group", "text"}]: the requester's explanations of differences
     explain: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
-    # When the build first found that only the replay gate blocks the deployment. Once this is set, the build does not
-    # spend the approval again.
+    # When the build was first blocked only by the replay gate, or only because the regression had to be renewed. Once
+    # this is set, the build does not spend the approval again.
     gated_at = models.DateTimeField(null=True)
     # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
     # regression has finished. Null again when the gate opens, or when something else also blocks the deployment.

@@ -82,7 +82,7 @@ class ChatDeliverySerializer(ModelSerializer):
 
     descriptions = {
         "event": "The type of the event. Null for a test message.",
-        "text": "What happened, in one sentence. Null for a test message.",
+        "text": "A short text that says what happened. Null for a test message.",
         "status": "Whether the delivery is pending, was delivered, or failed permanently.",
         "attempts": "The latest attempts, oldest first. At most 50 are kept.",
         "next_attempt_at": "When the next attempt is due if the chat webhook is enabled. Null after the delivery has "

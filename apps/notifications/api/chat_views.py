@@ -130,7 +130,8 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
     def _find_scope(self, project_id: UUID | None, environment_id: UUID | None) -> Organization | Project | Environment:
         """Return the scope that the body names.
 
-        Raises Forbidden if the caller may not manage its chat webhooks, and InvalidInput if the caller cannot see it.
+        Raises Forbidden if the caller may not manage its chat webhooks. Raises InvalidInput if it does not exist in the
+        organization or in the project that the body names, or if the caller cannot see it.
         """
         if project_id is None and environment_id is None:
             if P.MANAGE_ORG_MEMBERSHIPS not in self.roles.permissions():
@@ -148,9 +149,8 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
             scope = (rows if project_id is None else rows.filter(project=project_id)).first()
         project = scope.project if isinstance(scope, Environment) else scope
         if scope is None or not (held := self.roles.permissions(project)):
-            raise InvalidInput.at(
-                f"/{name}_id", f"This organization has no {name} with this id.", code="does_not_exist"
-            )
+            parent = "organization" if project_id is None or environment_id is None else "project"
+            raise InvalidInput.at(f"/{name}_id", f"This {parent} has no {name} with this id.", code="does_not_exist")
         if P.MANAGE_PROJECT not in held:
             raise Forbidden(f"Your role does not permit this operation in this {name}.")
         return scope

@@ -37,12 +37,13 @@ class NotificationSerializer(ModelSerializer):
 
     descriptions = {
         "event": "The type of the event.",
-        "text": "What happened, in one sentence.",
+        "text": "A short text that says what happened.",
         "path": "The path of the console page to which the notification links.",
-        "count": "The number of events that the notification covers. Greater than 1 if repeated events were grouped.",
+        "count": "The number of events that the notification covers. Greater than 1 only if repeated events were "
+        "grouped.",
         "organization_id": "The id of the organization.",
-        "project_id": "The id of the project. Null if the event concerns the whole organization.",
-        "environment_id": "The id of the environment. Null if the event concerns no environment.",
+        "project_id": "The id of the project. Null if the event belongs to no project.",
+        "environment_id": "The id of the environment. Null if the event belongs to no environment.",
         "resource_kind": "The kind of the resource that the event is about.",
         "resource_id": "The id of the resource that the event is about.",
         "read_at": "When the notification was marked as read. Null while it is unread.",

@@ -100,7 +100,7 @@ class NotificationSettingsViewSet(_OwnViewSet):
     def retrieve(self, request: Request) -> Response:
         """Get your notification settings.
 
-        Returns the caller's own choices and the defaults that apply without them.
+        Returns the caller's own choices and the built-in defaults.
         """
         return self.represent(self.get_object())
 

@@ -35,7 +35,8 @@ def find_people(event: MessageEvent) -> set[UUID]:
     """Return the ids of the people to notify about the event now.
 
     Excludes people who have left, have lost the permission or never signed in, and the person who caused the event.
-    Only an invitation is sent to a person who never signed in.
+    For a summary, returns everybody who must be notified about one of the events that it covers. Only an invitation is
+    sent to a person who never signed in.
     """
     if event.type == _M.INVITATION:
         return {UUID(event.resource_id)}

@@ -15,7 +15,7 @@ SHOWN = 50
 
 
 def notifications_of(user: User) -> NotificationQuerySet:
-    """Return the person's notifications with their events, except about tenants that the person can no longer see."""
+    """Return the person's notifications with their events, except those that the person may no longer see."""
     return Notification.objects.filter(user=user).visible().select_related("event__environment", "event__project")
 
 

@@ -26,7 +26,8 @@ logger = structlog.get_logger(__name__)
 MAX_JOB_S = 10
 # Attempts to handle an event. The waits between them are 6 s, 12 s, 24 s, …: more than three hours in total.
 MAX_TRIES, FIRST_WAIT = 12, timedelta(seconds=6)
-# After ``MOST_MAILS`` e-mails within ``MAIL_WINDOW``, a person's further notifications are collected in one e-mail.
+# After ``MOST_MAILS`` e-mails from an organization within ``MAIL_WINDOW``, further notifications from it are collected
+# in one e-mail to the person, except for those that ``_next_mails`` never delays.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
 # The maximum number of invitation e-mails to a person in a day. Anybody can create an organization and invite people.
 MOST_INVITATIONS = 20
@@ -42,7 +43,7 @@ def enqueue_pending() -> None:
 
 
 def handle_pending(organization_id: UUID) -> None:
-    """Handle the organization's new events, oldest first, for at most ``MAX_JOB_S`` seconds.
+    """Handle the organization's new events, oldest first. Starts with no further event after ``MAX_JOB_S`` seconds.
 
     An error while handling one event does not delay the others. Later jobs retry the event, up to ``MAX_TRIES``
     attempts in total. At the end, enqueues the job that sends the organization's due e-mails. Do not call this in a
@@ -127,10 +128,10 @@ def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) 
     """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
     Counts only e-mails from the event's organization, so that no organization can delay another's. All delayed
-    notifications of a person are due at the same time, so that one e-mail contains them.
+    notifications of a person from this organization are due at the same time, so that one e-mail contains them.
 
     E-mails about break-glass deployments and invitations are never delayed. An invitation causes no e-mail if the
-    person already got ``MOST_INVITATIONS`` of them in a day, from all organizations.
+    person got ``MOST_INVITATIONS`` of them in the last day, from all organizations. Pending ones count as well.
     """
     rows = Notification.objects.filter(user__in=user_ids).order_by()
     if event.type == MessageType.INVITATION:

@@ -9,7 +9,7 @@ _NOT_SENT = "The installation was restored from a backup, and the e-mail may hav
 
 
 def settle() -> dict[str, int]:
-    """Drop e-mails and chat messages that were probably sent already. Returns their numbers.
+    """Drop all pending e-mails and chat messages, because they may have been sent before. Returns their numbers.
 
     Call this in a transaction.
     """

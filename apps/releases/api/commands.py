@@ -213,9 +213,10 @@ def change(
 ) -> Relabeled:
     """Change the labels of many agents.
 
-    Changes the labels of all agents that match the selector, in one transaction. Changed agents that match the target
-    of a current deployment are then offered that deployment. Agents that no longer match keep their bundle.
-    In a `prod` environment, this requires the permission `environment:manage`. Use `dry_run` to see the effect first.
+    Changes the labels of all agents that match the selector, in one transaction. Changed agents that now match the
+    target of a current deployment are then offered that deployment, unless they are drained or have an offer of a
+    deployment in flight. Agents that no longer match keep their bundle. In a `prod` environment, this requires the
+    permission `environment:manage`. Use `dry_run` to see the effect first.
     """
     labels = LabelChange(changes.get("set", {}), changes.get("unset", ()))
     return relabeling.relabel(environment, selector, labels, dry_run=dry_run, actor=actor)

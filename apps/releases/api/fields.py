@@ -108,11 +108,11 @@ class BreakGlassSerializer(StrictSerializer):
     descriptions = {
         "reason": "Why the deployment cannot wait for an approval.",
         "expires_in_s": (
-            "The number of seconds within which another person must approve. Defaults to the environment's "
-            "`approval_ttl_s`, which is also the maximum."
+            "The number of seconds within which the deployment must be approved. Its requester cannot approve it. "
+            "Defaults to the environment's `approval_ttl_s`, which is also the maximum."
         ),
         "by": "The e-mail address of the person who deployed by break-glass.",
-        "approve_by": "The time by which another person must approve the deployment.",
+        "approve_by": "The time by which the deployment must be approved. Its requester cannot approve it.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> BreakGlassRequest:

@@ -18,7 +18,7 @@ ANY = "*"
 EVENTS = (ANY, *CHOOSABLE)
 """The events to which a chat webhook can subscribe. Messages that concern only one person are never sent to a chat."""
 OF_ORGANIZATION = frozenset({MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR})
-"""The events that are sent only to organization-wide chat webhooks, which are limited to no project."""
+"""These events are sent only to organization-wide chat webhooks, even if an event belongs to a project."""
 
 
 def create_deliveries(event: MessageEvent) -> None:

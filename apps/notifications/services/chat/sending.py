@@ -45,9 +45,10 @@ _SECRET_LENGTH = 8  # shorter parts of a path are not secret, such as "hooks"
 
 
 def send_due(webhook_id: UUID) -> None:
-    """Send the due messages of one chat webhook, oldest first, until one fails or a limit of the job is reached.
+    """Send the due messages of one chat webhook until one fails or a limit of the job is reached.
 
-    At a limit, enqueues another job for the remaining messages.
+    Messages with fewer attempts come first, and among these the oldest. At a limit, enqueues another job for the
+    messages that remain, if any.
     """
     deadline = monotonic() + MAX_JOB_S
     organization_id: UUID | None = None
@@ -77,7 +78,8 @@ def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
 def _next_message(due: Sequence[ChatDelivery]) -> tuple[list[ChatDelivery], Content | None]:
     """Return the deliveries that the next message covers, and its content.
 
-    Skips the deliveries of events that are obsolete or too old. The content is None if no other event is left.
+    Checks only the first delivery, or all of them if more than ``SENT_SINGLY`` are due. Skips those whose events are
+    obsolete or too old. The content is None if all checked deliveries were skipped.
     """
     if due[0].event is None:
         return [due[0]], _describe_test(due[0].webhook)
@@ -101,7 +103,7 @@ def _describe_test(webhook: ChatWebhook) -> Content:
 
 
 def _describe(delivery: ChatDelivery) -> Content | None:
-    """Return the current content of the message, or None if the event is obsolete or older than ``DROPPED_AFTER``."""
+    """Return the current content of the message; None if the event is obsolete or the delivery is too old."""
     if delivery.event is None or delivery.created_at < timezone.now() - DROPPED_AFTER:
         return None
     return wording.describe_handled(delivery.event)

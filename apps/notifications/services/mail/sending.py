@@ -56,7 +56,7 @@ def enqueue_due(organization_id: UUID | None = None) -> None:
 
 
 def send_due(organization_id: UUID, claim: Claim) -> None:
-    """Send the due e-mails of the organization's people, oldest first, until a limit of the job is reached.
+    """Send the due e-mails of the organization's people, the longest due first, until a limit of the job is reached.
 
     At the end, enqueues another job if e-mails are still due. If the mail server is unavailable, e-mails are retried
     later (see ``_record_failure``). If the worker is killed after the server accepted an e-mail and before it records
@@ -134,9 +134,9 @@ class _Mailing:
         return list(rows.order_by("-pk")[:MAX_NOTIFICATIONS])
 
     def _send(self, group: Sequence[Notification]) -> bool:
-        """Send one e-mail about these notifications. Returns whether to continue with the next e-mail.
+        """Send one e-mail about these notifications, except obsolete ones. Returns whether to continue with the next.
 
-        Checks again only the events that the e-mail shows. A summary counts the others.
+        Checks the events again until it has found ``MAX_SHOWN`` to show. The e-mail counts the others unchecked.
         """
         entries: list[Entry] = []
         included: list[UUID] = []
@@ -176,7 +176,7 @@ class _Mailing:
         return True
 
     def _find_entry(self, notification: Notification) -> Entry | None:
-        """Return the entry for the person, or None if the event is obsolete or no longer concerns the person."""
+        """Return the entry, or None if the event is obsolete or the person must no longer get an e-mail about it."""
         event = notification.event
         if event.pk not in self._people:
             people = audience.find_people(event)

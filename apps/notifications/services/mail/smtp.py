@@ -19,7 +19,7 @@ from byteor_cloud.config import SmtpServer
 from byteor_cloud.logs import mask_secrets
 
 STEP_S = 10.0
-"""The maximum time to connect, and to wait for each response."""
+"""The maximum time to resolve the host's name, to connect to one address, and to wait for each response."""
 ATTEMPT_S = 30.0
 """The maximum time to connect and sign in, or to send one e-mail."""
 _CLOSING = 421  # the code with which a server announces that it closes the connection

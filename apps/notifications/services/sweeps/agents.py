@@ -29,7 +29,7 @@ FAILURES_COUNT_FOR = timedelta(days=1)
 # If the sweep did not run for this long, the worker or the database was down, so heartbeats may be missing.
 OUTAGE = timedelta(minutes=2)
 # If at least this many agents go silent and no other agent sends heartbeats, the heartbeats probably cannot reach the
-# control plane. If fewer agents go silent, people are always notified.
+# control plane, so nobody is notified. With fewer silent agents, the sweep does not assume this.
 MANY = 100
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -1,4 +1,4 @@
-"""Record events about break-glass deployments that will soon be rolled back unless somebody approves them."""
+"""Record events about break-glass deployments that will soon be rolled back unless they are approved."""
 
 from __future__ import annotations
 

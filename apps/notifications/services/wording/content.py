@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from django.urls import reverse
 
 MAX_LINES = 20
-"""The maximum number of lines below the sentence. The linked page shows everything."""
+"""The maximum number of lines below the sentence. A further line counts those that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
     """The content of a message: a sentence, lines with details, and the path and label of the link to one page.
 
-    It contains no markup, no secret and no payload.
+    It contains no markup, no payload and, except for the path of a sign-in link, no secret.
     """
 
     sentence: str

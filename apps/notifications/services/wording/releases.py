@@ -22,7 +22,7 @@ from byteor.engine.wave_hold import WaveReport
 
 
 def describe_approval(event: MessageEvent) -> Content | None:
-    """Describe a pending approval. Returns None if it was decided or has expired."""
+    """Describe a pending approval. Returns None if it is no longer pending."""
     rows = Approval.objects.select_related("environment", "rollout__config_bundle__version")
     approval = rows.filter(pk=event.resource_id, status=ApprovalStatus.PENDING).first()
     if approval is None:
@@ -47,7 +47,7 @@ def describe_approval(event: MessageEvent) -> Content | None:
         if event.data.get("is_last_call"):
             minutes = max(1, (approval.expires_at - timezone.now()) // timedelta(minutes=1))
             sentence = f"Only {count_of(minutes, 'minute')} left: {sentence}"
-        until = f"If nobody approves it by {format_time(approval.expires_at)}, it will be rolled back if possible."
+        until = f"If it is not approved by {format_time(approval.expires_at)}, it will be rolled back if possible."
     else:
         sentence = f"{approval.requested_by} {verb} you to approve {what}."
     return Content(sentence, path, action, shorten([*_describe_request(deployment), until]))

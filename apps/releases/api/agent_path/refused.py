@@ -19,7 +19,7 @@ from byteor_cloud.concurrency import deadline
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.storage import space
 
-PRECISION_S = 3600.0  # a process stores an agent at most once in this time
+PRECISION_S = 3600.0  # while a process remembers an agent, it stores the agent at most once in this time
 PAUSE_S = 1.0  # seconds for which a process collects agents before it stores them
 MOST_AT_ONCE = int(PER_S * PAUSE_S)
 _LIMIT_S = 10.0

@@ -96,8 +96,8 @@ class ApprovalSerializer(ModelSerializer):
         "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
         "target": "The target that the approval covers. For a deployment: the requested target, and the number "
         "(`count`) and first ids (`resolved`) of the agents that matched it when the deployment was requested. For a "
-        "replay: the artifact, the version and the other values that decide what runs. Null for some replays that were "
-        "requested in an older release of the control plane.",
+        "wave, `resolved` is empty. For a replay: the artifact, the version and the other values that decide what "
+        "runs. Null for some replays that were requested in an older release of the control plane.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
         "take_over": "Whether the approval covers taking over agents that run another pipeline.",
         "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "
@@ -111,7 +111,7 @@ class ApprovalSerializer(ModelSerializer):
         "required_approvals": "The number of people who must approve.",
         "allow_self_approval": "Whether the requester may approve.",
         "decisions": "The decisions, one for each person who has decided.",
-        "expires_at": "When the pending request expires. After the request was approved: when the approval credential "
+        "expires_at": "When the pending request expires. If the approval credential was issued: when the credential "
         "expires.",
         "approved_at": "When the request was approved. Null if it was not approved.",
         "used_at": "When the approval was used. For a break-glass deployment, this is when the deployment was "

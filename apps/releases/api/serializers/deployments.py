@@ -125,8 +125,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
         "or with some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` "
-        "(the next wave waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can approve "
-        "or have approved than must approve), `replay_gate.running` (the regression has not finished), "
+        "(the next wave waits for approval or a manual start), `too_few_reviewers` (too few reviewers have approved or "
+        "can still approve), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
         "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
@@ -213,7 +213,7 @@ class DeploymentSerializer(ModelSerializer):
         "request, or if the regression was deleted.",
         "break_glass": (
             "Starts the deployment in an emergency before anybody has approved it. Only a person with the role "
-            "`org_admin` may do this. If nobody else approves in time, the deployment is rolled back if possible. Null "
+            "`org_admin` may do this. If the deployment is not approved in time, it is rolled back if possible. Null "
             "for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",

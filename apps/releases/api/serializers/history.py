@@ -29,7 +29,7 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
         "heartbeat did, even if the agent has been decommissioned.",
         "confirmed_until": "When a heartbeat last reported the bundle.",
         "deployment_id": "The id of this environment's deployment for which the bundle was built. If there is none, "
-        "the id of the deployment that the agent reported. Null if that deployment is not in this environment either.",
+        "the id of the deployment that the agent reported. Null if it reported none, or one of another environment.",
         "bundle_hash": "The SHA-256 of the deploy bundle.",
         "spec_hash": "The spec hash that the agent reported.",
         "version_id": "The id of the deployment's version. Null if `deployment_id` is null.",

@@ -47,8 +47,8 @@ class MatrixCellSerializer(serializers.Serializer[Any]):
         "version": "The version of the current deployment. Null if `deployment_id` is null.",
         "config_hash": "The config hash of the current deployment. Null if `deployment_id` is null.",
         "agents": "The number of agents that run the bundle of the current deployment. 0 if `deployment_id` is null.",
-        "of": "The number of agents of the current deployment: the agents of its target and those that started to "
-        "match the target later, including decommissioned agents. 0 if `deployment_id` is null.",
+        "of": "The number of agents that are enlisted in the current deployment, including late joiners and recently "
+        "decommissioned agents. 0 if `deployment_id` is null.",
         "under_way": "The unfinished deployment of the pipeline in this environment. If there are several, the one "
         "that has progressed furthest (`rolling_back`, then `deploying`, `building`, `approved`, `pending_approval`), "
         "and among these the oldest. Null if there is none.",
