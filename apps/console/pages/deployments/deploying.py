@@ -42,6 +42,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor.engine.regression import count_of
+from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import Hold, Strategy
 from byteor_cloud.database.large_columns import without_large
@@ -448,13 +449,14 @@ def describe_consent(
     *,
     for_waves: bool = False,
     roles: Iterable[tuple[str, UUID | None, str]] | None = None,
+    policy: ReleasePolicy | None = None,
 ) -> str:
     """Return sentences about the approval: whether it is needed, from how many people, and who can give it.
 
     ``for_waves`` states whether a wave of the deployment needs approval. ``roles`` are the rows of ``roles_of``, if the
-    caller has read them.
+    caller has read them. ``policy`` is that of a deployment that exists; by default, the environment's current one.
     """
-    policy = environment.effective_settings.release
+    policy = policy or environment.effective_settings.release
     if not policy.approvals_required and not for_waves:
         return "No approval is needed. The deployment starts as soon as nothing blocks it."
     what = "deployment needs" if policy.approvals_required else "waves that wait for approval need"

@@ -281,7 +281,7 @@ class DeploymentAdmin(LiveAdmin):
         hold = describe_hold(row, found, start=row.offered.get(START_NEXT_WAVE.label))
         panels = []
         if is_pending:
-            waits = describe_consent(row.environment, row.requested_by, row.reviewers, roles=roles)
+            waits = describe_consent(row.environment, row.requested_by, row.reviewers, roles=roles, policy=row.policy)
             then = "After the approval, the rollout starts as soon as nothing blocks it."
             if any(each.code.is_of_gate for each in found):
                 then = "Nobody can approve it while the replay gate blocks it."

@@ -113,7 +113,8 @@ def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
     """Return the content of a message that summarizes several events."""
     first, count = described[0][0], sum(event.count for event, _ in described)
     environments = {event.environment_id for event, _ in described}
-    sentence = f"{count:,} events since {format_time(first.created_at)}."
+    since = min(event.created_at for event, _ in described)
+    sentence = f"{count:,} events since {format_time(since)}."
     lines = shorten([content.sentence for _, content in described])
     if len(environments) == 1 and first.environment_id is not None:
         return Content(sentence, page_path("tenancy_environment", first.environment_id), "Open the environment", lines)

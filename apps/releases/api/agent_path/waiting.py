@@ -11,7 +11,8 @@ from enum import Enum, auto
 from uuid import UUID
 
 # Each waiting poll occupies a connection, and so an open file. At least half of the file limit is left for other uses.
-CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+CAPACITY = 4096 if _files == resource.RLIM_INFINITY else min(4096, _files // 2)
 # After a burst of at least LARGE_BURST woken polls, the connections of these agents rest before their next requests are
 # read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
 # report takes ten times as long. All rest while the others get their offers (at TOLD_PER_S, within at most
