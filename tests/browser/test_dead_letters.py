@@ -98,7 +98,7 @@ def test_jobs_have_titles_and_link_to_what_they_are_about(world: World) -> None:
     made = fill(world)
     webhook = Webhook.objects.get()
     letters = {
-        made.job: ("Continue a rollout", row_page(made.deployment)),
+        made.job: ("Continue a rollout or rollback", row_page(made.deployment)),
         dead_letter(DeliverWebhooks(webhook_id=str(webhook.pk))): ("Send webhook deliveries", row_page(webhook)),
         dead_letter(WelcomeAgents(agent_ids=f"{made.agent.pk},{uuid7()}")): (
             "Offer agents their deployments",

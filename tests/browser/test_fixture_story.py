@@ -123,7 +123,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     page.get_by_role("link", name="Keep as fixture").click()
     page.get_by_label("Name").fill("masked cards")
     page.get_by_label("Only the 11 records around the divergence: positions 6 to 16 of quotes_in").check()
-    page.get_by_label("Always the result of this replay").check()
+    page.get_by_label("The result of this replay").check()
     page.get_by_role("button", name="Keep as fixture").click()
     expect(alert).to_contain_text("Not possible with `records`")
     shot(page, "fixture-keep", widths=WIDTHS, full_page=True)

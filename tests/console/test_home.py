@@ -169,8 +169,8 @@ OPERATORS: Final = ("admin", "project_admin", "operator", "reviewer")
 KINDS: Final[dict[Callable[[Filled], str], tuple[str, tuple[str, ...], bool]]] = {
     wait_for_approval: ("Review", ("admin", "project_admin", "reviewer"), True),
     hold_wave: ("Start wave 2", OPERATORS, True),
-    fail: ("See failures", OPERATORS, True),
-    roll_back: ("See failures", OPERATORS, True),
+    fail: ("Open deployment", OPERATORS, True),
+    roll_back: ("Open deployment", OPERATORS, True),
     pause: ("Resume", OPERATORS, True),
     capture: ("Open capture", OPERATORS, True),
     fail_fixture: ("See results", OPERATORS, True),
@@ -231,7 +231,7 @@ def test_break_glass_deployment_is_shown_to_all_who_operate_environment(world: W
     assert buttons(world.reviewer.user, key) == ["Review"]
     assert buttons(world.operator.user, key) == ["Open"]  # the requester, who cannot approve it
     assert buttons(world.viewer.user, key) == []
-    assert "was deployed before its approval." in next(n for n in needs(world.operator.user) if n.key == key).title
+    assert "does not wait for its approval." in next(n for n in needs(world.operator.user) if n.key == key).title
 
 
 def test_role_in_other_project_shows_no_needs(world: World) -> None:
@@ -251,7 +251,7 @@ def test_number_of_dead_letters_is_shown_as_minimum_if_not_all_are_read(world: W
 
     (line,) = (need for need in needs(superuser()) if need.key.startswith("jobs-"))
 
-    assert f"{MOST_OF_KIND + 1} or more jobs “Continue a rollout”" in line.title
+    assert f"{MOST_OF_KIND + 1} or more jobs “Continue a rollout or rollback”" in line.title
     assert line.button == "See jobs"
 
 
@@ -259,7 +259,7 @@ def test_failed_rollout_is_obsolete_after_newer_deployment_and_after_decision_of
     made = fill(world)
     operator = world.operator.user
     first = rollout(made, status="failed", reason="threshold", pipeline="other")
-    assert buttons(operator, first) == ["See failures"]
+    assert buttons(operator, first) == ["Open deployment"]
 
     rollout(made, status="failed", reason="aborted", pipeline="other")
 

@@ -113,7 +113,10 @@ class _TitleFilter(SeenValuesFilter):
 
 @admin.register(ProcrastinateJob, site=site)
 class JobAdmin(ReadOnlyAdmin):
-    """Jobs of the workers. Installation operators see all jobs. Others see jobs that refer to rows they may see."""
+    """Jobs of the workers. Installation operators see all jobs.
+
+    Others see the jobs that refer to rows they may see in the tables of ``dead_letters.SUBJECTS``.
+    """
 
     needs = Permission.VIEW_ENVIRONMENT
     noun, nouns = "job", "jobs"

@@ -1,8 +1,8 @@
 """The list "Needs you" of the overview: what waits for the person, most urgent first, each with one button.
 
-The order: break-glass deployments by deadline, rollouts that have failed, agents that have failed; then what waits for
-the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end what
-has no known age.
+The order: break-glass deployments by deadline, deployments that have failed, agents that have failed; then what waits
+for the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end
+what has no known age.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ _BREAK_GLASS, _FAILED, _AGENTS, _WAITING, _REST = range(5)
 class Need:
     """A line of the list. ``rank`` and ``due`` or ``at`` decide its place.
 
-    ``title`` and ``reason`` are HTML. ``at`` is when the need began, and ``due`` is its deadline. ``kind`` is the noun
-    with which lines that are not shown are counted, and ``all_url`` is the URL of the list that contains their rows.
+    ``title`` is HTML, and ``reason`` is HTML or plain text. ``at`` is when the need began or, if the line is about
+    several rows, usually the time of the newest one. ``due`` is the deadline. ``kind`` is the noun with which lines
+    that are not shown are counted, and ``all_url`` is the URL of the list that contains their rows.
     """
 
     key: str
@@ -79,7 +80,7 @@ class Need:
 
     @property
     def age(self) -> str:
-        """When the need began, as HTML; empty if unknown."""
+        """The time ``at``, relative to now, as HTML; empty if unknown."""
         return relative_time(self.at) if self.at is not None else ""
 
 
@@ -101,8 +102,8 @@ def find_needs(home: Home, fleets: Mapping[Environment, Fleet], console_user: Co
     for environment, fleet in fleets.items():
         if P.OPERATE_ENVIRONMENT in console_user.permissions(environment):
             found += _of_fleet(environment, fleet, is_rolling=environment.pk in rolling)
-    # A break-glass approval that the person can decide on is found twice. The line with the button "Review" comes later
-    # and replaces the other line.
+    # A break-glass approval that the person can decide on may be found twice. The line with the button "Review" comes
+    # later and replaces the other line.
     ranked = sorted({need.key: need for need in found}.values(), key=_place_of)
     is_cut = any(len(rows) > MOST_OF_KIND for kind, rows in home.rows.items() if kind is not Kind.UNDER_WAY)
     return _cut(ranked, scope, is_cut=is_cut)
@@ -146,7 +147,7 @@ def _shortened(text: str | None) -> str:
 
 
 def _subject(about: Mapping[str, Any]) -> str:
-    """Return the subject of an approval, as the list of approvals shows it."""
+    """Return the subject of an approval, as in the list of approvals, or its id if its deployment was deleted."""
     if about["rollout"] is not None:
         return f"Wave {about['wave'] + 1} of {about['rollout']}/{about['bundle']}"
     if about["pipeline"] is not None:
@@ -183,8 +184,8 @@ def _break_glass(found: Found, button: str) -> Need:
     due = parse_datetime(about["expires_at"])
     return Need(
         key=f"approval-{about['id']}", rank=_BREAK_GLASS, tone="bad", where=_where(about), at=found.at, due=due,
-        title=_with_warnings("{} was deployed before its approval.", about),
-        reason=format_html("It is rolled back unless it is approved in time: {}.", time_left(due)),
+        title=_with_warnings("{} does not wait for its approval.", about),
+        reason=format_html("If it is not approved in time, it is rolled back if possible: {}.", time_left(due)),
         button=button, url=page_url(Approval, "change", about["id"]),
         kind="approval", all_url=f"{list_url(Approval)}?status__exact=pending",
     )  # fmt: skip
@@ -203,7 +204,8 @@ def _rollout(found: Found, *, title: str, **given: Any) -> Need:
 
 
 def _held_wave(found: Found) -> Need:
-    finished, wave = found.about["wave"] + 1, int(found.about["held"]) + 1  # waves between these two have no agents
+    # The waves between these two have no agents that can get an offer.
+    finished, wave = found.about["wave"] + 1, int(found.about["held"]) + 1
     return _rollout(
         found, title=f"Wave {wave} of {{}} waits until somebody starts it.", rank=_WAITING, tone="waiting",
         reason=f"Wave {finished} has finished.", button=f"Start wave {wave}",
@@ -218,7 +220,7 @@ def _failed(found: Found) -> Need:
     else:
         title, rank, tone = "{} failed and was rolled back.", _REST, "warn"
     reason = _shortened(about["detail"] or about["reason"])
-    return _rollout(found, title=title, rank=rank, tone=tone, reason=reason, button="See failures")
+    return _rollout(found, title=title, rank=rank, tone=tone, reason=reason, button="Open deployment")
 
 
 def _paused(found: Found) -> Need:
@@ -285,7 +287,7 @@ def _expiring(
             key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=where,
             at=due and due - EXPIRING_FOR, due=due,
             title=format_html("{} expires {}.", _link(model, about["id"], subject), relative_time(due)),
-            reason="Replace it in the programs that use it before then.",
+            reason="Before then, replace it in the programs that use it.",
             button="Create a new one", url=replace_url(about),
             kind=str(model._meta.verbose_name), all_url=list_url(model),
         )  # fmt: skip

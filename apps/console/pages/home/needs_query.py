@@ -1,7 +1,8 @@
-"""The query behind the overview: what may need the person in the scope, and the counts of the tiles and the steps.
+"""The query behind the overview: what may need the person in the scope, the counts of the tiles, and the steps.
 
-Everything is read with one query, compiled once (see ``frame/personal.py``). It has a part for each kind of need, with
-at most ``MOST_OF_KIND`` + 1 rows on which the person may act. The numbers of agents come from ``fleet.services.facts``.
+One query reads all of this except the numbers of agents, which come from ``fleet.services.facts``. It is compiled once
+for all people whose roles have the same form (see ``frame/personal.py``). It has a part for each kind of need, with at
+most ``MOST_OF_KIND`` + 1 rows.
 """
 
 from __future__ import annotations
@@ -172,7 +173,10 @@ class _Reader:
     scope: Tenant
 
     def may(self, model: type[Model], permission: P, tenant: str = "environment") -> Q:
-        """Return the condition that a row is in the scope, and that the person has the permission on it."""
+        """Return the condition that a row is in the scope, and that the person has the permission on it.
+
+        Rows of deleted projects and environments do not meet the condition.
+        """
         return (
             live_tenant_condition(model, tenant)
             & granted_condition(model, tenant, permission, self.console_user)
@@ -191,9 +195,9 @@ class _Reader:
 
 
 def _build(level: str, console_user: ConsoleUser, week: UUID, day: UUID, *path: UUID) -> QuerySet[Any, Any]:
-    """Return the query. ``path`` are the ids of the scope's levels, the last of which is a ``level``.
+    """Return the query. ``path`` has the ids of the scope's levels, and ``level`` is the name of the last one.
 
-    ``week`` is the smallest id of the failed rollouts that are read, and ``day`` that of the incidents.
+    ``week`` is the smallest id of the failed deployments that are read, and ``day`` that of the incidents.
     """
     reader = _Reader(console_user, _scope(level, path))
     numbers = User.objects.filter(pk=str(console_user.user_id))
@@ -213,7 +217,7 @@ def _build(level: str, console_user: ConsoleUser, week: UUID, day: UUID, *path: 
 
 
 def _scope(level: str, path: Sequence[UUID]) -> Tenant:
-    """Return the scope with only the ids of its levels."""
+    """Return the scope with only the ids of its levels; None without levels."""
     scope: Any = None
     for (name, model), pk in zip(_LEVELS.items(), path, strict=False):
         above = {} if scope is None else {type(scope).__name__.lower(): scope}
@@ -226,7 +230,7 @@ def _scope(level: str, path: Sequence[UUID]) -> Tenant:
 def _part(
     rows: QuerySet[Any, Any], kind: Kind, at: Any, about: Combinable, most: int = MOST_OF_KIND + 1
 ) -> QuerySet[Any, Any]:
-    """Return a part of the query, with the columns that all parts have."""
+    """Return a part of the query, with the columns that all parts have and at most ``most`` rows."""
     columns = {
         "need_kind": Value(kind.value, TextField()),
         "need_at": Cast(Value(None) if at is None else at, DateTimeField()),
@@ -249,7 +253,7 @@ def _place(path: str = "environment") -> dict[str, Any]:
 
 
 def _numbers(reader: _Reader) -> dict[str, Any]:
-    """Return the counts of the tiles, each at most ``MOST_COUNTED`` + 1, and which steps are done."""
+    """Return the counts of the tiles except agents, each at most ``MOST_COUNTED`` + 1, and which steps are done."""
     counted = {
         "approvals": reader.listed(Approval).filter(status=ApprovalStatus.PENDING),
         "in_flight": reader.listed(Deployment).filter(status__in=IN_FLIGHT),
@@ -263,10 +267,10 @@ def _numbers(reader: _Reader) -> dict[str, Any]:
 
 
 def _steps(reader: _Reader) -> Case:
-    """Return the names of the steps to the first deployment and whether each is done.
+    """Return an expression for the names of the steps to the first deployment and whether each is done.
 
-    Returns null if there is a deployment that does not wait for approval. The database then does not look for rows of
-    the earlier steps, which are rare in a scope with many empty tenants.
+    The result is null if there is a deployment that does not wait for approval. The database then skips the search for
+    rows of the other steps, which would take long in a scope with many empty tenants.
     """
     steps: dict[str, Any] = {
         str(model._meta.model_name): Exists(reader.listed(model).order_by()[needed - 1 : needed])
@@ -282,7 +286,8 @@ def _steps(reader: _Reader) -> Case:
 def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
     """Yield the approvals that the person can decide on, and those of break-glass deployments.
 
-    The latter are all pending approvals of such deployments in environments that the person may operate.
+    The latter are all pending approvals of such deployments in environments that the person may operate, except
+    expired ones.
     """
     console_user = reader.console_user
     scope = live_tenant_condition(Approval, "environment") & scope_condition(Approval, "environment", reader.scope)
@@ -303,7 +308,11 @@ def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
-    """Yield rollouts with a held wave, paused and failed rollouts, and the environments with rollouts under way."""
+    """Yield deployments with a wave that somebody must start, paused and failed ones, and environments with rollouts.
+
+    A failed deployment is included if it was requested after ``week``, is the newest of its pipeline, and did not fail
+    because of a decision. The environments are those with deployments under way.
+    """
     mine = Deployment.objects.filter(reader.may(Deployment, P.OPERATE_ENVIRONMENT))
     values = {
         "id": F("pk"), "pipeline": F("pipeline"), "version": F("config_bundle__version__number"),
@@ -331,7 +340,7 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _incidents(reader: _Reader, day: UUID) -> QuerySet[Any, Any]:
-    """Return the incidents of the last day: captures that no person requested, grouped by pipeline, stage and kind."""
+    """Return the incidents of the last day: captures that were not requested, grouped by pipeline, stage and kind."""
     events = MessageEvent.objects.filter(
         reader.may(MessageEvent, P.OPERATE_ENVIRONMENT),
         ~Q(data__has_key="since"),  # leaves out summaries, which repeat other events
@@ -358,7 +367,10 @@ def _fixtures(reader: _Reader) -> QuerySet[Any, Any]:
 
 
 def _webhooks(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
-    """Yield the webhooks and chat webhooks that have been failing for an hour, or that the service has disabled."""
+    """Yield the webhooks and chat webhooks that the person manages, and that have been failing for an hour or more.
+
+    Also yields those that the service has disabled.
+    """
     organizations = reader.console_user.organization_condition(P.MANAGE_ORG_MEMBERSHIPS, "organization")
     hooks = Webhook.objects.filter(organizations)
     yield _part(_failing(reader, hooks), Kind.WEBHOOK, F("failing_since"), _of_webhook("description", "url"))
@@ -401,7 +413,7 @@ def _jobs(reader: _Reader) -> QuerySet[Any, Any]:
 def _credentials(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
     """Yield the person's own tokens, and other credentials that the person may replace, that expire within 7 days.
 
-    Credentials that were valid for less than 8 days in total are left out (see ``find_expiring``).
+    Credentials that are valid for less than 8 days in total are left out (see ``find_expiring``).
     """
     console_user = reader.console_user
     shared = {"id": F("pk"), "prefix": F("prefix"), "expires_at": F("expires_at")}
@@ -427,7 +439,7 @@ def _credentials(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _quotas(reader: _Reader) -> QuerySet[Any, Any]:
-    """Return the organizations that the person manages and that have used at least 90 % of a quota."""
+    """Return the organizations that the person manages and that have used at least 90 % of a quota above 0."""
     used = {f"used_{quota}": used_of_organization(quota, reader.console_user.now) for quota in Quota}
     near = Q()
     for quota in Quota:

@@ -79,7 +79,7 @@ def _read_environments(request: HttpRequest) -> tuple[list[Environment], bool]:
     """Return the environments in the scope, in order, and whether further ones are left out.
 
     In the scope of an environment, return all environments of its project, because the matrix compares neighbors.
-    Update the pulses of the environments in which agents have changed.
+    If possible, update the pulses of the environments in which agents have changed.
     """
     scope, page = scope_of(request), site.get_model_admin(Environment)
     project = scope.project if isinstance(scope, Environment) else scope

@@ -43,7 +43,7 @@ class _Step:
     continues: type[Model] | None = None
     page: Callable[[Any], str] = row_url
     is_optional: bool = False
-    shown_by: str = ""  # the name of the URL of its page, unless the page is the form of an act
+    shown_by: str = ""  # the name of the URL of the page on which the bar does not link to the step
 
 
 def _steps() -> list[_Step]:
@@ -97,7 +97,7 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             APPROVED, "Approve the deployment",
-            "If the environment requires approval, another person approves the deployment before it starts.",
+            "If the environment requires approval, the deployment does not start before it is approved.",
             None, list_url(Approval), Approval,
         ),
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def _setup_scope(request: HttpRequest) -> Tenant:
 
 
 def setup_bar(request: HttpRequest) -> SetupBar | None:
-    """Return the bar if the session follows the steps and some are left in the page's project. Takes one query.
+    """Return the bar if the session follows the steps and some are left (see ``_setup_scope``). Takes one query.
 
     Returns None on the overview, which shows the steps itself.
     """
@@ -219,7 +219,10 @@ def _next_view(request: HttpRequest) -> HttpResponseRedirect:
 
 @require_GET
 def _step_view(request: HttpRequest, name: str) -> HttpResponseRedirect:
-    """Redirect to the form of the step for the newest row with which it continues, or to the step's URL without one."""
+    """Redirect to the form of the step for the newest row with which it continues, or to the step's URL without one.
+
+    An unknown name stands for the first step.
+    """
     scope = scope_of(request)
     step = next((each for each in _steps() if each.name == name), _steps()[0])
     if step.continues is None:

@@ -47,7 +47,7 @@ class _Column:
 
 
 class _SettingsForm(CheckedForm):
-    """A form with a choice for each event and column."""
+    """A form with a choice for each event and column, except for events of the organization in environment columns."""
 
     def __init__(self, data: Any, *, columns: Sequence[_Column], chosen: choices.Choices) -> None:
         super().__init__(data)
@@ -58,7 +58,7 @@ class _SettingsForm(CheckedForm):
                     self.fields[f"{event}:{column.key}"] = _field(event, column, chosen.get(event, {}))
 
     def rows(self, defaults: Mapping[MessageType, str]) -> list[dict[str, Any]]:
-        """Return the rows of the table: the event, its default, and the title and form field of each column."""
+        """Return the rows of the table: the event, its default, and the title and form field (or None) by column."""
         return [
             {
                 "text": DESCRIPTIONS[event],

@@ -1,4 +1,4 @@
-"""Acts that create organizations, projects and environments, move environments, and delete the latter two."""
+"""Acts that create organizations, create and delete projects, and create, move and delete environments."""
 
 from __future__ import annotations
 

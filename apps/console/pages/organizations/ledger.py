@@ -49,7 +49,7 @@ def ledger_panel(organization: Organization) -> dict[str, Any]:
     """Return the panel of the organization's page with the link to the export."""
     return {
         "title": "Ledger",
-        "lead": "Every change in the organization is recorded as an audit event, and sealed in a chain of hashes.",
+        "lead": "The audit events of the organization are sealed in a chain of hashes.",
         "button": {
             "url": page_url(Organization, "ledger", organization.pk),
             "icon": "verified_user",
@@ -60,7 +60,10 @@ def ledger_panel(organization: Organization) -> dict[str, Any]:
 
 
 def export_ledger(request: HttpRequest, organization: Organization, context: dict[str, Any]) -> HttpResponseBase:
-    """Show the form, or return the export if a valid form was sent. Raises PermissionDenied without the permission."""
+    """Show the form, or return the export or an error page if a valid form was sent.
+
+    Raises PermissionDenied without the permission.
+    """
     if not may_export_ledger(request, organization):
         raise PermissionDenied
     form = _ExportForm(request.GET if "export" in request.GET else None)

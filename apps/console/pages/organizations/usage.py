@@ -35,7 +35,7 @@ COLUMNS = {
 
 
 def shown_amount(name: str, count: int | None) -> str:
-    """Return a count with separators, or a number of bytes in its unit; "-" without a count."""
+    """Return a count with separators, or a number of bytes with a unit such as KB; "-" without a count."""
     if count is None:
         return "-"
     return filesizeformat(count) if name.endswith("_bytes") else f"{count:,}"

@@ -36,7 +36,7 @@ def usage_view(request: HttpRequest) -> HttpResponse:
     quotas = {each.pk: each.limits for each in OrganizationQuotas.objects.filter(pk__in=keys)}
     no_limits = OrganizationQuotas().limits
     is_current = month == months[0]
-    if is_current:  # the stored peaks are a few minutes old
+    if is_current:  # the stored peaks may be out of date
         for key, values in of_month.items():
             values.update({quota: max(used[key][quota], values[quota] or 0) for quota in _PEAKS})
     everyone = None if console_user_of(request).is_superuser else list(organizations.values_list("pk", flat=True))
