@@ -29,10 +29,11 @@ _COLUMNS = (
 def find_start_blockers(
     environment: Environment, waiting: Collection[UUID], now: datetime
 ) -> dict[UUID, list[Blocker]]:
-    """Return the blockers of each approved deployment in ``waiting``, by id. No build starts with a blocker.
+    """Return the blockers of each approved deployment in ``waiting``, by id.
 
-    The build calls this function with the environment locked. The function makes one query, at most one more for each
-    deployment in ``waiting``, and at most two more if the replay gate governs deployments.
+    The build does not start while there are blockers. It calls this function with the environment locked. The function
+    makes one query, at most one more for each deployment in ``waiting``, and at most two more if the replay gate
+    governs deployments.
     """
     in_flight = list(read_in_flight(environment, now, also=waiting))
     newest = max(waiting, default=None)  # later deployments that are not under way block none of those in ``waiting``
