@@ -82,7 +82,7 @@ def test_reviewers_of_environment_decide_on_execute_replays(world: World) -> Non
     refused = post_replay(world, artifact)
     assert kind(refused) == (409, "approval.too_few_reviewers")
     assert refused.json()["detail"].startswith(
-        "1 person must approve, but only 0 of the reviewers can decide or already did. "
+        "1 person must approve, but only 0 of the reviewers can approve or already did. "
     )
     set_reviewers(world, environment, world.viewer)
     Membership.objects.filter(user=world.viewer.user).delete()

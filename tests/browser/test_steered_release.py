@@ -128,7 +128,7 @@ def test_form_offers_only_reviewers_of_environment_and_never_requester(world: Wo
     offered = [value for value, _ in field.field.choices]
     assert sorted(offered) == sorted(field.value()) == sorted(str(each.pk) for each in (people[0], people[2]))
     one = client.post(url, {**filled_in(reviewers=offered[:1]), "_create": ""})
-    assert "only 1 of the reviewers can decide or already did" in one.context["form"].errors["reviewers"][0]
+    assert "only 1 of the reviewers can approve or already did" in one.context["form"].errors["reviewers"][0]
     none = client.post(url, {**filled_in(), "_create": ""})
     assert "Name at least one of them." in none.context["form"].errors["reviewers"][0]
     client.post(url, {**filled_in(reviewers=offered), "_create": ""})
@@ -234,7 +234,7 @@ def test_decision_on_outdated_report_is_refused_with_new_report(world: World, ru
     deployment.progress_counts.filter(wave=0).update(progress="active")
     refused = viewer.post(act(approval, "approve_wave"), {**form, **YES})
 
-    assert "The earlier waves have changed since this report." in refused.text
+    assert "The report that you read does not show what the earlier waves have done until now." in refused.text
     assert read_report(deployment, 1).summary.startswith("Wave 1: 1 agent (1 active).")
     assert "Wave 1: 1 agent (1 active)." in refused.text
     assert row_page(deployment) in refused.text

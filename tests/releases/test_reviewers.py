@@ -228,8 +228,8 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     too_few = ask(world, bundle)
     assert problem(too_few) == (400, "too_few", at)
     assert too_few.json()["detail"] == (
-        "2 people must approve, but only 1 of the reviewers can decide or already did. People who have left cannot "
-        "decide, nor can the requester unless self-approval is allowed."
+        "2 people must approve, but only 1 of the reviewers can approve or already did. People who have left cannot "
+        "approve, nor can the requester unless self-approval is allowed."
     )
     assert (Deployment.objects.count(), Approval.objects.count()) == (0, 0)
     assert AuditEvent.objects.exclude(action="environment.update").count() == audited

@@ -91,7 +91,7 @@ def test_refused_deployment_requests_name_blocker(world: World) -> None:
 
     assert world.operator.api.post(path, body).json()["detail"] == (
         "At most 1 deployment may be in flight at the same time, and quotes/bundle-0 (approved) already is. "
-        "Wait until one has finished."
+        "Wait until fewer are in flight."
     )
     set_windows(world.dev, WINDOW)
     assert world.operator.api.post(path, body).json()["detail"] == f"A freeze window lasts until {UNTIL}: weekend."

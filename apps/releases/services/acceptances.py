@@ -37,18 +37,18 @@ def accept(
     actor: Actor,
     pointer: str = "/groups",
 ) -> Acceptance:
-    """Accept groups of differences of a config bundle, from all baselines that show them in the regression.
+    """Accept groups of differences of a config bundle, from all baselines and golden results that show them.
 
-    The acceptance counts for all deployments of the configuration in the environment until one of them becomes current.
+    The acceptance counts for all deployments of the configuration in the environment until one of them becomes active.
     Exceptions: for a deployment whose policy requires approvals, only acceptances by people count. If it has reviewers,
     only their acceptances count. The requester's acceptance counts for such a deployment only if self-approval is
     allowed and the deployment does not use break-glass.
 
     Raises Forbidden for an API key if the environment or a waiting deployment requires approvals, and if the acceptance
     would count for none of the deployments that wait for the regression. If none waits and the environment requires
-    approvals, raises Forbidden for a person who is not in the setting ``reviewers``, unless that is empty. Raises
-    InvalidInput for a group that the regression does not show; the pointer of the error starts with ``pointer``. Raises
-    the errors of ``check_acceptable``.
+    approvals, raises Forbidden for a person who is not in the environment's setting ``reviewers``, unless that is
+    empty. Raises InvalidInput for a group that the regression does not show; the pointer of the error starts with
+    ``pointer``. Raises the errors of ``check_acceptable``.
     """
     environment = lock_row(regression.environment)
     row = Regression.objects.get(pk=regression.pk)
@@ -120,8 +120,8 @@ def find_accepted(
 ) -> list[AcceptedDifference]:
     """Return the accepted differences of the regression's configuration in these groups, with their acceptances.
 
-    Contains the differences of valid acceptances, of acceptances that name this regression, and of acceptances that
-    were still valid at ``since``. Takes one query.
+    Contains the differences of valid acceptances, of acceptances that name this regression, and, with ``since``, of
+    acceptances that ended then or later. Takes at most one query.
     """
     return list(accepted_differences(row, groups, since=since))
 
@@ -145,7 +145,8 @@ def find_open_groups(row: Regression) -> list[dict[str, Any]]:
     """Return the groups that still need an acceptance, the most frequent first. Takes at most three queries.
 
     If deployments wait for the regression, these are the groups for which at least one of the deployments lacks an
-    acceptance that counts. A group needs an acceptance for each baseline that shows it.
+    acceptance that counts. A group needs an acceptance for each baseline that shows it, and another one if golden
+    results show it.
     """
     shown: list[dict[str, Any]] = Regression.objects.values_list("groups", flat=True).get(pk=row.pk)
     waiting = Deployment.objects.filter(regression=row, status__in=replay_gate.WAITING)

@@ -36,9 +36,9 @@ def find_obstacles(
     override_freeze: bool,
     start_at: datetime | None = None,
 ) -> list[DomainError]:
-    """Return the errors of all checks that refuse this deployment now.
+    """Return the errors of the checks that refuse this deployment now.
 
-    Approvals, permissions, the start time itself and the limit of scheduled deployments are not checked.
+    Does not check permissions, approvals, reviewers, the start time itself, or the limit of scheduled deployments.
     """
     agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [
@@ -115,10 +115,10 @@ def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> No
 
 
 def check_in_flight(environment: Environment, limit: int) -> None:
-    """Raise Conflict if the environment has as many deployments in flight as ``limit`` permits."""
+    """Raise Conflict if the environment has ``limit`` or more deployments in flight."""
     in_flight = [blockers.describe(row) for row in blockers.find_in_flight(environment)]
     if blocker := limit_blocker(in_flight, limit):
-        raise _refusal(blocker, " Wait until one has finished.")
+        raise _refusal(blocker, " Wait until fewer are in flight.")
 
 
 def _refusal(blocker: Blocker, advice: str = "") -> Conflict:
@@ -128,7 +128,8 @@ def _refusal(blocker: Blocker, advice: str = "") -> Conflict:
 def check_quota(environment: Environment, config_bundle: ConfigBundle) -> None:
     """Raise QuotaExceeded if the deploy bundle would exceed the organization's quota of stored bytes.
 
-    The bundle counts from its build on, but the build never checks the quota, so approved deployments always continue.
+    The bundle counts from its build on, but the build does not check the quota, so the quota stops no approved
+    deployment.
     """
     organization = environment.project.organization_id
     if quotas.check(organization, {Quota.STORED_BYTES: 0}):

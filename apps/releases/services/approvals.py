@@ -40,8 +40,8 @@ _SELF_APPROVAL = "You, or a key that you created, requested this. Another person
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# These reasons raise Conflict, because the credential is genuine but does not permit this request now. All other
-# reasons raise InvalidInput.
+# These reasons raise Conflict, because the credential is genuine but does not permit this request. All other reasons
+# raise InvalidInput.
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 
@@ -59,11 +59,12 @@ def request_approval(
 ) -> Approval:
     """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
 
-    The request expires ``approval_ttl_s`` after ``start_at`` or, without a start time, after now.
+    The request expires ``approval_ttl_s`` after ``start_at`` or, without a start time, after now. With
+    ``break_glass_s``, it expires after that many seconds. The deployment then starts without approval, and another
+    person must approve it in time.
 
-    ``resolved`` and ``count`` show approvers which agents the target matches now, but the approval is not limited to
-    these agents. With ``break_glass_s``, the deployment starts without approval, and another person must approve it
-    within that many seconds.
+    ``resolved`` and ``count`` show approvers the first agents that the target matches now, and the number of all of
+    them. The approval is not limited to these agents.
 
     Raises Forbidden for a key whose creator is unknown, because the creator could approve their own request.
     """
@@ -176,7 +177,7 @@ def check_submitted_credential(
     """Return the approval of a credential that was sent with a request. The build or the replay spends it later.
 
     If the request needs approval (``is_needed``), the approval must also satisfy ``policy``, which may have become
-    stricter after the approval. A decision of the person behind this request then counts only if both the approval and
+    stricter after the approval. The consent of the person behind this request then counts only if both the approval and
     the policy allow self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
     """
     requester_id = requester_of(actor) if is_needed else None
@@ -237,8 +238,9 @@ def decide(
     ``digest``, and for ``expires_in_s`` in a decision on a wave. Raises Conflict if the approval is not open, the
     person has already decided, or the digest is outdated. Raises Conflict for a consent while the replay gate blocks
     the deployment, and for a consent if self-approval is not allowed and the requester is unknown. Raises
-    Conflict if ``regression_id`` is outdated. With ``accept_groups``, raises InvalidInput for a denial, for an empty
-    comment, and if the deployment has no regression. Also raises the errors of ``acceptances.accept``.
+    Conflict if ``regression_id`` is not the deployment's present regression. With ``accept_groups``, raises
+    InvalidInput for a denial, for an empty comment, and if there is no deployment with a regression. Also raises the
+    errors of ``acceptances.accept``.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -259,7 +261,7 @@ def decide(
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     deployment = _deployment_of(locked)
     if regression_id is not None and (deployment is None or deployment.regression_id != regression_id):
-        detail = "This regression is no longer the deployment's. Look at the differences of the deployment again."
+        detail = "The deployment does not have this regression now. Look at the differences of the deployment again."
         raise Conflict(detail, code="acceptance.outdated")
     if accept_groups:
         _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
@@ -308,8 +310,8 @@ def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | No
     if digest is None:
         raise InvalidInput.at("/digest", "Send the digest of the report that you have read.", code="required")
     if digest != report.digest or not wave_reports.is_up_to_date(approval, rollout):
-        detail = "The earlier waves have changed since this report. Read the approval of the wave again."
-        raise Conflict(detail, code="approval.outdated")
+        detail = "The report that you read does not show what the earlier waves have done until now."
+        raise Conflict(f"{detail} Read the approval of the wave again.", code="approval.outdated")
 
 
 def _accept(deployment: Deployment | None, groups: Sequence[str], *, decision: str, reason: str, actor: Actor) -> None:
@@ -332,7 +334,7 @@ def check_gate(deployment: Deployment) -> None:
 
 
 def is_overdue(approval: Approval) -> bool:
-    """Return whether a pending approval has expired.
+    """Return whether the approval is pending although its time is over.
 
     An approval does not expire while its deployment waits for a regression that has not finished. The approval of a
     wave does not expire while its deployment is paused.
@@ -396,9 +398,9 @@ def _approve(approval: Approval, *, expires_in_s: int | None, issued_by: str, ac
 def change_reviewers(deployment: Deployment, *, reviewer_ids: Sequence[UUID], reason: str = "", actor: Actor) -> None:
     """Change the reviewers as ``reviewers.change`` does, and grant approvals that enough of them have already approved.
 
-    Otherwise such an approval could wait forever, because nobody can decide twice. An approval that has expired, or
-    whose wave needs another report, is left to the worker. Raises the errors of ``reviewers.change``, and Conflict if
-    the replay gate blocks a deployment that would be approved.
+    Without this, such an approval might never be granted, because nobody can decide twice. An approval that has
+    expired, or whose wave needs another report, is left to the worker. Raises the errors of ``reviewers.change``, and
+    Conflict if the replay gate blocks a deployment that would be approved.
     """
     for approval in reviewers.change(deployment, reviewers=reviewer_ids, reason=reason, actor=actor):
         consents = reviewers.find_consents(approval)

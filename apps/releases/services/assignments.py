@@ -104,8 +104,8 @@ def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
 def enlist(deployment: Deployment) -> None:
     """Enlist the next batch of the target's agents.
 
-    Assigns waves in the order of agent ids, and records the deployment whose bundle each agent had before. The agents
-    get no offers yet. The caller has locked the deployment.
+    Assigns waves in the order of agent ids. Records the deployment whose bundle was assigned to each agent before,
+    unless the agent's offer is held. The agents get no offers yet. The caller has locked the deployment.
     """
     state = deployment.enlisting
     if state is None:
@@ -307,7 +307,7 @@ def record_report(
 
 
 def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
-    """Set the progress of agents that did not finish in time to failed. Their later reports count as late."""
+    """Set the progress of agents that did not finish in time to failed. Later reports on the offer have no effect."""
     late = list(agent_ids)
     detail, now = f"did not finish within {deployment.policy.agent_timeout_s} s", timezone.now()
     Assignment.objects.filter(agent_id__in=unnest_ids(late), deployment_id=deployment.pk).update(

@@ -33,7 +33,7 @@ from byteor_cloud.database.connections import release_connection
 
 
 class Unprepared(Exception):
-    """The test result of a deployment must be signed before its build can start."""
+    """``store`` needs the result of ``prepare`` for the present state of the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class SignedTest:
 
 
 def prepare(deployment_id: UUID) -> SignedTest | None:
-    """Sign the test result of a deployment. Call this outside of a transaction, because it may take seconds.
+    """Sign the test result of a deployment, if it has a regression.
 
-    Returns None if the deployment was deleted.
+    Call this outside of a transaction, because it may take seconds. Returns None if the deployment was deleted.
     """
     related = ("environment__project", "config_bundle__version", "regression")
     deployment = Deployment.objects.select_related(*related).filter(pk=deployment_id).first()
@@ -69,7 +69,7 @@ def prepare(deployment_id: UUID) -> SignedTest | None:
 
 
 def store(deployment: Deployment, prepared: SignedTest | None) -> None:
-    """Sign the gate statement of a deployment whose build starts, and store this statement and the test result.
+    """Sign the gate statement of a deployment whose build starts. Store this statement, and the test result if any.
 
     Call this in the transaction in which the build starts, with the environment locked. Raises Unprepared unless
     ``prepared`` matches the present state of the deployment's regression and acceptances.
@@ -153,7 +153,7 @@ def _describe_gate(deployment: Deployment) -> GateStatement:
 
 
 def _describe_acceptances(deployment: Deployment) -> Iterable[AcceptanceEntry]:
-    """Yield the acceptances that count for the deployment. Each accepted difference is in exactly one of them."""
+    """Yield acceptances that count for the deployment, with each accepted difference in exactly one of them."""
     covered: dict[object, set[Difference]] = {}
     for each in replay_gate.read_differences(deployment) if deployment.regression_id else ():
         if each.acceptance_id is not None:

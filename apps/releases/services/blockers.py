@@ -29,10 +29,11 @@ _COLUMNS = (
 def find_start_blockers(
     environment: Environment, waiting: Collection[UUID], now: datetime
 ) -> dict[UUID, list[Blocker]]:
-    """Return the blockers of each approved deployment in ``waiting``, by id. Without blockers the build can start.
+    """Return the blockers of each approved deployment in ``waiting``, by id.
 
-    The build calls this function with the environment locked. The function makes one query, at most one more for each
-    deployment in ``waiting``, and at most two more if the replay gate governs deployments.
+    The build does not start while there are blockers. It calls this function with the environment locked. The function
+    makes one query, at most one more for each deployment in ``waiting``, and at most two more if the replay gate
+    governs deployments.
     """
     in_flight = list(read_in_flight(environment, now, also=waiting))
     newest = max(waiting, default=None)  # later deployments that are not under way block none of those in ``waiting``
@@ -57,7 +58,7 @@ def find_start_blockers(
 
 
 def _is_ahead(other: Deployment, row: Deployment, gated: Mapping[UUID, Sequence[Blocker]], now: datetime) -> bool:
-    """Return whether ``row`` may have to wait for another deployment.
+    """Return whether ``row`` may have to wait for ``other``.
 
     Nothing waits for a deployment that the gate blocks, or whose start time has not been reached.
     """
@@ -151,7 +152,7 @@ def list_blockers(
 
 
 def plan_missing(deployment: Deployment) -> Plan[list[Blocker] | None]:
-    """Plan the blockers for a lack of reviewers.
+    """Return the query plan of the blockers for a lack of reviewers.
 
     The result is None if the deployment has a hold, because the hold may have another approval.
     """
@@ -162,7 +163,7 @@ def plan_missing(deployment: Deployment) -> Plan[list[Blocker] | None]:
 
 
 def _find_missing(deployment: Deployment) -> list[Blocker]:
-    """Return the blocker for a lack of reviewers, for each pending approval of the deployment."""
+    """Return a blocker for each pending approval of the deployment that lacks reviewers."""
     if not deployment.reviewers:
         return []
     pending = [each for each in (deployment.approval, wave_holds.find_approval(deployment)) if each is not None]

@@ -57,7 +57,7 @@ def _prepare_and_start(deployment_id: str, claim: Claim) -> Deployment | None:
             return _start_building(deployment_id, claim, prepared)
         except attestations.Unprepared:
             prepared = attestations.prepare(UUID(deployment_id))
-    return None  # acceptances arrive too fast; the sweep enqueues the build again
+    return None  # the regression or its acceptances change too fast; a periodic job enqueues the build again
 
 
 @transaction.atomic
@@ -88,7 +88,7 @@ def _start_building(deployment_id: str, claim: Claim, prepared: attestations.Sig
         deployment.save(update_fields=["gate_until"])
     if _has_waited_too_long(deployment, gate):
         if replay_gate.refresh(deployment, is_blocked=True):
-            return None  # the regression that blocks the deployment was outdated
+            return None  # the regression was deleted or outdated, so another one was requested
         fail(deployment, "replay_gate", " ".join(each.detail for each in gate))
         return None
     if len(gate) < len(found_blockers):
@@ -117,7 +117,10 @@ def _has_waited_too_long(deployment: Deployment, gate: Sequence[Blocker]) -> boo
 
 
 def _is_gated(deployment: Deployment, gate: Sequence[Blocker]) -> bool:
-    """Return whether the gate blocks the build. An outdated regression is renewed and also blocks the build."""
+    """Return whether the gate blocks the build.
+
+    A deleted or outdated regression is renewed, and the build waits for the new one.
+    """
     is_waiting = any(each.code is BlockerCode.GATE_RUNNING for each in gate)
     is_waiting = is_waiting or replay_gate.refresh(deployment, is_blocked=bool(gate))
     if not (gate or is_waiting):
@@ -172,7 +175,7 @@ def _offer_first_wave(found: Deployment, built: deploy_bundle.BuiltBundle, claim
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return
     if (enlisting := assignments.start_enlisting(deployment)) is None:
-        fail(deployment, "empty_target", "The target no longer matches any agents.")
+        fail(deployment, "empty_target", "The target no longer matches any available agents.")
         return
     blobs.protect(built.bundle_hash)
     if not blobs.is_stored(built.bundle_hash):  # the cleaning job may have deleted the blob before it was protected

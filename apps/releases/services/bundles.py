@@ -139,8 +139,8 @@ def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
 def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
     """Mark a configuration as known bad, in the caller's transaction. An earlier mark keeps its reason.
 
-    Golden fixtures then no longer expect the configuration's result. This counts as a change to the fixtures, so that
-    earlier regressions are outdated.
+    Golden fixtures then no longer expect the configuration's result in addition to their golden result. This counts as
+    a change to the fixtures, so that earlier regressions are outdated.
     """
     _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
@@ -160,7 +160,8 @@ def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, a
 def clear_known_bad(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
     """Allow a known bad configuration to be deployed again. Raises Conflict if it is not known bad.
 
-    Golden fixtures then expect the configuration's result again, so this also outdates earlier regressions.
+    Golden fixtures to which the configuration's result was added then expect it again. This also outdates earlier
+    regressions.
     """
     deleted, _ = KnownBad.objects.filter(environment=bundle.environment, config_hash=bundle.config_hash).delete()
     if not deleted:

@@ -27,7 +27,7 @@ def enqueue_rollout_step(deployment_id: object) -> None:
 
 
 def enqueue_build(deployment_id: object) -> None:
-    """Enqueue the deployment's build, unless one is already queued. The build does nothing if it cannot start yet."""
+    """Enqueue the deployment's build, unless one is already queued. The job checks whether the build can start."""
     _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 

@@ -75,7 +75,7 @@ def create_deployment(
     explanations of differences: the id of each group, and a text.
 
     The deployment does not start before ``start_at``. Only ``reviewer_ids`` may decide on its approvals; by default the
-    environment's reviewers.
+    environment's reviewers. If there are none, everybody who may operate the environment may decide.
 
     The build is also enqueued with ``approval``, the credential of an unused approval of the same subject, and with
     ``break_glass``. After break-glass, another person must approve the deployment in time. Otherwise it is
@@ -196,9 +196,9 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
 
     Offers that agents have not started are withdrawn. A pending approval is revoked. An unused approval can be used for
-    another deployment. A pending approval of a break-glass deployment stays pending: if nobody approves, the agents
-    that run the deployment are rolled back, if possible. Raises Conflict if the deployment's status does not permit an
-    abort, or if its next wave was denied.
+    another deployment with the same subject. A pending approval of a break-glass deployment stays pending: if nobody
+    approves, the agents that run the deployment are rolled back, if possible. Raises Conflict if the deployment's
+    status does not permit an abort, or if its next wave was denied.
     """
     lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:
@@ -248,7 +248,7 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 
 @transaction.atomic
 def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: str = "", actor: Actor) -> Deployment:
-    """Offer a deployment again to all agents that failed, or only to those listed in ``agents``.
+    """Offer a deployment again to all failed agents that can be retried, or only to those listed in ``agents``.
 
     A failed deployment becomes ``deploying`` and continues. A deployment that is ``deploying``, or active and current,
     keeps its status.
@@ -256,11 +256,12 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     Raises InvalidInput if one of ``agents`` is not in the deployment. Raises Conflict if there is nothing to retry: no
     agent can be retried, and the deployment itself has not failed or has no agents left. Raises Conflict if one of
     ``agents`` cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying
-    only ``agents`` would leave the wave over its failure threshold. Raises Conflict if the next wave was denied, if the
-    deployment was never offered, was rolled back or superseded, or if its configuration is known bad. A deployment that
-    is not ``deploying`` is also refused in a freeze window, if its approval after break-glass was denied, expired or
-    revoked, and while another deployment of its pipeline or with its agents is under way. A failed deployment is also
-    refused at the in-flight limit, and if its pipeline has a newer deployment.
+    only ``agents`` would leave the wave over its failure threshold. Raises Conflict if a wave was denied, if the
+    deployment was never offered, was rolled back or superseded, or is rolling back, or if its configuration is known
+    bad. A deployment that is not ``deploying`` is also refused in a freeze window, if its approval after break-glass
+    was denied, expired or revoked, and while another deployment of its pipeline or with its agents is under way. A
+    failed deployment is also refused at the in-flight limit, and if a newer deployment of its pipeline was offered or
+    is being built.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)

@@ -1,4 +1,4 @@
-"""Explain agents. The facts about an agent take a few queries, however large its deployments are."""
+"""Explain agents. The number of queries does not depend on how many agents the deployments have."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def _agent_facts(agent: Any) -> facts.AgentFacts:
 def _relevant_deployments(agent: Any) -> list[Any]:
     """Return the deployments that may concern the agent, newest first, at most ``MAX_DEPLOYMENTS``.
 
-    They are the deployments that are current, in flight or waiting for approval, the deployments that the agent's
-    assignment and heartbeat refer to, and the last deployment that enlisted the agent.
+    They are the deployments that are current, in flight or waiting for approval, the deployments of the agent's offer,
+    last failure and last heartbeat, and the newest deployment that enlisted the agent.
     """
     assignment, heartbeat = agent.assignment, agent.heartbeat
     offer = (assignment.deployment_id, assignment.bundle_deployment_id, assignment.failed_deployment_id)

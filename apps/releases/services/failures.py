@@ -1,4 +1,4 @@
-"""Why the agents of a deployment failed, grouped by cause: for the API, the console and the timeline."""
+"""Why the agents of a deployment failed, grouped by cause."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_causes(deployment: Deployment) -> list[Cause]:
 
 
 def plan_causes(deployment: Deployment) -> Plan[list[Cause]]:
-    """Return the plan of ``find_causes``."""
+    """Return the query plan of ``find_causes``."""
     return _plan(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
 
 

@@ -18,7 +18,7 @@ from byteor_cloud.database.large_columns import each_row
 
 
 def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
-    """Offer each late joiner the newest current deployment of its environment whose target matches it."""
+    """Offer each late joiner among these agents the newest current deployment whose target matches it."""
     agents = Agent.objects.taking_offers().filter(pk__in=unnest_ids(agent_ids))
     for environment in Environment.objects.filter(pk__in=agents.values("environment")).order_by("pk"):
         with transaction.atomic():

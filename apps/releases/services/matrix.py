@@ -1,7 +1,7 @@
 """The matrix of a project: what runs in each environment, by pipeline, and what is under way.
 
-The number of queries does not depend on the number of pipelines and environments. Agents are counted from stored sums,
-which are first updated for agents that have changed.
+The number of queries that read a matrix does not depend on the number of pipelines and environments. Agents are counted
+from stored sums. ``read_matrix`` first updates the sums for agents that have changed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from byteor.engine.machines import DeploymentStatus
 
 MAX_ENVIRONMENTS: Final = 1_000
 MAX_CELLS: Final = 2_000  # a cell takes less than 1 KiB of JSON, so a matrix is smaller than 4 MiB
-# The statuses of unfinished deployments. If a pipeline has several such deployments, the matrix shows the oldest one
-# with the first of these statuses.
+# The statuses of unfinished deployments. If a pipeline has several such deployments in an environment, the matrix shows
+# the one whose status comes first here, and the oldest of several with this status.
 UNFINISHED: Final = (
     DeploymentStatus.ROLLING_BACK,
     DeploymentStatus.DEPLOYING,
@@ -91,9 +91,10 @@ class PipelineRow:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The first pipelines of a project by name. ``truncated`` is True if pipelines or environments are left out.
+    """Pipelines of a project in the order of their names. ``truncated`` is True if further ones may be left out.
 
-    ``next_after`` is the name after which further pipelines follow, or None.
+    ``truncated`` is also True if environments are left out. ``next_after`` is the name after which further pipelines
+    follow, or None. It is always None in the matrices of ``read_matrices``.
     """
 
     environments: Sequence[Environment]
@@ -107,8 +108,9 @@ def read_matrix(
 ) -> Matrix:
     """Return the matrix of the project's pipelines whose names follow ``after``.
 
-    The matrix contains at most ``max_cells`` cells, but at least one pipeline, and only the first ``max_environments``
-    environments. A pipeline is included if it has a current or an unfinished deployment in one of these environments.
+    The matrix contains at most ``max_cells`` cells, but at least one pipeline if there is one, and only the first
+    ``max_environments`` environments. A pipeline is included if it has a current or an unfinished deployment in one of
+    these environments.
     """
     live = Environment.objects.filter(project=project, deleted_at=None).defer("settings").order_by("position", "pk")
     found = list(live[: max_environments + 1])
@@ -132,7 +134,7 @@ def read_matrices(
     """Return the matrix of each project, which is given by its environments in order. Takes one query.
 
     ``running`` is the number of agents by environment and running bundle. At most ``max_rows`` current and as many
-    unfinished deployments are read, so the matrices may leave out the last pipelines by name.
+    unfinished deployments are shown, so the matrices may leave out the last pipelines by name.
     """
     environment_ids = [each.pk for environments in projects for each in environments]
     here = Deployment.objects.filter(environment__in=environment_ids)

@@ -61,7 +61,7 @@ def count_agents(deployment: Deployment) -> AgentCounts:
 
 
 def of_each_deployment() -> Subquery:
-    """Return a subquery for a query of deployments: the number of agents by progress, or null without agents."""
+    """Return a subquery for a query of deployments: the number of agents by progress, or null without counts."""
     mine = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
     numbers = {word.value: Sum("count", filter=Q(progress=word), default=0) for word in AgentProgress}
     return Subquery(mine.annotate(numbers=JSONObject(**numbers)).values("numbers"))

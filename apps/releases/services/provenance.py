@@ -1,4 +1,4 @@
-"""The origins of running bundles (deployment, version, approval), and a summary of an environment's agents."""
+"""The origins of bundles that agents ran (deployment, version, approval), and a summary of an environment's agents."""
 
 from __future__ import annotations
 

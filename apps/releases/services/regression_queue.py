@@ -35,7 +35,7 @@ from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
 MAX_BASELINES = 5
-_REPORTS_KEPT_S = 600  # seconds within which each agent sends another heartbeat after an activation
+_REPORTS_KEPT_S = 600  # seconds after an activation within which online agents send another heartbeat
 BARRED = "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
 
 
@@ -104,7 +104,10 @@ def running(environment: Environment, pipeline: str, target: Target | None = Non
 
 
 def plan_bundles(environment: Environment, pipeline: str, target: Target | None) -> Plan[Counter[str]]:
-    """Count the agents that run each bundle. With a target, takes one query, or two if there are recent deployments."""
+    """Return the query plan that counts the agents by the bundle that they run.
+
+    With a target, takes one query, or two if there are recent deployments.
+    """
     agents = select_agents(environment, target or Target())
     counted = [] if target is None else [facts.running_bundles(environment, agents)]
     *running_bundles, recent = yield [*counted, _recent(environment, pipeline)]
@@ -180,7 +183,7 @@ def _run_by_agents(built: Iterable[tuple[str, UUID, str, UUID]], bundles: Mappin
 def named(environment: Environment, pipeline: str, config_hashes: Sequence[str]) -> Baselines:
     """Return the configurations with these hashes as tested, and the others that agents run as not tested.
 
-    Raises InvalidInput if the environment has no config bundle of the pipeline with one of the hashes.
+    Raises InvalidInput for a hash that no config bundle of the pipeline in the environment has.
     """
     bundles = facts.count_groups(environment).bundles
     found = _run_by_agents(find_built(environment, pipeline, bundles), bundles)

@@ -21,7 +21,7 @@ from apps.tenancy.services.state import lock_row
 
 @dataclass(frozen=True, slots=True)
 class Relabeled:
-    """The numbers of agents that match the selector, that change, and that are offered a deployment as a result."""
+    """The numbers of selected agents: all, those that change, and those that are offered a deployment as a result."""
 
     matched: int
     changed: int
@@ -34,8 +34,8 @@ def relabel(
 ) -> Relabeled:
     """Change the labels of the agents that match the selector. With ``dry_run``, only return the counts.
 
-    If changed agents then match the target of a current deployment, the worker offers them that deployment.
-    Raises InvalidInput if an agent would have too many labels, but not with ``dry_run``.
+    If changed agents become late joiners of current deployments, the worker offers them these deployments. Raises
+    InvalidInput if an agent would have too many labels, but not with ``dry_run``.
     """
     if not dry_run:
         lock_row(environment)  # as in every change to many agents; also keeps the number of offers correct

@@ -184,7 +184,7 @@ def _asked(deployments: Collection[Deployment]) -> list[list[Any]]:
 
 
 def may_accept_own(deployment: Deployment) -> bool:
-    """Return whether an acceptance by the requester counts for the deployment."""
+    """Return whether an acceptance by the requester can count for the deployment."""
     policy = deployment.policy
     return not policy.approvals_required or (policy.allow_self_approval and deployment.break_glass is None)
 
@@ -309,7 +309,7 @@ def attach(row: Regression, *, actor: Actor) -> None:
 
 
 def end(row: Regression) -> None:
-    """Move the deadlines of the deployments that waited for a regression, and continue the deployments.
+    """Move the deadlines of the deployments that waited for a regression. Enqueue the builds of the approved ones.
 
     Call this in the transaction in which the regression ends, after ``keep_environments``. Each deadline is moved by
     the time since the regression was requested.

@@ -41,9 +41,9 @@ class HeldOffers:
 def settle(*, backup_at: datetime, actor: Actor) -> dict[str, int]:
     """Stop all releases that were under way when the backup was made. Returns the number of changes by kind.
 
-    Revokes approvals whose credential was not spent, aborts approved deployments that were not offered yet, pauses
-    rollouts, and holds the offers of all agents. Pending approvals of break-glass deployments do not expire before
-    ``approval_ttl_s`` has passed again.
+    Revokes approvals whose credentials are unspent and have not expired, aborts approved deployments that were not
+    offered yet, pauses rollouts, and holds the offers of all agents. Pending approvals of break-glass deployments do
+    not expire before ``approval_ttl_s`` has passed again.
     """
     now = timezone.now()
     unspent = Approval.objects.filter(
@@ -86,7 +86,7 @@ def resume_offers(environment: Environment, *, reason: str = "", actor: Actor) -
     """Let the environment's agents get the offers that have been held since a restore. Returns what is held now.
 
     Late joiners get their offers as well. Paused deployments stay paused. Break-glass deployments whose approval was
-    denied, expired or revoked are rolled back. Raises Conflict if no offers are held.
+    denied, expired or revoked are rolled back, if possible. Raises Conflict if no offers are held.
     """
     locked = lock_row(environment, related=("project",))
     check_resume_offers(locked)

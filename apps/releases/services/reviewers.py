@@ -44,9 +44,9 @@ def choose(
     no approval is needed. Raises InvalidInput for a person who is named twice, is not in the environment's list (unless
     that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. If the environment is
     not ``dev`` and has no list, raises InvalidInput for a person who may not operate the environment, unless
-    ``may_loosen``. A person who has ``decided`` already is only refused if named twice. Raises InvalidInput if fewer
-    reviewers can decide or have decided than must approve, and if the list is empty although the environment's list is
-    not.
+    ``may_loosen``. A person who has ``decided`` already is only refused if named twice. Raises InvalidInput if too few
+    of the reviewers can approve or already did, and if an empty list is requested although the environment's list is
+    not empty.
     """
     if not is_needed:
         if requested:
@@ -65,7 +65,7 @@ def choose(
 
 
 def check_enough(environment: Environment, *, policy: ReleasePolicy, requester: UUID) -> None:
-    """Raise Conflict if the environment has reviewers, but too few of them can decide on an execute replay."""
+    """Raise Conflict if the environment has reviewers, but too few of them can approve an execute replay."""
     excluded = None if policy.allow_self_approval else str(requester)
     if wrong := _find_too_few(environment, environment.effective_settings.reviewers, policy, excluded, ()):
         raise Conflict(wrong, code="approval.too_few_reviewers")
@@ -78,14 +78,14 @@ def _find_too_few(
     excluded: str | None,
     decided: Collection[str],
 ) -> str:
-    """Return what is wrong if fewer reviewers can decide or have decided than must approve, or an empty text."""
+    """Return an error message if too few of the reviewers can approve or already did, otherwise an empty text."""
     able = {str(user_id) for user_id in roles_in_project(environment.project, chosen)} - {excluded}
     able |= set(decided) & set(chosen)
     if not chosen or len(able) >= policy.required_approvals:
         return ""
     return (
-        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can decide or "
-        "already did. People who have left cannot decide, nor can the requester unless self-approval is allowed."
+        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can approve "
+        "or already did. People who have left cannot approve, nor can the requester unless self-approval is allowed."
     )
 
 
@@ -116,7 +116,8 @@ def _check_requested(
             detail = "This person may not operate the environment, so only an org_admin may name them."
             wrong = ("not_permitted", detail)
         elif user_id == excluded:
-            wrong = ("approval.self", "This person requested the deployment, so they cannot decide.")
+            detail = "This person, or a key that they created, requested the deployment, so they cannot approve it."
+            wrong = ("approval.self", detail)
         else:
             continue
         errors.append(FieldError(f"/reviewers/{number}", *wrong))
@@ -145,7 +146,7 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
 
 
 def find_deciders(approval: Approval) -> set[UUID]:
-    """Return the ids of the people who can still decide on a pending approval."""
+    """Return the ids of the people whose consent a pending approval can still get."""
     return deciders_of(approval, memberships_of(approval), approval.decisions.values_list("user_id", flat=True))
 
 
@@ -156,7 +157,7 @@ def memberships_of(approval: Approval) -> QuerySet[Membership, Any]:
 
 
 def deciders_of(approval: Approval, memberships: Grants, decided: Iterable[UUID]) -> set[UUID]:
-    """Return the ids of the people who can still decide, from ``memberships_of`` and the people who have decided."""
+    """Return the ids of ``find_deciders``, from ``memberships_of`` and the people who have decided."""
     able = set(effective_roles(memberships)) if approval.reviewers else holders(_OPERATE, memberships)
     if not approval.allow_self_approval and approval.requester_id is not None:
         able.discard(approval.requester_id)
@@ -172,14 +173,14 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker, by approval id, for each pending approval that too few reviewers can approve or have approved.
 
-    The approvals must belong to the same environment. Takes one query, and another one for each blocker that names
-    people.
+    The approvals must belong to the same environment. Takes at most one query, and another one for each blocker that
+    names people.
     """
     return run(plan_missing(approvals))
 
 
 def plan_missing(approvals: Iterable[Approval]) -> Plan[dict[UUID, Blocker]]:
-    """Plan ``find_missing``."""
+    """Return the query plan of ``find_missing``."""
     rows = [row for row in approvals if row.reviewers and row.status == ApprovalStatus.PENDING]
     if not rows:
         return {}
@@ -228,7 +229,10 @@ def _count_people(number: int) -> str:
 
 
 def name_deciders(approval: Approval) -> str:
-    """Return who can still decide on a pending approval, as the subject of a sentence."""
+    """Return who can decide on a pending approval, as the subject of a sentence.
+
+    If the approval has reviewers, these are the reviewers of ``find_deciders``.
+    """
     if not approval.reviewers:
         return "Any operator or admin"
     able = sorted(str(user_id) for user_id in find_deciders(approval))
@@ -293,9 +297,9 @@ def check_change(deployment: Deployment) -> None:
         raise Conflict(f"{detail}or its approval is pending.", code="reviewers.closed")
     needs_approval = deployment.approval is not None or deployment.strategy.needs_approval
     if not needs_approval:
-        raise Conflict("The deployment needs no approval.", code="approval.not_needed")
+        raise Conflict("The deployment needs no approval now.", code="approval.not_needed")
 
 
 def may_decide_own(deployment: Deployment) -> bool:
-    """Return whether the requester may decide on the deployment's approvals."""
+    """Return whether self-approval is allowed for the deployment and its waves."""
     return deployment.policy.allow_self_approval and deployment.break_glass is None

@@ -90,7 +90,7 @@ def check_start(deployment: Deployment) -> Deployment:
     check_transition(deployment, DeploymentEvent.ROLL_BACK)
     if deployment.status == DeploymentStatus.FAILED and not touched_agents(deployment).exists():
         # A rollback would only make the configuration known bad, although it may run well on other agents.
-        detail = "The deployment has failed, and there is no agent to roll back: none runs or should run its bundle."
+        detail = "The deployment has failed, and there is no agent to roll back: none is assigned its bundle."
         raise Conflict(detail, code="nothing_to_roll_back")
     target = find_target(deployment)
     if target is None:
@@ -101,8 +101,8 @@ def check_start(deployment: Deployment) -> Deployment:
 def find_restored(deployment: Deployment, target: Deployment) -> list[Deployment]:
     """Return the deployments that a rollback would restore, without duplicates.
 
-    The first is ``target``, which becomes current again. The others are those whose bundles would be offered to
-    touched agents.
+    The first is ``target``, which is current after the rollback. The others are further deployments whose bundles would
+    be offered to touched agents.
     """
     before_ids = touched_agents(deployment).order_by().values_list("before_id", flat=True).distinct()
     offered = assignments.find_restored(deployment, before_ids, fallback=target).values()

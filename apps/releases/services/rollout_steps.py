@@ -1,4 +1,4 @@
-"""Rollout steps, which carry out the plans of ``engine.rollout``, and the signature of a bundle's envelope."""
+"""Rollout steps, which carry out the step plans of ``engine.rollout``, and the signatures of bundles' envelopes."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.wave != deployment.wave and deployment.wave_hold is not None:
         wave_holds.use(deployment, plan.wave)
     elif not plan.wave_done or plan.outcome is not None or not wave_holds.find_released(deployment):
-        # An agent of an earlier wave has another offer now, the next wave has changed, or no wave is left.
+        # An agent of an earlier wave was offered the bundle again, the next wave has changed, or the rollout ends.
         wave_holds.lift(deployment, actor=WORKER)
     is_empty_wave = plan.wave != deployment.wave and not plan.offer
     if plan.wave != deployment.wave:
@@ -277,7 +277,10 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 
 
 def _count_offers(deployment: Deployment, plan: StepPlan) -> int:
-    """Return how many agents are offered the deployment in the wave that starts, in this step and in the next ones."""
+    """Return how many agents are offered the deployment in the wave that starts, in this step and in the next ones.
+
+    If offers remain for later steps, this counts all pending agents, including those that are not available.
+    """
     if not plan.has_more_offers:
         return len(plan.offer)
     by_wave = progress.count_agents(deployment).by_wave
@@ -285,7 +288,7 @@ def _count_offers(deployment: Deployment, plan: StepPlan) -> int:
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout. If agents remain and the strategy requires a rollback, start the rollback if possible.
+    """Fail a rollout. If counted agents remain and the strategy requires a rollback, start it if possible.
 
     If no rollback starts, withdraw the offers that agents have not started. A denied wave does not make the
     configuration known bad.

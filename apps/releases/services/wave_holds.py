@@ -1,7 +1,7 @@
 """Holds before the waves of a deployment. All changes lock the environment first.
 
-The deployment's row contains the hold in effect. An approval hold has an approval of its own, which covers what the
-earlier waves did. If this changes before the wave starts, the approval is withdrawn and requested again.
+The deployment's row contains the hold before its next wave. An approval hold has an approval of its own, which covers
+what the earlier waves did. If this changes before the wave starts, the approval is withdrawn and requested again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def find_released(deployment: Deployment) -> int:
 
 
 def keep(deployment: Deployment, plan: StepPlan) -> None:
-    """Begin the hold of the plan, or keep it if it is in effect already.
+    """Begin the hold of the step plan, or keep it if the deployment has it already.
 
     Requests the approval of an approval hold, again if the last one is no longer pending or is outdated.
     """
@@ -95,7 +95,7 @@ def _request(deployment: Deployment, report: WaveReport) -> Approval:
 
 
 def lift(deployment: Deployment, *, actor: Actor) -> None:
-    """End the hold, if there is one, and withdraw its approval unless the approval was used."""
+    """End the hold, if there is one, and withdraw its approval unless that was used or has ended."""
     if deployment.wave_hold is None:
         return
     _withdraw(find_approval(deployment), actor=actor)
@@ -129,7 +129,7 @@ def check_not_denied(deployment: Deployment) -> None:
 
 
 def resume_clock(deployment: Deployment) -> None:
-    """Extend the pending approval of a wave by the time for which the deployment was paused.
+    """Extend the pending approval of a wave by the part of the deployment's pause since the approval was requested.
 
     Call this before the deployment is resumed. The caller has locked the environment.
     """
