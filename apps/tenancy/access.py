@@ -74,7 +74,10 @@ def roles_in(principal: Principal, organization: Organization) -> OrganizationRo
 
 
 def user_roles(user: User | None, organization: Organization) -> OrganizationRoles:
-    """Return a person's roles in ``organization``, or no roles if ``user`` is None."""
+    """Return a person's roles in ``organization``, or no roles if ``user`` is None.
+
+    Roles in deleted projects are included until the worker has deleted the rows.
+    """
     if user is None:
         return OrganizationRoles(None, {})
     org_role, projects = None, {}

@@ -26,5 +26,8 @@ class Actor:
 
 
 def system_actor(job: str) -> Actor:
-    """Return the actor for changes that the control plane makes. ``job`` is the name of a job, service or command."""
+    """Return the actor for changes that the control plane makes.
+
+    ``job`` is the name of a group of jobs, a service or a command.
+    """
     return Actor("system", job, f"system:{job}")

@@ -86,8 +86,8 @@ def family_of(text: str) -> Family | None:
 
 
 def credential_digest(text: str) -> str:
-    """Return the SHA-256 of a credential in hex.
+    """Return the SHA-256 of a credential, a code, the secret part of a link, or a session key, in hex.
 
-    Secrets are random, so the digest needs no salt and can be looked up through an index.
+    These texts are random, so the digest needs no salt and can be looked up through an index.
     """
     return hashlib.sha256(text.encode()).hexdigest()

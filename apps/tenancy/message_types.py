@@ -40,11 +40,11 @@ DESCRIPTIONS: Mapping[MessageType, str] = {
     _M.ROLLOUT_ROLLED_BACK: "A deployment was rolled back.",
     _M.INCIDENT_NEW: "An agent uploaded an incident capture that was not requested.",
     _M.INCIDENT_REOPENED: "An incident happened again after 7 to 30 days. After more than 30 days, it counts as new.",
-    _M.FIXTURE_CURRENT_FAILS: "The current deployment of an environment fails a fixture.",
+    _M.FIXTURE_CURRENT_FAILS: "The current deployment of an environment fails a golden fixture or cannot be tested.",
     _M.AGENTS_FAILED: "Agents failed.",
     _M.AGENTS_OFFLINE: "Agents went offline.",
     _M.AGENT_CLONED: "An agent seems to run on two machines.",
-    _M.WEBHOOK_FAILING: "A webhook is failing.",
+    _M.WEBHOOK_FAILING: "A webhook is failing, or was disabled because it failed.",
     _M.KEY_EXPIRES: "A credential expires soon.",
     _M.QUOTA_NEAR: "The organization has used most of a quota.",
 }
@@ -61,11 +61,12 @@ class Timing(StrEnum):
 
 
 class EventOutcome(StrEnum):
-    """Whether people were notified about an event, or why not.
+    """How an event was handled.
 
-    ``pending``: the event was not handled yet. ``grouped``: one later message covers several such events.
-    ``obsolete``: the message no longer applied when the event was handled, for example because the approval was already
-    decided. ``failed``: every attempt to handle the event raised an error.
+    ``pending``: the event was not handled yet. ``notified``: everybody concerned was notified, if there was anybody.
+    ``grouped``: one later message covers several such events. ``obsolete``: the message no longer applied when the
+    event was handled, for example because the approval was already decided, or the installation was restored from a
+    backup before the event was handled. ``failed``: every attempt to handle the event raised an error.
     """
 
     PENDING = "pending"
@@ -95,7 +96,7 @@ _TYPES: Mapping[str, MessageType] = {
 
 
 def type_of(action: str, changes: Mapping[str, Any]) -> MessageType | None:
-    """Return the type of the event that an audit event causes, or None if nobody is notified about it."""
+    """Return the type of the event that an audit event causes, or None if it causes none."""
     if action in {"approval.request", REMINDER} and changes.get("break_glass"):
         return MessageType.BREAK_GLASS_NEEDED
     return _TYPES.get(action)

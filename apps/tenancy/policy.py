@@ -80,7 +80,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings whose change loosens an approval, replay, replay gate or freeze rule.
 
-    Returns none for dev. Removing a reviewer counts as loosening. Whether adding one does is not checked here.
+    Returns an empty list for dev. Removing a reviewer counts as loosening. Whether adding one does is not checked here.
     """
     if posture is Posture.DEV:
         return []

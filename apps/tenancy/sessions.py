@@ -44,7 +44,10 @@ class Accounts(ModelBackend):
     """The authentication backend of console sessions."""
 
     def get_user(self, user_id: Any) -> User | None:
-        """Return the person of a session with ``session_roles``, or None if the account is missing or inactive."""
+        """Return the person of a session, or None if the account is missing or inactive.
+
+        The returned account has the attribute ``session_roles``.
+        """
         found = _users.first(user_id)
         return found if found is not None and self.user_can_authenticate(found) else None
 

@@ -117,7 +117,10 @@ def test_login_stores_token_of_allowed_sign_in(
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (lambda world, code: press(signed_in(world.operator.user), code, "deny"), "The sign-in was denied."),
+        (
+            lambda world, code: press(signed_in(world.operator.user), code, "deny"),
+            "The sign-in was denied, or the account is not active.",
+        ),
         (lambda world, code: DeviceSignIn.objects.update(expires_at=timezone.now()), "The code has expired."),
     ],
 )

@@ -22,7 +22,7 @@ from apps.tenancy.services.tokens import note_use
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
-# The error is the same in all three cases, so that an attacker cannot find out whether a credential exists.
+# The error is the same in all cases, so that an attacker cannot find out whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
 _VERIFIED = "byteor.verified"  # a key of ``request.META``
 

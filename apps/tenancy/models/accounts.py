@@ -36,8 +36,8 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, Row):
     """A person's account. A row of social_django binds an account to an issuer and a subject.
 
-    ``email_verified`` is also true for an unclaimed account that an operator or an invitation created,
-    and for an account that an organization has vouched for.
+    ``email_verified`` is also true for an unclaimed account that an operator or an invitation created. It can also be
+    true for an account that an organization has vouched for.
     """
 
     password = None  # type: ignore[assignment]  # people have no passwords

@@ -37,7 +37,7 @@ class MessageEvent(Row):
     outcome = models.CharField(
         max_length=10, choices=enum_choices(EventOutcome), default=EventOutcome.PENDING.value, editable=False
     )
-    # The sentence of the message, and the path of the page that it links to. Empty until people were notified.
+    # The sentence of the message, and the path of the page that it links to. Empty unless the outcome is ``notified``.
     text = models.CharField(max_length=500, blank=True, editable=False)
     path = models.CharField(max_length=300, blank=True, editable=False)
     handled_at = models.DateTimeField(null=True, editable=False)

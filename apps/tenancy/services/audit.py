@@ -33,7 +33,7 @@ from byteor_cloud.ids import uuid7
 # Computed with the database's clock, which also determines the minute of each row.
 _MINUTE_AGO = TransactionNow() - timedelta(minutes=1)
 _COUNT_BYTES = 100  # bytes reserved for the count and the minute in an event about repetitions
-_NOT_COPIED = frozenset({"name"})  # the name of a token is private to the person who chose it
+_NOT_COPIED = frozenset({"name"})  # the name of a token or a machine is private to the person
 
 type Scope = Tenant
 
@@ -106,8 +106,8 @@ def record_of_person(
 ) -> None:
     """Record an event of a person's account, such as a sign-in or a change to one of the person's tokens.
 
-    The full event goes to the installation's chain. A copy without the IP address and the token's name goes to the
-    chain of each organization that the person has joined.
+    The full event goes to the installation's chain. A copy without the IP address and without the name of a token or a
+    machine goes to the chain of each organization that the person has joined.
     """
     record(action, actor=actor, scope=None, resource=resource, changes=changes)
     copied = {name: value for name, value in (changes or {}).items() if name not in _NOT_COPIED}

@@ -117,7 +117,7 @@ def _collect(digest: str, *, request_id: str, ip: str | None) -> Issued | Device
     if locked.status == DeviceStatus.COLLECTED:
         return DeviceSignInError("invalid_grant", "The token of this device code was already collected.")
     if locked.status == DeviceStatus.DENIED or (user is not None and not user.is_active):
-        return DeviceSignInError("access_denied", "The sign-in was denied.")
+        return DeviceSignInError("access_denied", "The sign-in was denied, or the account is not active.")
     if locked.expires_at <= now:
         return DeviceSignInError("expired_token", "The code has expired. Start the sign-in again.")
     if user is None:

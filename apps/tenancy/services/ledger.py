@@ -200,7 +200,10 @@ def export_lines(organization: Organization | None, *, after_seq: int = 0) -> It
 
 
 def list_heads() -> Iterator[tuple[UUID | None, int, str]]:
-    """Yield the organization, sequence number and hash of the last link of each chain that has any links."""
+    """Yield the organization id (None: the installation), and the last link's sequence number and hash, of each chain.
+
+    Chains without links are left out.
+    """
     last = AuditSeal.objects.filter(organization=OuterRef("pk")).order_by("-seq")
     heads = Organization.objects.annotate(seq=Subquery(last.values("seq")[:1]), hash=Subquery(last.values("hash")[:1]))
     installation = AuditSeal.objects.filter(organization=None).order_by("seq").last()

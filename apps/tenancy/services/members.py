@@ -141,10 +141,9 @@ def add(
 
 @transaction.atomic
 def invite_again(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
-    """Send another invitation to a member who cannot sign in without one (``accounts.may_get_invitation``).
+    """Send another invitation to a member for whom ``accounts.may_get_invitation`` is true.
 
-    Raises Conflict if the person can sign in without it or is not active, and TooManyRequests within a minute of the
-    last invitation.
+    Raises Conflict if it is false, and TooManyRequests within a minute of the last invitation.
     """
     lock_row(membership.user)  # before the membership, as in ``add``
     current = lock_row(membership, related=("organization", "project", "user"))
@@ -163,7 +162,7 @@ def invite_again(membership: Membership, *, granter: frozenset[Permission], acto
 
 
 def check_invite_again(membership: Membership) -> None:
-    """Raise Conflict if the person can sign in without a new invitation, or if the account is not active."""
+    """Raise Conflict if ``accounts.may_get_invitation`` is false for the member."""
     if not membership.user.is_active:
         raise Conflict("The person's account is not active.", code="not_active")
     if not accounts.may_get_invitation(membership.user, membership.organization):

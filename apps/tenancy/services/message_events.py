@@ -21,9 +21,9 @@ def record(
     actor_id: UUID | None = None,
     actor_display: str = "",
 ) -> None:
-    """Record an event in the current transaction. Inserts one row.
+    """Record an event in the current transaction, unless an event with this ``key`` already exists.
 
-    Inserts nothing if an event with this ``key`` already exists. ``data`` must contain no secret and no payload.
+    ``data`` must contain no secret and no payload.
     """
     event = MessageEvent(
         **tenant_ids(scope),

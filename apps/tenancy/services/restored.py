@@ -40,7 +40,7 @@ def settle() -> dict[str, int]:
 
 
 def drop_deliveries(model: type[Delivery]) -> int:
-    """Set all pending deliveries to failed. People can request them again. Returns their number."""
+    """Set all pending deliveries to failed, with the error ``restored``. Returns their number."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {model._meta.db_table} SET status = %s, next_attempt_at = NULL, finished_at = now(),"  # noqa: S608  the name of a table

@@ -38,7 +38,7 @@ def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
     """
     locked = lock_row(row)
     if expected is not None and locked.revision != expected:
-        raise PreconditionFailed("The resource has changed since you read it. Read it again and repeat the edit.")
+        raise PreconditionFailed("The resource has changed since you read it. Read it again and repeat the request.")
     return locked
 
 

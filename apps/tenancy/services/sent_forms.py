@@ -27,7 +27,7 @@ _PATIENCE_S, _INTERVAL_S = 30.0, 0.1
 # The status of a stored form. A form that runs in steps is first running, and then done or interrupted by an error.
 _DONE, _RUNNING, _INTERRUPTED = 200, 202, 500
 _SENT = (
-    "You already submitted this form, and it has taken effect. Nothing was done a second time. "
+    "You already submitted this form. Nothing was done a second time. "
     "Submit the form again only if you want to repeat the action."
 )
 _UNFINISHED = (

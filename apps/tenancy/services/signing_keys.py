@@ -68,8 +68,8 @@ def rotate(
     """Create and publish the next key of an organization (None: of the installation).
 
     The next key starts to sign after ``activate_in_s`` seconds, by default when online agents have had time to get it.
-    No agent needs the installation's key, so by default its next key signs immediately. The replaced key then verifies
-    for another ``retire_in_s`` seconds. Raises Conflict if a next key already exists.
+    No agent needs the installation's key, so by default its next key signs immediately. The replaced key is retired
+    ``retire_in_s`` seconds after the next key has started to sign. Raises Conflict if a next key already exists.
     """
     locked = _lock(organization)
     now = timezone.now()

@@ -54,7 +54,10 @@ def key_id(key: bytes) -> str:
 
 
 def own_key_ids() -> list[str]:
-    """Return the ids of this host's current master key and, if it is set, of the previous one."""
+    """Return the ids of this host's current master key and, if it is set, of the previous one.
+
+    Raises MasterKeyUnavailable if the current key's file is missing, or a key's file is damaged.
+    """
     return [key_id(key) for key in _keys()]
 
 

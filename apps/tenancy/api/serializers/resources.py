@@ -16,7 +16,7 @@ from apps.tenancy.models import Environment, Membership, Organization, Project
 from apps.tenancy.permissions import Role
 from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
-MAX_POSITION = 1_000_000  # higher than the number of environments that a project can have
+MAX_POSITION = 1_000_000  # in practice, no project has this many environments
 
 
 class SlugField(TextField):

@@ -38,11 +38,12 @@ class UsedSerializer(serializers.Serializer[Any]):
     captures_per_day = serializers.IntegerField()
     drafts = serializers.IntegerField()
     descriptions = {
-        "agents": "The number of enrolled agents. Decommissioned and superseded agents do not count.",
+        "agents": "The number of enrolled agents. Decommissioned and replaced agents do not count.",
         "stored_bytes": "The size in bytes of all artifacts, the data derived from them, and all deploy bundles. Equal "
         "content counts once for each artifact.",
         "captures_per_day": (
-            "The number of incident bundles that agents have uploaded today (UTC), including rejected ones."
+            "The number of incident bundles that agents have uploaded today (UTC), including rejected ones, and of "
+            "reduced captures that were created for fixtures today."
         ),
         "drafts": "The number of drafts.",
     }

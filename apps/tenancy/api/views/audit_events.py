@@ -73,8 +73,8 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         responses={
             (200, "application/x-ndjson"): OpenApiResponse(
                 OpenApiTypes.BINARY,
-                "One line for each event, oldest first: `seq`, `prev_hash`, `hash` and the `event`. The last line is "
-                "the `checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 "
+                "One line for each event, ordered by `seq`: `seq`, `prev_hash`, `hash` and the `event`. The last line "
+                "is the `checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 "
                 "over the checkpoint's RFC 8785 JSON. An export without a checkpoint is incomplete. `byteor-verify "
                 "ledger` checks the whole export. If you used `after_seq`, pass the same number as `--after`.",
             )
@@ -83,8 +83,8 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export the ledger.
 
-        Returns the sealed audit events as newline-delimited JSON, oldest first. The last line is a signed checkpoint;
-        `byteor-verify ledger` checks the export offline.
+        Returns the sealed audit events as newline-delimited JSON, ordered by `seq`. The last line is a signed
+        checkpoint; `byteor-verify ledger` checks the export offline.
         """
         lines = ledger.export_lines(self.organization, after_seq=self.parameter_values.get("after_seq", 0))
         return StreamingHttpResponse(
