@@ -16,7 +16,7 @@ from byteor_cloud.database.compiled import CompiledQuery
 
 NOTHING: frozenset[Permission] = frozenset()
 _memberships = CompiledQuery(
-    lambda user, organization: Membership.objects.filter(user_id=user, organization_id=organization), UUID, UUID
+    lambda user, organization: Membership.objects.live().filter(user_id=user, organization_id=organization), UUID, UUID
 )
 
 

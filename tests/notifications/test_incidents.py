@@ -128,7 +128,7 @@ def test_incident_is_reopened_after_a_week(world: World, days: float, then: Mess
 
     assert types() == [NEW, then]
     text = MessageEvent.objects.latest("pk").text
-    assert text.endswith(" again, for the first time in at least a week.") == (then == REOPENED)
+    assert text.endswith(" again. The incident was reopened after at least a week without it.") == (then == REOPENED)
     assert str(artifact.agent) in text
 
 

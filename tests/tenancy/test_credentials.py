@@ -130,6 +130,7 @@ def test_role_in_deleted_project_is_not_shown_and_does_not_limit_tokens(world: W
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
 
     assert world.viewer.api.get("/api/v1/me").json()["roles"] == []
+    assert world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}").status_code == 404
     assert world.viewer.api.post("/api/v1/tokens", longer).status_code == 201
 
 

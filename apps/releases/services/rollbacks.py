@@ -94,7 +94,7 @@ def check_start(deployment: Deployment) -> Deployment:
         raise Conflict(detail, code="nothing_to_roll_back")
     target = find_target(deployment)
     if target is None:
-        raise Conflict("The pipeline has no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+        raise Conflict(NO_TARGET, code="nothing_to_roll_back_to")
     return target
 
 
