@@ -23,7 +23,8 @@ def describe_incident(event: MessageEvent) -> Content | None:
     where = f"on agent {artifact.agent} in {event.environment}"
     what = f"Stage {stage} stopped pipeline {pipeline}" if stage else f"Pipeline {pipeline} had an incident"
     what = what if pipeline else "An unknown pipeline had an incident"
-    again = " again. The incident was reopened after at least a week without it" if event.type == MessageType.INCIDENT_REOPENED else ""
+    is_reopened = event.type == MessageType.INCIDENT_REOPENED
+    again = " again. The incident was reopened after at least a week without it" if is_reopened else ""
     lines = [f"The agent ran {artifact.version}." if artifact.version else "The agent ran an unknown version."]
     if artifact.deployment is not None:
         lines.append(f"Deployed as {artifact.deployment.config_bundle.version}, {artifact.deployment.config_bundle}.")
