@@ -41,7 +41,7 @@ class Model(Rollouts):
         reviewers: tuple[str, ...] = (),
         by: str,
     ) -> set[str]:
-        """Return the problem codes of all reasons for which a new deployment is refused."""
+        """Return the problem codes with which a new deployment may be refused. If there are none, it is accepted."""
         agents = self.matching(target)
         found = set()
         if (override_freeze or break_glass_s) and by != "admin":
@@ -250,7 +250,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval. Fail its deployment unless the build has started or the approval is break-glass."""
+        """Close the approval. Also fail its deployment if its build has yet to start, except for break-glass."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")
@@ -263,7 +263,7 @@ class Model(Rollouts):
         return agent
 
     def report(self, agent: Agent, by: int, source: int, status: str) -> bool:
-        """Record a report. Return whether this or an earlier equal report was accepted."""
+        """Record a report. Return whether it is accepted, as are repetitions of accepted reports on the same offer."""
         offer = agent.offer
         end = "rolled_back" if offer and offer.action == "rollback" else "active"
         if not offer or (offer.by, offer.source) != (by, source):

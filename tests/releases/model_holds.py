@@ -1,4 +1,4 @@
-"""The holds before waves of the release model, and who may decide on approvals."""
+"""The rules of the release model for holds before waves and for decisions on approvals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Holds:
         self.policy = policy
         self.frozen = False
         self.now = 0
-        self.count = 0  # the number of events so far, which orders offers
+        self.count = 0  # the number of events so far, which orders offers, reports and activations
         self.agents: list[Agent] = []
         self.deployments: list[Deployment] = []
         self.bad: set[int] = set()
@@ -25,7 +25,7 @@ class Holds:
         return max(1, deployment.policy.approvals)
 
     def _report(self, deployment: Deployment, wave: int) -> object:
-        """Return what the counted agents of the waves before ``wave`` did: progress and causes of failures."""
+        """Return how many counted agents of the waves before ``wave`` have each progress and each failure reason."""
         parts = [part for part in deployment.parts.values() if part.counted and part.wave < wave]
         failures = Counter(part.failures["activate"] for part in parts if "activate" in part.failures)
         return Counter(part.progress for part in parts), failures
@@ -96,7 +96,10 @@ class Holds:
     # Decisions and reviewers.
 
     def decide_wave(self, deployment: Deployment, wave: int, person: str, word: str, *, digest: str) -> str | None:
-        """Decide on the newest approval of a wave. ``digest`` is ``right`` if it is the digest of this approval."""
+        """Decide on the newest approval of a wave. ``digest`` states whether the caller sends its report's digest.
+
+        It is ``right`` for this digest, ``missing`` for none, and another word for another digest.
+        """
         approvals = [approval for number, approval in deployment.wave_approvals if number == wave]
         if person in self.gone:
             return "not_found"
@@ -194,7 +197,7 @@ class Holds:
     # What deployments wait for.
 
     def lacks_reviewers(self, deployment: Deployment, approval: Approval | None) -> bool:
-        """Return whether too few reviewers can decide on the pending approval of a wave."""
+        """Return whether a wave's approval has reviewers, but too few of them can approve or have approved."""
         if approval is None or not approval.reviewers:
             return False
         may_be_self = deployment.policy.self_approval and not (deployment.approval and deployment.approval.broken)

@@ -54,7 +54,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Offer:
-    """An offer of deployment ``by`` to run the bundle of deployment ``source``. Repeated offers get a new ``since``."""
+    """An offer of deployment ``by`` to run the bundle of deployment ``source``, made at the event count ``since``."""
 
     by: int
     source: int
@@ -81,7 +81,7 @@ class Part:
     before: int | None
     action: str = "activate"
     progress: str = "pending"
-    offered: int | None = None  # the time of the offer
+    offered: int | None = None  # the time of the offer, or of a retry of the failed deployment
     since: int = 0  # the ``since`` of the offer
     failures: dict[str, str] = field(default_factory=dict)  # the reason for the latest failure, by action
 

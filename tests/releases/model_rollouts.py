@@ -16,7 +16,7 @@ class Rollouts(Holds):
         return self.count
 
     def _touched(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the deployment's parts, by agent number, for agents that have its bundle or should have it."""
+        """Return the parts, by agent number, of enrolled agents whose offer is by the deployment or of its bundle."""
         found = {}
         for number, part in self._enrolled(deployment).items():
             offer = self.agents[number].offer
@@ -25,7 +25,7 @@ class Rollouts(Holds):
         return found
 
     def _can_be_restored(self, deployment: Deployment) -> bool:
-        """Return whether a rollback may restore the deployment."""
+        """Return whether its configuration is not known bad and it is not an unapproved break-glass deployment."""
         return deployment.bundle.number not in self.bad and not self._is_unapproved_break_glass(deployment)
 
     @staticmethod
@@ -102,7 +102,7 @@ class Rollouts(Holds):
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
     def _participants(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the enrolled participants that have finished or that no other deployment has taken over."""
+        """Return the enrolled participants that have finished, have the deployment's offer, or may still get it."""
 
         def is_its(number: int, part: Part) -> bool:
             if part.progress == "pending":

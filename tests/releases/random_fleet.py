@@ -1,4 +1,4 @@
-"""The random actions of agents: enroll, leave, change labels, send heartbeats and reports."""
+"""The random actions of a fleet: agents enroll, leave, get other labels, and send heartbeats and reports."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Fleet(Story):
         which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
     )  # fmt: skip
     def report_late(self, which: int, status: str) -> None:
-        """Report on one of all offers so far, which may be finished or replaced."""
+        """Report on a current or earlier offer, which may be finished or replaced."""
         self._report(*self.seen[which % len(self.seen)], status)
 
         if which % 8 == 0:

@@ -1,4 +1,4 @@
-"""The random actions of people on holds and reviewers, and the checks of what deployments wait for."""
+"""The random requests about holds, reviewers and retries of one agent, and the checks of what deployments wait for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Holds(Worker):
         return [str(self.scene.people[person].user.pk) for person in people]
 
     @random_action(
-        8, when=lambda self: self._held(),  # type: ignore[attr-defined]  # the story has these actions
+        8, when=lambda self: self._held(),  # type: ignore[attr-defined]  # the story has this method
         which=any_index,
         what=st.sampled_from(
             ["next_wave"] * 2 + ["approve"] * 3 + ["deny", "revoke", "pause", "retry", "look", "expire"]
@@ -127,7 +127,7 @@ class Holds(Worker):
         self._note_approved(deployment)
 
     def _note_approved(self, deployment: m.Deployment) -> None:
-        """Note that the newest wave is approved, if a change of reviewers makes earlier consents sufficient."""
+        """Note that the newest wave is approved, if it is. New reviewers can make earlier consents sufficient."""
         for wave, approval in deployment.wave_approvals[-1:]:
             if approval.status == "approved":
                 self.let_start.setdefault(deployment.number, []).append((True, wave))
@@ -145,7 +145,7 @@ class Holds(Worker):
     # What deployments wait for.
 
     def _pass_hold(self, deployment: m.Deployment) -> None:
-        """End the hold in effect. If its approval has a list of reviewers, first remove the list."""
+        """Start the held wave, or approve it if it needs approval. Remove the approval's reviewers first."""
         hold = deployment.hold
         if hold is None:
             return

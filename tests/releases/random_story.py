@@ -65,7 +65,7 @@ class Story(RuleBasedStateMachine):
         self.model = Model(m.Policy())
         self.ids: list[UUID] = []  # ids of the deployments, by number
         self.agents: list[tuple[Agent, Api]] = []
-        self.seen: list[tuple[int, int, int]] = []  # all offers so far: (agent, by, source)
+        self.seen: list[tuple[int, int, int]] = []  # the offers found after any action: (agent, by, source)
         self.timeline_seen = Counter[UUID]()
         self.statuses: dict[int, str] = {}
         self.used: set[int] = set()
@@ -100,7 +100,7 @@ class Story(RuleBasedStateMachine):
         return Deployment.objects.get(pk=self.ids[number]).bundle_hash
 
     def _waiting(self) -> list[ProcrastinateJob]:
-        """Return the jobs that can run next. Of several jobs with the same lock, only the first can run."""
+        """Return the waiting jobs, even those scheduled for later. Of several with the same lock, return the first."""
         found: dict[str, ProcrastinateJob] = {}
         for job in ProcrastinateJob.objects.filter(status="todo").order_by("id"):
             found.setdefault(job.lock or f"job {job.pk}", job)
@@ -117,7 +117,7 @@ class Story(RuleBasedStateMachine):
         self.queue = self._waiting()
 
     def _check_transitions(self, deployments: dict[int, Any], approvals: dict[int, Any]) -> None:
-        """Check that the new timeline entries lead from the earlier status to the current one."""
+        """Check that the new timeline entries lead to the current status. Compare all hold events with the model."""
         entries = TimelineEntry.objects.filter(deployment__environment=self.scene.here).order_by("id")
         events: dict[UUID, list[str]] = {pk: [] for pk in self.ids}
         for pk, event in entries.values_list("deployment_id", "event"):
@@ -139,7 +139,7 @@ class Story(RuleBasedStateMachine):
             self.statuses[number] = status
 
     def _check_invariants(self, rows: dict[str, Any]) -> None:
-        """Check the invariants that do not depend on the model."""
+        """Check the rules that the rows of every story satisfy."""
         deployments = rows["deployments"]
         current = [n for n, row in deployments.items() if row[2]]
         assert all(deployments[n][0] in {"active", "rolling_back"} for n in current)

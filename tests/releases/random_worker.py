@@ -1,4 +1,4 @@
-"""The random actions of the worker: run jobs, crash, fail, and let time pass."""
+"""The random actions of the worker and the clock: run jobs, crash, fail, and let time pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from tests.releases.random_story import any_index, random_action
 from tests.releases.stage import Crash, StoryClock, crash_before
 from tests.worlds import run_job
 
-# The SQL statement before which the worker crashes, or None. A step has about 15 statements, a build about 60.
+# The number of the SQL statement before which the worker crashes, or None. A step has about 15 statements, and a build
+# about 60.
 crashes = st.none() | st.integers(3, 16) | st.integers(0, 60)
 
 
@@ -72,7 +73,7 @@ class Worker(Fleet):
 
     @random_action(2, when=lambda self: self.queue, which=any_index, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
-        """Run all jobs until none is left. With ``crash_at``, each job first crashes if it has enough statements."""
+        """Run all jobs until none is left. With ``crash_at``, a run that may crash precedes each run."""
         for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:

@@ -1,4 +1,4 @@
-"""Helpers that bring deployments and agents into the initial states of tests."""
+"""Helpers that bring deployments and agents into the states that tests need, and read their states."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
 
 
 def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) -> Deployment:
-    """Create a deployment that becomes active, because each agent reports that it runs the bundle."""
+    """Create a deployment that becomes active, because each of ``agents`` reports that it runs the bundle."""
     deployment = offered(world, bundle, **options)
     for agent, api in agents:
         assert report(api, agent, "active").status_code == 200
@@ -68,8 +68,8 @@ class Running:
 def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, list[ConfigBundle], list[Deployment]]:
     """Return a fleet in ``dev``, two config bundles, and active deployments of the first ``deployments`` bundles.
 
-    Call this first in a test. Later tests insert the rows that the first call recorded, and these rows fit only if the
-    same audit events precede them.
+    Call this first in a test. The rows are recorded, and later tests insert the recorded rows only if the same audit
+    event precedes them. Otherwise the rows are created again, which takes longer.
     """
 
     def make() -> Running:
@@ -102,7 +102,7 @@ def run_sweep(run_jobs: Run) -> None:
 
 
 def allow_in_flight(world: World, count: int) -> None:
-    """Set the in-flight limit of ``dev``."""
+    """Set the in-flight limit of ``dev``, and remove its other settings."""
     world.dev.settings = {"max_in_flight_deployments": count}
     world.dev.save(update_fields=["settings"])
 
@@ -124,7 +124,7 @@ def progress(deployment: Deployment) -> list[str]:
 
 
 def desired(agent: Agent) -> tuple[Any, str | None]:
-    """Return the id of the deployment that made the agent's offer, and the action of the offer."""
+    """Return the id of the deployment that made the agent's offer, and the offer's action. Both may be None."""
     assignment = Assignment.objects.get(agent=agent)
     return assignment.deployment_id, assignment.action
 
@@ -158,7 +158,7 @@ def send_heartbeat_running(agent: Agent, api: Api, *, runs: Deployment | None = 
     active = {"deployment_id": str(deployment_id), "bundle_hash": bundle_hash, "spec_hash": "sha256:" + "0" * 64}
     body = {"status": "healthy", "agent_version": "1", "active": active}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
-    # PostgreSQL's now() does not advance during a test, which is one transaction.
+    # PostgreSQL's now() does not advance in a test that is one transaction.
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
 
 
@@ -168,7 +168,7 @@ def stored_assignments(agents: Fleet) -> list[Any]:
 
 
 def all_desired(agents: Fleet) -> list[tuple[Any, str | None]]:
-    """Return ``desired`` for each agent."""
+    """Return the result of ``desired`` for each agent."""
     return [desired(agent) for agent, _ in agents]
 
 
@@ -183,7 +183,7 @@ def command(api: Api, world: World, deployment: Deployment, verb: str, **body: A
 
 
 def roll_back(world: World, deployment: Deployment, reason: str = "latency") -> Any:
-    """Roll back the deployment as the operator, and return the response."""
+    """Request a rollback of the deployment as the operator, and return the response."""
     path = world.path(deployment.environment, f"/deployments/{deployment.pk}/rollback")
     return world.operator.api.post(path, {"reason": reason})
 

@@ -22,14 +22,14 @@ from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
 BEAT = b'{"status": "healthy", "agent_version": "1"}'
-# Headers that differ from request to request.
+# Headers that may differ from request to request.
 _VARYING = {"X-Request-ID", "X-RateLimit-Remaining", "Retry-After", "Content-Length"}
 # Headers that only DRF adds, and that agents do not need.
 _ADDED_BY_DRF = {"Allow", "Vary"}
 
 
 def send(client: Client, method: str, path: str, body: bytes, kind: str, headers: dict[str, str]) -> Any:
-    """Send a request. Return the parts of the response that both paths share, and whether the layer sent it."""
+    """Send a request. Return the parts of the response that must be equal, and whether the layer sent it."""
     before = client.handler.answered if isinstance(client, FrontClient) else 0
     response = client.generic(method, path, body, kind, headers=headers)
     content: Any = response.content
@@ -43,9 +43,9 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of the fleet and releases apps without random values, and with one text for all times.
+    """Return all rows of the fleet and releases apps, without random values and with one text for all times.
 
-    Omits refused agents, which only the layer stores: it handles the requests that agents send again and again.
+    Omits refused agents, because only the layer stores them.
     """
     random = {"id", "next_heartbeat_s"}
     models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]
@@ -96,7 +96,7 @@ CASES: dict[str, tuple[str, str, bytes, dict[str, str], bool]] = {
         "POST", "heartbeat", BEAT, {"Authorization": f"Bearer {generate(Family.AGENT).text}"}, True,
     ),
     "credential of other family": ("POST", "heartbeat", BEAT, {"Authorization": "USER"}, False),
-    "heartbeat of other agent": ("POST", f"../{uuid7()}/heartbeat", BEAT, {}, False),
+    "heartbeat of unknown agent": ("POST", f"../{uuid7()}/heartbeat", BEAT, {}, False),
     "wrong method": ("PUT", "heartbeat", BEAT, {}, False),
     "trailing slash": ("POST", "heartbeat/", BEAT, {}, False),
     "poll": ("GET", "deployment", b"", {}, True),

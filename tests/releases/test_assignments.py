@@ -1,4 +1,4 @@
-"""Concurrent changes to assignments: one change waits for the other, and all rows are consistent at the end."""
+"""Concurrent changes to assignments, such as a report during a rollback, and the rows that result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pause:
         return run
 
     def release_when_blocked(self) -> None:
-        """Wait until a database session waits for a lock, and release the blocked thread."""
+        """Wait until a thread is blocked and a database session waits for a lock. Then release the thread."""
         assert self._entered.wait(WAITS_S)
         until = time.monotonic() + WAITS_S
         try:
@@ -109,7 +109,7 @@ def test_report_that_waited_for_rollback_is_refused(
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
     deployment = stories.offered(world, second)
-    pause = Pause(monkeypatch, "_change")  # after the assignments are written, but before the deployment agents are
+    pause = Pause(monkeypatch, "_change")  # after the assignments are changed, but before the deployment agents are
 
     rolled_back, reported, _ = concurrently(
         lambda: stories.roll_back(world, deployment).status_code,

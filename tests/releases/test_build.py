@@ -112,7 +112,7 @@ def test_bundle_without_approval_has_no_credential(world: World, run_jobs: Calla
     assert set(bundle.manifest.files) == {"spec.kv", "runtime_config.json", "signing_keys.json"}
 
 
-def test_bundle_with_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
+def test_bundle_with_one_flipped_bit_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
     _, agent, api = approved(world)
     run_jobs()
     tar, desired, keys = delivered(api, agent)

@@ -76,7 +76,7 @@ def test_copy_reuses_version_with_same_spec(world: World) -> None:
     assert Version.objects.count() == 2
 
 
-def test_missing_secrets_are_names_that_no_other_bundle_of_environment_refers_to(world: World) -> None:
+def test_missing_secrets_of_copy_are_names_that_no_other_bundle_of_environment_refers_to(world: World) -> None:
     def secrets(*names: str) -> dict[str, Any]:
         return {"PLAIN": "TEXT", **{f"{name}_VARIABLE": {"secret_ref": name} for name in names}}
 

@@ -1,4 +1,4 @@
-"""The evidence of a deployment: downloaded, unpacked and verified offline."""
+"""The evidence of a deployment and the exported ledger: downloaded and verified offline."""
 
 from __future__ import annotations
 

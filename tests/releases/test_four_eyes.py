@@ -1,4 +1,4 @@
-"""The person who created a key counts as the requester of everything that the key requests."""
+"""The person who created an organization key counts as the requester of the approvals that the key requests."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_details_of_superseded_deployment_are_deleted_after_one_year(world: Worl
     tasks.delete_old_details()
 
     assert kept(old) == (0, 0, False)
-    # The new deployment runs, so its agents, their last reports and its timeline are kept, however old they are.
+    # The new deployment runs, so its agents, their reports and its timeline are kept, however old they are.
     assert kept(new) == (2, 2, True)
     old.refresh_from_db()
     assert old.status == "active"

@@ -1,4 +1,4 @@
-"""State machines: each event in each status either changes the status and writes its records, or changes nothing."""
+"""State machines: in each status, an event is either permitted and recorded, or refused and changes nothing."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def test_permitted_event_is_recorded_and_refused_event_changes_nothing(name: str
         )  # fmt: skip
 
 
-# The tests below check the same rule through the API: each request for a deployment or an approval, in each status.
-# STORIES maps each state to the steps that lead to it, in an environment that requires approval and in which another
-# deployment ran before.
+# The tests below check the same rule through the API: each request of ALLOWED in each state of STORIES. STORIES maps a
+# state to the steps that lead to it, in an environment that requires approval and in which another deployment ran
+# before. ALLOWED maps a request to the states in which it is permitted.
 STORIES = {
     "pending_approval": "",
     "denied": "deny",
@@ -296,7 +296,10 @@ def test_permitted_request_is_recorded_and_refused_request_changes_nothing(story
 
 
 def _moved_with_its_records(deployment: Deployment, approval: Approval, action: str, since: UUID) -> None:
-    """Assert that the request added one timeline entry and, besides decisions, one audit event for each changed row."""
+    """Assert that the request added one timeline entry, and an audit event for each changed row.
+
+    The rows are the deployment and the approval. Audit events of decisions are ignored.
+    """
     (entry,) = deployment.timeline.filter(pk__gt=since)
     events = AuditEvent.objects.filter(pk__gt=since)
     for row in (deployment, approval):

@@ -140,7 +140,7 @@ class Filled:
                 PulseCount.objects.create(
                     environment=environment, drifted=drifted, running_bundle_hash=bundle_hash, count=count
                 )
-            # Other environments and other bundles do not count.
+            # Agents that run this bundle in another environment count in neither environment.
             PulseCount.objects.create(
                 environment=self.chance.choice([each for each in self.environments if each != environment]),
                 drifted=False, running_bundle_hash=bundle_hash, count=100,

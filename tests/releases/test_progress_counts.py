@@ -101,7 +101,7 @@ def test_progress_counts_stay_exact_during_reports_and_summing(world: World, con
             assert report(api, agent, status).status_code == 200
 
     def offer_more() -> None:
-        """Insert the agents of another deployment and delete them, as enlistment and housekeeping do."""
+        """Repeatedly insert another deployment with its agents and delete it."""
         for _ in range(4):
             with transaction.atomic():
                 other = Deployment.objects.get(pk=deployment.pk)

@@ -56,7 +56,7 @@ def recorded_changes(deployment: Deployment) -> dict[str, Any]:
 
 
 def stored_capture(world: World, version: Version | None, **columns: Any) -> Artifact:
-    """Create a capture whose content does not exist. It is verified, unless ``columns`` has another status."""
+    """Create an artifact whose content does not exist. By default, it is a verified capture."""
     given = {
         "environment": world.dev, "kind": "incident_bundle", "status": "verified", "size_bytes": 1,
         "content_hash": "sha256:0", "captured_at": timezone.now(), "declared": str(uuid7()), "version": version,
