@@ -159,7 +159,7 @@ class BreakGlass(Model, kw_only=True):
     by: str
     """The e-mail address of the person who deployed by break-glass."""
     approve_by: datetime
-    """The time by which another person must approve the deployment."""
+    """The time by which the deployment must be approved. Its requester cannot approve it."""
 
 
 class BreakGlassRequest(Model, kw_only=True):
@@ -168,8 +168,8 @@ class BreakGlassRequest(Model, kw_only=True):
     reason: str
     """Why the deployment cannot wait for an approval."""
     expires_in_s: int | UnsetType = UNSET
-    """The number of seconds within which another person must approve. Defaults to the environment's
-    `approval_ttl_s`, which is also the maximum."""
+    """The number of seconds within which the deployment must be approved. Its requester cannot approve it. Defaults
+    to the environment's `approval_ttl_s`, which is also the maximum."""
 
 
 class BundleState(Model, kw_only=True):
@@ -485,8 +485,8 @@ class Fixture(Model, kw_only=True):
     name: str
     """The name of the fixture, unique in its pipeline."""
     owner: str | None
-    """The id of the person who is responsible for the fixture, a member of the organization. Null if the fixture
-    has no owner."""
+    """The id of the person who is responsible for the fixture. A new owner must have access to the project. Null if
+    the fixture has no owner."""
     note: str
     """Why the capture is kept."""
     artifact_id: str
@@ -497,8 +497,8 @@ class Fixture(Model, kw_only=True):
     last_n: int | None
     """The number of records to replay from the end of the input. Null if all records are replayed."""
     records: list[int] | None
-    """The positions of the fixture's first and last record in the original artifact (the `origin` of the fixture's
-    artifact). Null if the fixture's artifact was uploaded by an agent."""
+    """The positions of the first and the last record of the fixture's artifact in the original artifact, which is
+    the `origin` of the fixture's artifact. Null if an agent uploaded the fixture's artifact."""
     expires_at: datetime | None
     """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
     retention. Null if it does not expire."""
@@ -713,17 +713,17 @@ class Notification(Model, kw_only=True):
     event: str
     """The type of the event."""
     text: str
-    """What happened, in one sentence."""
+    """A short text that says what happened."""
     path: str
     """The path of the console page to which the notification links."""
     count: int
-    """The number of events that the notification covers. Greater than 1 if repeated events were grouped."""
+    """The number of events that the notification covers. Greater than 1 only if repeated events were grouped."""
     organization_id: str
     """The id of the organization."""
     project_id: str | None
-    """The id of the project. Null if the event concerns the whole organization."""
+    """The id of the project. Null if the event belongs to no project."""
     environment_id: str | None
-    """The id of the environment. Null if the event concerns no environment."""
+    """The id of the environment. Null if the event belongs to no environment."""
     resource_kind: str
     """The kind of the resource that the event is about."""
     resource_id: str
@@ -756,7 +756,7 @@ class Settings(Model, kw_only=True):
     incident_reopened: dict[str, str] | UnsetType = field(name="incident.reopened", default=UNSET)
     """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
     fixture_current_fails: dict[str, str] | UnsetType = field(name="fixture.current_fails", default=UNSET)
-    """The current deployment of an environment fails a fixture."""
+    """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: dict[str, str] | UnsetType = field(name="agents.failed", default=UNSET)
     """Agents failed."""
     agents_offline: dict[str, str] | UnsetType = field(name="agents.offline", default=UNSET)
@@ -764,7 +764,7 @@ class Settings(Model, kw_only=True):
     agent_cloned: dict[str, str] | UnsetType = field(name="agent.cloned", default=UNSET)
     """An agent seems to run on two machines."""
     webhook_failing: dict[str, str] | UnsetType = field(name="webhook.failing", default=UNSET)
-    """A webhook is failing."""
+    """A webhook is failing, or was disabled because it failed."""
     key_expires: dict[str, str] | UnsetType = field(name="key.expires", default=UNSET)
     """A credential expires soon."""
     quota_near: dict[str, str] | UnsetType = field(name="quota.near", default=UNSET)
@@ -793,7 +793,7 @@ class Defaults(Model, kw_only=True):
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
     """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
-    """The current deployment of an environment fails a fixture."""
+    """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
     """Agents failed."""
     agents_offline: str | UnsetType = field(name="agents.offline", default=UNSET)
@@ -801,7 +801,7 @@ class Defaults(Model, kw_only=True):
     agent_cloned: str | UnsetType = field(name="agent.cloned", default=UNSET)
     """An agent seems to run on two machines."""
     webhook_failing: str | UnsetType = field(name="webhook.failing", default=UNSET)
-    """A webhook is failing."""
+    """A webhook is failing, or was disabled because it failed."""
     key_expires: str | UnsetType = field(name="key.expires", default=UNSET)
     """A credential expires soon."""
     quota_near: str | UnsetType = field(name="quota.near", default=UNSET)
@@ -860,7 +860,7 @@ class DefaultNotificationSettings(Model, kw_only=True):
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
     """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
-    """The current deployment of an environment fails a fixture."""
+    """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
     """Agents failed."""
     agents_offline: str | UnsetType = field(name="agents.offline", default=UNSET)
@@ -868,7 +868,7 @@ class DefaultNotificationSettings(Model, kw_only=True):
     agent_cloned: str | UnsetType = field(name="agent.cloned", default=UNSET)
     """An agent seems to run on two machines."""
     webhook_failing: str | UnsetType = field(name="webhook.failing", default=UNSET)
-    """A webhook is failing."""
+    """A webhook is failing, or was disabled because it failed."""
     key_expires: str | UnsetType = field(name="key.expires", default=UNSET)
     """A credential expires soon."""
     quota_near: str | UnsetType = field(name="quota.near", default=UNSET)
@@ -901,7 +901,7 @@ class PacketBaseline(Model, kw_only=True):
     version: str | None
     """The name of the configuration's version. Null if its config bundles were deleted."""
     config_bundle: str | None
-    """The name of the newest config bundle with this config hash. Null if it was deleted."""
+    """The name of the newest config bundle with this config hash. Null if all of them were deleted."""
     agents: int
     """The number of agents that ran the configuration when the regression was requested. Only agents in the target
     are counted if the regression was started for the deployment, and otherwise all agents of the environment."""
@@ -1111,12 +1111,12 @@ class RunningConfiguration(Model, kw_only=True):
     version: str | None
     """The name of the configuration's version. Null if its config bundles were deleted."""
     config_bundle: str | None
-    """The name of the newest config bundle with this config hash. Null if it was deleted."""
+    """The name of the newest config bundle with this config hash. Null if all of them were deleted."""
     agents: int
     """The number of the target's agents that run the configuration now."""
     share: float
-    """The number of these agents divided by the number of all agents of the target that run the pipeline, from 0 to
-    1."""
+    """The number of these agents divided by the number of the target's agents that run any known configuration of
+    the pipeline, from 0 to 1."""
     tested: bool
     """Whether the regression compared the candidate with the configuration."""
 
@@ -1137,7 +1137,7 @@ class RunningInterval(Model, kw_only=True):
     """When a heartbeat last reported the bundle."""
     deployment_id: str | None
     """The id of this environment's deployment for which the bundle was built. If there is none, the id of the
-    deployment that the agent reported. Null if that deployment is not in this environment either."""
+    deployment that the agent reported. Null if it reported none, or one of another environment."""
     bundle_hash: str
     """The SHA-256 of the deploy bundle."""
     spec_hash: str
@@ -1323,12 +1323,13 @@ class Untested(Model, kw_only=True):
 
 class Used(Model, kw_only=True):
     agents: int
-    """The number of enrolled agents. Decommissioned and superseded agents do not count."""
+    """The number of enrolled agents. Decommissioned and replaced agents do not count."""
     stored_bytes: int
     """The size in bytes of all artifacts, the data derived from them, and all deploy bundles. Equal content counts
     once for each artifact."""
     captures_per_day: int
-    """The number of incident bundles that agents have uploaded today (UTC), including rejected ones."""
+    """The number of incident bundles that agents have uploaded today (UTC), including rejected ones, and of reduced
+    captures that were created for fixtures today."""
     drafts: int
     """The number of drafts."""
 
@@ -1699,7 +1700,7 @@ class BisectedVersion(Model, kw_only=True):
     """The number of the version."""
     verdict: str | None
     """The verdict on the version. `untestable`: its replay failed for a reason other than a stage error. Null if
-    its replay has not finished or is not needed."""
+    there is none, for example because the version was not replayed."""
     replay_id: str | None
     """The id of the replay through the version. Null if there is none."""
     no_parameters: list[str]
@@ -1715,9 +1716,9 @@ class Blocker(Model, kw_only=True):
     """A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are under
     way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, or with
     some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` (the next wave
-    waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can approve or have approved than
-    must approve), `replay_gate.running` (the regression has not finished), `replay_gate.differs` (differences are
-    not accepted, or are too many to be grouped), `replay_gate.failed` (the candidate failed or is unstable for a
+    waits for approval or a manual start), `too_few_reviewers` (too few reviewers have approved or can still
+    approve), `replay_gate.running` (the regression has not finished), `replay_gate.differs` (differences are not
+    accepted, or are too many to be grouped), `replay_gate.failed` (the candidate failed or is unstable for a
     fixture, needs too much work, or the regression has no result), `replay_gate.too_few_fixtures` (the regression
     has too few verdicts), or `held_up` (the deployment's job failed permanently or waits for the control plane's
     database or storage, or agents cannot download the bundle)."""
@@ -1765,7 +1766,7 @@ class ChatDelivery(Model, kw_only=True):
     event: str | None
     """The type of the event. Null for a test message."""
     text: str | None
-    """What happened, in one sentence. Null for a test message."""
+    """A short text that says what happened. Null for a test message."""
     status: str
     """Whether the delivery is pending, was delivered, or failed permanently."""
     attempts: list[ChatAttempt]
@@ -2198,7 +2199,7 @@ class ListedBisect(Model, kw_only=True):
     predicate: str | Predicate2
     """The condition under which a version is bad."""
     exhaustive: bool
-    """Whether all versions are replayed."""
+    """Whether all `versions` are replayed."""
     outcome: str | None
     """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
@@ -2327,9 +2328,9 @@ class ListedReplay(Model, kw_only=True):
     the artifact or of its deployment."""
     fallback_config_bundle_id: str | None
     """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
-    deployment. It is the newest config bundle of the version at the time of the request. Null if the version has
-    the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
-    replay."""
+    deployment. It is the newest config bundle of the version at the time of the request. If the replay repeats an
+    earlier one, it is that of the earlier replay. Null if the version has the artifact's spec or no config bundle,
+    if the request had a `config_bundle_id`, or if a bisect requested the replay."""
     journal_lane: str | None
     """The ingress whose journal is replayed. Null if all journals are replayed together."""
     last_n: int | None
@@ -2357,8 +2358,7 @@ class ListedReplay(Model, kw_only=True):
     """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
     has finished. In a list, this field is null if it is larger than 4 KiB; `getReplay` returns it."""
     error: str | None
-    """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
-    replay."""
+    """Why the replay failed or was denied: a text, or a code such as `approval.denied`. Null for any other replay."""
     error_code: str | None
     """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
     it could not run because of its approval or the environment's policy."""
@@ -2505,8 +2505,9 @@ class PacketGroup(Model, kw_only=True):
     deployment."""
     unseen: UnseenFixtures | None
     """The fixtures that show the difference now, and did not when it was accepted in another regression. If that
-    regression was deleted, these are all fixtures that show it. Null if a regression has too many results to
-    compare, or if the packet would have to compare with more than 5 other regressions."""
+    regression was deleted, these are all fixtures that show it. A packet compares with at most 5 other regressions.
+    Null if it does not compare with a regression in which the difference was accepted, or if one of the regressions
+    has too many results to compare."""
     explanations: list[str]
     """The requester's explanations of the difference."""
 
@@ -2523,13 +2524,14 @@ class PacketRegression(Model, kw_only=True):
     fixtures: int
     """The number of fixtures of the pipeline that had not expired when the regression started. It is 0 until then."""
     vacuous: bool
-    """Whether the regression has finished and tested nothing."""
+    """Whether the regression was completed but tested nothing."""
     baselines: list[PacketBaseline]
     """The configurations that the candidate is compared with."""
     golden: OutcomeCount
     """The number of fixtures with each outcome in the comparison with golden results."""
     work: PacketWork
-    """The work of the replays. It is the same on every machine, and 0 until the regression has finished."""
+    """The work of the replays. Fixtures with golden results are not counted. The work is the same on every machine,
+    and 0 until the regression has finished."""
 
 
 class PaginatedAuditEventList(Model, kw_only=True):
@@ -2699,11 +2701,12 @@ class PaginatedWebhookList(Model, kw_only=True):
 
 class PipelineChanges(Model, kw_only=True):
     from_version: str | None
-    """The version of the deployment that this one replaces. Null if it replaces none."""
+    """The version of the deployment with which this one is compared, normally the one that it replaces. Null if
+    there is none."""
     to_version: str
     """The version that is deployed."""
     changes: list[Change]
-    """The parts of the pipeline that change. Empty if no deployment is replaced."""
+    """The parts of the pipeline that change. Empty if `from_version` is null."""
 
 
 class Preview(Model, kw_only=True):
@@ -2750,9 +2753,9 @@ class RegressionResult(Model, kw_only=True):
     """The config hash that the candidate was compared with. Null for a fixture with a golden result."""
     outcome: str | None
     """The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records. `unstable`: a stage
-    gave different results for the same records. `not_tested`: the fixture was changed, was deleted or has expired,
-    its artifact is no longer stored, or the compared configuration was deleted or cannot run. Null until the
-    verdict is known."""
+    gave different results for the same records. `not_tested`: the fixture was deleted or has expired, its `expect`
+    was changed, its artifact is no longer stored, or the compared configuration was deleted or cannot run. Null
+    until the verdict is known."""
     groups: list[str]
     """The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`."""
     error: str | None
@@ -2794,9 +2797,9 @@ class Replay(Model, kw_only=True):
     the artifact or of its deployment."""
     fallback_config_bundle_id: str | None
     """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
-    deployment. It is the newest config bundle of the version at the time of the request. Null if the version has
-    the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
-    replay."""
+    deployment. It is the newest config bundle of the version at the time of the request. If the replay repeats an
+    earlier one, it is that of the earlier replay. Null if the version has the artifact's spec or no config bundle,
+    if the request had a `config_bundle_id`, or if a bisect requested the replay."""
     journal_lane: str | None
     """The ingress whose journal is replayed. Null if all journals are replayed together."""
     last_n: int | None
@@ -2823,8 +2826,7 @@ class Replay(Model, kw_only=True):
     """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
     has finished."""
     error: str | None
-    """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
-    replay."""
+    """Why the replay failed or was denied: a text, or a code such as `approval.denied`. Null for any other replay."""
     error_code: str | None
     """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
     it could not run because of its approval or the environment's policy."""
@@ -2889,7 +2891,8 @@ class Series(Model, kw_only=True):
     """The length of a slot in seconds: always 900."""
     points: list[SeriesPoint]
     """One point for each slot in the time range, oldest first, even if no heartbeat was received in the slot. Slots
-    older than 90 days are left out, so there are at most 8,640 points."""
+    older than 90 days are left out, so there are at most 8,640 points. For an environment with more than 1,000
+    agents, the newest slots are left out as well (see `getEnvironmentSeries`)."""
 
 
 class SignedIn(Model, kw_only=True):
@@ -3062,9 +3065,9 @@ class Approval(Model, kw_only=True):
     artifact has no deployment."""
     target: dict[str, Any] | None
     """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
-    first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
-    artifact, the version and the other values that decide what runs. Null for some replays that were requested in
-    an older release of the control plane."""
+    first ids (`resolved`) of the agents that matched it when the deployment was requested. For a wave, `resolved`
+    is empty. For a replay: the artifact, the version and the other values that decide what runs. Null for some
+    replays that were requested in an older release of the control plane."""
     strategy: dict[str, Any] | None
     """The strategy that the approval covers. Null for a replay."""
     take_over: bool
@@ -3097,7 +3100,7 @@ class Approval(Model, kw_only=True):
     decisions: list[Decision]
     """The decisions, one for each person who has decided."""
     expires_at: datetime
-    """When the pending request expires. After the request was approved: when the approval credential expires."""
+    """When the pending request expires. If the approval credential was issued: when the credential expires."""
     approved_at: datetime | None
     """When the request was approved. Null if it was not approved."""
     used_at: datetime | None
@@ -3122,7 +3125,7 @@ class Bisect(Model, kw_only=True):
     predicate: str | Predicate
     """The condition under which a version is bad."""
     exhaustive: bool
-    """Whether all versions are replayed."""
+    """Whether all `versions` are replayed."""
     outcome: str | None
     """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
@@ -3160,7 +3163,8 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
+    a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3202,7 +3206,8 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
+    a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3274,7 +3279,7 @@ class Deployment(Model, kw_only=True):
     regression was deleted."""
     break_glass: BreakGlass | None
     """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
-    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    may do this. If the deployment is not approved in time, it is rolled back if possible. Null for a deployment
     without break-glass."""
     start_at: datetime | None
     """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
@@ -3390,7 +3395,8 @@ class EnvironmentSettings(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
+    a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int
@@ -3432,7 +3438,8 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
+    a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3508,10 +3515,10 @@ class ListedApproval(Model, kw_only=True):
     artifact has no deployment."""
     target: dict[str, Any] | None
     """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
-    first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
-    artifact, the version and the other values that decide what runs. Null for some replays that were requested in
-    an older release of the control plane. In a list, this field is null if it is larger than 4 KiB; `getApproval`
-    returns it."""
+    first ids (`resolved`) of the agents that matched it when the deployment was requested. For a wave, `resolved`
+    is empty. For a replay: the artifact, the version and the other values that decide what runs. Null for some
+    replays that were requested in an older release of the control plane. In a list, this field is null if it is
+    larger than 4 KiB; `getApproval` returns it."""
     strategy: dict[str, Any] | None
     """The strategy that the approval covers. Null for a replay."""
     take_over: bool
@@ -3546,7 +3553,7 @@ class ListedApproval(Model, kw_only=True):
     decisions: list[Decision]
     """The decisions, one for each person who has decided."""
     expires_at: datetime
-    """When the pending request expires. After the request was approved: when the approval credential expires."""
+    """When the pending request expires. If the approval credential was issued: when the credential expires."""
     approved_at: datetime | None
     """When the request was approved. Null if it was not approved."""
     used_at: datetime | None
@@ -3605,7 +3612,7 @@ class ListedDeployment(Model, kw_only=True):
     regression was deleted."""
     break_glass: BreakGlass | None
     """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
-    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    may do this. If the deployment is not approved in time, it is rolled back if possible. Null for a deployment
     without break-glass."""
     start_at: datetime | None
     """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
@@ -3725,8 +3732,8 @@ class ListedRegression(Model, kw_only=True):
     """The number of tested fixtures: those of the pipeline that had not expired when the regression started. If
     `of_current` is true, only golden fixtures are tested. It is 0 until the start."""
     vacuous: bool
-    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
-    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
+    """Whether the regression was completed but tested nothing: there are no fixtures, there is nothing to compare
+    with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
     verdicts: VerdictCount
     """How many verdicts were known, and how many were computed."""
     results: list[RegressionResult] | None
@@ -3778,8 +3785,8 @@ class MatrixCell(Model, kw_only=True):
     agents: int
     """The number of agents that run the bundle of the current deployment. 0 if `deployment_id` is null."""
     of: int
-    """The number of agents of the current deployment: the agents of its target and those that started to match the
-    target later, including decommissioned agents. 0 if `deployment_id` is null."""
+    """The number of agents that are enlisted in the current deployment, including late joiners and recently
+    decommissioned agents. 0 if `deployment_id` is null."""
     under_way: MatrixDeployment | None
     """The unfinished deployment of the pipeline in this environment. If there are several, the one that has
     progressed furthest (`rolling_back`, then `deploying`, `building`, `approved`, `pending_approval`), and among
@@ -3850,7 +3857,7 @@ class Packet(Model, kw_only=True):
     pipeline: PipelineChanges
     """What changes in the pipeline."""
     configuration: list[ConfigChange]
-    """What changes in the configuration. If no deployment is replaced, every value is added."""
+    """What changes in the configuration. If `from_version` is null, every value is added."""
     regression: PacketRegression | None
     """The regression that the replay gate evaluates. Null if the gate was off when the deployment was requested, or
     if the regression was deleted."""
@@ -3878,8 +3885,8 @@ class Packet(Model, kw_only=True):
     """The replay gate of the deployment."""
     truncated: bool
     """Whether something is left out because a response is limited to 4 MiB, or because of the limit of a list.
-    First the payloads of the last examples are left out, and then the last groups. `getRegression` returns all of
-    them."""
+    First the payloads of the last examples are left out, and then the last groups. Use `getRegression` with its
+    parameter `group` to get the example of a group."""
 
 
 class PaginatedDeploymentAgentList(Model, kw_only=True):
@@ -4004,8 +4011,8 @@ class Regression(Model, kw_only=True):
     """The number of tested fixtures: those of the pipeline that had not expired when the regression started. If
     `of_current` is true, only golden fixtures are tested. It is 0 until the start."""
     vacuous: bool
-    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
-    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
+    """Whether the regression was completed but tested nothing: there are no fixtures, there is nothing to compare
+    with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
     verdicts: VerdictCount
     """How many verdicts were known, and how many were computed."""
     results: list[RegressionResult] | None
@@ -4048,7 +4055,7 @@ class TracedRecord(Model, kw_only=True):
     steps: list[TracedStep]
     """The steps of the record that are on this page, in order."""
     egress: list[str]
-    """The egresses that the record reached."""
+    """The egresses that the record reached. Empty if a stage error or a limit stopped the trace of the record."""
 
 
 class Environment(Model, kw_only=True):

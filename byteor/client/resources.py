@@ -450,18 +450,18 @@ class Environment(Calls):
         deleted.
 
         A counter's value is its increase in the slot. If a counter is lower than before, or comes from another
-        process or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one
-        of the same process, or that comes from an earlier process, adds nothing. Values are ignored if they are
-        negative or too large: more than 1,000,000 for `cpu_percent`, or more than 2^53 - 1 for the others. Counters
-        that are not integers are ignored as well.
+        process or deployment, it is assumed to have started again at 0. If the agent sends `boot_id` and
+        `uptime_s`, heartbeats that arrive late or come from one of the three previous processes are recognized, and
+        add nothing to the counters. Values are ignored if they are negative or too large: more than 1,000,000 for
+        `cpu_percent`, or more than 2^53 - 1 for the others. Counters that are not integers are ignored as well.
 
         Requires the permission `environment:view`.
 
         Args:
             since: The start of the time range, not in the future. The first point is the slot that contains
                 this time, or the oldest kept slot if this time is earlier. Defaults to 24 hours before `until`.
-            until: The end of the time range, after `since` and not in the future. The last point is the last
-                slot that starts before this time. Defaults to the current time.
+            until: The end of the time range, after `since` and not in the future. Slots that start at or after
+                this time are left out. Defaults to the current time.
         """
         found: m.Series = self._call(
             "GET",
@@ -506,10 +506,10 @@ class Environment(Calls):
     ) -> m.Relabeled:
         """Change the labels of many agents.
 
-        Changes the labels of all agents that match the selector, in one transaction. Changed agents that match the
-        target of a current deployment are then offered that deployment. Agents that no longer match keep their
-        bundle. In a `prod` environment, this requires the permission `environment:manage`. Use `dry_run` to see the
-        effect first.
+        Changes the labels of all agents that match the selector, in one transaction. Changed agents that now match
+        the target of a current deployment are then offered that deployment, unless they are drained or have an
+        offer of a deployment in flight. Agents that no longer match keep their bundle. In a `prod` environment,
+        this requires the permission `environment:manage`. Use `dry_run` to see the effect first.
 
         Requires the permission `environment:operate`.
 
@@ -815,7 +815,8 @@ class Environment(Calls):
                 artifact.
             good: The id of the version at which the search starts. Defaults to the oldest version.
             bad: The id of the version at which the search stops. Defaults to the newest version.
-            exhaustive: Whether to replay all versions, at most 256. `monotone` is determined only in this case.
+            exhaustive: Whether to replay all versions from `good` to `bad`, at most 256. `monotone` is
+                determined only in this case.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -1253,7 +1254,7 @@ class Environment(Calls):
             explain: The requester's explanations of differences, which approvers see next to the differences.
                 At most 100.
             break_glass: Starts the deployment in an emergency before anybody has approved it. Only a person
-                with the role `org_admin` may do this. If nobody else approves in time, the deployment is rolled
+                with the role `org_admin` may do this. If the deployment is not approved in time, it is rolled
                 back if possible. Null for a deployment without break-glass.
             start_at: The time before which the deployment does not start, at most 30 days ahead. Until then, it
                 is not in flight, and no other deployment waits for it. The time must not be in a freeze window,
@@ -1533,14 +1534,14 @@ class Environment(Calls):
 
         With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the
         rollback would restore: that of the deployment in `restores` and those that agents ran before. Only dry runs
-        that were requested after the creation of the deployment count. The first request starts these replays, and
-        repeated requests find them again. If a replay diverged or failed, the response is the error
-        `rollback.proof_failed` with its `replay_id`. Otherwise, until all replays have finished, the response is
-        the error `rollback.proof_pending` with the `replay_id` of an unfinished replay and `Retry-After`. When all
-        replays have succeeded, the rollback starts. A replay that was canceled or interrupted is requested again.
-        Returns 409 if the rollback would restore more than 10 configurations or another pipeline, because the
-        capture cannot prove these. Returns 422 if no version in the environment has the artifact's spec hash. With
-        `proceed`, the rollback starts immediately, without these checks.
+        that were requested after the creation of the deployment count. If a replay diverged or failed, the response
+        is the error `rollback.proof_failed` with its `replay_id`. Otherwise, the request starts the missing
+        replays. Until all replays have finished, the response is the error `rollback.proof_pending` with the
+        `replay_id` of an unfinished replay and `Retry-After`. Repeat the request then. When all replays have
+        succeeded, the next request starts the rollback. A replay that was canceled or interrupted is requested
+        again. Returns 409 if the rollback would restore more than 10 configurations or another pipeline, because
+        the capture cannot prove these. Returns 422 if no version in the environment has the artifact's spec hash.
+        With `proceed`, the rollback starts immediately, without these checks.
 
         Requires the permission `environment:operate`.
 
@@ -1931,14 +1932,14 @@ class Environment(Calls):
             name: The name of the fixture, unique in its pipeline.
             pipeline: The name of the capture's pipeline. If the capture belongs to another pipeline, the
                 request fails. By default, any pipeline is accepted.
-            owner: The id of the person who is responsible for the fixture, a member of the organization.
-                Defaults to the caller, or to nobody if the caller is an organization key.
+            owner: The id of the person who is responsible for the fixture. A new owner must have access to the
+                project. Defaults to the caller, or to nobody if the caller is an organization key.
             note: Why the capture is kept.
             journal_lane: The ingress whose journal is replayed. By default, all journals are replayed together.
             last_n: The number of records to replay from the end of the input. Defaults to all records.
             records: The positions of the first and the last record to keep, counted from 0 in the order of a
-                replay. The fixture then belongs to a new, smaller artifact with at most 10,000 records. Not
-                accepted with `last_n` or a golden replay.
+                replay. The fixture then belongs to a smaller artifact that has only these records, at most
+                10,000. Not accepted with `last_n` or a golden replay.
             expires_at: When the fixture expires. An expired fixture is not tested, and no longer protects its
                 artifact from retention. By default, the fixture does not expire.
             expect: The result that every candidate must give. `same`: the result of the configuration that the
@@ -1999,8 +2000,8 @@ class Environment(Calls):
 
         Args:
             name: The name of the fixture, unique in its pipeline.
-            owner: The id of the person who is responsible for the fixture, a member of the organization. Null
-                if the fixture has no owner.
+            owner: The id of the person who is responsible for the fixture. A new owner must have access to the
+                project. Null if the fixture has no owner.
             note: Why the capture is kept.
             expires_at: When the fixture expires. An expired fixture is not tested, and no longer protects its
                 artifact from retention. Null if it does not expire.
@@ -2401,8 +2402,8 @@ class Environment(Calls):
         Args:
             since: The start of the time range, not in the future. The first point is the slot that contains
                 this time, or the oldest kept slot if this time is earlier. Defaults to 24 hours before `until`.
-            until: The end of the time range, after `since` and not in the future. The last point is the last
-                slot that starts before this time. Defaults to the current time.
+            until: The end of the time range, after `since` and not in the future. Slots that start at or after
+                this time are left out. Defaults to the current time.
         """
         found: m.Series = self._call(
             "GET", f"{self._path}/series", "Series", query={"since": given(since), "until": given(until)}
@@ -2978,7 +2979,7 @@ class Organization(Calls):
     def export_audit_events(self, *, after_seq: int | None = None) -> Download:
         """Export the ledger.
 
-        Returns the sealed audit events as newline-delimited JSON, oldest first. The last line is a signed
+        Returns the sealed audit events as newline-delimited JSON, ordered by `seq`. The last line is a signed
         checkpoint; `byteor-verify ledger` checks the export offline.
 
         Requires the permission `organization:manage`.
@@ -4021,7 +4022,7 @@ class Installation(Calls):
     def get_notification_settings(self) -> m.NotificationSettings:
         """Get your notification settings.
 
-        Returns the caller's own choices and the defaults that apply without them.
+        Returns the caller's own choices and the built-in defaults.
         """
         found: m.NotificationSettings = self._call(
             "GET", f"{self._path}/api/v1/me/notification-settings", "NotificationSettings"
