@@ -328,7 +328,7 @@ def test_only_largest_groups_are_shown_above_limit(world: World, monkeypatch: py
 
     page = listed(signed_in(world.viewer.user), "", group="zone").text
 
-    assert "These are the 1 largest groups." in page
+    assert "Only the first 1 groups are shown." in page
 
 
 # -- acts on many agents ------------------------------------------------------------------------------------------

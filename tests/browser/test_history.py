@@ -74,4 +74,4 @@ def test_agent_without_history_has_no_bar(world: World) -> None:
 
     history = page.context["summary"]["history"]
     assert (history["parts"], history["rows"]) == ([], [])
-    assert "The agent has not run a bundle yet." in page.text
+    assert "The history contains no bundles." in page.text

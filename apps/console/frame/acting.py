@@ -204,7 +204,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
 
 def _is_parent(row: Model) -> bool:
-    """Return whether rows of other tables are deleted with the row."""
+    """Return whether the confirmation page counts the rows that are deleted with the row."""
     return isinstance(row, (Project, Environment))
 
 

@@ -36,7 +36,8 @@ from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import DomainError
 
 NOTHING_CHANGED = "Nothing changed."
-# The maximum number of rows that the page of an act on all matching rows lists, and of refusals that its messages list.
+# The maximum number of rows that the page of an act on all matching rows lists. Also the maximum number of refusals
+# that the messages after an act list.
 _MOST_NAMED = 20
 
 
@@ -58,7 +59,10 @@ class ActContext:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, its secret, and a command that uses the secret. Only the response to the form shows these."""
+    """A new credential, its secret, and a command that uses the secret.
+
+    Only the response to the form shows the secret and the command.
+    """
 
     row: Model
     text: str
@@ -105,8 +109,8 @@ class Act:
     # What an act with a form does before ``run``, for example a computation. It is called outside of the transaction in
     # which ``run`` is called, and must change nothing. ``run`` receives its result as ``context.prepared``.
     prepare: Callable[[Any, ActContext], object] | None = None
-    # Returns sentences about the effects of the act on several rows of a list, with this comment. If the comment is
-    # required, the page asks for it first.
+    # Returns sentences about the effects of the act on the selected rows of a list, with this comment. If the comment
+    # is required, the page asks for it first.
     preview_bulk: Callable[[Sequence[Any], str], Sequence[str]] | None = None
     # Performs the act on several rows of a list and returns the number of changed rows. Without it, ``run`` is called
     # for each row.
@@ -120,7 +124,8 @@ class Act:
     dangerous: bool = False
     # Whether the row's page offers the act in the row's current state. ``permitted_by`` makes this from a check.
     applies: Callable[[Any], bool] = lambda row: True
-    # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
+    # Whether the act deletes the row. If it is a project or an environment, the confirmation page counts the rows that
+    # are deleted with it.
     removes: bool = False
     # Returns what the act would do to the row now, in one sentence with numbers. Raises DomainError if the act is not
     # possible now. If set, the sentence describes the row's button and replaces ``explain`` on the act's page, and the
@@ -317,7 +322,10 @@ def _digest(rows: Sequence[Model]) -> str:
 
 
 def _preview(act: Act, rows: Sequence[Model], form: ActForm) -> Sequence[str]:
-    """Return the sentences of the bulk preview; none if a required comment is missing or the preview is refused."""
+    """Return the sentences of the bulk preview.
+
+    Returns none if the act has no preview, if a required comment is missing or invalid, or if the preview is refused.
+    """
     is_complete = form.is_bound and form.is_valid()
     if act.preview_bulk is None or (act.comment == "required" and not is_complete):
         return ()
@@ -377,7 +385,10 @@ def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[s
 
 
 def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
-    """Return the URL of the next step of the setup; None if the person does not follow it or returns to a page."""
+    """Return the URL of the next step of the setup.
+
+    Returns None if the person does not follow the setup or returns to a page, or if the act is no step of the setup.
+    """
     return None if next_of(request) else url_of_next_step(request, act.creates)
 
 

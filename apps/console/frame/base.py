@@ -109,7 +109,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         ]
 
     def get_filters(self, request: HttpRequest) -> Any:
-        """Return the filters. They use the same titles as the columns."""
+        """Return the filters. A title in ``FIELD_TITLES`` replaces the name of the field, as in the columns."""
         found: Any = super().get_filters(request)
         for each in found[0]:
             if title := FIELD_TITLES.get(getattr(each, "field_path", "")):
@@ -134,7 +134,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
     @property
     def search_note(self) -> str:
-        """A note about rows that the search may have left out; empty without a search or if no rows are left out."""
+        """A note about rows that the search may have left out; empty if it cannot have left out any."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
@@ -161,7 +161,7 @@ class ReadOnlyAdmin(ActingAdmin):
     """A table in the console, and the pages of its rows."""
 
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
-    # The menu entry that links to the table. The entry "Records" links to a page that lists tables and their ``holds``.
+    # The menu entry to which the table belongs. The entry "Records" links to a page with tables and their ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
     hint: ClassVar[str] = ""  # how to create the first row; shown if the table is empty
@@ -313,7 +313,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return mark_safe(_checkbox().replace(_ANY_VALUE, escape(obj.pk)))  # noqa: S308  the key is escaped
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """Return the table's columns, formatted by type: times as ages, states as pills, hashes shortened."""
+        """Return the table's columns, formatted by type: times relative to now, states as pills, hashes shortened."""
         fields = {field.name: field for field in self.model._meta.fields}
         return [admin_column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
 
@@ -332,7 +332,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.nouns or str(self.model._meta.verbose_name_plural)
 
     def section_for(self, request: HttpRequest) -> str:
-        """Return the entry of the person's menu that links to the table."""
+        """Return the entry of the person's menu to which the table belongs."""
         return self.section
 
     def section_of_page(self, request: HttpRequest) -> str:
@@ -381,7 +381,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def _plan_below(self, request: HttpRequest, row: Model) -> Plan[list[tuple[str, int | str, str]]]:
-        """Return the plan of the title, row count and URL of each list of rows that refer to this row."""
+        """Return the query plan of the title, row count and URL of each list of rows that refer to this row."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             fields = [field for field in model._meta.fields if self._is_below(model, field)]

@@ -38,12 +38,12 @@ class Bell:
 
     @property
     def approvals(self) -> str:
-        """The number of approvals that the person can decide on now, in all scopes; empty if there are none."""
+        """The number of approvals that await the person's decision, in all scopes; empty if there are none."""
         return _shown(self._counts()[1])
 
 
 def plan_counts(request: HttpRequest) -> Plan[tuple[int, int]]:
-    """Return the plan of the numbers of unread notifications and approvals, each at most ``MOST`` + 1."""
+    """Return the query plan of the numbers of unread notifications and approvals, each at most ``MOST`` + 1."""
     query, values = personal_query(_count, None, console_user_of(request))
     (((unread, approvals),),) = yield [query.statement(*values)]
     return unread, approvals

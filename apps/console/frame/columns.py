@@ -262,7 +262,10 @@ SERVICE: Final = "ByteOr Cloud"  # the name of the system as an actor
 
 
 def actor_name(display: str) -> str:
-    """Return the name of who did something. The system's own actors, such as "system:rollout", have one name."""
+    """Return the name of who did something; "-" if it is empty.
+
+    The system's own actors, such as "system:rollout", have one name.
+    """
     return SERVICE if display.startswith("system:") else display or "-"
 
 

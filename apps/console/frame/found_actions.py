@@ -108,7 +108,7 @@ def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: st
 
 
 def _actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin]) -> list[_Action]:
-    """Return the actions that the person's roles permit on at least one row."""
+    """Return the actions that the person's roles may permit on some row."""
     console_user, tables = console_user_of(request), {admin.model: admin for admin in admins}
     acts = [
         _act(admin, act, console_user)

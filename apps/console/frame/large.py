@@ -15,7 +15,7 @@ from django.http import HttpRequest
 
 MOST_LISTED: Final = 10_000  # rows on all pages of a list together; filters and the search also find other rows
 SEARCHED: Final = 10_000  # rows at the start of a list in which a search compares words
-FOUND: Final = 1_000  # rows that a search shows
+FOUND: Final = 1_000  # rows that a search finds by words, or by the value of a field
 MOST_COUNTED: Final = 1_000  # rows that are counted exactly
 _WORDS: Final = 10  # maximum number of words of a search; the rest of the text counts as the last word
 _SEEN: Final = 1_000  # rows at the start of a list whose values become a filter's choices
@@ -103,7 +103,7 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
     """Return a note about the ``rows`` that a search may have left out, or "". The search returned ``found`` rows."""
     if found >= FOUND:
-        return f"A search shows at most {FOUND:,} rows."
+        return f"A search by words finds at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
         return f"Words are searched in the first {SEARCHED:,} rows only."
     return ""

@@ -30,7 +30,7 @@ class LiveAdmin(ReadOnlyAdmin):
     acts_in_header = False
 
     def is_moving(self, row: Any) -> bool:
-        """Return whether the row may still change. The browser reloads the page's parts as long as this is true."""
+        """Return whether the row is expected to change. While this is true, the browser reloads the page's parts."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def get_urls(self) -> list[Any]:

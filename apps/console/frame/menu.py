@@ -32,7 +32,7 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
 
 @cache
 def _keys() -> dict[str, str]:
-    """Return the second key of each menu entry's shortcut, after "g": the first free letter of the entry's title."""
+    """Map the titles of menu entries to the second key of their shortcut, after "g": the title's first free letter."""
     keys: dict[str, str] = {}
     for title in ("Overview", *(title for group in GROUPS for title in group), RECORDS):
         key = next((each for each in title.casefold() if each.isalpha() and each not in keys.values()), None)

@@ -53,7 +53,7 @@ def result_of(
 
 
 def message_of(request: HttpRequest, result: FormResult) -> str:
-    """Return the message about what happened, with the next step unless the person returns to another page."""
+    """Return the message about what happened. It offers the next step unless the person returns to another page."""
     if "offer" not in result or next_of(request):
         return str(result["done"])
     url, text = result["offer"]
@@ -95,7 +95,7 @@ def is_console_page(url: str) -> bool:
 
 
 def returning(url: str, back: str) -> str:
-    """Return the URL of a form, from which the person returns to the page ``back`` of the console."""
+    """Return the URL of a form, from which the person returns to the page ``back`` of the console, if given."""
     return with_parameter(url, NEXT, back) if back else url
 
 

@@ -48,10 +48,8 @@ def _missing(exception: Exception, here: Any) -> str:
 
 
 def _lacking(request: HttpRequest, here: Any) -> str:
-    if here is None:
+    if here is None or here.has_view_permission(request):
         return "Your roles do not permit this. Ask an administrator of your organization."
-    if here.has_view_permission(request):
-        return f"Your role does not permit this on this {here.singular}. Ask an administrator of your organization."
     if here.tenant is None:
         return f"Only operators of this installation may see {here.plural}."
     return f"Your roles do not permit you to see {here.plural}. {who_holds(here.needs)} may see them."

@@ -171,8 +171,8 @@ def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> 
 def list_scope_of(request: HttpRequest) -> Tenant:
     """Return the scope to which this page limits its rows; None if the page has no scope or shows rows of any scope.
 
-    Only the overview and its live part, lists and their CSV files, and pages that offer the rows for an act limit
-    their rows.
+    Returns a scope only on the overview and its live part, on lists and their CSV files, and on pages that offer the
+    rows for an act.
     """
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""

@@ -1,4 +1,4 @@
-"""The bar of a new installation. On every page except the overview, it names the next step to the first deployment.
+"""The bar that names the next step to the first deployment, on all pages except the overview.
 
 The overview shows all steps (``apps.console.pages.home.steps``) and turns the bar on for the session. If a person hides
 the steps, the session stores that as well, because it changes nothing for other people.
@@ -67,7 +67,10 @@ def set_setup(request: HttpRequest, state: Setup) -> None:
 
 
 def next_step_url(request: HttpRequest, *, after: str = "") -> str:
-    """Return the URL that redirects to the first step that is not done, if possible one that follows ``after``."""
+    """Return the URL that redirects to the next step, if possible one that follows the step ``after``.
+
+    If there is no next step that the person can do, the URL redirects to the overview.
+    """
     url = reverse("admin:setup") + (f"?{urlencode({'after': after})}" if after else "")
     return with_scope(url, scope_of(request))
 

@@ -104,7 +104,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show how to sign in: with the identity provider or a one-time link. Redirect people who have access."""
+        """Show how to sign in, or how a signed-in person gets access. Redirect people with access to the overview."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {

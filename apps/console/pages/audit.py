@@ -119,7 +119,7 @@ class EventList(ScopedChangeList):
 
     @property
     def is_csv_cut(self) -> bool:
-        """Whether more events are listed than the CSV file contains."""
+        """Whether more events match the filters than the CSV file contains."""
         return bool(self.paginator.is_cut)
 
     csv_rows = f"{MOST_ROWS:,}"
@@ -149,9 +149,9 @@ def _administered(console_user: ConsoleUser) -> QuerySet[Organization]:
 class AuditEventAdmin(ReadOnlyAdmin):
     """Audit events.
 
-    Organization admins see all events of the organization. Operators and project admins see the events of their own
-    projects, without IP addresses. Events that belong to no project, such as sign-ins, are only for organization
-    admins, and those that belong to no organization are only for installation operators.
+    Installation operators see all events, and organization admins see all events of the organization. Operators and
+    project admins see the events of their own projects, without IP addresses. They do not see events that belong to no
+    project, such as sign-ins.
     """
 
     tenant = "organization"

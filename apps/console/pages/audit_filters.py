@@ -148,7 +148,10 @@ class EventFilter(forms.Form):
         return max(filter(None, bounds), default=None)
 
     def _actor_condition(self, text: str) -> Q:
-        """Return the condition that the actor has this id, e-mail address or name, or is the service itself."""
+        """Return the condition that the actor has this id, e-mail address or name, or is the service itself.
+
+        Only API keys and agents are found by name.
+        """
         if text.casefold() == SERVICE.casefold():
             return Q(actor_kind="system")
         organizations = listed_rows(self._request, Organization).order_by().values("pk")

@@ -25,7 +25,7 @@ class _CaptureForm(ActForm):
 
     reason = forms.CharField(
         max_length=MAX_REASON, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        help_text="Why the capture is needed. It is stored with the capture.",
+        help_text="Why the capture is needed. The reason is stored with the request.",
     )  # fmt: skip
     last_n = forms.IntegerField(
         required=False, label="Last records", min_value=1, max_value=MAX_LAST_N, widget=UnfoldAdminIntegerFieldWidget,
@@ -62,7 +62,7 @@ def captures_panel(agent: Any, records: AgentRecords) -> dict[str, Any]:
         "url": with_scope(f"{list_url(Artifact)}?agent__id__exact={agent.pk}", agent.environment),
         "columns": ("Capture", "Why", "Status", "Latest replay"),
         "rows": [row for _, row in sorted(rows, key=lambda each: each[0], reverse=True)],
-        "empty": "No captures yet. The agent uploads a capture when somebody requests one, and may upload one when a "
+        "empty": "No captures. The agent uploads a capture when somebody requests one, and may upload one when a "
         "stage stops.",
     }
 

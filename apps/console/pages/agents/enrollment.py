@@ -1,4 +1,4 @@
-"""The act that creates an enrollment token. The token's page shows how to enroll an agent, and waits for the agent."""
+"""The act that creates an enrollment token. Its response shows how to enroll an agent, and waits for the agent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _EnrollmentTokenForm(ActForm):
     expires_in_s = lifetime_field()
     labels = forms.CharField(
         required=False, widget=UnfoldAdminTextInputWidget,
-        help_text="The labels of all agents that enroll with the token, such as “zone=eu-1, ring=canary”.",
+        help_text="Labels that each agent gets when it enrolls, such as “zone=eu-1, ring=canary”.",
     )  # fmt: skip
     replace = forms.BooleanField(
         required=False, label="Replace agents with the same name", widget=UnfoldBooleanWidget,

@@ -21,7 +21,7 @@ def agent_failures_panel(failures: Sequence[Mapping[str, Any]], deployments: Dep
         "wide": True,
         "columns": ("When", "Cause", "What failed", "Since then"),
         "rows": [_row(each, deployments) for each in failures],
-        "empty": "The agent has not failed in any deployment.",
+        "empty": "No failures are recorded.",
     }
 
 

@@ -70,7 +70,7 @@ def history_panel(
         "ticks": [*ticks, "now"],
         "columns": ("From", "Until", "What ran", "Approved by"),
         "rows": [_row(each, deployments) for each in intervals[:SHOWN]],
-        "empty": "The agent has not run a bundle yet.",
+        "empty": "The history contains no bundles.",
     }
 
 
@@ -138,7 +138,7 @@ def _row(interval: Interval, deployments: Deployments) -> tuple[Any, ...]:
         until,
         with_note(
             deployments.name(interval.bundle_hash, interval.deployment_id),
-            row_link(found, "Deployment") if found else "This environment did not build the bundle.",
+            row_link(found, "Deployment") if found else "The environment has no deployment with this bundle.",
         ),
         (", ".join(found.approved_by) if found else "") or "-",
     )

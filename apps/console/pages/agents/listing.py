@@ -163,7 +163,8 @@ class _Shown:
 def running_cell(row: Any) -> str:
     """Return the version that the agent runs and, if it should run another bundle, that version: "quotes v7 → v8".
 
-    A bundle of the same version is "another configuration". If the version is unknown, a bundle's hash is shown.
+    A bundle of the same version is "another configuration". If the version is unknown, a bundle's hash is shown. An
+    agent that runs nothing has "nothing" on the left, or only "-" if it should run nothing.
     """
     running, desired = row.heartbeat.running_bundle_hash, row.assignment.bundle_hash
     versions = row.shown_in.versions

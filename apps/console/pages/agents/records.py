@@ -44,7 +44,7 @@ class AgentRecords:
     """The rows that an agent's page shows, newest first. Failures, captures and the key are dicts of JSON values."""
 
     intervals: list[Interval]
-    offered: list[UUID]  # the deployments that the agent was offered in the charts' time range
+    offered: list[UUID]  # the latest deployments that the agent was offered in the charts' time range
     failures: list[dict[str, Any]]
     requested: list[dict[str, Any]]
     incidents: list[dict[str, Any]]

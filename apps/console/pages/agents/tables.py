@@ -1,4 +1,4 @@
-"""Console pages of agents, their credentials, heartbeats and assignments."""
+"""Console pages of agents, their credentials, heartbeats and assignments, and of refused agents."""
 
 from __future__ import annotations
 
@@ -361,8 +361,8 @@ class RefusedAgentAdmin(ReadOnlyAdmin):
     """Agents whose keys were refused. They may be unknown, so only installation operators see them."""
 
     holds = (
-        "The agents whose keys were refused in the last 30 days. After a restore, these include the agents that were "
-        "enrolled after the backup, or whose keys were rotated since."
+        "Agents whose keys were refused in the last 30 days, at most 10,000. After a restore, these can be agents that "
+        "were enrolled after the backup, or whose keys were rotated since."
     )
     ordering = ("-last_at", "-agent_id")
     list_display = ("agent_id", "known_agent", "first_at", "last_at")

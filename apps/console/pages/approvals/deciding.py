@@ -123,5 +123,5 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
             )
             for each in decisions
         ],
-        "empty": "Nobody has decided yet.",
+        "empty": "Nobody has decided.",
     }

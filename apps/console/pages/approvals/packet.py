@@ -31,7 +31,7 @@ _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which exampl
 
 
 def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
-    """Return the plan of the packet's summary, which the request keeps for ``show``; None without a regression.
+    """Return the query plan of the packet's summary, which the request keeps for ``show``; None without a regression.
 
     For a person who may decide, the summary has the groups that the form for the decision offers.
     """

@@ -87,7 +87,7 @@ def _is_requester_unknown(row: Approval) -> bool:
 
 
 def plan_reviewing(request: HttpRequest, row: Approval) -> Plan[Reviewing]:
-    """Return the plan of who decided and who can still decide. Takes one query."""
+    """Return the query plan of who decided and who can still decide. Takes one query."""
     is_open = row.status == ApprovalStatus.PENDING and not approvals.is_overdue(row)
     needs_able = is_open and not _is_requester_unknown(row)
     decisions, named, memberships = yield [
@@ -198,7 +198,7 @@ def _count_people(count: int) -> str:
 def ask_others(request: HttpRequest, found: Reviewing) -> dict[str, Any] | None:
     """Return who can approve, the page's URL and how to send a reminder, for the requester; None for other people.
 
-    Also returns None if the requester can approve, or if the approval is not open.
+    Also returns None if self-approval is allowed and the requester has not decided, or if the approval is not open.
     """
     row = found.row
     can_approve = row.allow_self_approval and not any(each.user_id == request.user.pk for each in found.decisions)

@@ -10,7 +10,7 @@ from apps.console.frame import ReadOnlyAdmin, site
 
 @admin.register(UnreferencedBlob, site=site)
 class UnreferencedBlobAdmin(ReadOnlyAdmin):
-    holds = "Stored contents that no bundle or artifact uses. A background job deletes them."
+    holds = "Stored contents that may be unused. A background job deletes them unless a row refers to them."
     ordering = ("-since", "content_hash")
     list_display = ("content_hash", "since")
     search_fields = ("content_hash",)

@@ -1,4 +1,4 @@
-"""The base of the pages of artifacts, replays and bisects, and who may see captured records on them."""
+"""The base of the pages of artifacts, replays, bisects and regressions, and who may see captured records on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.tenancy.permissions import Permission as P
 
 
 class RunningAdmin(LiveAdmin):
-    """The base of the tables of artifacts, replays and bisects, whose pages show the worker's progress."""
+    """The base of the tables of artifacts, replays, bisects and regressions. Their pages show the worker's progress."""
 
     still_template = "console/records.html"
 
