@@ -86,7 +86,9 @@ def test_successful_replays_name_stages_that_had_no_parameters(world: World) -> 
     assert [own.result["notes"], other.result["notes"]] == compared["notes"] == notes
     said = "<code>{}</code> had no parameters and let every record pass unchanged."
     for row, stage in ((own, "check"), (other, "renamed")):
-        assert headline(world, row) == f"Finished without differences from the capture. Stage {said.format(stage)}"
+        assert (
+            headline(world, row) == f"Finished. No differences from the capture were found. Stage {said.format(stage)}"
+        )
         assert f"Stage {said.format(stage)}" in page.context["still"]["panels"][0]["lead"]
 
 

@@ -110,7 +110,7 @@ def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment
     sent(reviewer, regression, "accept", {"every": "on", "reason": REASON})
     assert [each[1].startswith("accepted") for each in texts(gate(reviewer, made)["rows"])] == [True] * 3
     again = sent(reviewer, regression, "accept", {"every": "on", "reason": REASON})
-    assert again.context["form"].non_field_errors() == ["All differences of this regression are accepted."]
+    assert again.context["form"].non_field_errors() == ["No group of differences still needs an acceptance."]
 
 
 def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> None:

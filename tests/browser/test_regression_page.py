@@ -98,8 +98,8 @@ def test_groups_and_results_have_pages_and_filters(world: World) -> None:
     groups, results = shown()
     assert "deleted" in results["rows"][0][0]
     assert "deleted" in results["rows"][0][1]
-    reason = "its artifact is not in this environment, or the organization stores too many examples."
-    assert groups["groups"][0]["note"] == f"There is no example: {reason}"
+    reason = "It was deleted or not stored, or its artifact is not in this environment."
+    assert groups["groups"][0]["note"] == f"No example is available. {reason}"
 
 
 @pytest.mark.django_db

@@ -19,7 +19,7 @@ DAY: Final = timedelta(days=1)
 WEEK: Final = timedelta(days=7)
 _STEP: Final = timedelta(seconds=series.SLOT_S)
 _EMPTY: Final = "No heartbeats in this time. Values appear within 20 minutes of the first heartbeat."
-MARKS: Final = 12  # the maximum number of deployments that are marked
+MARKS: Final = 12  # the maximum number of deployments that an environment's page marks
 
 
 def environments_panel(
@@ -43,7 +43,7 @@ def environments_panel(
 
 
 def agent_panel(agent: Agent, span: timedelta, deployments: Iterable[Deployment]) -> dict[str, Any]:
-    """Return the panel of an agent for the last ``span``, with marks for the deployments that the agent was offered."""
+    """Return the panel of an agent for the last ``span``, with marks for these deployments."""
     now = timezone.now()
     points = series.read_agent(agent, now - span, now)
     lines = [
@@ -64,7 +64,7 @@ def _panel(title: str, points: Sequence[series.Point], lines: Sequence[Line], ma
 
 
 def _marks(deployments: Iterable[Deployment]) -> Iterable[Mark]:
-    """Yield a mark for each deployment, at the time of its approval or, without one, of its request."""
+    """Yield a mark for each deployment, at its ``approved_at`` or, if that is null, at the time of its request."""
     for each in deployments:
         where = f"{each.config_bundle.version} to {each.environment}"
         yield Mark(each.approved_at or each.created_at, where, row_url(each))

@@ -53,29 +53,32 @@ from apps.tenancy.webhook_events import NAMES, TYPES, action_of, name_of
 
 SECTION: Final = "Webhooks"  # the menu entry of webhooks and chat webhooks
 _SHOWN = 10  # deliveries on a webhook's page
-_MOST_SCOPES = 500  # projects, and environments, that the form offers
-_MOST_SHOWN = 16_384  # characters of a request's body on the page of a delivery
-# What the errors of attempts mean.
+_MOST_SCOPES = 500  # the maximum number of projects, and of environments, that the form reads
+_MOST_SHOWN = 16_384  # the maximum number of characters of a request's body on the page of a delivery
+# What the error codes of attempts mean. Attempts of chat webhooks have the same codes, and others.
 _ERRORS: Final[Mapping[str, str]] = {
-    "forbidden_address": "Address not permitted",
-    "dns": "Host name not found",
+    "forbidden_address": "URL or address not permitted",
+    "dns": "Host name not resolved",
     "tls": "TLS error",
     "timeout": "No response within 10 s",
     "connection": "Connection failed",
     "protocol": "Invalid HTTP response",
-    "master_key": "Secret cannot be decrypted",
+    "master_key": "Stored secret or URL cannot be decrypted",
     "restored": "Not sent after the restore from a backup",
 }
 
 
 def describe_attempt(attempt: Mapping[str, Any]) -> str:
-    """Return the status of the response to an attempt, or why there was none."""
+    """Return the status of the response to an attempt and the error of the attempt, each if there is one."""
     error = _ERRORS.get(attempt["error"], attempt["error"])
     return " ".join(str(each) for each in (attempt["status"], error) if each)
 
 
 def show_last_attempt(row: Delivery) -> str:
-    """Return the response to the last attempt, or its error, with the number and the duration of the attempt."""
+    """Return what ``describe_attempt`` does for the last attempt, with the number of stored attempts and the duration.
+
+    Returns "-" if there was no attempt.
+    """
     if not row.attempts:
         return "-"
     last = row.attempts[-1]
@@ -104,7 +107,9 @@ def _event_label(event: str) -> str:
 class _WebhookForm(ActForm):
     rules = WebhookSerializer
     url = forms.CharField(
-        max_length=2000, label="URL", help_text="The HTTPS URL that receives the events.",
+        max_length=2000, label="URL",
+        help_text="The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to "
+        "private networks.",
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false", "type": "url"}),
     )  # fmt: skip
     description = forms.CharField(
@@ -248,7 +253,7 @@ class WebhookAdmin(ReadOnlyAdmin):
             label="Rotate secret",
             done="Signing secret of {} rotated",
             explain="The webhook gets a new signing secret, which is shown only once. For 24 hours, each request is "
-            "signed with both the new and the previous secret, so that the receiver misses no events.",
+            "signed with both the new and the previous secret. Give the new secret to the receiver in this time.",
             run=_rotate,
             form=ActForm,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -258,7 +263,7 @@ class WebhookAdmin(ReadOnlyAdmin):
             name="enable",
             label="Enable",
             done="{} enabled",
-            explain="Events are sent again, including those that were pending when the webhook was disabled.",
+            explain="Future events are sent to the receiver, and so are the deliveries that are still pending.",
             run=_set_enabled(enabled=True),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="play_arrow",
@@ -292,7 +297,7 @@ class WebhookAdmin(ReadOnlyAdmin):
         """Show what is sent where, whether the receiver accepts it, and the last deliveries."""
         last = row.deliveries.select_related("event").defer("event__changes").order_by("-id")[:_SHOWN]
         for each in last:
-            each.webhook = row  # otherwise each row would be read again
+            each.webhook = row  # otherwise each delivery would read the webhook again
         previous = row.previous_secret_until
         signed = (
             [("Previous secret signs until", exact_time(previous))] if previous and previous > timezone.now() else []

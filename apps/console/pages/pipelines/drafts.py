@@ -94,7 +94,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return state_pill("compiles" if row.spec_hash else "does not compile")
 
     def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
-        """Show whether the saved plan compiles, and its diagnostics."""
+        """Show whether the saved plan compiles, its diagnostics, and the newest regressions of the draft."""
         rows = [
             (state_pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"])
             for each in row.diagnostics
@@ -122,7 +122,7 @@ class DraftAdmin(ReadOnlyAdmin):
     # -- the editor ---------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[Any]:
-        """Add the pages of the editor, and the URLs that the editor's script calls."""
+        """Add the page for a new draft, the editor, and the URLs that the editor's script calls."""
         pages: dict[str, Callable[..., HttpResponse]] = {
             "new": self.new_view,
             "<uuid:pk>/edit": self.edit_view,
@@ -152,7 +152,10 @@ class DraftAdmin(ReadOnlyAdmin):
         return response
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the form for a new draft, or create the draft with a plan that compiles, and open it in the editor."""
+        """Show the form for a new draft, or create the draft with a plan that compiles.
+
+        A new draft is opened in the editor, unless the URL names a page to return to.
+        """
         if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             raise PermissionDenied
         environments = _operable(request)
@@ -277,7 +280,7 @@ def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
 def _revision(request: HttpRequest) -> int:
     given = request.GET.get("revision", "")
     if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise InvalidInput("The query parameter `revision` must be a whole number.")
+        raise InvalidInput("The query parameter `revision` must consist of 1 to 9 digits.")
     return int(given)
 
 

@@ -36,14 +36,14 @@ FIRST_PLANS: dict[str, dict[str, Any]] = {
 
 
 def first_plan(target: str, draft_name: str) -> dict[str, Any]:
-    """Return a small plan that compiles, with which a new draft starts. The plan's name resembles the draft's name."""
+    """Return a small plan that compiles, with which a new draft starts. The plan's name comes from ``similar_name``."""
     return {"plan_v": 1, "name": similar_name(draft_name), "target": target, target: FIRST_PLANS[target]}
 
 
 def preview(
     text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
 ) -> dict[str, Any]:
-    """Compile the plan's text. Return the result of ``preview_text``, with the changes from ``against`` as HTML."""
+    """Compile the plan's text. Return the result of ``preview_text``, with its ``diff``, if there is one, as HTML."""
     result = compute(preview_text, text, target, None if against is None else against.spec_kv)
     if "diff" in result:
         result["diff"] = render_to_string("console/diff.html", {"diff": result["diff"]})

@@ -14,7 +14,10 @@ from byteor_cloud.computing.computations import installed_ops
 
 
 class PlanKey(NamedTuple):
-    """A key of a plan: its path, such as ``stages[].id``, whether it is required, and what its value may be."""
+    """A key of a plan: its path, such as ``stages[].id``, whether it is required, and what its value may be.
+
+    ``default`` is JSON, and empty if the key has no default.
+    """
 
     path: str
     is_required: bool

@@ -48,7 +48,7 @@ class VersionAdmin(ReadOnlyAdmin):
                 ("Pipeline", row.name),
                 ("Number", row.number),
                 ("Spec hash", short_id(row.spec_hash)),
-                ("Promoted by", row.created_by),
+                ("Created by", row.created_by),
             ],
             "siblings": _siblings(row),
             "panels": [self._config_bundles(request, row), tests_panel(row)],

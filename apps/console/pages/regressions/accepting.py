@@ -21,12 +21,15 @@ from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import count_of
 
-_LISTED = 50  # groups that have a checkbox each
-_NOTHING = "All differences of this regression are accepted."
+_LISTED = 50  # the maximum number of groups that have a checkbox each
+_NOTHING = "No group of differences still needs an acceptance."
 
 
 class AcceptForm(ActForm):
-    """A form with a checkbox for each group of differences that still needs an acceptance."""
+    """A form with checkboxes for the groups of differences that still need an acceptance.
+
+    Each of the first ``_LISTED`` groups has a checkbox. If there are several groups, another checkbox chooses all.
+    """
 
     rules = AcceptDifferencesSerializer
     every = forms.BooleanField(required=False, widget=UnfoldBooleanWidget)

@@ -1,4 +1,4 @@
-"""The act that tests a draft, a version or a config bundle against the fixtures of its pipeline."""
+"""The acts that test a draft, a version or a config bundle against the fixtures of its pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from apps.tenancy.permissions import Permission as P
 from byteor_cloud.computing.computations import CompiledVersion, compile_version
 from byteor_cloud.database.large_columns import without_large
 
-_BUNDLES = 20  # newest config bundles that the form offers, in addition to those that run
+_BUNDLES = 20  # newest config bundles that the form offers; it also offers those that most agents run
 _SHOWN = 5  # newest regressions of a candidate that its page lists
 
 type Candidate = Draft | Version | ConfigBundle
@@ -62,7 +62,7 @@ class _TestForm(ActForm):
 
 
 def _configurations(environment: Environment, pipeline: str) -> list[tuple[str, str]]:
-    """Return the config hashes of a pipeline and their names: first those that run, and then the newest others."""
+    """Return config hashes of a pipeline and their names: first those that most agents run, then the newest others."""
     run = {each["config_hash"]: each["agents"] for each in regression_queue.running(environment, pipeline).tested}
     mine = without_large(
         ConfigBundle.objects.filter(environment=environment, version__name=pipeline).select_related("version")

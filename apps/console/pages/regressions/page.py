@@ -1,4 +1,4 @@
-"""The page of a regression: its result in words, what was compared, and the groups of differences."""
+"""The page of a regression: its progress, what was compared, the groups of differences, and the outcomes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 
 GROUPS = 50  # groups per page
-_PAYLOADS = 1024 * 1024  # bytes of JSON of all examples on a page
+_PAYLOADS = 1024 * 1024  # the maximum number of bytes of JSON of the examples that have payloads on a page
 _GROUP = re.compile("[0-9a-f]{64}")
 _BEFORE, _AFTER = 160, 320  # bytes that are shown before and after the first difference of two texts
 _NAME = 60  # characters of a fixture's name
-_POINTERS = 5  # members that are named in the title of a group; the others are listed below it
+_POINTERS = 5  # members that the title of a group names; if there are more, all are listed below it
 
 
 def candidate(row: Regression) -> str:
@@ -52,7 +52,7 @@ def chosen_group(request: HttpRequest) -> str | None:
     return text if _GROUP.fullmatch(text) else None
 
 
-# -- the result in words ----------------------------------------------------------------------------------------
+# -- progress ---------------------------------------------------------------------------------------------------
 
 
 def progress_bar(row: Regression) -> dict[str, Any] | None:
@@ -92,7 +92,7 @@ def _verdicts(row: Regression) -> str:
 
 
 def describe_work(row: Regression) -> str:
-    """Return the work of both sides, and the difference; "" without a baseline."""
+    """Return the work of both sides, and the difference; "" if the baselines' work is 0."""
     if not row.work_baseline:
         return ""
     change = row.work_candidate / row.work_baseline - 1
@@ -229,7 +229,7 @@ def _acceptance(group: Mapping[str, Any], given: Sequence[AcceptedDifference]) -
     if not given:
         return {}
     pill = state_pill("accepted" if is_accepted(group, given) else "not accepted")
-    note = "" if is_accepted(group, given) else "Not for all configurations that show it."
+    note = "" if is_accepted(group, given) else "Not accepted for all configurations that show it."
     return {"accepted": pill, "acceptances": describe_acceptances(given), "acceptance_note": note}
 
 
@@ -251,7 +251,7 @@ def _cap(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
 
 
 def _fixtures(row: Regression, group: Mapping[str, Any], live: Collection[str]) -> str:
-    """Return links to the first fixtures that show a group, and to all of them if there are more."""
+    """Return the first fixtures that show a group, with links unless they were deleted. "N more" links to all."""
     named = [
         text_link(page_url(Fixture, "change", each["id"]), name) if each["id"] in live else name
         for each in group["fixtures"]
@@ -282,8 +282,9 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
     """
     example = group["example"]
     if example is None:
-        reason = "its artifact is not in this environment, or the organization stores too many examples"
-        return {"note": f"There is no example: {reason}."}
+        return {
+            "note": "No example is available. It was deleted or not stored, or its artifact is not in this environment."
+        }
     if not may_read:
         return {}
     before, after = example["before"], example["after"]

@@ -31,7 +31,10 @@ RANK = Case(
 
 @dataclass(frozen=True, slots=True)
 class ResultsPage(TablePage[Any]):
-    """A page of a regression's results, with the filters that selected them."""
+    """A page of a regression's results.
+
+    ``outcome`` is the outcome to which the page is limited, or "". ``kinds`` has the number of results by outcome.
+    """
 
     outcome: str
     kinds: list[tuple[str, int]]
@@ -94,7 +97,7 @@ def links_to(bundles: Iterable[ConfigBundle]) -> dict[str, str]:
 
 
 def link_baseline(links: Mapping[str, str], config_hash: str | None) -> str:
-    """Return a link to a baseline. None stands for a golden result."""
+    """Return a link to a baseline, or its short hash if it was deleted. None stands for a golden result."""
     if config_hash is None:
         return "the golden result"
     return links.get(config_hash) or with_note(short_id(config_hash), "deleted")

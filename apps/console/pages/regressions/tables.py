@@ -24,8 +24,9 @@ ACCEPT = Act.of(
     commands.accept,
     label="Accept differences",
     done="Differences accepted in {}",
-    explain="You state that these differences are wanted, for all configurations that show them. This is valid for all "
-    "deployments of this configuration in the environment, until one of them becomes current.",
+    explain="You state that the chosen differences are wanted, in all comparisons that show them. The acceptance is "
+    "valid until a deployment of this configuration becomes current in the environment. For a deployment that needs "
+    "approvals, it counts only if you may accept the deployment's differences.",
     icon="check_circle",
     form=AcceptForm,
     run=accept_differences,
@@ -57,7 +58,7 @@ class RegressionAdmin(RunningAdmin):
     sortable_by = ("status", "pipeline", "created_at")
     list_filter = ("status", "pipeline", "of_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "=id")
-    # The page shows these in another form, and ``spec_kv`` may be large.
+    # The page shows most of these in another form, and ``spec_kv`` may be large.
     omitted = frozenset({"groups", "summary", "baselines", "not_tested", "spec_kv", "newly_accepted"})
     acts = (ACCEPT, CANCEL)
     live_template, still_template = "console/regression.html", "console/regression_groups.html"

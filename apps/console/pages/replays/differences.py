@@ -15,7 +15,7 @@ from byteor.engine.replay.member_rows import ABSENT, MemberRows
 from byteor_cloud.computing.compute import Compute
 
 _BODY = "console/difference.html"
-_POINTERS = 10  # pointers that are named if the records are not available
+_POINTERS = 10  # pointers that are named if the members cannot be compared
 
 
 def find_records(row: Replay, *, may_read: bool, compute: Compute) -> Divergence | None:
@@ -50,7 +50,9 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
     if records is None:
         return panel
     if records.start or (not records.neighbors and members is None and (expected or actual)):
-        panel["lead"] = f"The complete records are not stored. At most 64 bytes from byte {records.start:,} are shown."
+        panel["lead"] = (
+            f"The complete records are not available. At most 64 bytes from byte {records.start:,} are shown."
+        )
     panel["url"] = page_url(Replay, "change", row.pk, query={"trace": found["sequence"]}, fragment=FOUND)
     panel["link"] = f"Trace record {found['sequence']:,}"
     panel["neighbors"] = [

@@ -1,4 +1,4 @@
-"""The page of a replay: its verdict, the records that differ, its stages, and links to other versions and replays."""
+"""The page of a replay: its result, the records that differ, its stages, and links to other versions and replays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) 
     """
     standing = _standing(row, records, may_read=may_read)
     unchecked = wording.describe_unchecked(unchecked_stages(row.result))
-    return format_html("{} {}", standing, unchecked) if unchecked else standing
+    return format_html("{}{} {}", standing, "" if standing.endswith(".") else ".", unchecked) if unchecked else standing
 
 
 def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
@@ -67,9 +67,10 @@ def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str
         case ReplayStatus.SUCCEEDED if may_read and not _was_compared(row):
             return "Finished. The capture has no expected output to compare with."
         case ReplayStatus.SUCCEEDED:
-            return "Finished without differences from the capture."
+            return "Finished. No differences from the capture were found."
     reproduced = (row.result or {}).get("reproduced")
-    return f"{row.error or ''}{' The replay stopped as in the capture.' if reproduced else ''}"
+    error = row.error or ""
+    return f"{error.rstrip('.')}. The replay stopped as in the capture." if reproduced else error
 
 
 def _was_compared(row: Replay) -> bool:
@@ -140,7 +141,7 @@ def _url(row: Replay, **query: object) -> str:
 
 
 def stages(row: Replay) -> list[dict[str, Any]]:
-    """Return the stages in the order of the spec, and then the egresses, each with its counts."""
+    """Return the first 100 stages in the order of the spec, and then the egresses, each with its counts."""
     if row.result is None:
         return []
     counted = _stage_counts(row)
@@ -196,7 +197,7 @@ def _effects(row: Replay) -> dict[str, Any]:
     return {
         "title": "Side effects",
         "lead": ", ".join(f"{count:,} {decision}" for decision, count in sorted(by_decision.items())),
-        "columns": ("Decision", "Action", "Target", "Records"),
+        "columns": ("Decision", "Action", "Target", "Count"),
         "rows": [
             (state_pill(decision), action, target, f"{count:,}")
             for (decision, action, target), count in sorted(counted.items())[:100]
@@ -214,7 +215,7 @@ def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
         return {**panel, "empty": error.detail}
     found = json.loads(body)
     if found["truncated"]:
-        panel["lead"] = "Only the first steps are shown. The API returns all steps."
+        panel["lead"] = "Only the first steps are shown. Use the API to read the others."
     rows = [
         (f"{step['kind']} {step['id']}", _after(step), "; ".join(_actions(step)) or "-")
         for record in found["records"]
@@ -224,7 +225,7 @@ def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
 
 
 def _after(step: dict[str, Any]) -> str:
-    """Return the record's payload after this step, or why the record was dropped."""
+    """Return the record's payload after this step, or why the record got no further: a drop, an error or a limit."""
     return payload_text(step) if step["dropped"] is None else f"dropped: {step['dropped']}"
 
 
@@ -241,7 +242,10 @@ def _same_records(row: Replay) -> Any:
 
 
 def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
-    """Return the panel of versions and their newest replays of the same records, and the comparable replays."""
+    """Return the panel of versions and their newest replays of the same records, and the comparable replays.
+
+    With ``below``, the panel has only versions with lower numbers.
+    """
     same_pipeline = Version.objects.filter(environment=row.environment_id, name=row.version.name)
     found = without_large(same_pipeline).order_by("-number")
     page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])

@@ -31,7 +31,7 @@ CANCEL = Act.of(
     commands.cancel,
     label="Cancel",
     done="{} canceled",
-    explain="The dry run stops, and its status becomes failed. The error on its page contains the reason.",
+    explain="The dry run stops, and its status becomes failed. If you enter a reason, it is in the error on its page.",
     icon="cancel",
     comment="optional",
 )
@@ -59,7 +59,7 @@ class _VersionForm(ActForm):
     )
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        """Offer each version with its config bundles, and with the parameters of the capture."""
+        """Offer the newest other versions, each with config bundles and with the parameters of the capture."""
         choices: list[tuple[str, str]] = []
         for offered in replays.offered_versions(row, _VERSIONS):
             version, bundles = offered.version, offered.config_bundles
@@ -128,7 +128,7 @@ class ReplayAdmin(RunningAdmin):
         return f"Replay of an incident of {row.artifact.agent} through {row.version}"
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
+        """Show the progress or the result of the replay, what differs, its stages and its side effects."""
         may_read = may_read_records(request, row)
         records = differences.find_records(row, may_read=may_read, compute=compute_for(request))
         versions, comparable = page.versions(row, parts.number(request, "below"), may_read=may_read)
