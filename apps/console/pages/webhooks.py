@@ -55,7 +55,7 @@ SECTION: Final = "Webhooks"  # the menu entry of webhooks and chat webhooks
 _SHOWN = 10  # deliveries on a webhook's page
 _MOST_SCOPES = 500  # the maximum number of projects, and of environments, that the form reads
 _MOST_SHOWN = 16_384  # the maximum number of characters of a request's body on the page of a delivery
-# What the error codes of attempts mean. Attempts of chat webhooks have the same codes, and others.
+# What the error codes of attempts mean. For chat webhooks, the error can also be the text of the response.
 _ERRORS: Final[Mapping[str, str]] = {
     "forbidden_address": "URL or address not permitted",
     "dns": "Host name not resolved",
@@ -65,6 +65,8 @@ _ERRORS: Final[Mapping[str, str]] = {
     "protocol": "Invalid HTTP response",
     "master_key": "Stored secret or URL cannot be decrypted",
     "restored": "Not sent after the restore from a backup",
+    "obsolete": "Not sent, because the event no longer applied",
+    "unexpected_response": "Unexpected response",
 }
 
 
