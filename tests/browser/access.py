@@ -372,7 +372,7 @@ class Tenants:
         return list(found.values())
 
     def near(self, label: str) -> Any:
-        """Return a row of acme's trading project or acme itself, preferably with a possible act, or else any row."""
+        """Return a row that ``acted_on`` returns, or else of acme's trading project or acme itself, or else any row."""
         return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
 
     def far(self, label: str) -> Any:
