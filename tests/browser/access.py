@@ -32,7 +32,7 @@ from tests.resources.environments import hold_offer
 from tests.worlds import World, plan, run_jobs
 
 P = Permission
-# Pages of the admin site itself. Everybody may open them; each shows only data from tables that the person may see.
+# Pages of the admin site itself. None needs a permission of its own; each shows only what the person may see.
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
     "app_list", "records", "start", "notifications", "notifications_read", "notification_open", "notification_counts",
@@ -50,7 +50,7 @@ type Place = (
 
 
 def subjects_of(job: Any) -> list[tuple[str, Any]]:
-    """Return the table and the id of each row that the job's arguments name."""
+    """Return the table and the id of each row that is named by an argument of the job ending in ``_id``."""
     tables = {label.partition(".")[2]: label for label in MODELS}
     return [(tables[name.removesuffix("_id")], pk) for name, pk in job.args.items() if name.endswith("_id")]
 
@@ -372,7 +372,7 @@ class Tenants:
         return list(found.values())
 
     def near(self, label: str) -> Any:
-        """Return a row of acme's trading project or acme itself, preferably with a possible act, or else any row."""
+        """Return a row that ``acted_on`` returns, or else of acme's trading project or acme itself, or else any row."""
         return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
 
     def far(self, label: str) -> Any:

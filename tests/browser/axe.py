@@ -5,8 +5,9 @@ from __future__ import annotations
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Defines ``examine``, which by default runs axe's rules for serious and critical violations. For each element,
-# axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are cached.
+# Defines ``examine``, which by default runs axe's rules for serious and critical violations, and one more. For each
+# element, axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are
+# cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
     && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id).concat("label-content-name-mismatch");
@@ -87,7 +88,7 @@ def prepare(page: Page) -> Page:
 
 
 def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
-    """Open a page and return its accessibility problems in light mode, in dark mode and in a narrow window."""
+    """Open a page and return its accessibility problems in light mode, dark mode (except acts) and a narrow window."""
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(path)
     return examine_open(page, path, left_out=left_out)

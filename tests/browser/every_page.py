@@ -15,14 +15,14 @@ from apps.tenancy.models import Environment, User
 from tests.browser.filled import MODELS, row_page, signed_in, table
 from tests.described import TABLES
 
-# A word that matches no row, and a word that matches many rows.
+# A word that matches no row, and a word that matches many rows of a large benchmark.
 SEARCHES = ("nowhere", "bench")
-MOST_QUERIES = 15  # the maximum for any page of the console, however many rows there are
+MOST_QUERIES = 15  # the maximum for most pages of the console, however many rows there are
 _CHOICES = 12  # the maximum number of choices that are visited per filter
 
 
 def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the name and URL of each page: the overview, the list of each table, and the pages of one of its rows.
+    """Yield the name and URL of the overview, each list that the person may see, and the pages of one of its rows.
 
     With ``lists``, also yield searches, filters, orderings and further pages of the lists.
     """

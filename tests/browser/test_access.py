@@ -95,7 +95,7 @@ def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any)
 
 
 def assert_refused(response: Any, before: str | None = None) -> None:
-    """Assert that the response is 403 or 404, and that no row was written since ``before``, if given."""
+    """Assert that the response is 403 or 404, and that ``writes`` has not changed since ``before``, if given."""
     context = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
     assert response.status_code in {403, 404}, (*context, response.status_code)
     assert before is None or writes() == before, context
@@ -333,7 +333,7 @@ def test_bulk_acts_do_not_change_rows_person_may_not_act_on(tenants: Tenants) ->
         far = tenants.far(label)
         for name in [action.__name__ for action in admin.actions]:
             (near, *_), rule = tenants.rows_for(label, name), ACTS[label, name]
-            # Two people who may not act on ``near``, and two who may act on other rows but not on ``far``.
+            # For most acts, two people who may not act on ``near``, and two who may act on other rows but not ``far``.
             for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
                 if row is not None and not person.may_act(row, name):
                     before = writes()

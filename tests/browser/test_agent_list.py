@@ -335,7 +335,7 @@ def test_only_largest_groups_are_shown_above_limit(world: World, monkeypatch: py
 
 
 def act_on(client: Client, name: str, query: str, **form: str) -> Any:
-    """Choose an act for all agents that match the search, as with the link that selects all of them."""
+    """Send an act for all agents that match the search, which performs the act only if ``form`` contains ``YES``."""
     some = str(Agent.objects.latest("pk").pk)
     values = {"action": name, "select_across": "1", "_selected_action": some, **form}
     return client.post(f"{table(Agent)}?q={query}", values, follow=True)

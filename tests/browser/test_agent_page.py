@@ -1,4 +1,4 @@
-"""The page of an agent: its headline in each state, failures, captures, and a rollout shown without a reload."""
+"""The page of an agent: its headline in different states, failures, captures, and a rollout shown without a reload."""
 
 from __future__ import annotations
 

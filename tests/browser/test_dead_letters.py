@@ -94,7 +94,7 @@ def test_dead_letter_is_visible_to_people_who_see_its_subject(world: World, othe
     assert dict(scopes) == dict.fromkeys((str(hook.pk), str(decided.pk)), world.organization.pk)
 
 
-def test_jobs_have_titles_and_link_to_what_they_are_about(world: World) -> None:
+def test_jobs_are_shown_with_title_and_what_they_are_about(world: World) -> None:
     made = fill(world)
     webhook = Webhook.objects.get()
     letters = {

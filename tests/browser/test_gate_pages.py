@@ -51,7 +51,7 @@ def waiting(world: World, groups: int, *, name: str = "next", **options: Any) ->
 
 
 def gate(client: Any, deployment: Deployment) -> Any:
-    """Return the panel of the gate on the page of the deployment."""
+    """Return the panel of the gate on the page of the deployment, or None if the gate is off."""
     return client.get(row_page(deployment)).context["summary"]["gate"]
 
 
@@ -69,7 +69,7 @@ def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment
     first, second, third = (each["id"] for each in regression.groups)
     requester, reviewer = signed_in(world.operator.user), signed_in(world.reviewer.user)
 
-    # The requester and viewers cannot accept the differences, and learn why.
+    # The requester and viewers cannot accept the differences. The requester's page says why.
     page = requester.get(row_page(made))
     assert page.context["summary"]["gate"]["note"] == acceptances.SELF_ACCEPTANCE
     assert act(regression, "accept") not in page.text

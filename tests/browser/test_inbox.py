@@ -38,7 +38,7 @@ def test_waiting_for_me_filter_lists_only_approvals_person_can_give(world: World
     assert listed(reviewer, **{"for": "me"}) == [mine.pk]
     Approval.objects.filter(pk=own.pk).update(allow_self_approval=True)
     assert listed(reviewer, **{"for": "me"}) == [mine.pk, own.pk]
-    # A viewer can decide nothing. The requester can decide only on approvals that other people requested.
+    # A viewer can decide nothing. The operator requested all approvals except ``own``, and can approve only that one.
     assert listed(signed_in(world.viewer.user), **{"for": "me"}) == []
     assert listed(signed_in(world.operator.user), **{"for": "me"}) == [own.pk]
 

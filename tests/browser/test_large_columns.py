@@ -1,4 +1,4 @@
-"""Lists of the console do not read large columns. ``test_tables.py`` checks row pages."""
+"""Lists, searches and the overview of the console read no large columns. ``test_tables.py`` checks row pages."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def sent(client: Client, row: Any, name: str, values: Mapping[str, Any], **optio
 
 
 def counts() -> dict[str, int]:
-    """Return the number of rows in each table in which the acts create rows, and of audit events."""
+    """Return the number of rows in each table in ``MADE``, and of audit events."""
     return {model.__name__: model._default_manager.count() for model in (*MADE, AuditEvent)}
 
 
@@ -208,7 +208,7 @@ def test_form_errors_are_shown_at_their_fields_or_above_form(world: World) -> No
 
 
 @pytest.mark.django_db
-def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
+def test_project_admin_is_offered_only_project_roles_and_can_change_and_remove_member(world: World) -> None:
     member = Membership.objects.create(
         user=world.viewer.user, organization=world.organization, project=world.project, role=Role.VIEWER
     )

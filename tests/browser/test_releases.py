@@ -96,7 +96,7 @@ def test_deployment_is_shown_live_from_approval_to_rollback(
     run_jobs()
     expect(headline).to_have_text("Wave 2 of 3 under way: 1 of 4 agents active.")
     expect(wave(page, 1)).to_have_text("done")
-    # An update keeps the scroll position, the focus and the entered text.
+    # An update keeps the focus and the entered text.
     expect(search).to_be_focused()
     expect(search).to_have_value("agent")
     report(agents[1][1], agents[1][0], "downloading")

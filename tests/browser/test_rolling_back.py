@@ -123,7 +123,7 @@ def test_capture_can_be_chosen_as_proof_of_rollback(world: World, run_jobs: Call
     assert changes["proofs"] == [str(replay.pk)]
 
 
-def test_person_can_roll_back_without_waiting_for_proof(world: World) -> None:
+def test_person_can_skip_proof_of_rollback(world: World) -> None:
     made = fill(world)
     later, before = second(made), Replay.objects.count()
 

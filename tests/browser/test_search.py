@@ -116,7 +116,7 @@ def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world
     assert client.get(reverse("admin:search"), {"s": "fra-15"}).context["note"] == "1 result"
 
 
-def test_search_lists_names_that_start_with_text_before_names_that_contain_it(world: World) -> None:
+def test_search_lists_names_that_start_with_text_before_names_with_later_word_that_does(world: World) -> None:
     later, _ = world.agent(world.prod, "quotes-feed-v2")
     last, _ = world.agent(world.prod, "a.b_c d-feedback")
     first, _ = world.agent(world.prod, "Feed")

@@ -1,4 +1,4 @@
-"""Acts whose form is sent twice, by a double click or a retry: they run once, and both responses say the same."""
+"""Acts whose form is sent again, by a double click or a retry: they run once, and all responses say the same."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ HELD = {"strategy": "own", **own_waves(25, 50, 100, holds=["manual", "manual", "
 
 
 def asked(**values: Any) -> dict[str, Any]:
-    """Return the form values of a deployment in three waves with two holds."""
+    """Return the form values of a deployment, by default in three waves with two holds."""
     return filled_in(**{**HELD, "auto_rollback": "on", **values})
 
 

@@ -52,7 +52,7 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 
 @pytest.fixture
 def tenant(world: World) -> tuple[World, Filled]:
-    """Return a world with a row in every table."""
+    """Return a world, and an environment of it with a row in every table."""
     return world, fill(world)
 
 
@@ -243,7 +243,7 @@ def test_approval_credential_is_hidden_from_viewers(tenant: tuple[World, Filled]
         (Deployment, "q=%00"),
     ],
 )
-def test_list_queries_with_nul_or_filters_on_hidden_columns_are_refused(
+def test_list_queries_with_nul_or_filters_that_lists_do_not_offer_are_refused(
     tenant: tuple[World, Filled], model: Any, query: str
 ) -> None:
     assert signed_in(tenant[0].admin.user).get(f"{table(model)}?{query}").status_code == 400

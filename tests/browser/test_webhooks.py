@@ -139,7 +139,7 @@ def test_edited_webhook_of_deleted_environment_does_not_cover_all_projects(world
         ({"scope": "project:x"}, None),
     ],
 )
-def test_refused_values_are_shown_in_form_and_change_nothing(
+def test_errors_of_refused_values_are_shown_in_form_and_nothing_changes(
     world: World, changed: dict[str, Any], errors: dict[str, list[str]] | None
 ) -> None:
     refused = sent(signed_in(world.admin.user), world.organization, "create_webhook", {**NEW, **changed})

@@ -25,7 +25,7 @@ def waiting(world: World, count: int = 1, **options: Any) -> list[Deployment]:
 
 
 def approval_of(deployment: Deployment) -> Approval:
-    """Return the approval for which the deployment is waiting."""
+    """Return the approval of the deployment."""
     return Approval.objects.get(deployment=deployment)
 
 
@@ -35,5 +35,5 @@ def listed(client: Client, **query: str) -> list[UUID]:
 
 
 def buttons(page: Any) -> list[str]:
-    """Return the titles of the acts that a page offers, without the decisions of the decision form."""
+    """Return the titles of the acts that a page offers, except Approve and Deny."""
     return [each["title"] for each in page.context["acts"] if each["title"] not in {"Approve", "Deny"}]

@@ -375,7 +375,7 @@ def test_matrix_offers_to_copy_and_to_deploy_what_previous_environment_runs(worl
     [[_, dev, staging, _]] = matrices(operator, world.organization)[0]["rows"]
     assert ("Copy to" in dev, ">Deploy v1<" in staging) == (False, True)
     assert f"{row_page(ConfigBundle(pk=copy.pk)).removesuffix('change/')}deploy/" in staging
-    # People who may not deploy see the same matrix without links.
+    # People who may not deploy see the same matrix without the links Copy and Deploy.
     [[_, *cells]] = matrices(world.viewer.user, world.project)[0]["rows"]
     assert [cell for cell in cells if "Deploy" in cell or "Copy" in cell] == []
 

@@ -179,7 +179,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("url", FOREIGN)
-def test_person_is_not_returned_to_url_outside_console(url: str) -> None:
+def test_person_is_not_returned_to_foreign_or_malformed_url(url: str) -> None:
     request = HttpRequest()
     request.GET = QueryDict(urlencode({"next": url}))
 
@@ -197,7 +197,7 @@ def test_person_returns_to_console_page(url: str) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "/\\evil.example"])
-def test_foreign_url_in_form_is_ignored(world: World, url: str) -> None:
+def test_foreign_url_in_query_of_form_is_ignored(world: World, url: str) -> None:
     client = signed_in(world.admin.user)
     page = f"{act(world.organization, 'create_project')}?{urlencode({'next': url})}"
     form = client.get(page)

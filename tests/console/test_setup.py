@@ -26,7 +26,7 @@ LIST = "/admin/pipelines/draft/"
 
 
 def bar(client: Any, url: str = LIST) -> Any:
-    """Return the next step as a page shows it."""
+    """Return the next step as a page shows it, or None if the page shows none."""
     return client.get(url).context["setup"]
 
 
