@@ -213,7 +213,7 @@ def test_key_revoked_during_lookup_is_not_cached(listening: None) -> None:
 
 
 class AlwaysCurrent(Notices):
-    """Subscriptions that never miss a notification of the database, so the cache may always be used."""
+    """Subscriptions that receive no notifications but claim to be current, so the cache is always used."""
 
     def is_current(self) -> bool:
         """Return True."""
@@ -222,7 +222,7 @@ class AlwaysCurrent(Notices):
 
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
-    """Return a separate cache that does not pause after unsuccessful look-ups."""
+    """Return a separate cache. Unless the test sets ``FLOOD_PAUSE_S``, it does not pause after failed look-ups."""
     monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.0)
     return AgentKeys(AlwaysCurrent())
 

@@ -97,7 +97,7 @@ def test_invalid_search_is_refused_with_reason(text: str, detail: str) -> None:
 
 
 @given(st.text(st.sampled_from('ab "\\=:!,@7v\n') | st.characters(), max_size=40))
-def test_documented_pattern_matches_exactly_valid_searches(text: str) -> None:
+def test_documented_pattern_matches_exactly_valid_searches_with_terms(text: str) -> None:
     try:
         is_valid = bool(parse(text))
     except InvalidInput:
@@ -131,7 +131,7 @@ def found(world: World, query: str) -> list[str]:
 
 @pytest.fixture
 def fleet(world: World) -> World:
-    """Enroll the agents plain (host h-1), zoned (offline, drained), spaced (failed) and worn (cloned, drifted)."""
+    """Enroll plain (host H-1.example), zoned (offline, drained), spaced (failed) and worn (cloned, drifted)."""
     world.agent(name="plain")
     world.agent(name="zoned", zone="eu-1")
     world.agent(name="spaced", rack="row 7", zone="eu-2")
@@ -230,7 +230,7 @@ def found_names(world: World, query: str) -> list[str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_racing_requests_do_not_save_more_searches_than_limit(
+def test_concurrent_calls_do_not_save_more_searches_than_limit(
     world: World, concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saved_searches, "MAX_SAVED", 1)

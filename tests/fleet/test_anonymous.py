@@ -134,7 +134,7 @@ def test_anonymous_request_allowance_recovers_over_time(clock: Clock) -> None:
     [
         (None, ""),
         ("nonsense", ""),
-        ("", "x" * 32),  # a header without a credential hides the cookie
+        ("", "x" * 32),  # a header without a credential, and a cookie, which the API ignores
         (None, "short"),
     ],
 )

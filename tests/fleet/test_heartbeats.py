@@ -309,7 +309,7 @@ def test_each_agent_has_its_own_rate_limit(world: World, monkeypatch: pytest.Mon
     monkeypatch.setitem(limits.PER_MINUTE, AgentKey.family, 3)
     monkeypatch.setattr("apps.tenancy.api.limits.time.time", lambda: 120.0)
 
-    for _ in range(5):  # requests of another agent do not count
+    for _ in range(5):  # these count only toward the limit of the other agent
         beat(other_api, agent)
     responses = [beat(api, agent) for _ in range(4)]
 

@@ -26,7 +26,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def beat(agent: Agent, api: Api, bundle: str | None = A, *, deployment: Any = DEPLOYMENT, spec: str = SPEC) -> None:
-    """Send a heartbeat of an agent that runs ``bundle``."""
+    """Send a heartbeat of an agent that runs ``bundle``, or nothing if None."""
     active = bundle and {"deployment_id": str(deployment), "bundle_hash": bundle, "spec_hash": spec}
     body = {"status": "healthy", "agent_version": "1", "active": active}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200

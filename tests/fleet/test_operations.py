@@ -1,4 +1,4 @@
-"""Operations on agents: drain, key rotation by the agent, and clone detection."""
+"""Operations on agents: drain, key rotation, and clone detection."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def test_boot_id_has_at_most_64_characters(world: World) -> None:
 
 
 def suspect(world: World) -> tuple[Agent, Api]:
-    """Enroll an agent and raise a clone suspicion with the heartbeats of a second process."""
+    """Enroll an agent, and raise a clone suspicion with alternating heartbeats of two processes."""
     agent, api = world.agent()
     for boot in "aba":
         beat(api, agent, boot_id=boot)

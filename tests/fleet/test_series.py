@@ -109,7 +109,7 @@ HEARD: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "repeated heartbeat adds nothing": (
         [{"counters": {"records_in": 7, "drops": 1}, "boot_id": "x"}] * 3, {"records_in": 7, "drops": 1},
     ),
-    "null pipeline adds nothing": (
+    "null or empty pipeline adds nothing": (
         [{"counters": {"records_in": 7}}, {}, {"counters": {}}, {"counters": {"records_in": 9}}], {"records_in": 9},
     ),
     "other process counts from 0": (
@@ -157,7 +157,7 @@ HEARD: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
           "resources": {"cpu_percent": -1, "memory_bytes": "x"}}],
         {"records_in": 5, "records_out": 5},
     ),
-    "largest counters add up": (
+    "largest counter is stored exactly": (
         [{"counters": {"records_in": 2**53 - 1}, "boot_id": "x"}, {"counters": {"records_in": 2**53 - 1}}] * 2,
         {"records_in": 2**53 - 1},
     ),

@@ -1,4 +1,4 @@
-"""The delay of refusals, with a simulated clock, and the log lines and metrics of many requests with unknown keys."""
+"""The delay of refusals, with a simulated clock, and the log lines and metrics of requests with unknown keys."""
 
 from __future__ import annotations
 

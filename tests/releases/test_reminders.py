@@ -35,7 +35,7 @@ def bundle(world: World) -> ConfigBundle:
 
 
 def remind(world: World, deployment: Deployment, by: Person | Api | None = None) -> Any:
-    """Send a reminder of the deployment's approval, by default as the operator."""
+    """Request a reminder of the deployment's approval, by default as the operator."""
     api = by if isinstance(by, Api) else (by or world.operator).api
     return api.post(world.path(deployment.environment, f"/approvals/{deployment.approval_id}/remind"))
 
@@ -44,7 +44,7 @@ def reminders() -> list[MessageEvent]:
     return [event for event in MessageEvent.objects.order_by("pk") if event.data.get("is_reminder")]
 
 
-def test_reminder_notifies_everybody_who_can_still_decide(world: World, bundle: ConfigBundle) -> None:
+def test_reminder_notifies_everybody_who_can_decide(world: World, bundle: ConfigBundle) -> None:
     deployment = ask(world, bundle)
     handle(world)
     Notification.objects.all().delete()
@@ -63,7 +63,7 @@ def test_reminder_notifies_everybody_who_can_still_decide(world: World, bundle: 
 
 
 @pytest.mark.parametrize("who", ["admin", "project_admin", "reviewer", "viewer"])
-def test_only_requester_can_send_reminder(world: World, bundle: ConfigBundle, who: str) -> None:
+def test_people_other_than_requester_cannot_send_reminder(world: World, bundle: ConfigBundle, who: str) -> None:
     response = remind(world, ask(world, bundle), getattr(world, who))
 
     assert response.status_code == 403
@@ -115,7 +115,7 @@ def test_reminder_of_decided_or_expired_request_is_refused(world: World, bundle:
     assert reminders() == []
 
 
-def test_reminder_of_break_glass_deployment_has_its_own_message_type(world: World, bundle: ConfigBundle) -> None:
+def test_reminder_of_break_glass_deployment_has_type_break_glass_needed(world: World, bundle: ConfigBundle) -> None:
     body = {
         "config_bundle_id": str(bundle.pk), "target": ALL,
         "break_glass": {"reason": "The market is open."},

@@ -1,4 +1,4 @@
-"""Creation of deployments: stored values, and refused requests."""
+"""Creation of deployments: stored values, and refused requests. Also the filters of the list of deployments."""
 
 from __future__ import annotations
 

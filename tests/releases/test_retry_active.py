@@ -1,4 +1,4 @@
-"""Retries of active deployments and of single agents: offers, refusals and race conditions."""
+"""Retries of active deployments and of listed agents: offers, refusals and race conditions."""
 
 from __future__ import annotations
 

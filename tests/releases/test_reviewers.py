@@ -37,7 +37,7 @@ def leave(*people: Person) -> None:
 
 
 def problem(response: Any) -> tuple[int, str, str]:
-    """Return the status, the code and the pointer of the first error of a refusal."""
+    """Return the status, code and pointer of a refusal: those of its first error, or else the problem's code and ""."""
     body = response.json()
     first = (body.get("errors") or [{}])[0]
     return response.status_code, first.get("code") or body["type"].rpartition(":")[2], first.get("pointer", "")
@@ -69,7 +69,7 @@ def change(world: World, deployment: Deployment, reviewers: Sequence[str], by: P
 
 
 def missing(world: World, deployment: Deployment) -> list[str]:
-    """Return the sentences that say which reviewers are missing."""
+    """Return the details of the blockers that state that too few reviewers can approve."""
     path = world.path(deployment.environment, f"/deployments/{deployment.pk}")
     blockers = world.operator.api.get(path).json()["blockers"]
     return [each["detail"] for each in blockers if each["code"] == "too_few_reviewers"]
@@ -146,7 +146,7 @@ def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world
             if reviewers == [viewer]:
                 put_settings(world.admin, environment, world, reviewers=[])
 
-    # Replacing an operator by a viewer is loosening for two reasons, but is named once.
+    # Replacing an operator by a viewer loosens the setting in two ways, but the message names the setting once.
     put_settings(world.admin, world.prod, world, reviewers=[operator])
     refused = put_settings(world.project_admin, world.prod, world, reviewers=[viewer])
     assert refused.json()["detail"] == "Only an org_admin may loosen reviewers in a prod environment."
@@ -191,7 +191,7 @@ def test_default_reviewers_must_be_members_and_apply_to_new_environments(world: 
 # -- reviewers of a deployment --------------------------------------------------------------------------------------
 
 
-def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None:
+def test_invalid_reviewers_of_deployment_are_refused(world: World) -> None:
     prod = world.environment("prod", "two", required_approvals=2)
     bundle, free = bundle_in(world, prod), bundle_in(world, world.dev)
     leaver = world.person(Role.OPERATOR, "leaver")
@@ -306,7 +306,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert missing(world, deployment) == []
     assert decide(world, one, deployment).json()["status"] == "pending"
 
-    # The consent of somebody who has left counts as long as they are listed.
+    # The consent of somebody who has left counts as long as this person is listed.
     leave(one)
     assert missing(world, deployment) == []
     leave(two)
@@ -317,7 +317,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert sentence.endswith("can no longer see this environment. An org_admin can change the reviewers.")
     assert [each.user.email in sentence for each in (one, two, world.viewer)] == [False, True, True]
 
-    # Only an org_admin may change the reviewers, and only to people who can decide.
+    # Only an org_admin may change the reviewers, and only to people who can decide or have approved.
     before, audited = Deployment.objects.values().get(), AuditEvent.objects.filter(outcome="success").count()
     good = [*ids(one), *ids(world.reviewer)]
     for by, expected in ((world.operator, 403), (world.project_admin, 403), (two, 404), (World("globex").admin, 404)):
@@ -337,7 +337,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert AuditEvent.objects.filter(outcome="success", action__startswith="deployment").count() == 1
     assert AuditEvent.objects.filter(outcome="success").count() >= audited
 
-    # Somebody who has decided can stay in the list after leaving.
+    # Somebody who has approved can stay in the list after leaving.
     changed = change(world, deployment, good)
     assert (changed.status_code, changed.json()["reviewers"]) == (200, sorted(good))
     event = AuditEvent.objects.get(action="deployment.change_reviewers")
@@ -369,7 +369,7 @@ def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run)
     given = decide(world, world.admin, deployment).json()
     assert (given["status"], len(given["decisions"])) == ("approved", 3)
 
-    # The credential covers the changed list, and the consents that counted.
+    # The credential can be used only for a request with the changed list.
     deployments.abort(deployment, actor=world.admin.actor)
     credential = Approval.objects.get().credential
     body: dict[str, Any] = {"approval": credential, "reviewers": ids(world.viewer, world.reviewer, world.admin)}

@@ -1,4 +1,4 @@
-"""Manual and automatic rollbacks, which never restore a known bad configuration."""
+"""Manual and automatic rollbacks. A rollback offers no configuration that is known bad when the rollback starts."""
 
 from __future__ import annotations
 

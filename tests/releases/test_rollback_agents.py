@@ -101,7 +101,7 @@ def test_agents_restored_by_rollback_can_be_rolled_back_again(world: World, run_
     third = stories.offered(world, three)
 
     # The late joiner was not part of the first deployment's rollout. It is nevertheless assigned to that deployment
-    # again when the third one withdraws its offer.
+    # when the third one is aborted.
     world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
     assert stories.desired(joined) == (first.pk, "activate")
 

@@ -232,7 +232,7 @@ def test_deployment_keeps_agent_timeout_from_its_creation(world: World, run_jobs
 
 
 def test_rollout_stops_when_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
-    """The configuration of an active deployment is deployed again. Then the first of the two is rolled back."""
+    """The configuration of an active deployment is deployed again. Then the active deployment is rolled back."""
     agents, (_, two), (first, second) = stories.running(world, 2, 2)
     again = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 

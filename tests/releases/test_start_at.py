@@ -26,14 +26,14 @@ NOW = "2027-03-19T16:00:00+00:00"  # a Friday
 
 @pytest.fixture
 def clock(world: World, clock: stories.Clock) -> stories.Clock:
-    """Set the clock. Remove the expiry of the user tokens, which were created today."""
+    """Set the clock to ``NOW``. Remove the expiry of the user tokens, which were created today."""
     UserToken.objects.update(expires_at=None)
     clock.set(NOW)
     return clock
 
 
 def later(**by: float) -> str:
-    """Return the time that is later than now by this much, as RFC 3339."""
+    """Return the time that is later than now by this much, in RFC 3339 format."""
     return format_time(timezone.now().astimezone(UTC) + timedelta(**by))
 
 
@@ -61,7 +61,7 @@ def approve(world: World, deployment: Deployment, **body: Any) -> dict[str, Any]
 
 
 def blockers(world: World, deployment: Deployment) -> list[tuple[str, str | None]]:
-    """Return the code of each blocker, and when it ends."""
+    """Return the code of each blocker, and when it ends (None if unknown)."""
     path = world.path(deployment.environment, f"/deployments/{deployment.pk}")
     return [(each["code"], each["until"]) for each in world.viewer.api.get(path).json()["blockers"]]
 
@@ -125,7 +125,7 @@ def test_freeze_window_is_checked_for_start_time(world: World, clock: stories.Cl
     assert not Deployment.objects.exists()
     overriding = asked(world, bundle, world.admin, start_at=inside, **override)
 
-    # A window that is open now, but not at the start time, does not matter.
+    # A window that is open now, but not at the start time, does not prevent the request.
     clock.forward(hours=1)
     assert ask(world, bundle).status_code == 409
     waiting = asked(world, bundle, start_at=after)
@@ -156,7 +156,7 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     for each in (scheduled, second):
         assert (state(each)[0], blockers(world, each)) == ("approved", [("start_at", start_at)])
 
-    # Before the start, no other deployment waits, and the sweep has nothing to do.
+    # Before the start time, no other deployment waits for these two, and the sweep enqueues no build of them.
     early = asked(world, two)
     run_jobs()
     assert state(early) == ("deploying", "")
@@ -171,7 +171,7 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     explained = world.viewer.api.get(world.path(rest=f"/agents/{agents[0][0].pk}/explain")).json()
     assert "2027-03-19 17:00:00 UTC" in str(explained)
 
-    # The deployment is due: it waits for its turn, and later deployments wait for it.
+    # Both are due. The first waits for its turn, and the second waits for the first. A further request is refused.
     clock.forward(seconds=1)
     run_sweep(run_jobs)
     assert [code for code, _ in blockers(world, scheduled)] == ["in_flight_limit", "pipeline_busy"]
@@ -205,7 +205,7 @@ def test_lifetime_of_approval_is_counted_from_start_time(world: World, clock: st
     run_jobs()
     assert blockers(world, first) == [("start_at", "2027-03-21T16:00:00.500000Z")]
 
-    # After an abort, the credential serves only a request with the same start time.
+    # After an abort, the credential can be used only for a request with the same start time.
     deployments.abort(first, actor=world.admin.actor)
     for other in (None, later(days=2), later(days=3)):
         assert problem(ask(world, bundle, start_at=other, approval=given["credential"])) == (409, "approval.binding")

@@ -1,7 +1,7 @@
 """Random stories, which are sequences of actions of callers, agents and the worker, compared with ``model``.
 
-In the stories, the worker crashes and the clock jumps. BYTEOR_TEST_SEED=… chooses other stories, and
-BYTEOR_TEST_EXAMPLES=… their number.
+In the stories, the worker crashes and the clock jumps. BYTEOR_TEST_SEED=… chooses other stories.
+BYTEOR_TEST_EXAMPLES=… sets the number of ``Stories``. There are half as many ``HeldStories``.
 """
 
 from __future__ import annotations
@@ -165,7 +165,10 @@ class Stories(Holds):
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
-        """Create, approve and offer a deployment. Then report the status ``word`` from its agents, or abort it."""
+        """Request, approve and offer a deployment. Let the agents report ``word``, or abort the deployment.
+
+        The word ``end`` stands for success. With an empty word, the agents do not report.
+        """
         # Alternate between bundles, mostly of the first pipeline, so that most rollbacks have a target.
         another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)
@@ -199,7 +202,7 @@ class Stories(Holds):
         which=any_index, strategy=strategies, same=st.sampled_from([True, True, True, False]), take_over=st.booleans(),
     )  # fmt: skip
     def submit_credential(self, which: int, strategy: m.Strategy, same: bool, take_over: bool) -> None:
-        """Create a deployment with the credential of an earlier approval, for the same request or a different one."""
+        """Request a deployment with the credential of an earlier approval, for the same request or a different one."""
         sources = [d for d in self.model.deployments if d.approval and d.approval.was_given]
         source = sources[which % len(sources)]
         number = source.bundle.number if same else which
@@ -219,7 +222,10 @@ class Stories(Holds):
         people=st.just(()) | st.just(()) | reviewer_lists,
     )  # fmt: skip
     def hold(self, number: int, strategy: m.Strategy, word: str, people: tuple[str, ...]) -> None:
-        """Release a deployment to all agents up to its first hold. The first agent reports ``word``."""
+        """Request and approve a deployment to all agents, and offer its first wave.
+
+        The first agent reports ``word``. The other agents with an offer report success.
+        """
         good = [n for n in range(len(self.scene.bundles)) if n not in self.model.bad]
         before = len(self.ids)
         needs_approval = self.model.policy.approvals or "approval" in strategy.holds
@@ -308,7 +314,7 @@ class Stories(Holds):
             (self._seal if what == "seal" else self._sweep)()
 
     def settle(self) -> None:
-        """Decide, report and run jobs until nothing is pending, and check that no deployment is unfinished."""
+        """End holds, report and run jobs until no deployment is unfinished. Then check the audit trail."""
         self._freeze(False)
         self._sweep()
         for _ in range(30):
@@ -348,7 +354,7 @@ class Stories(Holds):
 
 
 class HeldStories(Stories):
-    """Stories in which a deployment almost always waits at a hold."""
+    """Stories in which most actions concern deployments with holds."""
 
     WEIGHTS: ClassVar = {
         "hold": 8, "steer": 16, "report": 2, "report_all": 2, "report_late": 2, "work": 2, "work_off": 3, "crash": 2,
@@ -357,7 +363,7 @@ class HeldStories(Stories):
 
     @rule(data=st.data())
     def next(self, data: Any) -> None:
-        """Run one random action."""
+        """Run one random action of those in ``WEIGHTS``."""
         possible = [a for a in ACTIONS if a[0] in self.WEIGHTS and a[2](self) for _ in range(self.WEIGHTS[a[0]])]
         name, _, _, arguments = possible[data.draw(st.integers(0, len(possible) - 1))]
         getattr(self, name)(**data.draw(st.fixed_dictionaries(arguments), label=name))

@@ -1,4 +1,7 @@
-"""Decisions on waves: requests before the next rollout step, and changes of the fleet, the reviewers and the time."""
+"""Decisions on waves: requests before the next rollout step, and changes of the fleet, the reviewers and the time.
+
+Also a scheduled deployment, for which no other deployment waits before its start time.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def wave_approval(world: World, deployment: Deployment) -> dict[str, Any]:
 
 
 def decide(world: World, deployment: Deployment, by: Person | None = None, **body: Any) -> Any:
-    """Decide on the wave that the deployment waits for, with the digest of its report."""
+    """Decide on a wave. By default, the reviewer approves the wave of the hold in effect, with its report's digest."""
     if "digest" not in body:
         approval = wave_approval(world, deployment)
         body |= {"digest": approval["wave_report"]["digest"], "wave": approval["wave"]}

@@ -32,7 +32,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @dataclass
 class Scene:
-    """A deployment in two waves of equal size. The first agent has reported, and the second wave is held."""
+    """A deployment and its agents.
+
+    The scenes of ``Scenes`` are in two waves of equal size. The first agent has reported, and the second wave is held.
+    """
 
     world: World
     environment: Environment
@@ -308,7 +311,7 @@ def test_decision_is_refused_after_concurrent_expiry_or_removal_of_reviewer(scen
         assert approval.reviewers == [str(each) for each in (sorted(listed) if decides_first else listed[1:])]
         assert scene.state() == (STARTED if decides_first else WAITS)
 
-    # The approval of the deployment itself: a decision on it does not lock the environment.
+    # The approval of the deployment itself: a decision on it takes only a shared lock on the environment.
     for decides_first in (True, False):
         environment = world.environment("prod", f"first {decides_first}")
         stories.fleet(world, 1, environment)
