@@ -38,7 +38,10 @@ def kept(world: World, artifact: Artifact, name: str = "cards", **options: Any) 
 
 
 def code(response: Any) -> tuple[int, str, str | None]:
-    """Return the status of a refusal, its code, and the pointer of its first invalid field, or None."""
+    """Return the status of a refusal, and the code and the pointer of its first error.
+
+    If it lists no errors, the code is that of the problem, and the pointer is None.
+    """
     body = response.json()
     errors = body.get("errors")
     kind = errors[0]["code"] if errors else body["type"].rpartition(":")[2]

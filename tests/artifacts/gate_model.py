@@ -89,7 +89,10 @@ class Fixture:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The verdicts of a candidate: the differing groups, each with its baseline (None: a golden result), and counts."""
+    """The verdicts of a candidate: the differing groups, each with its baseline (None: a golden result), and counts.
+
+    ``work`` is the work of the candidate and of the baselines.
+    """
 
     differing: frozenset[tuple[str, int | None]] = frozenset()
     verdicts: int = 0
@@ -99,7 +102,7 @@ class Facts:
 
 @dataclass(slots=True)
 class Regression:
-    """A regression. ``facts`` is None until it has finished."""
+    """A regression. ``facts`` is None until it has finished, and remains None if it is canceled."""
 
     candidate: int
     baselines: tuple[int, ...]
@@ -109,7 +112,7 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The environment's settings of the replay gate, which each new deployment copies."""
+    """The environment's settings that affect the replay gate. Each new deployment copies them."""
 
     mode: str
     approvals: bool
@@ -170,7 +173,10 @@ class Model:
     acceptances: list[Acceptance] = field(default_factory=list)
 
     def baselines(self, site: str | None) -> tuple[int, ...]:
-        """Return the configurations that most agents run, counting only agents with the label if it is not None."""
+        """Return at most ``MAX_BASELINES`` configurations that agents run, those with most agents first.
+
+        Only agents with the label ``site`` count, unless it is None.
+        """
         counted = Counter(
             config
             for config, label in zip(self.running, self.sites, strict=True)
@@ -241,7 +247,10 @@ class Model:
         return self.blocks(deployment, regression.facts)
 
     def other_blockers(self, deployment: Deployment) -> list[str]:
-        """Return what else blocks an approved deployment. Deployments that the gate blocks do not delay others."""
+        """Return the codes of the other blockers of an approved deployment, or nothing if it is not approved.
+
+        Deployments that the gate blocks do not delay others.
+        """
         if deployment.status != "approved":
             return []
         others = [each for each in self.deployments.values() if each is not deployment]
@@ -260,7 +269,7 @@ class Model:
         )
 
     def observe(self, rows: Mapping[UUID, Mapping[str, Any]]) -> None:
-        """Copy the observed columns of deployments. Acceptances end when their configuration becomes current."""
+        """Copy the observed columns of deployments. End the acceptances of configurations that were newly activated."""
         for pk, row in rows.items():
             deployment = self.deployments[pk]
             if row["is_current"] and not deployment.is_current and deployment.status != "active":

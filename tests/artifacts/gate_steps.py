@@ -18,19 +18,19 @@ TARGET = {"selector": {"site": "here"}}  # agents that upload captures are not i
 
 
 def require(world: World, **settings: Any) -> None:
-    """Require the replay gate and the approval of another person in ``dev``."""
+    """Replace the settings of ``dev``. By default, it requires the replay gate and the approval of another person."""
     chosen = {"replay_gate": "require", "approvals_required": True, "allow_self_approval": False, **settings}
     Environment.objects.filter(pk=world.dev.pk).update(settings=chosen)
     world.dev.refresh_from_db()
 
 
 def members(world: World, count: int = 1) -> list[Member]:
-    """Enroll agents that are in the target of the deployments."""
+    """Enroll agents that are in ``TARGET``."""
     return [world.agent(name=f"member-{number}", site="here") for number in range(count)]
 
 
 def ask(world: World, candidate: ConfigBundle, *, by: Person | None = None, **body: Any) -> Any:
-    """Request a deployment to the agents of ``members`` through the API, and return the response."""
+    """Request a deployment through the API and return the response. By default, the operator requests ``TARGET``."""
     sent = {"config_bundle_id": str(candidate.pk), "target": TARGET, **body}
     return (by or world.operator).api.post(world.path(rest="/deployments"), sent)
 
@@ -44,13 +44,13 @@ def asked(world: World, candidate: ConfigBundle, **body: Any) -> Deployment:
 
 
 def decide(world: World, deployment: Deployment, by: Person | None = None, **body: Any) -> Any:
-    """Approve a deployment through the API, by default as the reviewer, and return the response."""
+    """Decide on a deployment through the API and return the response. By default, the reviewer approves it."""
     sent = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
     return (by or world.reviewer).api.post(world.path(rest="/approvals"), sent)
 
 
 def shown(world: World, deployment: Deployment) -> dict[str, Any]:
-    """Return the deployment as the API shows it."""
+    """Return the deployment as the API shows it to the operator."""
     body: dict[str, Any] = world.operator.api.get(world.path(rest=f"/deployments/{deployment.pk}")).json()
     return body
 
@@ -73,7 +73,7 @@ def accept(world: World, deployment: Deployment, groups: Sequence[str], by: Pers
 
 
 def run_everywhere(agents: Sequence[Member], deployment: Deployment) -> None:
-    """Let the agents report that they run the deployment, and run the jobs, after which it is active."""
+    """Let the agents report that they run the deployment, and check that it becomes active and current."""
     run_jobs()
     for agent, api in agents:
         assert report(api, agent, "active").status_code == 200
@@ -84,7 +84,7 @@ def run_everywhere(agents: Sequence[Member], deployment: Deployment) -> None:
 
 
 def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **options: Any) -> Deployment:
-    """Deploy a configuration before the gate is required, until the agents run it."""
+    """Deploy a configuration and let the agents run it. Neither the gate nor an approval may be required."""
     deployment = world.deployment(candidate, **{"target": TARGET, **options})
     run_everywhere(agents, deployment)
     return deployment

@@ -79,7 +79,7 @@ def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
 
 
 def files_of(spec_kv: str, **documents: Any) -> dict[str, bytes]:
-    """Return the files of a valid bundle, for a test to corrupt."""
+    """Return the files of a valid bundle without journals. ``documents`` replace files or are added."""
     made = {name: json.dumps(body).encode() for name, body in DOCUMENTS.items()}
     return {"spec.kv": spec_kv.encode(), **made, **documents}
 

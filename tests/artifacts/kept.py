@@ -76,6 +76,6 @@ def outcomes(row: Regression) -> list[tuple[str | None, str | None]]:
 
 
 def events(row: Regression) -> list[str]:
-    """Return the audit actions about a regression, oldest first."""
+    """Return the audit actions about a regression without the prefix ``regression.``, oldest first."""
     found = AuditEvent.objects.filter(resource_id=str(row.pk)).order_by("id")
     return [each.removeprefix("regression.") for each in found.values_list("action", flat=True)]

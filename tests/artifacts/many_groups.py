@@ -31,10 +31,10 @@ def store_regression(
     outcomes: Mapping[int, tuple[FixtureOutcome, str | None]] | None = None,
     special: list[dict[str, Any]] | None = None,
 ) -> Regression:
-    """Store a regression in which each fixture shows each of ``groups`` differences ``per_fixture`` times.
+    """Store a regression in which each different fixture shows ``groups`` groups, each ``per_fixture`` times.
 
-    ``outcomes`` are the outcomes of fixtures that are not ``different``, by position, each with an error or, if it is
-    ``unstable``, with a stage. ``special`` are further groups.
+    Fixtures are different unless ``outcomes`` has another outcome for their position. Each outcome has an error, a
+    stage if it is ``unstable``, or None. ``special`` are further groups, with their own counts.
     """
     environment = candidate.environment
     shown = [_group(number, per_fixture) for number in range(groups)] + (special or [])

@@ -1,4 +1,4 @@
-"""A small HTTP server for tests. It records the requests and responds as the test chooses."""
+"""A small HTTP server for tests. It records POST requests and responds to them as the test chooses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Receiver:
-    """The origin of a server, and the path, headers and body of each request that it received."""
+    """The origin of a server, and the path, headers and body of each POST request that it received."""
 
     origin: str = ""
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -26,7 +26,7 @@ def respond_ok(handler: BaseHTTPRequestHandler) -> None:
 
 @contextmanager
 def serve_http(respond: Callable[[BaseHTTPRequestHandler], None] = respond_ok) -> Iterator[Receiver]:
-    """Run a server on a free loopback port while the block runs."""
+    """Run a server on a free loopback port while the block runs. Yields what it receives."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):

@@ -41,7 +41,7 @@ def capture(world: World) -> Artifact:
 
 
 def slow_capture(world: World, records: int) -> Artifact:
-    """Ingest a capture whose replay takes a second for a few thousand records."""
+    """Ingest a capture whose replay is slow, because a thousand rules apply to each record."""
     version = world.version(content=plan(stages=[{"id": "slow", "op": "dataguard_redact"}]))
     config = {"slow": {"rules": [f"field{number}:drop" for number in range(1000)]}}
     lines = journal([b'{"id":1}'] * records)
@@ -178,7 +178,7 @@ def test_hanging_dry_run_is_killed_and_retried(world: World, monkeypatch: pytest
     row.refresh_from_db()
     assert (row.status, row.result) == ("running", None)
 
-    run_jobs()  # retry the job
+    run_jobs()  # as when the job is retried
 
     row.refresh_from_db()
     assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", 1)

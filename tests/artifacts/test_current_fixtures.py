@@ -253,7 +253,8 @@ def test_current_configuration_is_tested_again_only_after_change_of_engine_or_fi
     now = bundle(world, "now")
     made = release(world, now, agents)
     fixture = keep_golden(world, now)
-    # Nothing is queued where replays are disabled, in deleted environments, and without a live golden fixture.
+    # Nothing is queued while replays are disabled, the environment is deleted, no golden fixture is live, or the
+    # deployment is rolling back.
     for column, value in (("settings", {"replay_policy": "disabled"}), ("deleted_at", timezone.now())):
         usual = getattr(world.dev, column)
         Environment.objects.filter(pk=world.dev.pk).update(**{column: value})

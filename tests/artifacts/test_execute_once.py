@@ -70,7 +70,7 @@ def test_approval_is_marked_as_used_before_first_side_effect(concurrently: Race,
     seen: list[tuple[str, bool]] = []
 
     def record_replay_state(handler: BaseHTTPRequestHandler) -> None:
-        """Read the replay in the server's thread, whose database connection sees only committed data."""
+        """Record the replay's state and respond. The database connection of the server's thread sees only commits."""
         try:
             row = Replay.objects.select_related("approval").get()
             assert row.approval is not None

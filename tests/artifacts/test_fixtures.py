@@ -48,9 +48,7 @@ def made_replay(artifact: Artifact, **columns: Any) -> Replay:
     )
 
 
-def test_unusable_captures_and_selections_are_refused_as_fixtures(
-    world: World, other: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_requests_for_fixtures_are_refused(world: World, other: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = capture(world, bundle(world, "now"))
     rejected = ingested(world, b"no archive")
     agent, api = world.agent(name="sender")

@@ -1,6 +1,6 @@
 """The replay gate under concurrent changes: one change stops in its transaction while another one is attempted.
 
-Each pair ends without a deadlock, and no deployment starts with a difference that nobody accepted.
+Each pair ends without a deadlock, and no deployment starts while the gate blocks it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ORACLE = Oracle(["xx", "xx", "xy", "xz"], frozenset(), frozenset(), [1] * 4)
 class Scene:
     """Agents that run the first configuration, a fixture, and another capture.
 
-    With the other capture (``telling``), the outputs of configurations differ.
+    With the other capture (``telling``), the outputs of some configurations differ.
     """
 
     world: World
@@ -74,7 +74,7 @@ class Scene:
     def meet(
         self, first: Callable[[], Any], inside: tuple[ModuleType, str], second: Callable[[], Any]
     ) -> tuple[Any, Any]:
-        """Stop ``first`` before it calls a function, run ``second`` until it ends or waits, and finish both.
+        """Stop ``first`` before it calls ``inside``, run ``second`` until it ends or waits for a lock, and finish both.
 
         Returns the results or exceptions of both.
         """
@@ -141,7 +141,7 @@ def test_fixture_added_during_approval_is_tested_and_deleted_fixture_no_longer_b
     run_jobs()
     assert (state(made), blocked_by(world, made)) == (("approved", ""), ["replay_gate.differs"])
 
-    # The fixture is deleted while the build waits for its test, and then no longer blocks the build.
+    # The build waits until the fixture is deleted. Then the fixture no longer blocks the build.
     deleted, built = scene.meet(
         lambda: fixtures.delete(added, actor=world.admin.actor), (fixtures, "count_change"),
         lambda: builds.build(str(made.pk)),

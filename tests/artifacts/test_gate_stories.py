@@ -1,7 +1,7 @@
 """Random stories about the replay gate, compared with a model that never asks the gate's own functions.
 
-An oracle replaces the replays, so the stories need no child processes. Everything else is real. BYTEOR_TEST_SEED=…
-chooses other stories, and BYTEOR_TEST_EXAMPLES=… their number.
+An oracle replaces the replays, so the stories need no child processes. The captures have no content, and the clock is
+simulated. BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… their number.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule()
     def next(self) -> None:
-        """Do one random action, and check what all deployments show."""
+        """Do one random action, and check what the waiting deployments show."""
         chosen = self.chosen
         [action] = chosen.choices(list(ACTIONS), list(ACTIONS.values()))
         arguments = {
@@ -172,7 +172,10 @@ class Stories(RuleBasedStateMachine):
 
     @staticmethod
     def _expect(response: Any, code: str | None, expected: int = 200) -> bool:
-        """Check that the response is a refusal with this code or, without a code, has the status ``expected``."""
+        """Check that the response is a refusal with this code or, without a code, has the status ``expected``.
+
+        Return whether there is no code.
+        """
         if code is None:
             assert response.status_code == expected, response.json()
         else:
@@ -192,7 +195,7 @@ class Stories(RuleBasedStateMachine):
         self._set(gate)
 
     def request(self, which: int, other: int, by: str, flag: bool, **_: Any) -> None:
-        """Request a deployment, sometimes by break-glass, with an override, or with an earlier approval."""
+        """Request a deployment, sometimes by break-glass, with an override, or with the approval of a failed one."""
         site = None if other % 3 else "ab"[other % 2]
         self._request(which % CONFIGS, site, by, overrides=other in {1, 2}, breaks=flag and by == "admin")
 
@@ -244,7 +247,7 @@ class Stories(RuleBasedStateMachine):
         self._decide(chosen, by, "deny" if other == 0 else "approve", accepts=flag)
 
     def _decide(self, deployment: m.Deployment, by: str, decision: str, *, accepts: bool = False) -> None:
-        """Decide the approval of a deployment that is pending. With ``accepts``, also accept what it shows."""
+        """Decide on a pending deployment. With ``accepts``, an approval also accepts what the regression shows."""
         approval = Approval.objects.get(deployment=deployment.pk)
         body: dict[str, Any] = {"deployment_id": str(deployment.pk), "decision": decision, "comment": "seen"}
         tested = None if deployment.regression is None else self.model.regressions[deployment.regression]
@@ -268,7 +271,7 @@ class Stories(RuleBasedStateMachine):
             self.model.acceptances.remove(made)
 
     def accept(self, which: int, by: str, flag: bool, other: int, **_: Any) -> None:
-        """Accept all groups that a regression shows, or one of them."""
+        """Accept all groups that a regression shows, or one of them. If it shows none, try to accept an unknown one."""
         waiting = [each for each in self.model.deployments.values() if each.status in m.WAITING and each.regression]
         if not waiting:
             return
@@ -335,7 +338,11 @@ class Stories(RuleBasedStateMachine):
             Regression.objects.filter(pk=tested[which % len(tested)]).delete()
 
     def request_regression(self, which: int, **_: Any) -> None:
-        """Request a regression. Waiting deployments get it if it compares with what their agents run."""
+        """Request a regression.
+
+        Waiting deployments of its configuration get it if it compares with what their agents run, unless their gate is
+        off.
+        """
         waiting = [each for each in self.model.deployments.values() if each.status in m.WAITING]
         config = waiting[which % len(waiting)].config if waiting else which % CONFIGS
         response = self._post("/regressions", {"config_bundle_id": str(self.scene.bundles[config].pk)})
@@ -415,7 +422,7 @@ class Stories(RuleBasedStateMachine):
         self._release(which % CONFIGS, "b" if flag else None)
 
     def _release(self, config: int, site: str | None) -> None:
-        """Deploy a configuration with an override, until the agents run it, if nothing else is in flight."""
+        """Deploy a configuration with an override, and let the agents run it, unless the request is refused."""
         made = self._request(config, site, "admin", overrides=True)
         if made is None:
             return
@@ -436,7 +443,7 @@ class Stories(RuleBasedStateMachine):
         return list(found.values())
 
     def work(self, which: int, **_: Any) -> None:
-        """Run one job."""
+        """Run one job, if there is one."""
         if queue := self._queue():
             self._run_job(queue[which % len(queue)])
 
@@ -469,7 +476,7 @@ class Stories(RuleBasedStateMachine):
         run_job(job)
 
     def _build(self, deployment: m.Deployment, job: ProcrastinateJob) -> None:
-        """Run a build. It starts only if nothing blocks it, and a build that does not start has a reason."""
+        """Run a build. Check that it starts only if nothing blocks it, and that it otherwise has a reason not to."""
         was_waiting = deployment.status == "approved"
         truth = self.model.truth(deployment, StoryClock.at)
         before, others = self.model.shown(deployment), self.model.other_blockers(deployment)
@@ -532,7 +539,7 @@ class Stories(RuleBasedStateMachine):
             assert each.reason != "approval_expired" or each.status != "failed" or not is_early, each
 
     def _check(self) -> None:
-        """Check that each waiting deployment shows what blocks it, and that only aborts revoked approvals."""
+        """Check that each waiting deployment shows what blocks it, and that only aborts have revoked approvals."""
         for deployment in self.model.deployments.values():
             if deployment.status in m.WAITING:
                 path = self.scene.world.path(self.scene.here, f"/deployments/{deployment.pk}")
@@ -568,7 +575,7 @@ class Stories(RuleBasedStateMachine):
             if not waiting:
                 return
             StoryClock.at += timedelta(seconds=TTL_S)
-        raise AssertionError("a deployment waits for ever")
+        raise AssertionError("a deployment waits forever")
 
 
 @pytest.mark.django_db

@@ -67,7 +67,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def ring(world: World, name: str, *ops: str, **config: Mapping[str, Any]) -> ConfigBundle:
-    """Create a config bundle of a ring with stages ``s0``, ``s1``, … ."""
+    """Create a config bundle of a ring with the stages ``s0``, ``s1`` and so on, one for each op."""
     stages: list[dict[str, Any]] = [{"id": f"s{number}", "op": op} for number, op in enumerate(ops)]
     for number, stage in enumerate(stages[1:]):
         stage["depends_on"] = [f"s{number}"]
@@ -82,7 +82,7 @@ def finished(row: Regression) -> Regression:
 
 
 def stages(row: Regression) -> list[tuple[str | None, str | None]]:
-    """Return the outcome of each result, and the stage that the API names."""
+    """Return the outcome of each result, and the unstable stage that it names, or None."""
     results = read_details(row, with_payloads=False).results
     return [(each["outcome"], each["stage"]) for each in results]
 
@@ -194,11 +194,11 @@ def test_engine_digest_covers_version_and_files_of_used_packages(site: Path) -> 
     (site / "__pycache__" / "acme_honest.cpython-313.pyc").write_bytes(b"compiled")
     found.add(engine_digest(used))
 
-    assert len(found) == 6  # each change except the compiled file
+    assert len(found) == 6  # the first digest, and one for each change except the compiled file
     assert (engine_digest(other), engine_digest(["identity"])) == (of_other, builtin)
 
 
-def test_package_that_changes_during_regression_restarts_job_and_stores_nothing(
+def test_attempt_of_regression_fails_and_stores_nothing_if_package_changes(
     world: World, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, candidate = ring(world, "now", "honest"), ring(world, "next", "identity", "honest")

@@ -117,7 +117,7 @@ def test_packet_names_version_from_which_output_differs_and_its_share_of_agents(
     assert seen["example"]["stage"] == group["example"]["stage"]
     assert World("rival").admin.api.get(packet_path(world, wanted)).status_code == 404
 
-    # After an agent has changed what it runs, the packet shows what it runs now.
+    # The packet shows the acceptance and what agents run now. Two of them run an unknown bundle.
     assert accept(world, wanted, [group["id"]]).status_code == 201
     [again] = packet(world, wanted)["groups"]
     assert (again["counts"], again["accepted"][0]["baselines"]) == (True, [oldest.config_hash])
@@ -190,8 +190,8 @@ def test_packet_lists_unseen_and_removed_fixtures_and_replay_approval_has_no_pac
     [shown] = packet(world, made)["groups"]
     assert shown["unseen"]["count"] == 2
 
-    # Fixtures that were deleted or expired since the current release are named, the newest first. One that was
-    # deleted before is not.
+    # Fixtures that were deleted or expired since the current deployment was activated are listed, the last one first.
+    # A fixture that was deleted before is not.
     assert admin.delete(world.path(rest=f"/fixtures/{second.pk}")).status_code == 204
     Fixture.objects.filter(pk=first.pk).update(expires_at=timezone.now())
     for _ in range(2):

@@ -78,7 +78,7 @@ def damaged(seed: int) -> bytes:
 
 
 def odd_uploads() -> Iterator[bytes]:
-    """Yield uploads that are malformed or unusual, each in a different way."""
+    """Yield uploads that are malformed or unusual."""
     yield from (b"\0", b"\x1f\x8b", gzip.compress(b""), gzip.compress(bytes(10_240)))
     yield from (archive({**files_of(SPEC_KV), f"journal/{lane}.bin": journal()}) for lane in ODD_LANES)
     yield from (tarball(member(f"journal/{lane}.bin", journal())) for lane in ("y" * 252, "z" * 4096, "caf\udce9"))

@@ -236,7 +236,7 @@ def test_stored_bytes_quota_refuses_new_but_not_existing_deployments(world: Worl
 
     refused(world.operator.api.post(world.path(rest="/deployments"), body), "stored_bytes", size + 5_000, size)
 
-    # A deployment that was already permitted is still built, activated and rolled back.
+    # A deployment that was already permitted is still built and activated, and its rollback is not refused.
     assert Deployment.objects.count() == 1
     limit(world, stored_bytes=None)
     permitted = world.deployment(second)

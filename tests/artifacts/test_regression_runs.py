@@ -44,7 +44,7 @@ def changed(world: World, now: ConfigBundle, name: str = "next") -> ConfigBundle
 
 
 def shown(row: Regression) -> Any:
-    """Return what a finished regression shows, without its own ids and counters."""
+    """Return what a finished regression shows, except its ids and how many verdicts it computed and reused."""
     row.refresh_from_db()
     results = RegressionResult.objects.filter(regression=row).order_by("pk")
     groups = [{name: value for name, value in each.items() if name != "verdict_id"} for each in row.groups]
@@ -68,7 +68,7 @@ def test_results_of_one_and_four_workers_are_equal_and_each_verdict_is_computed_
     required = {"schema": {"type": "object", "required": ["id"]}}
     keep(world, now, *[[*cards(number), b'{"no":%d}' % number, b"["] for number in range(30)])
     candidates = []
-    for number in range(4):  # pipelines that differ, so that their regressions may run at the same time
+    for number in range(4):  # specs that differ, so that their regressions may run at the same time
         ops = {f"copy{number}": "identity", "check": "dataguard_check", "redact": "dataguard_redact"}
         stages: list[dict[str, Any]] = [{"id": id, "op": op} for id, op in ops.items()]
         for before, stage in pairwise(stages):

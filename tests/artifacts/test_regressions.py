@@ -1,4 +1,4 @@
-"""Regressions: fixtures, replayed through a candidate and through the configurations that agents run."""
+"""Regressions: fixtures, replayed through a candidate and compared with baselines or golden results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The replay gate: a deployment starts only when its differences from what agents run are accepted."""
+"""The replay gate, which can block a deployment until its differences from what agents run are accepted."""
 
 from __future__ import annotations
 
@@ -402,7 +402,7 @@ def test_evidence_is_proven_although_fixture_was_deleted_before_regression_ended
     assert cli.main([str(export), "--trust", kid]) == 0, capsys.readouterr().out
 
 
-def test_deadline_of_gate_is_paused_during_freeze_window(world: World) -> None:
+def test_deadline_of_gate_is_cleared_during_freeze_window(world: World) -> None:
     ready(world, approvals_required=False)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)

@@ -99,7 +99,7 @@ def test_only_reviewers_accept_differences(world: World) -> None:
     assert code(gate_steps.decide(world, made, accept_groups=[group], comment="fine"))[:2] == (403, "approval.reviewer")
     assert not Acceptance.objects.exists()
 
-    # Without a waiting deployment, the setting of the environment counts.
+    # Without a waiting deployment, the environment's setting ``reviewers`` counts.
     assert world.operator.api.post(world.path(rest=f"/deployments/{made.pk}/abort"), {}).status_code == 200
     require(world, reviewers=ids(world.viewer))
     assert code(accept(world, made, [group])) == (403, "acceptance.reviewer", None)

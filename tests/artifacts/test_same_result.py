@@ -44,7 +44,8 @@ def test_artifact_in_bucket_replays_to_expected_result(world: World) -> None:
     run_jobs()
 
     assert Replay.objects.get().result == everywhere.expected_result()
-    # The capture folder counts as usage, is rebuilt from the bucket, and is deleted with the artifact.
+    # The artifact shows the size of its capture folder. The folder is rebuilt from the bucket, and deleted after the
+    # artifact.
     blocks = [-(-path.stat().st_size // 4096) or 1 if path.is_file() else 1 for path in (folder, *folder.rglob("*"))]
     assert shown["derived_bytes"] == 4096 * sum(blocks) > shown["size_bytes"]
     derived.delete(artifact)

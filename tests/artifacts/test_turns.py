@@ -91,7 +91,7 @@ def turns(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 @contextmanager
 def working(**options: Any) -> Iterator[Worker]:
-    """Run a worker while the block runs. By default, it waits 0.1 s for unfinished replays when it stops."""
+    """Run a worker while the block runs. By default, it waits at most 0.1 s for running jobs when it stops."""
     worker = Worker(**{"has_clock": False, "grace_s": 0.1, **options})
     thread = threading.Thread(target=worker.run)
     thread.start()
