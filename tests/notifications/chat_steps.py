@@ -42,8 +42,8 @@ def happen(deployment: Any, count: int = 1, type: MessageType = MessageType.ROLL
 
 
 def work() -> None:
-    """Handle all new events and send all due messages, as the worker does."""
-    for _ in range(2):  # the first round creates the deliveries, the second sends them
+    """Handle the new events and send the due messages, as the worker does."""
+    for _ in range(2):  # the first round creates deliveries for new events, the second sends them
         tasks.wake()
         run_jobs()
 

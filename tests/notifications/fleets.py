@@ -57,12 +57,12 @@ def silence(*agents: Agent, for_: timedelta = GONE) -> None:
 
 
 def look() -> None:
-    """Run the sweep."""
+    """Run the sweep that finds offline and failed agents."""
     sweep.record_offline_and_failed()
 
 
 def recorded(type: MessageType = MessageType.AGENTS_OFFLINE) -> list[tuple[str, int, list[str]]]:
-    """Return the environment, the number of agents and the named agents of each event, oldest first."""
+    """Return the environment, the number of agents and the named agents of each event of this type, oldest first."""
     events = MessageEvent.objects.filter(type=type).select_related("environment").order_by("pk")
     return [(str(event.environment), event.data["agents"], event.data["names"]) for event in events]
 

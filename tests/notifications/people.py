@@ -1,4 +1,4 @@
-"""The people in the tests of recipients: members with each role, and people who must not be notified."""
+"""The people in the tests of recipients: members with different roles and scopes, and an outsider."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ MAIL_FROM, BASE_URL = "ByteOr Cloud <byteor@cloud.example>", "https://cloud.exam
 
 
 def claim_all() -> None:
-    """Pretend that everybody has signed in, because only people who have signed in are notified.
+    """Pretend that everybody has signed in. People who have not are notified only of their invitations.
 
-    Delete the events about the invitations of these people, which other tests do not expect.
+    Also delete all events about invitations, which tests of other events do not expect.
     """
     MessageEvent.objects.filter(type=MessageType.INVITATION).delete()
     User.objects.filter(last_login=None).update(last_login=timezone.now())
@@ -59,7 +59,7 @@ def notified_of(person: Person) -> list[str]:
 
 
 def use_mail_server(settings: Any, server: SmtpServer) -> None:
-    """Set the installation's mail server and the sender of e-mails."""
+    """Set the installation's mail server, the sender of e-mails and the public URL."""
     host = config.SmtpServer(server.host, server.port, server.security, USER, PASSWORD)
     settings.CONFIG = replace(settings.CONFIG, smtp_url=host, mail_from=MAIL_FROM, public_base_url=BASE_URL)
 

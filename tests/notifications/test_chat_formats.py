@@ -18,7 +18,7 @@ TRICKS = [
     "~gone~", "`code`", "```", "> quote", "# title", ":smile:", "&lt;!channel&gt;", "![x](y)", "quotes_v1", " ", "\n",
 ]  # fmt: skip
 TEXTS = st.text() | st.text(alphabet=MARKUP, max_size=40) | st.lists(st.sampled_from(TRICKS)).map("".join)
-# An invisible character, and lookalikes of characters that Slack and Mattermost cannot escape.
+# An invisible character, and lookalikes of characters that Slack or Mattermost cannot escape.
 SHOWN_AS = {"\u200b": "", "\u2217": "*", "\u223c": "~", "\u02cb": "`", "\u02cd": "_", "\u2039": "<", "\uff04": "$"}
 
 

@@ -37,7 +37,7 @@ def deployment(world: World, bundle: ConfigBundle) -> Deployment:
 
 
 def outcome(world: World, path: str) -> list[tuple[str, list[tuple[int | None, str]]]]:
-    """Return the deliveries, newest first: the status, and the response and error of each attempt, oldest first."""
+    """Return the deliveries, newest first: the status, and the HTTP status and error of each attempt, oldest first."""
     return [
         (line["status"], [(each["status"], each["error"]) for each in line["attempts"]])
         for line in delivery_log(world, path)
@@ -271,7 +271,7 @@ def test_server_that_drips_or_hangs_times_out(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_server_that_hangs_delays_only_its_own_messages(
+def test_slow_server_delays_only_its_own_messages(
     world: World, chat: Receiver, deployment: Deployment, concurrently: Any
 ) -> None:
     arrived = threading.Event()

@@ -1,4 +1,4 @@
-"""E-mails: what they say, who gets them, and that each one is sent once."""
+"""E-mails: what they say, who gets them, and when they are sent."""
 
 from __future__ import annotations
 

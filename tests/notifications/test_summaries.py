@@ -1,4 +1,7 @@
-"""Summaries of grouped events: nobody misses an event because another one is obsolete or concerns other people."""
+"""Summaries of grouped events, limits on e-mails, and notifications that only org_admins see.
+
+Nobody misses a grouped event because another one is obsolete or concerns other people.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lower the default limit on repeated events to 1, so that all except the first are grouped."""
+    """Lower the default limit on repeated events to one message in ten minutes."""
     monkeypatch.setattr(limits, "DEFAULT", Limit(1, timedelta(minutes=10)))
 
 

@@ -345,7 +345,7 @@ def test_last_call_is_not_sent_for_decided_expired_or_regular_approvals_or_in_de
     assert keys(MessageType.BREAK_GLASS_NEEDED) == 0
 
 
-# -- all sweeps ------------------------------------------------------------------------------------------------------
+# -- all of these sweeps ---------------------------------------------------------------------------------------------
 
 
 def fill(world: World, count: int) -> None:
@@ -398,7 +398,7 @@ def test_concurrent_sweeps_record_each_event_once(concurrently: Race, world: Wor
     ]  # fmt: skip
 
 
-def test_job_runs_all_sweeps_and_second_run_records_nothing(world: World, bundle: ConfigBundle) -> None:
+def test_job_runs_these_sweeps_and_second_run_records_nothing(world: World, bundle: ConfigBundle) -> None:
     fill(world, 1)
     break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
 

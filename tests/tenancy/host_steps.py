@@ -18,7 +18,7 @@ NEW, THIRD = b"n" * 32, b"t" * 32
 
 
 def announce(name: str, current: bytes, previous: bytes | None = None, **more: Any) -> UUID:
-    """Store a running host with these keys."""
+    """Store a host with these keys. It counts as running unless an old ``last_seen`` is passed."""
     row = Host.objects.create(
         name=name, data_dir="/srv", mode="api", key_id=vault.key_id(current),
         previous_key_id="" if previous is None else vault.key_id(previous), **{"has_key_files": False, **more},

@@ -12,7 +12,7 @@ from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members
 from tests.worlds import Person, World
 
-LAST_EVENTS_BEFORE: list[Any] = []  # filled by the fixture ``ignoring_earlier_events``
+LAST_EVENTS_BEFORE: list[Any] = []  # event ids; ``recorded`` ignores events up to the last one
 
 
 def add_member(world: World, email: str) -> User:
@@ -24,7 +24,7 @@ def add_member(world: World, email: str) -> User:
 
 
 def recorded(action: str) -> list[AuditEvent]:
-    """Return the events with this action that the test caused, the installation's own event first."""
+    """Return the events with this action, except ignored ones, the installation's own events first."""
     return sorted(
         AuditEvent.objects.filter(action=action, pk__gt=LAST_EVENTS_BEFORE[-1]),
         key=lambda e: e.organization_id is not None,

@@ -17,7 +17,7 @@ GUARDED = ("tenancy_auditevent", "tenancy_auditseal")
 
 @contextmanager
 def without_triggers() -> Iterator[Any]:
-    """Disable triggers and foreign keys, like an attacker with full access to the database."""
+    """Disable triggers and foreign keys during the block, like an attacker with full access to the database."""
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # PostgreSQL cannot alter a table with pending checks
         for table in GUARDED:

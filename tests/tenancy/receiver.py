@@ -31,7 +31,8 @@ class Message:
 class Receiver:
     """The responses of a receiver, and the messages that it has received.
 
-    It returns each of the statuses once, and then the last one for all further messages.
+    It returns each of the statuses once, and then the last one for all further messages. If ``drip_s`` is set,
+    its responses never end.
     """
 
     port: int = 0
@@ -61,7 +62,7 @@ class Receiver:
         handler.wfile.write(self.content)
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
-        """Send an endless header byte by byte, so no single read of the client times out."""
+        """Send an endless header, one byte every ``drip_s`` seconds. With short pauses, no single read times out."""
         handler.wfile.write(b"HTTP/1.1 204 No Content\r\nX: ")
         try:
             while True:

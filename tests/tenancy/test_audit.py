@@ -1,4 +1,4 @@
-"""Audit events: every change is recorded without secrets, cannot be altered, and is sealed in a chain."""
+"""Audit events: changes and denials are recorded without secrets. Events are immutable and sealed in a chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The caller's address: a valid address or None for any headers, and the same for audit events and rate limits."""
+"""The caller's address: a valid address or None for any headers. Audit events and rate limits use it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_peer_address_is_normalized_or_none(peer: str, expected: str | None) -> 
         ("x" * 5000, PEER, PEER),
     ],
 )
-def test_audit_events_and_sign_in_limit_use_same_address(
+def test_audit_event_contains_address_and_sign_in_limit_counts_it_or_its_ipv6_network(
     trust_proxies: Any, world: World, forwarded: str, expected: str, limited: str
 ) -> None:
     caller = Client(REMOTE_ADDR=PEER, headers={"X-Forwarded-For": forwarded, "Accept": "application/json"})

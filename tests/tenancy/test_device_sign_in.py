@@ -205,7 +205,7 @@ def test_deactivated_person_cannot_sign_machine_in(world: World) -> None:
         ({"grant_type": GRANT, "device_code": "ÿ" * 100}, "invalid_grant"),
     ],
 )
-def test_malformed_token_requests_are_refused(fields: dict[str, str], error: str) -> None:
+def test_invalid_token_requests_are_refused(fields: dict[str, str], error: str) -> None:
     assert error_of(ask(**fields)) == error
 
 
@@ -222,7 +222,7 @@ def test_malformed_token_requests_are_refused(fields: dict[str, str], error: str
         ("x" * 70_000, "application/json", 413),
     ],
 )
-def test_malformed_sign_in_requests_are_refused(content: str, media_type: str, status: int) -> None:
+def test_invalid_sign_in_requests_are_refused(content: str, media_type: str, status: int) -> None:
     response = Client().post("/auth/device", content, content_type=media_type)
 
     assert (response.status_code, response["Content-Type"]) == (status, "application/problem+json")

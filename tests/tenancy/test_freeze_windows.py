@@ -1,4 +1,7 @@
-"""Freeze windows in the settings: they are stored as sent, and follow the rules of their time zone."""
+"""Freeze windows in the settings: their times are stored as sent.
+
+Times without an offset follow the rules of the window's time zone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a repeated request gets the first response and is not executed again."""
+"""``Idempotency-Key``: a repetition of a successful request gets the first response and is not executed again."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_concurrent_workers_seal_installation_chain_once(concurrently: Race) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_commands_create_one_installation_signing_key(concurrently: Race) -> None:
+def test_concurrent_calls_create_one_installation_signing_key(concurrently: Race) -> None:
     concurrently(*[signing_keys.ensure_installation_key] * 4)
 
     assert SigningKey.objects.filter(organization=None, status="active").count() == 1

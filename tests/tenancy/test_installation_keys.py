@@ -96,7 +96,7 @@ def test_earlier_exports_verify_after_rotation(
     signing_keys.update_all_statuses()
 
 
-def test_installation_keys_become_active_and_retired_on_time(world: World) -> None:
+def test_replaced_installation_key_is_retired_on_time(world: World) -> None:
     signing_keys.ensure_installation_key()
     key = signing_keys.rotate(organization=None, retire_in_s=60, actor=system_actor("test"))
     old = SigningKey.objects.get(organization=None, status="retiring")

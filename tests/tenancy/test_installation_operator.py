@@ -50,7 +50,7 @@ def test_operator_role_is_granted_and_revoked(world: World) -> None:
     ]
 
 
-def test_repeated_grant_or_revocation_is_reported_but_not_recorded(world: World) -> None:
+def test_grant_or_revocation_without_effect_is_reported(world: World) -> None:
     email = "viewer@acme.example"
     assert run("installation_operator", "revoke", "--email", email) == (0, [f"{email} is not an installation operator"])
     run("installation_operator", "grant", "--email", email)

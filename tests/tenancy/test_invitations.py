@@ -362,7 +362,10 @@ def test_no_link_in_email_to_person_who_is_no_longer_member(world: World, mail: 
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:
-    """Call the functions at the same time, each in its own thread, and return the results in the same order."""
+    """Call the functions at the same time, each in its own thread, and return the results in the same order.
+
+    The result of a function that raises Conflict or TooManyRequests is the error.
+    """
     barrier, results = Barrier(len(calls)), {}
 
     def run(number: int, call: Callable[[], Any]) -> None:

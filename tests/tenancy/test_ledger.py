@@ -57,7 +57,7 @@ def test_altered_event_is_found(world: World, seals: Any, change: dict[str, Any]
      "changes = ('{\"n\": ' || repeat('9', 5000) || '}')::jsonb",
      "changes = (repeat('[', 4000) || repeat(']', 4000))::jsonb"],
 )  # fmt: skip
-def test_altered_value_that_python_cannot_represent_is_found(world: World, seals: Any, change: str) -> None:
+def test_unusual_altered_value_is_found(world: World, seals: Any, change: str) -> None:
     last = event_of(seals, seals.count())
 
     with without_triggers() as cursor:

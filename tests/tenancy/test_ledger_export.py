@@ -95,7 +95,7 @@ def test_invalid_after_seq_and_unknown_parameter_are_rejected(
 
 
 def test_export_from_time_includes_all_later_events(world: World, seals: Any) -> None:
-    """An event of a long transaction is older, but sealed later, than the first event after the given time."""
+    """An event of a long transaction is older than the first event after the given time, but is sealed later."""
     now = timezone.now() + timedelta(hours=3)
 
     def seal(minutes: int) -> int:

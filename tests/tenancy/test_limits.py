@@ -155,7 +155,7 @@ def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(concurrently: Race
 
 
 def remaining(agent_id: str) -> str:
-    """Count a request of an agent and return the number of remaining requests. Raises TooManyRequests."""
+    """Count a request of an agent and return how many remain. Raises TooManyRequests above the limit."""
     usage = limits.count_agent(agent_id)
     assert usage is not None
     usage.check()

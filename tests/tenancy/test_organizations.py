@@ -137,7 +137,7 @@ def test_only_org_admin_can_loosen_settings_of_staging_or_prod(
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), TIGHTER)
-def test_project_admin_can_tighten_settings_and_loosen_settings_of_dev(
+def test_project_admin_can_change_settings_without_loosening_staging_or_prod(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     path = world.path(getattr(world, posture))

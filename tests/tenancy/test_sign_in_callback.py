@@ -113,7 +113,7 @@ def _none(claims: Claims) -> str:
 
 
 def _symmetric(claims: Claims) -> str:
-    # Algorithm confusion: the client's secret is used as a shared key.
+    # Algorithm confusion: the shared key is the client's secret, doubled because it is too short for HS256.
     return jwt.encode(claims, CLIENT_SECRET * 2, "HS256", headers={"kid": "1"})
 
 

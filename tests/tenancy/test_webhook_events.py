@@ -76,7 +76,7 @@ def test_deployment_events_are_delivered(world: World, receiver: Receiver) -> No
         (["*"], "deployments.create", 0),
     ],
 )
-def test_only_subscribed_event_types_are_delivered(
+def test_deliveries_are_created_only_for_subscribed_event_types(
     world: World, receiver: Receiver, patterns: list[str], action: str, expected_count: int
 ) -> None:
     path, _ = subscribe(world, receiver, *patterns)
