@@ -58,7 +58,7 @@ def result(world: World, **changes: Any) -> test_result.TestResult:
 
 
 def acceptance(*differences: tuple[str, str | None], **changes: Any) -> AcceptanceEntry:
-    """Return an acceptance, by default of a person. Each of the differences is a group with its baseline."""
+    """Return an acceptance, by default of a person. A difference is a group with a baseline (None: a golden result)."""
     made = AcceptanceEntry(
         acceptance_id="acceptance-1",
         accepted_by="ada@example.com",
