@@ -1,4 +1,4 @@
-"""Freeze windows exclude their end, have their own time zone, and repeat at the same time of day."""
+"""Freeze windows exclude their end and have their own time zone. Recurring ones repeat at the same time of day."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
     ],
 )  # fmt: skip
-def test_window_is_as_long_as_possible_when_clocks_skip_or_repeat_its_start_and_end(now: str, is_frozen: bool) -> None:
+def test_daily_window_is_as_long_as_possible_when_clocks_skip_or_repeat_its_start_and_end(
+    now: str, is_frozen: bool
+) -> None:
     assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
 
 

@@ -1,4 +1,4 @@
-"""The state machines have exactly the documented transitions, and use every event and status."""
+"""Four state machines have exactly the listed transitions, and all state machines use every event and status."""
 
 from __future__ import annotations
 

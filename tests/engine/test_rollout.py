@@ -163,11 +163,11 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (1, {"is_started": True}, None),  # without the pause
         (1, {"is_started": True, "wave_done_at": NOW}, None),
         (1, {"released": 2, "is_started": False}, Hold.MANUAL),  # an approval of a later wave is not for this wave
-        (2, {"is_started": True}, Hold.APPROVAL),  # wave 2 is empty, and its manual hold is weaker
+        (2, {"is_started": True}, Hold.APPROVAL),  # the second wave is empty, and its manual hold is weaker
         (2, {"released": 1, "is_started": True}, Hold.APPROVAL),
         (2, {"released": 2, "is_started": True}, None),
         (2, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, None),
-        (3, {"is_started": True}, Hold.APPROVAL),  # the holds of the empty waves 2 and 3 apply to wave 4
+        (3, {"is_started": True}, Hold.APPROVAL),  # the second and third waves are empty, but their holds apply
         (3, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, Hold.APPROVAL),  # another wave was approved
         (3, {"wave": 1, "is_started": True}, Hold.APPROVAL),
         (3, {"wave": 2, "is_started": True}, None),

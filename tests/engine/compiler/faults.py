@@ -6,7 +6,7 @@ from typing import Any
 from byteor.engine.compiler import Code
 
 type Edit = Callable[[Any], object]
-# The expected code, the fixture with a valid plan, the edit that breaks it, the expected pointer and hint.
+# The expected code, the fixture with a valid plan, an edit of the plan, the expected pointer and hint.
 type PlanFault = tuple[Code, str, Edit, str, str]
 
 

@@ -31,7 +31,7 @@ PROGRAM = """
     from byteor.engine.compiler import *
     N = 4 * 1024 * 1024
     text = TEXT
-    # A fifth of a second of processor time is enough. Quadratic work, even in C, would need minutes.
+    # Linear work needs much less than 20 seconds of processor time. Quadratic work, even in C, would need minutes.
     resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     try:
         value = parse_plan(text)

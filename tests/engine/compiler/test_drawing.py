@@ -156,7 +156,7 @@ def test_ring_graph_edges_follow_stage_dependencies(golden: Callable[[str], Any]
     ]
 
 
-def test_graph_with_too_many_bends_is_drawn_with_straight_lanes() -> None:
+def test_lanes_are_drawn_without_bends_if_graph_would_need_too_many() -> None:
     stages = [f"s{number}" for number in range(220)]
     links = [("in", "s0"), *zip(stages, [*stages[1:], "out"], strict=True)]
     links += [(stage, "out") for stage in stages[:-1]]

@@ -1,4 +1,4 @@
-"""Properties of random valid plans, and of valid plans after one random change."""
+"""Properties of random valid plans, of plans and KV texts after one random change, and of random JSON values."""
 
 import copy
 import json
@@ -227,7 +227,7 @@ def connected_pairs(graph: LaneGraph) -> list[tuple[str, str]]:
 def expected_stage_order(plan: dict[str, Any]) -> list[str]:
     """Return the stage ids in topological order.
 
-    Each step takes the first remaining stage, in plan order, whose sources have all been placed.
+    Each step takes the first remaining stage, in plan order, whose source stages have all been placed.
     """
     graph = plan["lane_graph"]
     waiting = [stage["id"] for stage in graph["stages"]]

@@ -1,4 +1,4 @@
-"""``validate_spec`` applies the rules for plans to a decoded spec. Pointers are KV keys with / instead of dots."""
+"""``validate_spec`` applies the rules for plans to a decoded spec. Its pointers refer to the JSON form of the spec."""
 
 from typing import Any
 

@@ -334,7 +334,7 @@ ENDED = [
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
     Case(
-        "runs a later bundle than the backup from which its offer was restored",
+        "runs a bundle newer than the backup from which its offer was restored",
         facts(old(), offer=replace(offer(since=7300), held_backup_at=ago(600)), **runs(NEW)),
         "agent-1 runs an unknown bundle (sha256:3…): the offer of quotes/one is held, because the installation was"
         " restored from a backup of 2026-01-01 02:50:00 UTC.",

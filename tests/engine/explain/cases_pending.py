@@ -1,4 +1,4 @@
-"""Cases of pending deployments: offered, under way, or waiting for a wave, an approval or blockers."""
+"""Cases of deployments that the agent does not run yet: offered, under way, waiting, or unable to start."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ PENDING = [
         (BEAT, (N.HOLD_ENDS, None)),
     ),
     Case(
-        "waits for the start of an earlier wave by hand",
+        "waits for somebody to start an earlier wave",
         facts(
             new(**{**HELD, "wave_hold": HoldFacts(hold=WaveHold(1, Hold.MANUAL, ago(400)), waves=3)}), old(), **SETTLED
         ),
@@ -284,7 +284,7 @@ PENDING = [
         (BEAT, (N.GATE_DEADLINE, 60)),
     ),
     Case(
-        "starts with its approval",
+        "is approved and about to start",
         facts(new(S.APPROVED, approval=GIVEN), old(), **SETTLED),
         AS_IT_SHOULD + "The deployment of quotes/two is about to start.",
         (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL),

@@ -1,4 +1,4 @@
-"""Cases by target: no deployment, another pipeline, matching labels, or labels of other agents."""
+"""Cases in which no deployment, one of another pipeline, or one of the same pipeline targets the agent."""
 
 from __future__ import annotations
 

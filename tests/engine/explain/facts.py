@@ -45,7 +45,7 @@ def enlistment(
 
 
 def old(**more: Any) -> DeploymentFacts:
-    """Return the current deployment."""
+    """Return the older deployment, by default the current one."""
     given = {
         "status": S.ACTIVE,
         "is_current": True,

@@ -35,7 +35,7 @@ def ring() -> MakeRing:
 
 @pytest.fixture
 def documents() -> dict[str, dict[str, Any]]:
-    """Return the JSON documents of a complete bundle."""
+    """Return the JSON documents that each bundle must have."""
     return {
         "spec_validation.json": {"ok": True, "description": None},
         "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},

@@ -94,7 +94,7 @@ def _output(egress: str, before: bytes | None, after: bytes | None, old: _Step, 
 def pointers(before: bytes, after: bytes) -> list[str] | None:
     """Return the pointers of the members that differ, or of the closest common ancestor of more than 64 members.
 
-    Returns None if a payload is not JSON or the values are equal.
+    Returns None if a payload is not JSON or repeats a name, or if the values are equal.
     """
     try:
         found = paths(before, after)
@@ -107,7 +107,10 @@ def pointers(before: bytes, after: bytes) -> list[str] | None:
 
 
 def paths(before: bytes, after: bytes) -> set[tuple[str, ...]]:
-    """Return the paths of the topmost members that differ, with ``*`` for each index. Raises model.Dropped."""
+    """Return the paths of the topmost members that differ, with ``*`` for each index.
+
+    Paths that PostgreSQL cannot store are shortened. Raises model.Dropped.
+    """
     tops = _tops(*(dict(_nodes(model.parsed(payload), ())) for payload in (before, after)))
     return {shortened(tuple("*" if type(name) is int else str(name) for name in path)) for path in tops}
 

@@ -1,4 +1,7 @@
-"""Judges cases in a separate process. ``python -m tests.engine.replay.judged FILE`` prints the judgments as JSON."""
+"""Judges cases, which tests do in several processes to compare the judgments.
+
+``python -m tests.engine.replay.judged FILE`` judges the cases in a JSON file and prints the judgments as JSON.
+"""
 
 from __future__ import annotations
 

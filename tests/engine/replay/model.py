@@ -116,7 +116,7 @@ def connections(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _in_order(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the stages in topological order. Each step takes the first stage whose sources are all placed."""
+    """Return the stages in topological order. Each step takes the first stage whose source stages are placed."""
     ids = {stage["id"] for stage in body["stages"]}
     placed: list[Mapping[str, Any]] = []
     while len(placed) < len(ids):

@@ -1,4 +1,4 @@
-"""Test helpers that check the parameters of dataguard stages, and run such a stage."""
+"""Test helpers that check the parameters of a stage, and run a dataguard stage."""
 
 from collections.abc import Callable
 

@@ -106,7 +106,7 @@ def replays(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[tuple[Any, Any], tuple[Any, Any], dict[str, list[Record]]]:
-    """Draw two configurations, each a plan with parameters, and journals of the first one's ingresses."""
+    """Draw two configurations, each a plan with parameters, and journals of some of the first one's ingresses."""
     plan, config, journals = draw(replays())
     if draw(st.booleans()):
         other, other_config, _ = draw(replays())

@@ -1,6 +1,6 @@
 """Fuzzing of the readers of journals, frames, archives, specs and indexes: no crash, and bounded memory for journals.
 
-``BYTEOR_FUZZ_CASES`` is the number of cases in each test, by default 200.
+``BYTEOR_FUZZ_CASES`` is the number of cases that each call of ``each_case`` tries, by default 200.
 """
 
 import io
@@ -38,7 +38,7 @@ _MEMORY = 4 * 1024 * 1024
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:
-    """Return the data with bytes flipped, removed, repeated, replaced, inserted or cut off."""
+    """Return the data after up to four changes: bits flipped, or bytes removed, repeated, replaced or inserted."""
     changed = bytearray(data)
     for _ in range(source.randint(1, 4)):
         at = source.randrange(len(changed) + 1)

@@ -92,8 +92,8 @@ TAILS = {
     "few zeros": bytes(5),
     "cut head": b"\1" * 23,
     "cut payload": encode_journal([Record(9, 9, b"cut")])[8:-1],
-    "length far behind the end": b"\xff" * 4 + bytes(20) + b"rest",
-    "length of the limit and more": (200 * 1024 * 1024).to_bytes(4, "little") + bytes(20),
+    "length far beyond the end": b"\xff" * 4 + bytes(20) + b"rest",
+    "length over the limit": (200 * 1024 * 1024).to_bytes(4, "little") + bytes(20),
 }
 
 

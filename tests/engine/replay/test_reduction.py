@@ -137,7 +137,7 @@ def test_reduction_keeps_outcome_unless_its_stop_is_at_record_that_is_left_out(
         ((1, 2, 3, 4), ["in1", "in2"], None),
     ],
 )
-def test_reduction_keeps_expected_frames_if_only_kept_records_have_their_sequences(
+def test_reduction_of_one_journal_keeps_expected_frames_if_only_kept_records_have_their_sequences(
     tmp_path: Path, sequences: tuple[int, ...], lanes: list[str], expected: list[Frame] | None
 ) -> None:
     recorded = {"out": [Frame(1, b"w"), Frame(2, b"x"), Frame(3, b"y"), Frame(4, b"z")]}

@@ -43,7 +43,7 @@ def counted(result: RunResult) -> dict[str, tuple[int, ...]]:
 
 
 def mark(payload: bytes, params: Params) -> bytes | None:
-    """Append the parameter ``mark``, drop a payload that begins with -, and fail for one that begins with !."""
+    """Append the parameter ``mark``, by default ``?``. Drop a payload that begins with -; fail if it begins with !."""
     if payload.startswith(b"!"):
         raise ValueError("bang")
     return None if payload.startswith(b"-") else payload + str((params or {}).get("mark", "?")).encode()

@@ -57,7 +57,7 @@ EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {
             {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
             [("/$defs/a", "schema.ref")],
         ),
-        # The values of these keywords look like schemas but are data.
+        # Here, keywords occur in data or as names of properties, where they have no effect.
         (
             {
                 "const": {"$ref": "http://x.example/", "$schema": 5, "$id": "x"},
@@ -212,7 +212,7 @@ def test_schema_patterns_share_memory_limit() -> None:
     assert {code for _, code in found} == {"schema.pattern"}
 
 
-def test_recursive_schema_checks_full_payload_depth() -> None:
+def test_recursive_schema_applies_to_nested_values() -> None:
     tree = {"type": "object", "properties": {"kid": {"$ref": "#"}}}
     value: dict[str, Any] = {}
     for _ in range(62):

@@ -103,7 +103,7 @@ def test_large_trace_pages_contain_every_step_once(tmp_path: Path) -> None:
         found += [step for record in page["records"] for step in record["steps"]]
         after, pages = page["next_after"], pages + 1
 
-    # Together, the pages have the same steps as a trace without a size limit.
+    # Together, the pages have the same steps as a trace whose size limit is never reached.
     whole = trace(incident, 1, max_bytes=1 << 30)
     assert found == [step for record in whole["records"] for step in record["steps"]]
     assert [step["id"] for step in found if step["kind"] == "stage"] == chain[1:-1] * 2

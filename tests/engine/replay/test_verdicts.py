@@ -206,7 +206,7 @@ def test_verdict_is_different_if_configuration_of_golden_result_now_gives_anothe
     assert judged.error == detail
 
 
-def test_candidate_may_equal_any_expected_result_and_unexpected_result_is_stored_with_groups(
+def test_candidate_may_equal_any_expected_result_and_unexpected_result_is_returned_with_groups(
     bundle: MakeBundle, ring: MakeRing
 ) -> None:
     made, spec = bundle(ring("dataguard_check"), RECORDS), ring("dataguard_check")

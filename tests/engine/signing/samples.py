@@ -1,4 +1,4 @@
-"""Sample statements: a configuration that was tested with two fixtures against two configurations."""
+"""Sample statements: one fixture was tested against two baselines, and another against its golden result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TESTS = (
 
 
 def result(world: World, **changes: Any) -> test_result.TestResult:
-    """Return a result in which one test differs, in one group."""
+    """Return a test result. By default, one test differs, in one group."""
     made = test_result.TestResult(
         spec_hash=sha256(world.spec_kv),
         config_hash=world.config_hash,
@@ -58,7 +58,7 @@ def result(world: World, **changes: Any) -> test_result.TestResult:
 
 
 def acceptance(*differences: tuple[str, str | None], **changes: Any) -> AcceptanceEntry:
-    """Return a person's acceptance of differences, which are groups with their baselines."""
+    """Return an acceptance, by default of a person. A difference is a group with a baseline (None: a golden result)."""
     made = AcceptanceEntry(
         acceptance_id="acceptance-1",
         accepted_by="ada@example.com",
@@ -75,7 +75,7 @@ def setting(mode: str = "require", min_fixtures: int = 3, work: int | None = 10)
 
 
 def gate(world: World, **changes: Any) -> GateStatement:
-    """Return the statement that the required gate is open for the sample result."""
+    """Return a gate statement. By default, the gate is required, and is open for the sample result."""
     made = GateStatement(
         org_id="org-1",
         project_id="project-1",

@@ -170,7 +170,7 @@ def test_wrong_spec_hash_in_manifest_is_refused(world: Any) -> None:
         {"config_hash": None},
         {"capabilities": ["b", "a"]},
         {"created_at": None},
-        {"created_at": "2026-10-20T08:00:00.5Z"},  # another form of the same time
+        {"created_at": "2026-10-20T08:00:00.5Z"},  # a fraction of a second must have six digits
         {"approved_at": ...},
         {"files": []},
         {"files": {"spec.kv": {"sha256": "00", "size": 1}}},

@@ -40,7 +40,7 @@ def payload_of(envelope: Any) -> bytes:
 
 
 def compact(value: object) -> bytes:
-    """Return the RFC 8785 JSON of a value whose numbers are integers."""
+    """Return the RFC 8785 JSON of a value with ASCII strings and without fractions."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -347,7 +347,7 @@ GATES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
                    outcome_of(OPENING, OLD, "equal"))},
         {"acceptances": (acceptance((PRICE, OLDER)), acceptance((VENUE, None), acceptance_id="2"))}, None),
     "accepted by the requester": ({}, {"requester_id": "user-1"}, "unaccepted"),
-    "accepted by the requester, who may": ({}, {"requester_id": "user-1", "allow_self_acceptance": True}, None),
+    "accepted by the requester, as permitted": ({}, {"requester_id": "user-1", "allow_self_acceptance": True}, None),
     "accepted by the requester without approvals": ({}, {"requester_id": "user-1", "approvals_required": False}, None),
     "accepted for an unknown requester": ({}, {"requester_id": None}, None),
     "accepted by an API key": (

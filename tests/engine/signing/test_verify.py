@@ -26,7 +26,7 @@ def refusal_of(world: Any, built: BuiltBundle) -> str:
 
 
 def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[bytes, Json]:
-    """Return a signed bundle that ``build_bundle`` never creates: any files, and a manifest that matches them."""
+    """Return a tar that ``build_bundle`` never creates, with any files, which its manifest lists; and its envelope."""
     document = world.bundle().manifest.document() | members
     entries = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()}
