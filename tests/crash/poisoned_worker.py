@@ -1,8 +1,8 @@
 """Worker processes that are killed by a job with ``kill -9``, one after the other.
 
-``python -m tests.crash.poisoned_worker JOB`` reads lines from its stdin. For each line it starts a worker process that
-the job JOB kills, and prints ``died``. At the end of the input it starts a worker that runs until no job is due. Each
-worker is a fork of this process, which has loaded the code.
+``python -m tests.crash.poisoned_worker JOB`` reads lines from its stdin. For each line it starts a worker process and
+prints ``died`` if the job JOB killed the process, or ``lived``. At the end of the input it starts a worker that runs
+until no job is due. Each worker is a fork of this process.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tests.crash.conftest import Workspace
 from tests.patience import PATIENCE_S
 
 THREADS = 4
-EVERY_S = 0.5  # seconds between heartbeats of an agent; shorter intervals would delay the reports
+EVERY_S = 0.5  # seconds between rounds of heartbeats; shorter pauses would delay the reports
 
 
 @dataclass

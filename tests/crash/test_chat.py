@@ -1,4 +1,6 @@
-"""Tests that a chat message arrives once or twice if the worker is killed with ``kill -9`` at any step.
+"""Tests that a chat message arrives although the worker is killed with ``kill -9`` at any step of sending it.
+
+The message arrives once more for each kill after it was posted and before that was recorded.
 
 By default, workers die at all steps of sending one message. ``BYTEOR_TEST_EACH_DEATH=1`` sends one message per step.
 """
@@ -44,7 +46,9 @@ def chatting() -> Iterator[tuple[Workspace, Worker]]:
         workspace.installation.remove()
 
 
-def test_message_arrives_once_or_twice_if_worker_is_killed(chatting: tuple[Workspace, Worker], chat: Receiver) -> None:
+def test_message_is_repeated_only_if_worker_dies_before_recording_it(
+    chatting: tuple[Workspace, Worker], chat: Receiver
+) -> None:
     workspace, worker = chatting
     organization = workspace.environment.partition("/projects/")[0]
     hooks = f"{organization}/chat-webhooks"

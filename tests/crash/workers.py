@@ -12,7 +12,7 @@ from tests.system.conftest import ROOT, Installation
 
 
 class Worker:
-    """The worker process of ``doomed_worker.py`` or another module, which dies at chosen moments."""
+    """A process of ``doomed_worker.py`` or a similar module, whose workers die at chosen moments."""
 
     def __init__(self, installation: Installation, module: str = "doomed_worker", **settings: str) -> None:
         self.output = installation.data_dir / "worker.out"
@@ -23,13 +23,13 @@ class Worker:
             )  # fmt: skip
 
     def restart_and_die_at(self, moments: Sequence[str]) -> None:
-        """Restart the worker, which then dies at each of these moments in turn."""
+        """Restart the worker. It and the workers after it die at these moments, one worker at each."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(list(moments)).encode() + b"\n")
         self.process.stdin.flush()
 
     def printed_lines(self) -> list[str]:
-        """Return the lines that the worker has printed: passed moments and deaths."""
+        """Return the lines that have been printed: passed moments and deaths."""
         return self.output.read_text().splitlines()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the commands ``bootstrap`` and ``sign_in_link``, and of errors that keep ``manage.py`` from running."""
+"""Tests of ``bootstrap``, ``sign_in_link``, the public URL, and errors that keep a command from running."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_bootstrap_and_migrate_report_unreachable_database(cold: Installation) -
 
 
 def test_django_system_checks_report_nothing() -> None:
-    """Our commands skip Django's checks, so this test runs them, including those of the console and the views."""
+    """Most of our commands skip Django's checks. This test runs all of them, including those of the console."""
     call_command("check", "--fail-level", "INFO", stdout=StringIO())
     assert urls.urlpatterns
 

@@ -1,4 +1,7 @@
-"""Tests of how long ``serve`` waits for its database, and what it reports. tests/system uses real processes."""
+"""Tests of how long ``serve`` and ``restore`` wait for the database, and what they report.
+
+tests/system/test_host_keys.py tests ``serve`` with real processes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that ``migrate`` tries again when a table is locked, and that its own errors take one line."""
+"""Tests of ``migrate``: further attempts when a table is locked, and errors that an operator must resolve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 class Attempts:
     """A replacement for Django's ``migrate``: each attempt fails with the next error, or succeeds if there is none.
 
-    Each attempt advances the clock of the command by five minutes.
+    Each attempt takes five minutes of the clock ``monotonic``.
     """
 
     def __init__(self, *errors: type[psycopg.Error]) -> None:
@@ -60,7 +60,7 @@ def test_migration_is_tried_again_if_table_is_locked(monkeypatch: pytest.MonkeyP
     assert lock_timeout() == before
 
 
-def test_migration_fails_after_ten_minutes_of_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_fails_if_table_is_locked_ten_minutes_after_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(*[psycopg.errors.LockNotAvailable] * 9)
     monkeypatch.setattr(django_migrate.Command, "handle", attempts)
     monkeypatch.setattr("apps.operations.management.commands.migrate.time.monotonic", attempts.monotonic)

@@ -46,7 +46,7 @@ BACKUP = restores.Backup("20261129T083000Z-0a1b2c", BACKUP_AT, f"sha256:{'ab' * 
 
 
 def polled(agent: Agent, api: Api) -> str | None:
-    """Return the id of the deployment that the agent is offered, or None. Checks that heartbeats offer the same."""
+    """Return the id of the deployment that a poll offers, or None. Also check that a heartbeat offers the same."""
     offered = api.get(f"/api/v1/agents/{agent.pk}/deployment").json()["desired"]
     beat = {"status": "healthy", "agent_version": "1"}
     desired = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["desired"]

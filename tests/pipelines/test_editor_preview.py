@@ -36,7 +36,7 @@ def test_preview_contains_spec_hash_and_graph(world: World, draft: Draft) -> Non
     assert unchanged(draft, events)
 
 
-def test_diagnostic_names_line_and_column_of_invalid_value(world: World, draft: Draft) -> None:
+def test_diagnostic_names_line_and_column_of_invalid_member(world: World, draft: Draft) -> None:
     text = write_plan(BROKEN).replace("\n", "\r\n")
 
     response = post(signed_in(world.operator.user), draft, "preview", text).json()

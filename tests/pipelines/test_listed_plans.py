@@ -29,7 +29,7 @@ def _padded(size: int) -> dict[str, Any]:
 
 
 def test_draft_list_omits_plans_over_4_kib_of_json_text(world: World) -> None:
-    digits = {"pad": [Random(1).randrange(10) for _ in range(1_300)]}  # 4 KiB of text, 15 KiB as PostgreSQL stores it
+    digits = {"pad": [Random(1).randrange(10) for _ in range(1_300)]}  # 3.8 KiB of text, 15 KiB in the database
     assert len(json.dumps(digits)) < 4096
     plans = {
         "smallest": {},

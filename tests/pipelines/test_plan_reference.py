@@ -23,7 +23,7 @@ from tests.worlds import World
     ],
 )
 @pytest.mark.parametrize("target", TARGETS)
-def test_new_plan_compiles_and_is_named_after_draft(draft: str, name: str, target: str) -> None:
+def test_new_plan_compiles_and_is_named_after_draft_if_possible(draft: str, name: str, target: str) -> None:
     plan = first_plan(target, draft)
 
     assert plan["name"] == name
@@ -44,7 +44,7 @@ def test_reference_has_keys_of_each_target_with_their_choices() -> None:
 
 
 @pytest.mark.django_db
-def test_editor_has_reference_and_completions_only_for_people_who_may_edit(world: World, draft: Draft) -> None:
+def test_people_who_may_edit_get_reference_and_only_they_get_completions(world: World, draft: Draft) -> None:
     url = f"{table(Draft)}{draft.pk}/edit/"
 
     editable, shown = (signed_in(each.user).get(url).text for each in (world.operator, world.viewer))

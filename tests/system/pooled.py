@@ -1,4 +1,4 @@
-"""An installation behind pgbouncer."""
+"""An installation that uses its database through pgbouncer."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def sessions() -> Iterator[list[requests.Session]]:
 
 
 def database(running: Installation) -> str:
-    """Return the URL of the installation's embedded database."""
+    """Return the connection string of the installation's embedded database."""
     environment = running.manage("shell", "-c", "from django.db import connection as c; d = c.settings_dict; "
         "print('URL', d['HOST'], d['PORT'] or 5432, d['USER'], d['PASSWORD'] or '-', d['NAME'])").stdout  # fmt: skip
     host, port, user, password, name = environment.partition("URL ")[2].split()[:5]

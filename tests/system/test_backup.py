@@ -257,7 +257,7 @@ def test_terminated_database_session_fails_backup_with_one_error_line(
     assert FolderTarget(target).list_names() == []
 
 
-def test_external_database_is_backed_up_and_restored_without_password_in_arguments(
+def test_external_database_is_backed_up_and_restored_without_revealing_password(
     installation: Installation, database: str, tmp_path: Path
 ) -> None:
     password, target = "the-databases-password", tmp_path / "backup.tar"
@@ -315,7 +315,7 @@ def test_lost_database_fails_backup_with_one_error_line(
 
 def test_full_disk_of_target_fails_backup_with_one_error_line(installation: Installation, tmp_path: Path) -> None:
     if not CAN_MOUNT:
-        message = "NOT TESTED: a full disk of a backup. The test needs root on Linux to mount a small tmpfs."
+        message = "NOT TESTED: a backup to a full disk. The test needs root on Linux to mount a small tmpfs."
         warnings.warn(pytest.PytestWarning(message), stacklevel=1)
         pytest.skip(message)
     (mount := tmp_path / "small").mkdir()

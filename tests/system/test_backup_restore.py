@@ -139,7 +139,7 @@ def _environment(admin: ApiClient, demo: Demo) -> str:
 
 
 def _approve_for_later(admin: ApiClient, demo: Demo, path: str) -> tuple[Any, str]:
-    """Create and approve a deployment that starts tomorrow. Returns it and its unused credential."""
+    """Turn off the replay gate. Create and approve a deployment for tomorrow. Returns it and its unused credential."""
     admin("PUT", path, {"settings": {"replay_gate": "off"}})
     current = next(each for each in admin("GET", f"{path}/deployments")["results"] if each["is_current"])
     start_at = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0).isoformat()

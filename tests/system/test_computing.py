@@ -167,7 +167,7 @@ def test_untruncated_preview_equals_result_of_compiler(author: Author) -> None:
         assert author.preview(plan)[:2] == (200, expected)
 
 
-def test_error_locates_fault_in_large_malformed_body(server: Installation, author: Author) -> None:
+def test_error_locates_forbidden_character_in_large_body(server: Installation, author: Author) -> None:
     body = b'{"plan": {"a": [' + b"1, " * 40_000 + b'"\\u0000"]}}'
     headers = {"Authorization": f"Bearer {author.fleet.token}", "Content-Type": "application/json"}
     response = requests.post(f"{server.base}{author.draft}/preview", data=body, headers=headers, timeout=PATIENCE_S)
@@ -178,7 +178,7 @@ def test_error_locates_fault_in_large_malformed_body(server: Installation, autho
 
 
 def waiting_for_lock(installation: Installation) -> set[int]:
-    """Return the processes that wait for the host's computing lock."""
+    """Return the computing processes that wait for the host's computing lock."""
     blocked = [line.split() for line in Path("/proc/locks").read_text().splitlines() if " -> FLOCK " in line]
     return {int(fields[5]) for fields in blocked} & computing(installation).keys()
 

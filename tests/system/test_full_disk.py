@@ -172,7 +172,7 @@ def test_full_disk_of_embedded_database_refuses_writes_and_loses_no_data(disk: S
     assert (verified.returncode, ": ok; " in verified.stdout) == (0, True), verified.stdout + verified.stderr
 
 
-def test_server_with_external_database_starts_on_full_disk(disk: SmallDisk) -> None:
+def test_server_with_external_database_starts_on_almost_full_disk_and_serves_on_full_disk(disk: SmallDisk) -> None:
     elsewhere = Installation()
     database = EmbeddedPostgres(elsewhere.data_dir)
     try:

@@ -90,7 +90,7 @@ class Site:
         }
 
     def responses(self) -> dict[str, list[requests.Response]]:
-        """Send all requests at the same time. Return the responses by request, without those that timed out."""
+        """Send all requests at the same time. Return the responses by kind, without requests that timed out."""
         responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:

@@ -158,7 +158,7 @@ def test_captures_uploaded_to_one_host_are_readable_on_other_and_later_hosts(sit
 
 
 def test_requests_that_need_suspended_store_return_503(site: Site, object_store: ObjectStore) -> None:
-    """The store resumes only after all responses have arrived, so no request can have waited for it."""
+    """The store resumes only after all responses have arrived, so no response can have used the resumed store."""
     content = random.Random(0).randbytes(3 * MIB)
     known = site.upload(site.first, content, kind="diagnostic")
     path = f"artifacts/{known.json()['id']}/content"

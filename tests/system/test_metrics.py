@@ -1,4 +1,4 @@
-"""Tests of /metrics: the domain series, in one process and in several processes."""
+"""Tests of /metrics in one process and in several processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _discard_earlier_requests() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the cache of the series, so that no test sees the series of another test."""
+    """Disable the cache of the domain series, so that no test sees the series of another test."""
     monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 

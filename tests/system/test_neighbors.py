@@ -1,4 +1,4 @@
-"""A server with one process and callers who use all resources that they can get: other callers are still served."""
+"""A server with one API process and callers who use all resources that they can get: other callers are still served."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_slow_requests_leave_slots_to_other_organizations(server: Installation, 
                 path = f"{busy.environment}/drafts/{draft}"
                 connections.append(send(server, "PUT", path, busy.token, f"many-{number:04}", body))
             wait_until(are_waiting)
-            for _ in range(3):  # each response shows that the server has read all earlier requests
+            for _ in range(3):  # so that the server has read all earlier requests
                 assert server.get("/healthz").status_code == 200
             connections.append(send(server, "GET", f"{quiet.environment}/drafts", quiet.token, "few-0000"))
             wait_until(lambda: "few-0000" in finished(server))

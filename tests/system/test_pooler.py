@@ -1,4 +1,4 @@
-"""A server behind pgbouncer, where each transaction may use a different one of a few shared connections.
+"""A server that uses pgbouncer, where each transaction may use a different one of a few shared connections.
 
 Notifications and session locks belong to a session and must bypass pgbouncer. Prepared statements work through it.
 """
@@ -39,7 +39,7 @@ def fleet(pooled: Pooled) -> Fleet:
 
 @pytest.fixture
 def sessions() -> Iterator[list[requests.Session]]:
-    """Open persistent connections, which are spread over both API processes."""
+    """Create sessions, each of which keeps its own connection. They usually reach both API processes."""
     made = [requests.Session() for _ in range(12)]
     yield made
     for session in made:

@@ -95,7 +95,7 @@ def test_readyz_is_not_ready_if_migrations_are_missing() -> None:
     assert Client().get("/readyz").status_code == 200
 
 
-def test_server_starts_and_is_ready_on_schema_of_next_release() -> None:
+def test_migration_and_readiness_accept_schema_of_next_release() -> None:
     recorder = MigrationRecorder(connection)
     before = recorder.applied_migrations().keys()
     recorder.record_applied("tenancy", "9999_next_release")

@@ -164,7 +164,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             assert int(response.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
     assert "embedded_database_hung_up" in running.output()
-    # So many requests usually reach every thread of both processes. No pool contains a stale connection.
+    # So many requests usually reach both processes. None of them gets a stale connection from a pool.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 

@@ -1,4 +1,4 @@
-"""The supervisor of ``manage.py serve``, run as a process with real child processes."""
+"""The supervisor of ``manage.py serve`` with real child processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from byteor_cloud.server import supervisor
 from tests.patience import PATIENCE_S, wait_until
 
-# Supervises the programs given as JSON, with short restart delays, and prints `ready`.
+# Supervises the programs given as JSON, with short restart delays, and prints `ready` when all are ready.
 SUPERVISE = """
 import json, logging, os, sys
 from pathlib import Path
@@ -78,9 +78,9 @@ class Supervised:
         return line.decode()
 
     def pid(self) -> int:
-        """Return the next process id that a child prints, skipping other lines."""
+        """Return the next process id in the output, skipping other lines."""
         while not (line := self.next_line()).startswith("pid "):
-            assert line, "no child printed its id"
+            assert line, "no process printed its id"
         return int(line.removeprefix("pid "))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str], list[str]]:
@@ -206,7 +206,7 @@ def test_failed_child_is_logged_with_exit_code(supervise: Supervise) -> None:
     assert logged[0] == "child0 exited unexpectedly (exit code 3); restarting it in 0 s"
 
 
-def test_descendants_of_killed_child_are_killed(supervise: Supervise) -> None:
+def test_descendants_of_killed_child_are_stopped(supervise: Supervise) -> None:
     supervised = supervise(PARENT)
     grandchild = supervised.pid()
 

@@ -1,4 +1,4 @@
-"""The embedded database while real processes start and stop using it, or are killed."""
+"""The embedded database: its settings, its use by several commands, and commands and servers that are killed."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def test_database_is_utf8_with_fixed_sort_order(server: EmbeddedPostgres) -> Non
     assert row == ("byteor_cloud", "UTF8", "b", "C.UTF-8", "byteor_cloud")
 
 
-def test_other_accounts_cannot_connect_to_embedded_database(server: EmbeddedPostgres) -> None:
+def test_embedded_database_has_private_socket_folder_and_no_network_address(server: EmbeddedPostgres) -> None:
     url = server.acquire()
 
     sockets = Path(unquote(url.partition("host=")[2].partition("&")[0]))

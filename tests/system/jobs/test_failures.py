@@ -181,7 +181,7 @@ def test_error_caused_by_outage_is_treated_as_outage() -> None:
     assert jobs.is_outage(error)
 
 
-def test_killed_child_process_is_not_treated_as_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_exit_of_child_process_is_not_treated_as_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     with pytest.raises(children.ChildDied) as caught:

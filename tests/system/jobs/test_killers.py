@@ -110,7 +110,7 @@ def test_postponed_job_does_not_block_other_jobs() -> None:
 
 
 def test_suspected_killer_waits_only_limited_time_for_another_suspect() -> None:
-    """Suspects run one at a time, because a job that ran next to the killer must not become a dead letter as well."""
+    """At first, a worker runs one suspect at a time, so that a job that only ran next to the killer can finish."""
     for who in ("one", "two"):
         enqueue(Block(who=who), uuid7())
     kill_worker()

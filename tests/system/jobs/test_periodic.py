@@ -1,4 +1,4 @@
-"""Periodic jobs: their intervals, a single run across all workers, and failures."""
+"""Periodic jobs: their intervals, one job per tick for all workers, and failures."""
 
 from __future__ import annotations
 

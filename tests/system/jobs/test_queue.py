@@ -222,7 +222,7 @@ def test_job_of_killed_worker_keeps_its_person() -> None:
 @pytest.mark.parametrize("statement", [DUE_LANES, FETCH], ids=["due", "fetch"])
 @pytest.mark.parametrize("is_full", [False, True])
 def test_fetch_cost_does_not_depend_on_queue_length(statement: str, is_full: bool) -> None:
-    """The cost is the number of rows that PostgreSQL reads for one fetch, not the time."""
+    """The cost is the number of rows that PostgreSQL reads for the statement, not the time."""
 
     def rows(waiting_jobs: int) -> float:
         execute("TRUNCATE procrastinate_jobs CASCADE")
