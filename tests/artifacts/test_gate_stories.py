@@ -352,7 +352,7 @@ class Stories(RuleBasedStateMachine):
         self.model.regressions[pk] = m.Regression(config, baselines)
         self._observe()
         for each in waiting:
-            is_covered = each.config == config and set(self.model.baselines(each.site)) <= set(baselines)
+            is_covered = each.config == config and set(self.model.baselines(each.site)) == set(baselines)
             assert (each.regression == pk) is (is_covered and each.gate.mode != "off"), each
 
     # Fixtures

@@ -94,6 +94,7 @@ def test_message_about_incident_that_no_stage_caused_names_pipeline_and_agent(wo
 
 
 def test_stage_that_is_not_in_spec_is_not_named(world: World) -> None:
+    world.version()
     ingested(world, capture({**STOP, "stage": "secret card 1234567890"}))
     handle(world)
 

@@ -318,7 +318,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert [each.user.email in sentence for each in (one, two, world.viewer)] == [False, True, True]
 
     # Only an org_admin may change the reviewers, and only to people who can decide or have approved.
-    before, audited = Deployment.objects.values().get(), AuditEvent.objects.filter(outcome="success").count()
+    before = Deployment.objects.values().get()
     good = [*ids(one), *ids(world.reviewer)]
     for by, expected in ((world.operator, 403), (world.project_admin, 403), (two, 404), (World("globex").admin, 404)):
         assert change(world, deployment, good, by).status_code == expected
@@ -335,7 +335,6 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert world.admin.api.post(unknown, {"reviewers": good}).status_code == 404
     assert Deployment.objects.values().get() == before
     assert AuditEvent.objects.filter(outcome="success", action__startswith="deployment").count() == 1
-    assert AuditEvent.objects.filter(outcome="success").count() >= audited
 
     # Somebody who has approved can stay in the list after leaving.
     changed = change(world, deployment, good)

@@ -69,11 +69,13 @@ class Supervised:
         self._pending_output = b""
 
     def next_line(self, seconds: float = PATIENCE_S) -> str:
-        """Return the next line of output, or an empty string after a timeout."""
+        """Return the next line of output, or an empty string after a timeout or at the end of the output."""
         while b"\n" not in self._pending_output:
             if not select.select([self._output], [], [], seconds)[0]:
                 return ""
-            self._pending_output += os.read(self._output, 4096)
+            if not (piece := os.read(self._output, 4096)):
+                return ""
+            self._pending_output += piece
         line, _, self._pending_output = self._pending_output.partition(b"\n")
         return line.decode()
 
