@@ -91,9 +91,9 @@ class Call:
 class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. Everybody
-    who sees the row may perform an act with neither ``operation`` nor ``needs``, subject to the ``only_`` fields.
-    ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the same permissions as the operation and, unless it has its own ``on``, is
+    possible on the same row. Everybody who sees the row may perform an act with neither ``operation`` nor ``needs``,
+    subject to the ``only_`` fields. ``on`` is as in ``Call``.
     """
 
     operation: str = ""
