@@ -47,8 +47,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
 
 
-# These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps. test_serving precedes the files that share its
+# These files wait for servers, browsers and processes, run one long story, or have very many cases. If they started
+# last, they would prolong the whole run. The other tests fill the gaps. test_serving precedes the files that share its
 # server, because it needs an unused one. crash/test_worker is the first crash test, because each kill makes the
 # supervisor wait longer before it restarts the worker.
 SLOWEST_FIRST = (
@@ -229,7 +229,7 @@ def other(db: None) -> Any:
 
 @pytest.fixture
 def limit_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of the rate limits, which count per minute: a list with the time as its only item."""
+    """The clock of the rate limits, most of which count per minute: a list with the time as its only item."""
     now = [NOON + 10.5]
     monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
     return now

@@ -1,4 +1,4 @@
-"""The peak memory of processes, as Linux counts it. Tests that need it are skipped on other systems."""
+"""The memory of processes, as ``/proc`` shows it on Linux. Tests that need it are skipped on other systems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 MIB = 1024 * 1024
 
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak memory of a process")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def used(pid: int | str = "self") -> int:
@@ -62,6 +62,6 @@ def run_capture_process(
         assert process.stderr is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        *_, last = process.stdout  # read before the input is closed, because the process then exits
+        *_, last = process.stdout  # while the input stays open, because the process exits when it is closed
         idle, done = process.stderr.read().decode().split("\0")
     return last.rstrip(b"\n"), _number(done, "VmHWM") - _number(idle, "VmRSS")

@@ -105,7 +105,7 @@ def validate(value: Any, *keys: str) -> None:
     """Raise ValidationError if the schema at this path in the document does not allow the value.
 
     ``jsonschema_rs`` checks every value, because it is fast. ``jsonschema`` checks only values that ``jsonschema_rs``
-    refuses, because its errors are detailed. Raises AssertionError if the two disagree.
+    refuses, because its errors are detailed. Raises AssertionError if ``jsonschema`` allows such a value.
     """
     if not _compiled(*keys).is_valid(value):
         validator(*keys).validate(value)

@@ -23,7 +23,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 def count_waiting() -> int:
-    """Return the number of database sessions that wait for a lock."""
+    """Return the number of sessions of the test database that wait for a lock."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_stat_clear_snapshot()")  # the view is otherwise cached for the whole transaction
         cursor.execute(

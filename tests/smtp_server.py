@@ -40,7 +40,7 @@ class Trouble(StrEnum):
 
     HANG = "hang"  # until ``released`` is set; then close the connection
     DROP = "drop"  # close the connection; at Step.MESSAGE, accept the e-mail first
-    DRIP = "drip"  # send a long response, one byte at a time
+    DRIP = "drip"  # send an endless response, one byte at a time, until ``released`` is set; then close the connection
 
 
 type Behavior = Trouble | str | None  # a string is a response, such as "550 No such user", and None is the usual one
@@ -64,12 +64,12 @@ class Received:
 
 
 class SmtpServer:
-    """A running server, with the e-mails that it received and its behavior at each step."""
+    """A running server, with the e-mails that it accepted and its behavior at each step."""
 
     def __init__(self, tls: ssl.SSLContext | None, security: Literal["starttls", "tls", "off"]) -> None:
         self.messages: list[Received] = []
         self.steps: list[tuple[Step, str]] = []
-        """The steps of all connections, with the argument of the command."""
+        """The steps of all connections, with the argument (EHLO, AUTH), the sender (MAIL) or the recipient (later)."""
         self.tls, self.security = tls, security
         self.released = threading.Event()
         self.host, self.port = "127.0.0.1", 0
@@ -85,7 +85,7 @@ class SmtpServer:
     def behave(self, step: Step, behavior: Behavior | Callable[[str], Behavior], *, times: int | None = None) -> None:
         """Use this behavior at the step for the next ``times`` times, or always if ``times`` is None.
 
-        A function gets the argument of the command, for example the recipient's address.
+        A function gets the text that ``steps`` contains for the step, for example the recipient's address.
         """
         decide = behavior if callable(behavior) else lambda _: behavior
         left = [times]
@@ -100,7 +100,7 @@ class SmtpServer:
         self._behaviors[step] = limited
 
     def recover(self) -> None:
-        """Behave as usual again, except in connections that already hang."""
+        """Behave as usual again, except in connections that already hang or get an endless response."""
         self._behaviors.clear()
 
     def count(self, step: Step) -> int:

@@ -1,4 +1,4 @@
-"""A story from sign-in to rollback with the command ``byteor`` alone: two people, two agents and a server.
+"""A story from sign-in to sign-out with the command ``byteor``: two people, two agents and a server.
 
 The story runs any ``byteor``: that of the checkout, or one that is installed alone from its wheel.
 """
@@ -38,7 +38,7 @@ RULES = '  redact:\n    rules: ["account:mask=2:0:*"]\n'
 
 
 class Terminal:
-    """A person's terminal, with a configuration folder of its own."""
+    """The terminal of a person or of the agents' machine, with its own configuration folder."""
 
     def __init__(self, byteor: Path, folder: Path) -> None:
         self._byteor = byteor

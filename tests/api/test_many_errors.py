@@ -1,4 +1,7 @@
-"""Tests that a body with thousands of errors costs little work and that its problem stays small."""
+"""Tests that bodies with thousands of errors cost little work and that their problems stay small.
+
+Also tests of the JSON Pointers of secrets that are found in configurations.
+"""
 
 from __future__ import annotations
 

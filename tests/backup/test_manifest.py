@@ -1,4 +1,4 @@
-"""Tests of the manifest's format."""
+"""Tests of the formats of manifests and blob lists, and of the names of backups."""
 
 from __future__ import annotations
 

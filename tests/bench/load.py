@@ -95,7 +95,7 @@ def wrk(
         raise RuntimeError(done)
     result = json.loads(found[1])
     if result["bad"] and not may_refuse:
-        raise RuntimeError(f"{result['bad']} requests were refused or failed:\n{done}")
+        raise RuntimeError(f"refused or failed requests: {result['bad']}\n{done}")
     rate = result["requests"] / (result["microseconds"] / 1e6)
     p50_ms, p95_ms, p99_ms = (result[f"p{percent}_us"] / 1000 for percent in (50, 95, 99))
     return Load(rate, p50_ms, p95_ms, p99_ms, result["bad"])

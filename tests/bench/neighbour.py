@@ -1,8 +1,8 @@
 """The neighbor in ``make bench ARGS=neighbours``: heartbeats of agents, a person's lists, and probes.
 
 ``python -m tests.bench.neighbour FILE`` sends these requests on schedule over persistent connections, and prints how
-many milliseconds each took. A request is sent when it is due, even if earlier requests are still waiting, and its time
-starts when it was due. Otherwise a server that stalls would appear fast.
+many milliseconds each took. A request is sent when it is due, even if earlier requests (at most 200 of each kind) are
+still waiting, and its time starts when it was due. Otherwise a server that stalls would appear fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The results of benchmarks, compared with their yardsticks: as a table, as JSON and as a picture."""
+"""The results of benchmarks, compared with their goals: as a table, as JSON and as a picture."""
 
 from __future__ import annotations
 

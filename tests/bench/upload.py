@@ -1,4 +1,4 @@
-"""The benchmark of uploads, compared with a loop that writes, hashes and syncs the same bytes on the same disk."""
+"""The benchmark of uploads, compared with a loop that writes, hashes and syncs files of equal size on the same disk."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computin
 
 
 class Clock:
-    """A clock that advances only while a greenlet computes."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -44,7 +44,7 @@ def test_rows_equal_those_of_separate_queries(world: World, django_assert_num_qu
     assert found[-1] == [(1, "3"), (2, "3")]
     assert organizations == [each.project.organization.name for each in tables[5]]
     assert found[6][0].get_deferred_fields() == tables[6][0].get_deferred_fields()
-    # Fields that convert their values, such as strategies and policies, also return the same values.
+    # Fields that convert their values, such as targets and policies, also return the same values.
     [[row], [stored]] = read_together(
         Deployment.objects.select_related("config_bundle").annotate(twice=F("target_count") * 2).defer("signing_keys"),
         ConfigBundle.objects.all(),

@@ -1,7 +1,7 @@
 """``make fuzz``: run schemathesis against a live server with a temporary data folder.
 
-It exits with 1 if the preparation or schemathesis fails, or a response contradicts the OpenAPI document. For each such
-response, it prints a curl command. It exits with 2 if nothing was tested.
+It exits with 2 if schemathesis tested no operation, and with 1 if the preparation, schemathesis or a check of a
+response fails. For each distinct failure, schemathesis prints a curl command.
 To repeat a run, pass its printed seed as ``--seed``.
 """
 
@@ -56,7 +56,7 @@ def serve(installation: Installation, issuer: str) -> Path:
 
 
 def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, arguments: list[str]) -> int:
-    """Run schemathesis and print a summary. Return 1 if it failed or found a contradiction, 2 if it tested nothing."""
+    """Run schemathesis and print a summary. Return 2 if it tested nothing, 1 if it failed or a check failed, or 0."""
     phases = "coverage,fuzzing" if seconds >= MIN_SECONDS_FOR_COVERAGE else "fuzzing"
     command = [
         *(str(schemathesis), "--no-color", "run", f"{base}/api/schema?format=json"),

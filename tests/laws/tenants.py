@@ -73,8 +73,8 @@ class Tenant(World):
 class Tenants:
     """Two tenants with filled environments.
 
-    Callers belong to ``home``. ``sibling`` is another environment of the same project, ``cousin`` one of another
-    project, and ``abroad`` belongs to another tenant.
+    ``home`` is the tenant of most callers, and ``abroad`` the other tenant. ``sibling`` is another environment of the
+    project of ``home``, and ``cousin`` an environment of another project of the same organization.
     """
 
     def __init__(self) -> None:
@@ -165,7 +165,9 @@ def _counting() -> str:
 
 
 def writes() -> str:
-    """Return the numbers of rows written in this transaction by table, as one string, except counts of refusals.
+    """Return the numbers of rows written in this transaction by table, as one string.
+
+    Tables that count requests and refusals are left out.
 
     This runs thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. Sending and comparing
     one string is faster than sending and comparing a row for each table.

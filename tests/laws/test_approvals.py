@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Bound:
-    """Two requests that differ only in one field. ``label`` names the field on the page of an approval."""
+    """Two requests that differ in the tested field. ``label`` names the field on the page of an approval."""
 
     label: str
     first: Request

@@ -76,7 +76,7 @@ STORED_PERIODIC = {
     "tenancy.seal_rest",
     "tenancy.wake_webhooks",
 }
-# The queue of a waiting job is named ``lane:organization``.
+# The queue of a waiting job is named ``lane:organization``, or ``lane:installation``.
 STORED_LANES = {
     "release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "regress", "webhook", "message", "mail",
     "chat",

@@ -1,4 +1,7 @@
-"""Only one module writes assignments and deployment agents, except that enrollment creates empty assignments."""
+"""Only one module writes assignments and deployment agents, except that enrollment creates empty assignments.
+
+Only one other module moves deployments through their state machine.
+"""
 
 from __future__ import annotations
 

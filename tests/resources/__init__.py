@@ -25,7 +25,8 @@ A = "/api/v1/agents/{id}"
 class Place:
     """An environment, and the rows that were created for it.
 
-    A maker is a function that creates a row in a place. It calls ``get`` with other makers for the rows that it needs.
+    A maker is a function that returns a row of a place, or its id, and creates the row if necessary. It calls ``get``
+    with other makers for the rows that it needs.
     """
 
     def __init__(self, world: World, environment: Environment, suffix: str = "1") -> None:
@@ -90,9 +91,9 @@ class Call:
 class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. Everybody
-    who sees the row may perform an act with neither ``operation`` nor ``needs``, subject to the ``only_`` fields.
-    ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the same permissions as the operation and, unless it has its own ``on``, is
+    possible on the same row. Everybody who sees the row may perform an act with neither ``operation`` nor ``needs``,
+    subject to the ``only_`` fields. ``on`` is as in ``Call``.
     """
 
     operation: str = ""
@@ -125,7 +126,8 @@ class Table:
     """A database table and its pages in the console."""
 
     label: str
-    # The permission needed to see a row in its scope, or a rule of ``access.py`` (``own``, ``people``, ``members``).
+    # The permission needed to see a row in its scope, or a rule of ``tests/browser/access.py``: ``own``,
+    # ``people`` or ``members``.
     # None: only installation operators see the table.
     seen_by: Permission | str | None = None
     row: Maker | None = None  # makes sure that a row exists. None: the console does not show the table
@@ -133,7 +135,7 @@ class Table:
     acts: Mapping[str, Act] = field(default_factory=dict)
     pages: Mapping[str, Page] = field(default_factory=dict)
     # Columns whose type has no maximum length. Lists omit large values of ``large`` columns. ``short`` states, for the
-    # other columns, what limits their size.
+    # other columns, what limits their size, or why it does not matter.
     large: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
     in_organization: Permission | None = None  # also needed to see a row that belongs to no project

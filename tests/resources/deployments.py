@@ -100,7 +100,7 @@ def reviewed(place: Place) -> Deployment:
 
 
 def reviewed_by_nobody(place: Place) -> Deployment:
-    """Make a deleted person the reviewer of unfinished deployments, so that the form for reviewers changes the list."""
+    """Make an unknown id the only reviewer of unfinished deployments, so that the reviewers' form changes the list."""
     made = place.get(reviewed)
     mine = Deployment.objects.filter(environment__project=place.world.project)
     mine.filter(status__in=["pending_approval", "deploying"]).update(reviewers=[str(UUID(int=1))])

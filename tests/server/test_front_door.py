@@ -1,4 +1,4 @@
-"""Tests of the minimum rate of clients, with a simulated clock."""
+"""Tests of clients' connections: their minimum rate, turns of other greenlets, and hang-ups, with a simulated clock."""
 
 from __future__ import annotations
 
