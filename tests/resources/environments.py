@@ -46,7 +46,7 @@ RESOURCE = Resource(
             "updateEnvironment", "PUT", E, MANAGE,
             further={"looser settings": Further(ADMIN, lambda place: {"settings": {"allow_self_approval": True}})},
         ),
-        Call("getHeldOffers", "GET", E + "/held-offers", VIEW, null=frozenset({"backup_at"})),
+        Call("getHeldOffers", "GET", E + "/held-offers", VIEW),
         Call("resumeOffers", "POST", E + "/held-offers/resume", OPERATE, on_prod=MANAGE, on=holding),
         Call("deleteEnvironment", "DELETE", E, PROJECT, 204),
     ),
