@@ -50,7 +50,7 @@ class NodeUnderTest:
         self.state.save_identity(AgentIdentity(self.plane.url, AGENT_ID, ENVIRONMENT, "node-1"))
 
     def agent(self, *, beats: int = 1, interval_s: float | None = None, stores_key: bool = True) -> AgentLoop:
-        """Create an agent that stops after ``beats`` waits between heartbeats."""
+        """Create an agent whose ``run`` ends at the wait number ``beats``, not counting the first wait."""
         self.waits.clear()
         self.first_wait = None
 

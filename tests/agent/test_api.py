@@ -60,7 +60,7 @@ def test_response_status_determines_raised_exception(client: ControlPlane, plane
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", {"detail": ""}, b"x" * 5_000_000])
-def test_error_without_problem_body_shows_reason_phrase(client: ControlPlane, plane: Any, body: Any) -> None:
+def test_error_without_detail_and_title_shows_reason_phrase(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(404, body))
 
     with pytest.raises(RequestRejected, match="404: Not Found"):

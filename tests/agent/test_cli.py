@@ -33,7 +33,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
 
 
 class Cli:
-    """Runs commands with one state folder, and asserts that no credential is printed or logged."""
+    """Runs commands with a state folder, and asserts that neither the token nor the first key is printed or logged."""
 
     def __init__(self, folder: Path, plane: Any, capsys: Any, caplog: Any) -> None:
         self.folder, self.plane, self._capsys, self._caplog = folder, plane, capsys, caplog

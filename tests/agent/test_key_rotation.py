@@ -1,4 +1,4 @@
-"""Tests of the agent's key rotation: after any failure, the agent has a key that the control plane accepts."""
+"""Tests of the agent's boot id and key rotation. After a failed rotation, the agent still has an accepted key."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_rotation_with_lost_response_is_retried_with_old_key(node: Any, rotating
     assert accepted(rotating) == [stored(node)[0]] != [API_KEY]
 
 
-def test_rate_limited_rotation_is_retried_after_requested_delay_up_to_ten_minutes(node: Any, rotating: Any) -> None:
+def test_rate_limited_rotation_is_retried_after_requested_delay(node: Any, rotating: Any) -> None:
     rotating.fail(
         "POST", "/rotate-key", rotating.reply(429, {"detail": "three in an hour"}, headers={"Retry-After": "500"})
     )

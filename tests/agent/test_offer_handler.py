@@ -1,4 +1,4 @@
-"""Tests of the handling of offers: each is run and reported once, and a failed offer keeps the old bundle running."""
+"""Tests of the handling of offers: what the agent runs and reports, and when it handles an offer again."""
 
 from __future__ import annotations
 

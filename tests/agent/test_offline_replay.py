@@ -1,4 +1,4 @@
-"""Tests of ``byteor-agent replay``, which prints the result of a dry run without a server."""
+"""Tests of ``byteor-agent replay``, which prints the result of a dry run, or a trace, without a server."""
 
 import json
 from pathlib import Path

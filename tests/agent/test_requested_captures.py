@@ -1,4 +1,4 @@
-"""Requested captures: the agent uploads each once, without delaying its heartbeats, or says why it cannot."""
+"""Tests of requested captures: the agent uploads each, or a diagnostic, without delaying its heartbeats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def files(form: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("last_n", "sequences", "output"), [(None, [1, 2, 3], [1, 3]), (2, [2, 3], [3]), (9, [1, 2, 3], [1, 3])]
 )
-def test_incident_bundle_has_reason_and_last_records(
+def test_capture_is_uploaded_with_reason_and_requested_records(
     node: Any, plane: Any, last_n: Any, sequences: list[int], output: list[int]
 ) -> None:
     plane.offer("d1")

@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass
 class Faulty:
-    """The server's URL, the responses that it has not sent yet, and the requests that it received."""
+    """The server's URL, the responses to further requests, and the requests that it received."""
 
     url: str
     answers: list[Any]
@@ -73,7 +73,7 @@ def faulty(*answers: Any) -> Iterator[Faulty]:
 
 
 def pages(rows: Sequence[Any], size: int) -> list[Answer]:
-    """Return the pages of a list."""
+    """Return the responses with the pages of a list."""
     starts = range(0, len(rows), size)
     return [
         Answer(body={"results": list(rows[at : at + size]), "next": None, "previous": None,

@@ -1,4 +1,4 @@
-"""A server in a thread of the test, which uses the connection and the transaction of the test."""
+"""A server in a thread of the test process. It uses the database connection and the transaction of the test."""
 
 from __future__ import annotations
 

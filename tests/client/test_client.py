@@ -60,7 +60,7 @@ def problem(status: int, **members: Any) -> Answer:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Record the waits before retries instead of sleeping."""
+    """Record and return the waits before retries, without sleeping."""
     found: list[float] = []
 
     async def sleep(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Tests that call every operation in the API document with the blocking and the asynchronous client."""
+"""Tests that call every operation under /api/v1 with the blocking and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def models_of(operation: Operation) -> set[str]:
 
 
 def check(operation: Operation, found: Any) -> None:
-    """Assert that the result has the type that the document names."""
+    """Assert that the result has the type that the document names, if it names one."""
     if models := models_of(operation):
         assert isinstance(found, Model)
         assert type(found).__name__ in models

@@ -145,7 +145,7 @@ GENERATORS = {"openapi-python-client": python_client, "openapi-typescript": type
 
 
 def main() -> int:
-    """Run each generator and print its result. Return 1 if operations are missing or problems occur, otherwise 0."""
+    """Run each generator, print its result, and return the exit code."""
     parser = argparse.ArgumentParser(prog="make clients", description="Generate clients from the OpenAPI document.")
     parser.add_argument(
         "--environment", type=Path, default=ROOT / ".venv/clients", help="the environment that contains the generators"

@@ -1,7 +1,7 @@
 """``make schema``: write the typed client in byteor/client/ from docs/openapi.yaml. ``--check`` compares the files.
 
 datamodel-code-generator writes the models as msgspec structs. This script writes one class for each level of the paths,
-with an asynchronous method for each operation. The blocking files are the asynchronous ones without ``await``.
+with a method for each operation. The blocking files are the asynchronous ones without ``async`` and ``await``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def program(name: str) -> str:
 
 
 def fill(text: str, width: int, **options: Any) -> str:
-    """Wrap the text, but not at hyphens, since it contains names."""
+    """Wrap the text, but not at hyphens, since it contains names. Double its backslashes."""
     filled = textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False, **options)
     return filled.replace("\\", "\\\\")
 
@@ -99,7 +99,10 @@ def blocking(source: str) -> str:
 
 
 def without_bounds(node: Any, *, names: bool = False) -> Any:
-    """Return the schema without the rules that only the server applies. ``names``: the keys are names of properties."""
+    """Return the schema in a simpler form, without the rules that only the server applies.
+
+    ``names`` says that the keys of the schema are names of properties or schemas.
+    """
     if isinstance(node, list):
         return [without_bounds(each) for each in node]
     if not isinstance(node, dict):
@@ -131,7 +134,7 @@ class _Plain(ast.NodeTransformer):
 
 
 def models(document: Json) -> tuple[str, Classes]:
-    """Return the imports of the models, and a msgspec struct for each schema in the document."""
+    """Return the imports of the models, and the msgspec structs for the document's schemas, by name."""
     schemas = without_bounds(document["components"]["schemas"], names=True)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "openapi.json"), Path(folder, "models.py")
@@ -184,7 +187,7 @@ class Argument:
 
 
 def fields_of(node: ast.ClassDef, schema: Json, classes: Classes) -> Iterator[Argument]:
-    """Yield an argument for each field that a request with this model may contain."""
+    """Yield an argument for each field of the model, except for read-only fields."""
     for line in node.body:
         if not isinstance(line, ast.AnnAssign):
             continue
@@ -227,7 +230,7 @@ class Operation:
         ]
 
     def body(self) -> tuple[str, list[Argument]]:
-        """Return the media type of the request, and its fields."""
+        """Return the media type of the request's body, and its fields. Both are empty if there is no body."""
         for media, content in self.declared.get("requestBody", {}).get("content", {}).items():
             name = content["schema"]["$ref"].rsplit("/", 1)[1]
             schema = self.document["components"]["schemas"][name]
@@ -235,7 +238,7 @@ class Operation:
         return "", []
 
     def responses(self) -> dict[str, list[str]]:
-        """Return the media types of successful responses, and their models."""
+        """Return the names of the models of successful responses by media type, which is empty for no content."""
         found: dict[str, list[str]] = {}
         for status, response in self.declared["responses"].items():
             for media, content in response.get("content", {}).items() if status.startswith("2") else ():

@@ -30,14 +30,14 @@ class Output(NamedTuple):
 
 
 class Terminal:
-    """Runs commands in this process, with the token and the environment that were passed to ``use``."""
+    """Runs commands in this process, by default in the context that ``use`` stored."""
 
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = url
         self._monkeypatch = monkeypatch
 
     def use(self, token: str | None, *, organization: str = "", project: str = "", environment: str = "") -> None:
-        """Store a context with this token, and make it the current one."""
+        """Store a context with this token as the current one, instead of all other contexts."""
         context = {
             "url": self.url, "token": token, "organization": organization, "project": project,
             "environment": environment,

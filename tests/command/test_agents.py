@@ -218,7 +218,7 @@ def test_chart_fits_terminal_of_at_least_80_columns(
     assert set(drops[13:].split("  ")[0]) == {"▁"}
 
 
-def test_summary_counts_states_versions_and_labels(terminal: Terminal, world: World) -> None:
+def test_summary_counts_agents_by_liveness_and_label(terminal: Terminal, world: World) -> None:
     agent, api = world.agent(name="edge-1", Zone="eu-1")
     beat(agent, api, deployment=world.deployment(world.bundle()))
     world.agent(name="edge-2", Zone="eu-1")

@@ -203,7 +203,7 @@ def test_execute_replay_requires_confirmation_and_waits_for_approval(terminal: T
 
 
 def uploaded(world: World, api: Any, agent: Any, content: bytes) -> str:
-    """Upload an incident bundle, check it, and return its id."""
+    """Upload an incident bundle, run its ingest, and return the artifact's id."""
     response = upload(api, agent, content, kind="incident_bundle")
     run_jobs()
     return str(response.json()["id"])

@@ -83,7 +83,7 @@ def test_unknown_actors_and_reversed_times_are_refused(admin: Terminal, terminal
 
 
 class Pauses:
-    """Runs one step at each pause between two polls, and presses Ctrl-C after the last one."""
+    """Runs one step at each pause between two polls. At the pause after the last step, presses Ctrl-C."""
 
     def __init__(self, *steps: Callable[[], object]) -> None:
         self._steps = iter(steps)
@@ -192,7 +192,7 @@ def test_export_is_verified_offline(admin: Terminal, world: World, tmp_path: Pat
     assert admin("verify", "ledger", str(file), str(rest), "--keys", str(keys)).code == 0
 
 
-def test_incomplete_export_leaves_no_file(
+def test_incomplete_export_keeps_old_file_and_creates_no_new_one(
     admin: Terminal, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.seal_all()

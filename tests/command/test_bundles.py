@@ -51,7 +51,7 @@ def test_config_bundle_is_created_from_file_and_options(terminal: Terminal, worl
     }  # fmt: skip
     assert bundle.stage_config == {"check": {"schema": {"type": "object", "required": ["id"]}, "on_reject": "stop"}}
 
-    # ``create`` accepts the output of ``show``.
+    # ``create`` accepts the configuration that ``show`` prints.
     shown = terminal("bundles", "show", "quotes-eu").out.partition("\n\n")[2]
     again = terminal(
         "bundles", "create", "quotes", "-f", "-", "--name", "same", "--json", "name,config_hash", stdin=shown

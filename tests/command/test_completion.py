@@ -35,7 +35,10 @@ def split(line: str) -> list[str]:
 
 
 def in_bash(folder: Path, *lines: str, before: str = "", **variables: str) -> list[str]:
-    """Press Tab in Bash at the end of each line, and return what Bash would insert. Nothing else must be printed."""
+    """Run the completion script in Bash for each line. Return a line with the completions of each.
+
+    Nothing must be printed to stderr.
+    """
     script = 'eval "$(byteor completion bash)"\n' + before
     for line in lines:
         words = split(line)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def sit_down(terminal: Terminal, world: World, person: Person, environment: Environment) -> None:
-    """Run the terminal's next commands as the person, in this environment."""
+    """Let the terminal run its next commands as the person, in this environment."""
     terminal.use(
         person.api.token or "", organization="acme", project=world.project.name, environment=environment.name
     )  # fmt: skip

@@ -27,7 +27,7 @@ type Step = Callable[[], object]
 
 
 class Fleet:
-    """Agents of an environment. Their reports are steps that run while the command waits."""
+    """Agents of an environment. Their reports are steps, which can run while a command waits."""
 
     def __init__(self, world: World, environment: Environment, count: int) -> None:
         self.agents = [world.agent(environment, name=f"edge-{number}") for number in range(1, count + 1)]
@@ -354,7 +354,7 @@ def test_unexpected_response_to_creation_prints_idempotency_key_to_continue(
         (["--override-freeze", "urgent"], 1, "(request "),
     ],
 )  # fmt: skip
-def test_invalid_options_are_refused(
+def test_invalid_and_forbidden_options_are_refused(
     terminal: Terminal, world: World, options: Sequence[str], code: int, reason: str
 ) -> None:
     world.agent(name="edge-1")

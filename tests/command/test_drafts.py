@@ -28,7 +28,7 @@ single_ring:
       depends_on: [decode]
 """
 
-# Aliases of aliases: 2,000,000 values in seven lines.
+# Aliases of aliases: more than 2,000,000 values in seven lines.
 MANY = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
 )

@@ -1,4 +1,4 @@
-"""Tests of commands with empty names, devices as files, servers that misbehave and texts that control the terminal."""
+"""Tests of commands with empty names, pipes as files, servers that misbehave and texts that control the terminal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_empty_or_unprintable_names_are_refused_and_change_nothing(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("command", [["deployments", "evidence", "quotes"], ["audit", "export"]])
-def test_downloads_do_not_replace_devices_and_folders(
+def test_downloads_do_not_replace_pipes_and_folders(
     terminal: Terminal, world: World, tmp_path: Path, command: list[str]
 ) -> None:
     world.agent()
@@ -158,7 +158,7 @@ def test_waiting_continues_after_unexpected_response_and_500(
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConnectionFailed("cut off"), PENDING), (failed(404), None)])
-def test_failed_wait_names_command_to_continue(
+def test_failed_wait_names_command_that_shows_result(
     error: ByteOrError, code: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def read() -> Any:

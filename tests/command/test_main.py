@@ -1,4 +1,4 @@
-"""Tests of the entry point of ``byteor``: other programs, broken output, interruptions, errors and locales."""
+"""Tests of ``byteor`` as a program: other programs, broken output, interruptions, errors, locales and tables."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ show_list(names, None, columns, 10)
 
 
 @pytest.mark.parametrize("columns", [40, 80, 160])
-def test_tables_fit_terminal_and_lose_no_text(tmp_path: Path, columns: int) -> None:
+def test_tables_fit_terminal_and_contain_whole_names_and_short_ids(tmp_path: Path, columns: int) -> None:
     seen = run_on_terminal("python", "-c", TABLE, env=environment(tmp_path), columns=columns)
 
     head, *lines = map(in_columns, seen.splitlines())

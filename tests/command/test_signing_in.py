@@ -1,4 +1,4 @@
-"""Tests of ``byteor login``, ``logout`` and ``context``, and the file with the contexts."""
+"""Tests of ``byteor login``, ``logout`` and ``context``, and of the file with the contexts."""
 
 from __future__ import annotations
 

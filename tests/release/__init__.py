@@ -1,1 +1,1 @@
-"""Tests of releases, which take minutes. ``make release-check`` runs them."""
+"""The program of ``make release``, and the tests of ``make release-check``, which take minutes."""

@@ -101,7 +101,7 @@ def make_release(uv: str, cyclonedx: str, key: SigningKey) -> None:
     with tempfile.TemporaryDirectory(prefix="byteor-release-") as scratch:
         files = write_files(uv, cyclonedx, Path(scratch), commit)
         sign_files(files, commit, key)
-        # Renamed last, so that an interrupted run leaves no folder that looks like a release.
+        # Renamed after it was copied, so that an interrupted copy does not look like a release.
         new = target.with_name(f"{target.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(files, new)

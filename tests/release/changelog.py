@@ -22,9 +22,9 @@ class ChangelogRelease:
 
 
 def read_releases(text: str) -> list[ChangelogRelease]:
-    """Return the releases in a changelog, newest first. Raises ValueError for a malformed heading, date or commit.
+    """Return the releases in their order in a changelog. Raises ValueError for a malformed heading, date or commit.
 
-    A commit cannot contain its own id. The line with the id is therefore added one commit after the release.
+    A commit cannot contain its own id. The line with the id is therefore added by a later commit.
     """
     parts = _HEADING.split(text)[1:]
     releases = []

@@ -58,7 +58,7 @@ class Host(Installation):
 def find_first_release() -> tuple[str, str]:
     """Return the commit of release 0.1.0 and a sentence that says where it comes from.
 
-    The changelog names it. Before the release, HEAD is used.
+    The changelog names it. Until it does, HEAD is used.
     """
     release = find_release((ROOT / "CHANGELOG.md").read_text(), "0.1.0")
     if release is not None and release.commit is not None:

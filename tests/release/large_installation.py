@@ -14,7 +14,7 @@ from itertools import chain, repeat
 from typing import Any
 
 AGENTS, ARTIFACTS = 2_000, 10_000
-REMOVED = 500  # artifacts that are removed during the test, in addition to ``ARTIFACTS``
+REMOVED = 500  # further artifacts, which ``remove`` starts to delete during the test
 INTERVAL_S = 20  # the heartbeat interval of the environment
 _ARTIFACT_BYTES = 2048
 _PAUSE_S = 1.0  # between two removals, so that some artifacts remain after the backup

@@ -1,4 +1,4 @@
-"""The load during a rolling upgrade: people, who repeat a request on the other host, and simulated agents."""
+"""The load during a rolling upgrade or a backup: people and simulated agents, who repeat failed requests."""
 
 from __future__ import annotations
 
@@ -30,21 +30,25 @@ _AGENTS = "/api/v1/agents/"
 
 
 class Client:
-    """A client that alternates between the hosts, and repeats a request that got 503 or no response.
+    """A client that alternates between the hosts, and repeats a request that got 503 or whose connection failed.
 
-    A repeated request has the same ``Idempotency-Key`` as the first one, and is also repeated while the first one runs.
+    A repeated request has the same ``Idempotency-Key`` as the first one, if that has one, and is also repeated while
+    the first one runs.
     """
 
     def __init__(self, hosts: Sequence[Host]) -> None:
         self.hosts = hosts
         self.served: Counter[str] = Counter()
-        """The number of successful requests by the release that served them."""
+        """The number of successful requests by release. Requests during a change of the host's release are left out."""
         self.retries: Counter[str] = Counter()
         """The number of repeated requests by the reason."""
         self._lock, self._turn = threading.Lock(), 0
 
     def call(self, method: str, path: str, token: str, **options: Any) -> Any:
-        """Send a request and return the JSON of its response. Raises AssertionError for an error or a timeout."""
+        """Send a request and return the JSON of its response.
+
+        Raises AssertionError for an error response, or if the request is repeated for too long.
+        """
         headers = {"Authorization": f"Bearer {token}"}
         if method == "POST" and not path.startswith(_AGENTS):  # an agent's requests are idempotent without a key
             headers["Idempotency-Key"] = str(uuid4())
@@ -87,12 +91,12 @@ class Person:
     rounds: int = 0
     failure: str | None = None
     written: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The fields of each acknowledged write, by the path of the created resource."""
+    """Fields of acknowledged writes, by the path of the created resource."""
     results: list[Any] = field(default_factory=list)
     """The outputs of the replays, which have equal inputs."""
 
     def work(self, stopping: threading.Event) -> None:
-        """Repeat the round of requests until the event is set."""
+        """Repeat the round of requests until the event is set or a request fails."""
         try:
             while not stopping.is_set():
                 self._release_and_replay()
@@ -138,7 +142,7 @@ class Person:
         self.results.append(self.get(f"{self.environment}/replays/{replay['id']}")["result"]["egress"])
 
     def _activate(self, path: str, key: str) -> None:
-        """Wait for the offer as the agent, and report that it is active."""
+        """Wait for the offer as the agent, and report that its bundle is active."""
         wait_until(lambda: self.get(path, key)["desired"], every_s=0.25)
         desired = self.get(path, key)["desired"]
         for status in ("downloading", "activating", "active"):

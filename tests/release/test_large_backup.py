@@ -1,4 +1,7 @@
-"""A backup of a large installation under load, restored elsewhere: nothing is missing, and agents continue."""
+"""A backup of a large installation under load is restored elsewhere.
+
+No write that was acknowledged before the backup is missing, and the agents whose keys the backup contains continue.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ type Keys = dict[str, set[str]]
 
 
 class Site(Host):
-    """A data folder whose embedded database runs until the end of the test, even while no command uses it."""
+    """A data folder whose embedded database runs until ``kill`` or ``remove``, even while no command uses it."""
 
     command_timeout_s = _SLOW_S
 
@@ -250,12 +253,15 @@ def test_backup_under_load_contains_all_acknowledged_rows_and_agents_continue(
     assert counts["artifacts"] >= ARTIFACTS
     assert min(counts["audit events"], counts["seals"]) >= EVENTS
     during = [late - early for early, late in zip(before, after, strict=True)]
-    announce(f"before the backup: {json.dumps(counts)}, of people {sum(map(len, acknowledged))} writes")
+    announce(f"before the backup: {json.dumps(counts)}; recorded writes of people: {sum(map(len, acknowledged))}")
     announce(
         f"backup {backup_s:.0f} s, in which {during[0]} heartbeats and {during[1]} requests of people succeeded"
         f" and {during[2]} blobs were deleted; restore {restore_s:.0f} s"
     )
-    announce(f"agents: {len(kept)} continued by themselves, {len(later)} were listed; {json.dumps(result['answers'])}")
+    announce(
+        f"agents: {len(kept)} continued by themselves, {len(later)} were listed as refused;"
+        f" {json.dumps(result['answers'])}"
+    )
 
 
 def rotate(person: Person, agent_id: str) -> tuple[str, str]:

@@ -94,7 +94,7 @@ class Person:
         return self.call("GET", f"/api/v1/agents/{agent[0]}/deployment", token=agent[1])["desired"]
 
     def activate(self, agent: tuple[str, str]) -> None:
-        """Wait for the agent's offer, and report as the agent that it is active."""
+        """Wait for the agent's offer, and report as the agent that its bundle is active."""
         wait_until(lambda: self.desired(agent))
         offer = self.desired(agent)
         for status in ("downloading", "activating", "active"):

@@ -29,7 +29,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class Checkout:
-    """A Git repository with one commit, whose changelog contains this version."""
+    """A Git repository. ``create`` makes one with one commit, whose changelog contains this version."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""A rolling upgrade under load: release 0.1.0 is replaced by a next release, one process after the other."""
+"""A rolling upgrade under load: release 0.1.0 is replaced by a next release, one host after the other."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Site:
 
     def start(self, host: Host) -> None:
         mode = "api" if host in self.apis else "worker"
-        if host is self.apis[1]:  # collecting the static files again would take longer than everything else
+        if host is self.apis[1]:  # collecting the static files again would take long
             host.copy_static_files(self.apis[0])
         host.serve(DEPLOYMENT_MODE=mode, **self.settings_of(host))
 

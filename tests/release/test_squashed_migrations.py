@@ -74,8 +74,8 @@ def test_database_of_earlier_revision_becomes_equal_to_new_one(revision: str, fr
         database.manage("migrate", "--check", migrations=Migrations(tmp_path))
 
 
-def test_trigger_migrations_change_nothing_in_database_of_earlier_revision(fresh: Database, tmp_path: Path) -> None:
-    """The trigger migrations also run after the replaced migrations, which have created the same triggers."""
+def test_replaced_migrations_create_new_database_without_trigger_migrations(fresh: Database, tmp_path: Path) -> None:
+    """The replaced migrations have already created the triggers, so the trigger migrations have nothing to change."""
     earlier = Migrations(tmp_path / "earlier")
     newest = {
         "tenancy": "0021_database_defaults",

@@ -89,10 +89,10 @@ def export(
     record: dict[str, Any] | None = None,
     **unsigned: object,
 ) -> Files:
-    """Create the files that the server exports for a deployment.
+    """Create the files that the server exports for a deployment without statements.
 
-    ``unsigned`` are additional fields of deployment.json. ``record`` are the fields of approval.json that differ from
-    ``record_document``.
+    ``approval`` is the credential. ``record`` contains arguments of ``signed_record``. If one of the two is None, its
+    file is missing. ``unsigned`` are additional fields of deployment.json.
     """
     signed = {k: v for k, v in built.manifest.document().items() if k not in {"manifest_v", "files"}}
     files = {
@@ -110,7 +110,7 @@ def export(
 
 @dataclass
 class Verifier:
-    """Runs ``byteor-verify`` in a temporary folder, and stores its latest output."""
+    """Runs ``byteor-verify`` on files in a temporary folder, and stores the latest output."""
 
     folder: Path
     capsys: Any

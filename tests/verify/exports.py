@@ -1,4 +1,4 @@
-"""Functions that alter exports of evidence, as an attacker would."""
+"""Functions with which tests alter exports of evidence, as an attacker would."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def entries(approved: Files) -> Files:
 
 
 def signed(makers: World, files: Files, **manifest: object) -> Files:
-    """Create an export that our code would never build, signed with our key, as a compromised server could."""
+    """Create an export with any files and manifest fields, signed with our key, as a compromised server could."""
     document = {**makers.bundle().manifest.document(), **manifest}
     described = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in described.items()}
@@ -43,7 +43,10 @@ def signed(makers: World, files: Files, **manifest: object) -> Files:
 
 
 def _signed_with(**claims: Any) -> Change:
-    """Return an edit that replaces the approval with one that has other claims, inside a correctly signed bundle."""
+    """Return an edit that replaces the credential in the bundle with ``makers.credential(**claims)``.
+
+    Our key signs the bundle again.
+    """
 
     def change(makers: World, approved: Files) -> Files:
         return signed(makers, {**entries(approved), "approval.cred": makers.credential(**claims).encode()})

@@ -1,4 +1,4 @@
-"""Creates valid exports of ledgers, which tests alter."""
+"""Creates the lines of exported ledgers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def event(number: int, **changes: object) -> LedgerEvent:
 
 
 def chained(*events: LedgerEvent) -> list[str]:
-    """Return the export lines of a valid chain of these events."""
+    """Return the export lines of these events, each linked to the one before it by its hash."""
     lines, last = [], GENESIS
     for seq, one in enumerate(events, start=1):
         link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)

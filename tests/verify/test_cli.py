@@ -1,4 +1,4 @@
-"""Tests of the output of ``byteor-verify`` for hostile files, unwritable output and wrong command lines."""
+"""Tests of the command ``byteor-verify``: hostile files, unwritable output and wrong command lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.verify.exports import KID, STRANGER
 HOSTILE = "a\x1b[8A\r  approved by   ceo"
 
 
-def test_unsigned_text_cannot_imitate_or_overwrite_proven_lines(makers: World, verify: Verifier) -> None:
+def test_text_in_evidence_cannot_imitate_or_overwrite_other_lines(makers: World, verify: Verifier) -> None:
     unsigned: dict[str, Any] = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
     record = {"decisions": [{**DECISION, "decided_by": "ada\n  approved by   ceo", "comment": HOSTILE}]}
     credential = makers.credential(issued_by="ada\n  approved by   ceo")
@@ -99,7 +99,7 @@ def _run_without_reader(*argv: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_closed_pipe_does_not_change_exit_code(makers: World, approved: Files, verify: Verifier) -> None:
+def test_closed_output_does_not_change_exit_code(makers: World, approved: Files, verify: Verifier) -> None:
     for options, code in ((("--trust", KID), 0), ((), 3), (("--trust", STRANGER), 1)):
         assert verify(approved, *options) == code
         assert _run_without_reader(str(verify.export), *options) == (code, "")
@@ -151,7 +151,7 @@ def test_characters_unsupported_by_terminal_are_escaped(makers: World, verify: V
     ],
     ids=" ".join,
 )
-def test_invalid_command_line_exits_2(verify: Verifier, argv: list[str]) -> None:
+def test_invalid_command_line_or_missing_file_exits_2(verify: Verifier, argv: list[str]) -> None:
     assert verify.run(*argv) == 2
     assert verify.output == ""
 

@@ -1,4 +1,4 @@
-"""Forgeries of evidence: each is an edit of a valid export, and none is proven even if the caller trusts our key."""
+"""Tests of forged evidence. It is not proven, even if the caller trusts our key."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _bundled(files: Files, **manifest: object) -> Change:
 
 
 def _record_of_another_configuration(makers: World, approved: Files) -> Files:
-    """Use the record of another deployment, which has an equal spec and credential but another configuration."""
+    """Use a record about another bundle, which has the same spec but another configuration."""
     theirs = _bound(config_hash=sha256(b"x"))
     return {**approved, "approval.json": signed_record(makers, sha256(b"its bundle"), bound=theirs)}
 

@@ -203,7 +203,7 @@ def test_duplicate_names_are_refused(download: Download) -> None:
 
 
 def sign_payload(payload: bytes) -> dict[str, object]:
-    """Sign any payload correctly, as our own code would not."""
+    """Return an envelope with a valid signature of any payload, even one that our own code would not sign."""
     kind = b"application/vnd.in-toto+json"
     signature = keys.sign(World().active, b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
     return {
@@ -241,6 +241,6 @@ def test_invalid_command_line_exits_2(verify: Verifier, options: tuple[str, ...]
     assert left.value.code == 2
 
 
-def test_unreadable_list_exits_2(verify: Verifier, tmp_path: Path) -> None:
+def test_folder_without_list_and_keys_exits_2(verify: Verifier, tmp_path: Path) -> None:
     assert verify.run("release", str(tmp_path / "nothing.json"), "--trust", KID) == 2
     assert verify.output == ""

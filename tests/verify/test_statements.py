@@ -48,7 +48,7 @@ type Forge = Callable[[World, Files], Files]
 
 
 def pair(makers: World, **changes: Any) -> Files:
-    """Return both files, signed for the sample deployment. See ``samples.signed``."""
+    """Return both files, by default signed for the sample deployment. ``changes`` are those of ``samples.signed``."""
     return dict(zip(STATEMENTS, map(canonical, samples.signed(makers, **changes)), strict=True))
 
 
@@ -200,7 +200,7 @@ def test_statements_by_key_that_was_retired_later_are_proven(makers: World, veri
 
 
 def _swapped(*names: str, **changes: Any) -> Forge:
-    """Return a forgery that replaces files with those of another pair, which the organization signed."""
+    """Return a forgery that replaces files with those of another pair, by default signed by the organization."""
 
     def forge(makers: World, files: Files) -> Files:
         other = pair(changes.get("world", makers), **{k: v for k, v in changes.items() if k != "world"})
@@ -249,7 +249,7 @@ OTHER_CONFIG = World(spec_kv=World().spec_kv, config_hash=sha256(b"x"))
 OTHER_FIXTURE = replace(OUTAGE, content_hash=sha256(b"3"))
 LOOSE = setting(min_fixtures=0)
 FORGERIES: dict[str, tuple[Forge, str]] = {
-    # Statements about another subject or test, and statements without a valid signature.
+    # Statements that do not match each other or the rest of the evidence, or have no valid signature.
     "another spec": (_swapped(*STATEMENTS, world=OTHER_SPEC), "statements.subject: test-result.json: "),
     "another configuration": (_swapped(*STATEMENTS, world=OTHER_CONFIG), "statements.subject: test-result.json: "),
     "a gate of another configuration": (_swapped("gate.json", world=OTHER_CONFIG), "statements.subject: gate.json: "),
@@ -271,7 +271,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _swapped("test-result.json", key=World().stranger), "test_result.unknown_key: test-result.json: "),
     "an unsigned gate": (_edited("gate.json", _unsigned), "gate.unsigned: gate.json: "),
     "an unsigned result": (_edited("test-result.json", _unsigned), "test_result.unsigned: test-result.json: "),
-    # Statements that the organization signed for other deployments, or for another state of this deployment.
+    # Statements that the organization signed for other deployments, another state of this one, or another purpose.
     "a gate of another deployment": (_swapped("gate.json", deployment_id="2"), "statements.deployment: gate.json: its "
                                      "deployment_id is 2, the manifest's is deployment-1"),
     "both statements of another deployment": (_swapped(*STATEMENTS, deployment_id="2"), "statements.deployment: "),

@@ -50,7 +50,7 @@ def report_of(bundle_hash: str, wave: int, **progress: int) -> WaveReport:
 
 
 def wave(bundle_hash: str, **changes: Any) -> WaveStatement:
-    """Return the statement that Grace, one of two reviewers, approved the second wave."""
+    """Return a statement. By default, Grace, one of two reviewers, approved the second wave."""
     report = changes.get("report") or report_of(bundle_hash, changes.get("wave", 1))
     fields: dict[str, Any] = {
         "bundle_hash": bundle_hash, "org_id": "org-1", "project_id": "project-1", "environment_id": "environment-1",
@@ -73,7 +73,7 @@ def chained(*statements: WaveStatement, key: bytes = World().active) -> list[Any
 
 
 def denied(bundle_hash: str, **changes: Any) -> WaveStatement:
-    """Return the statement that Ada denied the fourth wave, after two agents of the earlier waves had failed."""
+    """Return a statement. By default, Ada denied the fourth wave after two agents of the earlier waves had failed."""
     failures = (FailureCount("reported", "cannot open port <number>", 2),)
     report = replace(report_of(bundle_hash, 3, active=118, failed=2), failures=failures)
     fields: dict[str, Any] = {
@@ -105,7 +105,7 @@ def bound(makers: World, **values: Any) -> dict[str, Any]:
 
 
 def approved_with(makers: World, envelopes: list[Any], **record: Any) -> Files:
-    """Return an approved export with these statements. The signed record lists them and names the holds."""
+    """Return an approved export with these statements. By default, the signed record lists them and the holds."""
     strategy = {"kind": "waves", "percents": [5, 25, 50, 100], "holds": HOLDS}
     about = bound(makers, strategy=strategy, start_at="2026-10-20T08:30:00Z")
     signed = {"bound": about, "shown": {"agents": 600, "attestations": hashes(envelopes)}} | record
@@ -304,7 +304,7 @@ def _holds(*holds: Any) -> Forge:
 
 OTHER_REPORT = report_of(sha256(b"other"), 1)
 FORGERIES: dict[str, tuple[Forge, str]] = {
-    # Statements about another subject, which the organization signed.
+    # Statements about another subject or report, which the organization signed.
     "another bundle": (_signed(about=sha256(b"other")), "wave_approval.subject: wave-approvals.json: wave 2: "),
     "another deployment": (
         _signed(deployment_id="2"), "wave_approval.deployment: wave-approvals.json: wave 2: its deployment_id is 2"),
@@ -320,7 +320,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _resigned(lambda each: each["report"]["progress"].update(active=29, failed=1)), "wave_approval.digest: "),
     "the approval record as statement": (
         lambda _, files: {**files, FILE: b"[" + files["approval.json"] + b"]"}, "wave_approval.malformed: "),
-    # Decisions that do not approve or deny the wave.
+    # Decisions that are invalid, or do not lead to the stated outcome.
     "too few": (_signed(required_approvals=2), "wave_approval.too_few: wave-approvals.json: wave 2: 1 of 2 required "),
     "nobody": (_signed(decisions=(), required_approvals=0), "wave_approval.too_few: "),
     "a stranger": (
@@ -344,7 +344,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _signed(decisions=(decision(GRACE, FOURTH),)), "wave_approval.time: wave-approvals.json: wave 2: grace@"),
     "a decision before the request": (
         _signed(decisions=(decision(GRACE, datetime(2026, 10, 20, 7, tzinfo=UTC)),)), "wave_approval.time: "),
-    # Statements that are not those of the deployment.
+    # Statements that are missing, repeated, reordered, or not listed in the record.
     "a removed statement": (_edited(lambda each: each.pop()), "statements.missing: the statement sha256:"),
     "a removed first statement": (_edited(lambda each: each.pop(0)), "wave_approval.order: "),
     "no statement": (lambda _, files: without(files, FILE), "statements.missing: the statement sha256:"),
@@ -361,7 +361,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         lambda makers, _: approved_with(makers, chained(
             wave(bundle_hash_of(makers), signed_at=FOURTH + timedelta(1)), denied(bundle_hash_of(makers)))),
         "wave_approval.time: wave-approvals.json: statement 2 (about wave 4) is older "),
-    # Waves without a hold.
+    # Waves without an approval hold, and malformed holds.
     "a strategy without approval holds": (
         _holds(None, "manual", None, None), "wave_approval.hold: wave-approvals.json: wave 2: the strategy in "
         "approval.json requires no approval before this wave"),
@@ -411,7 +411,9 @@ def test_forged_wave_approvals_are_not_proven(makers: World, verify: Verifier, n
     assert verify.output.count("\n") == 1
 
 
-def test_approvals_by_non_reviewers_do_not_count_for_deployment(makers: World, verify: Verifier) -> None:
+def test_only_approvals_by_reviewers_count_for_deployment_and_malformed_reviewers_are_rejected(
+    makers: World, verify: Verifier
+) -> None:
     valid = approved_with(makers, genuine(makers))
     odd: object
     for odd, code in (

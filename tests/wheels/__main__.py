@@ -1,6 +1,7 @@
 """``make wheels``: build both distributions, install each outside of the checkout, and run their programs.
 
-Exits with 1 and a message if two builds differ, a distribution has a forbidden dependency, or another check fails.
+Exits with 1 and a message if two builds differ, the agent's distribution installs packages of the service, or another
+check fails.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PATIENCE_S = 300.0
 
 
 def build_twice(uv: str, folder: Path) -> dict[str, Path]:
-    """Build both wheels twice, in different folders. Raises Failed if their bytes differ."""
+    """Build both wheels twice, in different folders. Raises Failed if a build fails or their bytes differ."""
     first, second = (build(uv, folder / name) for name in ("first", "another"))
     for name, wheel in first.items():
         if wheel.read_bytes() != second[name].read_bytes():
@@ -43,7 +44,10 @@ def build_twice(uv: str, folder: Path) -> dict[str, Path]:
 
 
 def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
-    """Install the agent and the verifier. Raises Failed if this fails or installs packages of the service."""
+    """Install the agent's distribution, and return the folder with its programs.
+
+    Raises Failed if this fails or installs packages of the service.
+    """
     locked = ("--constraint", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, folder / "agent", *locked, wheel)
     installed = run(uv, "pip", "list", "--python", programs / "python", folder=folder).lower().split()

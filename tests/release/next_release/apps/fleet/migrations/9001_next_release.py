@@ -1,4 +1,4 @@
-"""The column of the next release. Release 0.1.0 inserts agents without it, so the database has its default."""
+"""The column of the next release. Release 0.1.0 inserts agents without it, so its default is in the database."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The index of the next release, which is built while processes of both releases write to the table."""
+"""The index of the next release, which is built while processes of the old release write to the table."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
