@@ -773,8 +773,8 @@ class Settings(Model, kw_only=True):
 
 class Defaults(Model, kw_only=True):
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to the person who
-    requested the deployment."""
+    defaults. Without a choice and such a default, e-mails about `rollout.stopped` and `rollout.rolled_back` are
+    also sent immediately to the person who requested the deployment."""
 
     approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -819,8 +819,8 @@ class NotificationSettings(Model, kw_only=True):
     object removes the choices for an event."""
     defaults: Defaults
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to the person who
-    requested the deployment."""
+    defaults. Without a choice and such a default, e-mails about `rollout.stopped` and `rollout.rolled_back` are
+    also sent immediately to the person who requested the deployment."""
     mail_configured: bool
     """Whether the installation can send e-mails. If it cannot, notifications appear only in the console and in the
     API."""

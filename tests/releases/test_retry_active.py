@@ -212,6 +212,7 @@ def test_concurrent_retries_make_one_offer(world: World, concurrently: Race) -> 
     (refusal,) = [result for result in results if isinstance(result, Conflict)]
     assert refusal.reason == "not_failed"
     assert stories.events(deployment).count("retry") == 1
+    assert Assignment.objects.get(agent=agents[0][0]).progress == "offered"
 
 
 def test_later_rollback_includes_retried_agents(world: World, run_jobs: Callable[[], int]) -> None:

@@ -24,12 +24,14 @@ def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> S
         yield Finding(B.TARGET_ALL, f"{to} goes to all agents of the environment.", owner.id)
     elif selector.items() <= facts.agent.labels.items():
         yield Finding(
-            B.TARGET_SELECTOR, f"{to} goes to agents with {format_labels(selector)}, and it has these labels.", owner.id
+            B.TARGET_SELECTOR,
+            f"{to} goes to agents with {format_labels(selector)}, and this agent has these labels.",
+            owner.id,
         )
     else:
         yield Finding(
             B.LEFT_TARGET,
-            f"{to} goes to agents with {format_labels(selector)}; it no longer has all of these labels.",
+            f"{to} goes to agents with {format_labels(selector)}, and this agent no longer has all of these labels.",
             owner.id,
         )
     if owner.enlistment is not None and offer.action is OfferAction.ACTIVATE:

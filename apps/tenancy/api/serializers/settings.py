@@ -241,7 +241,7 @@ class SettingsField(serializers.Field[Any, Any, Any, Any]):
         super().__init__(**kwargs)
 
     def get_attribute(self, instance: Any) -> Any:
-        """Return all settings of the row, with defaults filled in, or None if the list omits large settings."""
+        """Return all settings of the row, with defaults filled in. In a list, returns None for large settings."""
         return None if instance.settings is None else instance.settings_with_defaults
 
     def to_representation(self, value: Any) -> Any:
