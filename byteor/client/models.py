@@ -1975,7 +1975,8 @@ class FreezeWindow(Model, kw_only=True):
     `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
     it was sent."""
     time_zone: str
-    """The IANA name of the time zone for times without an offset."""
+    """The IANA name of the time zone of times without an offset. A window with `recurrence` repeats at the same
+    time of day in this zone, even if its times have offsets."""
     reason: str
     """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
     recurrence: str | UnsetType | None = UNSET
@@ -1996,7 +1997,8 @@ class FreezeWindowRequest(Model, kw_only=True):
     reason: str
     """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
     time_zone: str | UnsetType = "UTC"
-    """The IANA name of the time zone for times without an offset."""
+    """The IANA name of the time zone of times without an offset. A window with `recurrence` repeats at the same
+    time of day in this zone, even if its times have offsets."""
     recurrence: str | UnsetType | None = UNSET
     """How often the window repeats. Null if it does not repeat."""
 
@@ -2762,8 +2764,8 @@ class RegressionResult(Model, kw_only=True):
     """Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no group.
     Otherwise null."""
     stage: str | None
-    """The id of the stage that gave different results for the same records. Null unless `outcome` is `unstable`,
-    and if the stage is unknown."""
+    """The id of the stage that gave different results for the same records. Null if `outcome` is not `unstable`, or
+    if the stage is unknown."""
 
 
 class RemovedFixture(Model, kw_only=True):

@@ -459,7 +459,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
     levels = (session.organization.list_organization_members, session.project.list_project_members)
     found = []
     for text in texts:
-        members = (each for listed in levels for each in listed(email=text) if each.email == text)
+        members = (each for listed in levels for each in listed(email=text) if each.email.lower() == text.lower())
         user_id = text if is_id(text) else next((each.user_id for each in members), None)
         if user_id is None:
             raise Refusal(f"No member has the e-mail address {text}.", FAILED)

@@ -113,6 +113,18 @@ def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment
     assert again.context["form"].non_field_errors() == ["No group of differences still needs an acceptance."]
 
 
+def test_only_reviewers_are_offered_to_accept_differences(world: World) -> None:
+    members(world)
+    require(world)
+    made = waiting(world, 1)
+    accept = act(made.regression, "accept")
+    assert gate(signed_in(world.project_admin.user), made)["accept"] == accept
+    Deployment.objects.filter(pk=made.pk).update(reviewers=[str(world.reviewer.user.pk)])
+
+    assert gate(signed_in(world.reviewer.user), made)["accept"] == accept
+    assert gate(signed_in(world.project_admin.user), made)["accept"] is None
+
+
 def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> None:
     members(world)
     require(world, replay_gate_min_fixtures=3, max_work_increase_percent=5)

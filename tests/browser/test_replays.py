@@ -299,7 +299,7 @@ def test_artifact_page_lists_bisect_of_many_versions(world: World) -> None:
         environment=world.dev,
         artifact=artifact,
         predicate="fails",
-        versions=[{**verdict, "number": number} for number in range(100)],  # lists do not read all of these verdicts
+        versions=[{**verdict, "number": number} for number in range(100)],  # so many that lists do not read the column
         requested_by="x",
     )
 

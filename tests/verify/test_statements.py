@@ -200,7 +200,10 @@ def test_statements_by_key_that_was_retired_later_are_proven(makers: World, veri
 
 
 def _swapped(*names: str, **changes: Any) -> Forge:
-    """Return a forgery that replaces files with those of another pair, by default signed by the organization."""
+    """Return a forgery that replaces files with those of another pair, by default signed by the organization.
+
+    ``changes`` are those of ``pair``. With ``key``, somebody else has signed the other pair.
+    """
 
     def forge(makers: World, files: Files) -> Files:
         other = pair(changes.get("world", makers), **{k: v for k, v in changes.items() if k != "world"})

@@ -139,7 +139,8 @@ class BadParams(ValueError):
 def parameters_schema(op: str) -> dict[str, Any]:
     """Return the JSON Schema of a dataguard op's parameters, with an example.
 
-    A string with ``templates`` is composed of ``parts``: each template names the parts in braces.
+    The schema of a redaction rule has two keywords of its own: ``templates`` are the forms of a rule, and ``parts`` the
+    parts that the templates name in braces.
     """
     parts = _PARTS[op]
     return {

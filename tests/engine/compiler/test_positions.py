@@ -143,6 +143,7 @@ def test_locate_work_is_proportional_to_text(text: Callable[[int], str]) -> None
         pointers = ["/" + "k" * (size // 2) + "/5", *(f"/{number * (size // 800)}/a" for number in range(200))]
         assert len(locate(text(size), pointers)) == len(pointers)
 
-    work(4 << 20)  # the count omits calls in C code, but quadratic work there would never finish
+    # ``assert_in_proportion`` does not see the work inside of C functions. If it were quadratic, this would never end.
+    work(4 << 20)
 
     assert_in_proportion(work, 16 << 10)

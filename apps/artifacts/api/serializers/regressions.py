@@ -185,8 +185,8 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
         "groups": "The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`.",
         "error": "Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no "
         "group. Otherwise null.",
-        "stage": "The id of the stage that gave different results for the same records. Null unless `outcome` is "
-        "`unstable`, and if the stage is unknown.",
+        "stage": "The id of the stage that gave different results for the same records. Null if `outcome` is not "
+        "`unstable`, or if the stage is unknown.",
     }
 
 

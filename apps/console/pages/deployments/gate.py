@@ -197,6 +197,8 @@ class _Acceptances:
 def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -> str | None:
     """Return the URL of the form that accepts differences; None if the person cannot accept any for the deployment."""
     may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(deployment.environment)
+    listed = deployment.reviewers if deployment.policy.approvals_required else []
+    may = may and (not listed or str(request.user.pk) in listed)
     waits = deployment.status in replay_gate.WAITING and row.error is None
     return act_url(row, "accept") if may and waits and not _own(request, deployment) else None
 

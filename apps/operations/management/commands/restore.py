@@ -77,7 +77,8 @@ class Command(BackupCommand):
     ) -> None:
         """Restore the backup, and print what was restored and changed.
 
-        Raises CommandError if that is not possible, or if the restored installation is not intact.
+        Raises CommandError if that is not possible, or if the restored installation is not intact. Raises
+        OperationalError if the database does not respond, and MasterKeyUnavailable without the master key.
         """
         database_wait.wait_for_database(self._report)
         with self.one_line_errors():

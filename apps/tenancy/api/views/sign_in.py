@@ -90,7 +90,9 @@ def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
     """
     if isinstance(error, AuthProviderError):
         logger.warning("identity_provider_unavailable", code=error.code, stage=error.stage)
-        return Unavailable("The identity provider cannot be reached. Try again later.", retry_after=10)
+        return Unavailable(
+            "The identity provider cannot be reached or returned an error. Try again later.", retry_after=10
+        )
     if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # anybody can forge a callback's error
         logger.error("identity_provider_misconfigured", code=error.code, stage=error.stage)
         detail = "The identity provider rejects this service's configuration. Contact the installation operator."
