@@ -206,7 +206,7 @@ class LengthRequired(DomainError):
 
 
 class PayloadTooLarge(DomainError):
-    """The request's body is larger than allowed."""
+    """The request's body, or a part of it, is larger than allowed."""
 
     code = "payload_too_large"
     title = "Payload too large"
@@ -255,7 +255,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """A dependency such as the database is temporarily unavailable, or too many requests are in progress."""
+    """The service cannot handle the request at the moment. The client may retry it later."""
 
     code = "unavailable"
     title = "Service unavailable"

@@ -128,8 +128,8 @@ class UploadParser(MultiPartParser):
     ) -> Any:
         """Return the fields and the files. After an error, no file is left.
 
-        Raises DRF's ParseError for malformed bodies, and DomainErrors, for example LengthRequired, PayloadTooLarge,
-        RequestTimeout or InsufficientStorage.
+        Raises DRF's ParseError for malformed bodies, DomainErrors, for example LengthRequired, PayloadTooLarge,
+        RequestTimeout or InsufficientStorage, and OSError if the file cannot be written although the disk works.
         """
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):

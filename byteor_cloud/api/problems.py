@@ -97,16 +97,16 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
 
 
 def full_disk_error() -> errors.Unavailable:
-    """Return the error for a request that fails because the server's disk is full or broken."""
+    """Return the error for a request that fails because the server's disk is full, almost full or broken."""
     return errors.Unavailable(
-        "The server's disk is full or not writable. Nothing was changed; try again later.", retry_after=10
+        "The server's disk is full, almost full or not writable. Nothing was changed; try again later.", retry_after=10
     )
 
 
 def full_disk_upload_error() -> errors.InsufficientStorage:
-    """Return the error for an upload that fails because the server's disk is full or broken."""
+    """Return the error for an upload that fails because the server's disk is full, almost full or broken."""
     return errors.InsufficientStorage(
-        "The server's disk is full or not writable. Nothing was stored; try again later.", retry_after=30
+        "The server's disk is full, almost full or not writable. Nothing was stored; try again later.", retry_after=30
     )
 
 
@@ -131,7 +131,7 @@ def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None
             return errors.unresponsive_database_error()
         case OperationalError() | InterfaceError() | PoolTimeout():
             logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
-            return errors.Unavailable("The database is not reachable. Try again later.", retry_after=5)
+            return errors.Unavailable("The database is not available. Try again later.", retry_after=5)
     return None
 
 
@@ -147,7 +147,7 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
         case PermissionDenied():
             return errors.Forbidden("Your role does not permit this.")
         case RequestDataTooBig() | TooManyFilesSent():
-            return errors.PayloadTooLarge("The body is too large.")
+            return errors.PayloadTooLarge("The body is too large or contains too many files.")
         case UnreadablePostError():
             return errors.InvalidInput("The body is incomplete.", code="truncated")
         case SuspiciousOperation():

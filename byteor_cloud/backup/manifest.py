@@ -178,7 +178,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
-        """Read a manifest. Raises BackupError if it is damaged or has another format version."""
+        """Read a manifest. Raises BackupError if it is damaged, or if this release cannot read its format."""
         try:
             value = json.loads(content)
             if value["format"] != FORMAT:

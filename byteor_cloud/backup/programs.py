@@ -65,8 +65,9 @@ def _candidates(name: str, major: int, *, or_newer: bool) -> Iterator[Path]:
 def connection_environment(session: psycopg.Connection[Any]) -> Iterator[dict[str, str]]:
     """Yield the environment with which a program connects to the session's database.
 
-    Other users can see the arguments of a process, so they contain nothing about the connection. Some parameters, such
-    as the password of a TLS key, have no variable. They are in a private service file that exists while the block runs.
+    Other users can see the arguments of a process. The connection is therefore described in the environment. Some
+    parameters, such as the password of a TLS key, have no variable. They are in a private service file that exists
+    while the block runs.
     """
     parameters = session.info.get_parameters()  # without passwords
     variables = {each.keyword.decode(): each.envvar for each in Conninfo.get_defaults()}

@@ -141,7 +141,10 @@ def _checked(source: Readable, name: str, expected: StoredFile) -> CheckedReader
 
 
 def open_backup(location: str, name: str | None = None) -> StoredBackup:
-    """Open the backup ``name``, or by default the newest complete one. Raises BackupError if there is none."""
+    """Open the backup ``name``, or by default the newest complete one.
+
+    Raises BackupError if there is none, or if the location or the manifest cannot be read.
+    """
     target = open_target(location)
     try:
         if name is None:

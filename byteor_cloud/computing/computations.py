@@ -215,7 +215,7 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
 """The functions by name. The child process finds a function by its name."""
 
 READS_FILES = frozenset({read_around_in, read_page, page_body})
-"""The functions that read files, so that their work does not depend on the size of their arguments."""
+"""The functions that read files. Small arguments therefore do not mean that they are fast."""
 
 EXPECTED: Mapping[str, type[Exception]] = {
     error.__qualname__: error for error in (strict_json.MalformedJson, PlanSyntaxError, StaleIndex, FileNotFoundError)

@@ -120,7 +120,7 @@ class Processes:
         return result
 
     def serve(self) -> None:
-        """Start the control plane and wait until it is ready."""
+        """Start the control plane and wait until it is ready. Raises DemoError if it exits or is not ready in time."""
         self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         server = self.start("serve", [*MANAGE, "serve"])
         deadline = time.monotonic() + TIMEOUT_S

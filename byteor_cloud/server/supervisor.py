@@ -169,7 +169,7 @@ def _stop(supervised: Sequence[_SupervisedChild], received: _StopSignals) -> boo
     was_orderly = True
     for each in supervised:
         if each.is_running:
-            _log.error("%s did not stop in time; killing it", each.child.name)
+            _log.error("%s is still running; killing it", each.child.name)
             was_orderly = False
         each.signal(signal.SIGKILL, whole_group=True)  # including its own child processes
         each.wait()

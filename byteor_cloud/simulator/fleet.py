@@ -128,7 +128,7 @@ def _check_retryable(exchange: Exchange, server: Server, done: int, count: int, 
     response = exchange.response
     if response is None:
         if done == 0 or is_last:
-            raise SimulationError(f"{server.host} is not reachable: {exchange.failure}")
+            raise SimulationError(f"a request to {server.host} failed: {exchange.failure}")
         return
     if is_last or (response.status < 500 and response.status != 429):
         raise SimulationError(
@@ -152,7 +152,7 @@ def documents_boot_id(pool: Pool, server: Server) -> bool:
         pass
     (exchange,) = done
     if exchange.response is None:
-        raise SimulationError(f"{server.host} is not reachable: {exchange.failure}")
+        raise SimulationError(f"a request to {server.host} failed: {exchange.failure}")
     try:
         document = json.loads(exchange.response.body)
         return "boot_id" in document["components"]["schemas"]["HeartbeatRequest"]["properties"]

@@ -92,7 +92,7 @@ class Audience:
 
 
 type Simulate = Callable[[Fleet, Audience], Summary]
-"""Runs a part of the fleet until all of its agents are told."""
+"""Runs a part of the fleet until all of its agents are told, or until the time for the run is over."""
 
 
 def run(

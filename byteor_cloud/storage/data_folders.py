@@ -65,7 +65,7 @@ def discard(folder: Path) -> Path:
 
 
 def remove_leftovers() -> None:
-    """Delete the temporary files and folders of processes that were killed."""
+    """Delete temporary files and folders that no running process has locked and that are older than ``LEFTOVER_S``."""
     partial = settings.CONFIG.data_dir / "artifacts"
     for folder, names in ((uploads(), "*"), (scratch(), "*"), (partial, f"{PARTIAL}*")):
         for leftover in folder.glob(names):

@@ -55,7 +55,11 @@ def retry_dead_letter(job_id: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Troubles:
-    """How often a job raised an error, was killed, and waited for the database or the storage; and its last error."""
+    """How often a job raised an error, was killed, and had to wait for the database or the storage.
+
+    ``outages`` counts only the waits since the job last raised an error or was requeued by ``Requeued``. ``error`` is
+    the last error since then, or an empty text.
+    """
 
     errors: int
     kills: int

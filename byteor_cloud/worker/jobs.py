@@ -101,14 +101,14 @@ class Requeued(BaseException):
 
 
 class Claim:
-    """The claim to a running job. This base class is for jobs that are run by hand, whose claims are never lost."""
+    """The claim to a running job. This base class is for jobs that tests run directly: it is never lost."""
 
     owners: tuple[str, ...] = ()  # the organization and the person that the job's cost is charged to
     is_paused = False  # whether a stopping worker requeues the job immediately instead of waiting for its end
 
     @property
     def lane(self) -> JobLane | None:
-        """The lane in which the job currently runs, or None if it is run by hand."""
+        """The lane in which the job currently runs, or None if a test runs the job directly."""
         return None
 
     def move_to(self, lane: JobLane) -> bool:
@@ -276,8 +276,8 @@ def enqueue(
 
     Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
     is waiting. The waiting job may start before this transaction commits, and miss the change of this transaction.
-    Therefore, the job is enqueued again after the commit, unless another is still waiting then. Nothing is enqueued
-    while a job with the same name and ``serial`` key is a dead letter because it killed its process.
+    Therefore, after the commit, the job is enqueued unless another is still waiting then. Nothing is enqueued while a
+    job with the same name and ``serial`` key is a dead letter because it killed its process.
     """
     values: dict[str, Any] = {
         "queue": queue_of(job.lane, organization),

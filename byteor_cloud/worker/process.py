@@ -69,9 +69,10 @@ class Worker:
         self._ticks: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Make ``run`` return when running jobs have finished or, after the grace period, have been requeued.
+        """Make ``run`` return when each running job has finished or has been requeued.
 
-        Safe in any thread and in signal handlers.
+        Paused jobs are requeued immediately, and other jobs after the grace period. Safe in any thread and in signal
+        handlers.
         """
         self._stopping.set()
         self._wake_up()
@@ -356,7 +357,7 @@ class Worker:
             connections.close_all()
 
     def _shut_down(self, helpers: list[Thread]) -> None:
-        """Wait for running jobs, requeue those that do not finish in time, and delete this worker's row."""
+        """Wait for running jobs, requeue those that are paused or too slow, and delete this worker's row."""
         deadline = time.monotonic() + self._grace_s
         while self._running and time.monotonic() < deadline:
             for claim in list(self._running):

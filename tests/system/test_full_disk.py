@@ -25,7 +25,7 @@ from tests.system.test_metrics import parsed
 
 CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 SIZE = 192 << 20
-FULL = "The server's disk is full or not writable. Nothing was changed; try again later."
+FULL = "The server's disk is full, almost full or not writable. Nothing was changed; try again later."
 
 
 class SmallDisk(Installation):

@@ -203,8 +203,8 @@ def test_unreachable_server_prints_one_line_and_exits_1(site: Site) -> None:
     done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("CommandError: 127.0.0.1:")
-    assert done.stderr.endswith("is not reachable: connection refused\n")
+    assert done.stderr.startswith("CommandError: a request to 127.0.0.1:")
+    assert done.stderr.endswith(" failed: connection refused\n")
 
 
 def test_command_fails_when_agent_key_is_revoked(site: Site) -> None:

@@ -23,7 +23,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 // Keep the numbers on the bell and in the menu current. Pages in hidden tabs send no requests. A visible page sends 4 of
 // the 1,200 requests that the rate limit permits per minute.
 const COUNTS_INTERVAL = 15000; // ms between requests
-const MAX_COUNTS_INTERVAL = 120000; // ms between requests while the server does not respond
+const MAX_COUNTS_INTERVAL = 120000; // the most ms between requests while the server does not respond
 const MAX_COUNT = 99;
 
 function showCounts(counts) {
