@@ -663,7 +663,9 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
 @click.argument("agent", type=AGENT)
 @click.option("--reason", default="Requested with byteor agents capture.", show_default=True, help="The reason.")
 @click.option(
-    "--last-n", type=click.IntRange(min=1), help="Capture only this number of the latest records. Default: all."
+    "--last-n",
+    type=click.IntRange(min=1),
+    help="Capture only this number of the latest records of each journal. Default: all.",
 )
 @click.option("--wait", is_flag=True, help="Wait until the capture is uploaded or the request expires.")
 @click.option(

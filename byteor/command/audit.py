@@ -171,9 +171,10 @@ def _actor_id(session: Session, text: str) -> str:
 
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
-    """Yield the events since a time (default: now) as they appear, each once and oldest first.
+    """Yield the events since a time (default: now) as they appear, each once.
 
-    Raises BrokenPipeError if the output no longer has a reader.
+    The new events of each request are yielded oldest first. Raises BrokenPipeError if the output no longer has a
+    reader, Refusal for an unknown actor, and errors of the client.
     """
     from byteor.client import ByteOrError  # noqa: PLC0415  slow to import
     from byteor.command.retries import is_temporary  # noqa: PLC0415  imports the client

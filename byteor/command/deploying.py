@@ -85,9 +85,9 @@ def _newest(session: Session, pipeline: str | None) -> str | None:
 def watch(session: Session, deployment_id: str, *, timeout: float | None, as_json: str | None) -> int:
     """Print the progress of a rollout until it ends, and return the exit code.
 
-    Prints a line for each change and, on a terminal, a bar for each wave. With ``as_json``, the lines go to stderr, and
-    the deployment is printed at the end. After ``timeout`` seconds, the exit code is 8. Neither Ctrl-C nor an error
-    stops the rollout. Raises Refusal and errors of the client.
+    Prints lines for each change and, on a terminal, a bar for each wave. With ``as_json``, the lines go to stderr,
+    there are no bars, and the deployment is printed at the end, except after Ctrl-C. After ``timeout`` seconds, the
+    exit code is 8. Neither Ctrl-C nor an error stops the rollout. Raises Refusal and errors of the client.
     """
     output = say if as_json is None else note
     try:
@@ -116,7 +116,7 @@ def _print_lines(output: Callable[[str], None], text: str) -> None:
 
 
 def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
-    """Return the exit code and a sentence about a rollout that has ended, with the comment of a denial."""
+    """Return the exit code and a text about a rollout that has ended. The text of a denial includes its comment."""
     approval = None
     if deployment.status == "denied" and deployment.approval_id is not None:
         with suppress_errors():
@@ -147,7 +147,8 @@ class _Watch:
     def follow(self, deadline: float | None) -> m.Deployment:
         """Return the deployment when it has ended, or when the deadline has passed.
 
-        Raises Refusal if no request has succeeded by the deadline.
+        Raises Refusal if no request has succeeded by the deadline, and errors of the client after which a retry would
+        not help.
         """
         found, pause = None, FIRST_POLL_S
         while True:
@@ -244,7 +245,7 @@ def people_of(session: Session, deployment: m.Deployment) -> news.People | None:
 
 
 def agent_names(session: Session, deployment: m.Deployment) -> dict[str, str]:
-    """Return names of agents that have failed in a deployment, by id."""
+    """Return names of agents that have failed in a deployment, by id. Empty if the request fails."""
     if deployment.failures:
         with suppress_errors():
             rows = session.environment.list_deployment_agents(deployment.id, has_failure=True, limit=PAGE)
@@ -283,7 +284,7 @@ class _Screen:
         _print_lines(note if self._to_stderr else say, text)
 
     def note(self, text: str) -> None:
-        """Print lines to stderr, but above the bars on a terminal."""
+        """Print lines to stderr, or above the bars if there are any."""
         _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
@@ -327,7 +328,7 @@ def _screen(as_json: str | None) -> Iterator[_Screen]:
 
 
 def _bars(waves: Sequence[news.Wave], counts: str) -> Table:
-    """Return a table of rich: a bar for each wave, and the number of agents by state."""
+    """Return a table with a bar for each wave, and the number of agents by state."""
     from rich.progress_bar import ProgressBar  # noqa: PLC0415  slow to import, and only terminals need it
     from rich.table import Table  # noqa: PLC0415
 
@@ -417,7 +418,10 @@ def _strategy(values: dict[str, Any]) -> m.StrategyRequest | None:
 
 
 def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
-    """Return the hold before each wave. ``manual`` holds all waves but the first, ``2=manual`` only wave 2."""
+    """Return the hold before each wave. ``manual`` holds all waves but the first, ``2=manual`` only wave 2.
+
+    Raises Refusal for an invalid text, or if there is only one wave.
+    """
     if texts and waves < 2:
         raise Refusal("--hold requires at least two waves.", USAGE)
     found: list[str | None] = [None] * waves
@@ -607,7 +611,10 @@ def _read_credential(path: str | None) -> str | None:
 
 
 def _create(session: Session, request: Release, key: str) -> m.Deployment:
-    """Create the deployment. If the response is lost, print how to retry safely."""
+    """Create the deployment. If it may have been created although the request failed, say how to retry safely.
+
+    Raises Refusal and errors of the client.
+    """
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
     from byteor.command.retries import is_temporary  # noqa: PLC0415  imports the client
 

@@ -473,7 +473,10 @@ def _sides(group: m.DifferenceGroup) -> list[tuple[str, str]]:
 
 
 def _markdown(session: Session, row: m.Regression, *, payloads: bool) -> str:
-    """Return the server's summary, the places of examples, and a link to the console."""
+    """Return the server's summary, the places of examples, and a link to the console.
+
+    With ``payloads``, also contains the records of the examples.
+    """
     from byteor.engine.regression import describe_group  # noqa: PLC0415  imports the engine
 
     parts = [str(row.summary or headline(row, [])).rstrip()]

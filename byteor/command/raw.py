@@ -49,7 +49,7 @@ def api(
         if not equals:
             raise Refusal(f"A query parameter must be NAME=VALUE: {pair}", USAGE)
         query.setdefault(name, []).append(value)
-    from byteor.engine.strict_json import JsonLimits, MalformedJson, read_object  # noqa: PLC0415  for bodies only
+    from byteor.engine.strict_json import JsonLimits, MalformedJson, read_object  # noqa: PLC0415  used here only
 
     try:
         text = sys.stdin.read() if data == "-" else data

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 UNFINISHED: Final = ("pending_approval", "approved", "building", "deploying", "rolling_back")
 ENDED: Final = frozenset({"active", "failed", "denied", "rolled_back"})
-# The reasons of deployments that people or the replay gate refused. Most had not started, but a break-glass deployment
-# starts before people decide.
+# The reasons of deployments that were not approved, or that the replay gate blocked. Most had not started, but a
+# break-glass deployment starts before people decide.
 REFUSED: Final = frozenset({"approval_denied", "approval_expired", "approval_revoked", "replay_gate"})
 NAMED: Final = 5  # the most agents or people that a line names
 
@@ -89,7 +89,7 @@ def status_of(deployment: m.Deployment | m.ListedDeployment) -> str:
 
 
 def state_lines(deployment: m.Deployment, people: People | None) -> dict[str, str]:
-    """Return lines about the state of a rollout in progress, by a key that changes with the state."""
+    """Return texts about the state of a rollout in progress, by keys that change with the state."""
     lines: dict[str, str] = {}
     match deployment.status:
         case "pending_approval":
@@ -151,7 +151,7 @@ def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tup
 
 
 def describe_event(entry: m.TimelineEntry) -> str:
-    """Return a description of the event, with its reason."""
+    """Return a description of the event, with its detail or reason if there is one."""
     detail = entry.detail or {}
     # A newer server may send events that are unknown here.
     said = _EVENTS.get(entry.event, entry.event.replace("_", " ").capitalize())

@@ -86,9 +86,9 @@ def login(
 ) -> None:
     """Sign in to a server.
 
-    Prints a URL and a code. Open the URL in a browser on any machine, check the code, and allow the sign-in. The token
-    is stored in a context, which becomes the current one. Default URL: the server of the context that BYTEOR_CONTEXT
-    names, or else of the current one.
+    Without --token, prints a URL and a code. Open the URL in a browser on any machine, check the code, and allow the
+    sign-in. The token is stored in a context, which becomes the current one. Default URL: the server of the context
+    that BYTEOR_CONTEXT names, or else of the current one.
 
     \b
     Examples:

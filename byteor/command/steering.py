@@ -122,8 +122,8 @@ def retry(
 ) -> int:
     """Retry the failed agents of a deployment.
 
-    A failed deployment continues, and an active one stays active. Default: the only deployment that is in progress or
-    current, or that is the newest of its pipeline and has failed.
+    A failed deployment continues, and an active one stays active. Default: the only deployment that has active or
+    failed agents, and that is deploying or current, or is the newest of its pipeline and has failed.
 
     \b
     Examples:
@@ -186,10 +186,10 @@ def rollback(
 ) -> int:
     """Roll back a deployment: its agents return to what they ran before.
 
-    The configuration becomes known bad in the environment. Default: the only deployment that is in progress or current,
-    or that is the newest of its pipeline and has failed. With --wait, the exit code is 0 if the rollback finished, and
-    3 if it failed. With --artifact, the command first waits for the replays, at most for --timeout seconds. With
-    --proceed, it does not.
+    The configuration becomes known bad in the environment. Default: the only deployment that has active or failed
+    agents, and that is deploying or current, or is the newest of its pipeline and has failed. With --wait, the exit
+    code is 0 if the rollback finished, and 3 if it failed. With --artifact, the command first waits for the replays, at
+    most for --timeout seconds. With --proceed, it does not.
 
     \b
     Examples:
@@ -215,7 +215,10 @@ def rollback(
 def _roll_back(
     session: Session, id: str, reason: str, artifact_id: str | None, *, proceed: bool, timeout: float | None
 ) -> m.Deployment:
-    """Wait for the replays that prove a rollback, if any, and start it. Raises Refusal if they take too long."""
+    """Start a rollback. If it needs a proof, first wait until the replays have succeeded.
+
+    Raises Refusal if they take too long, and Conflict and other errors of the client if the server refuses.
+    """
     from byteor.client.errors import Conflict  # noqa: PLC0415  imported when used, so that --help is fast
 
     begin, is_waiting = time.monotonic(), False
@@ -243,7 +246,10 @@ def _restored(session: Session, deployment: m.Deployment) -> str:
 
 
 def _under_way(session: Session, text: str | None) -> m.Deployment:
-    """Return the rollout with this id or of this pipeline; None selects the only one. Raises Refusal if it ended."""
+    """Return the rollout with this id or of this pipeline; None selects the only one in progress.
+
+    Raises Refusal if the rollout has ended, or if more than one is in progress.
+    """
     found = find_deployment(session, text)
     if found.status in news.ENDED:
         title, status = _title(session, found), news.status_of(found)
@@ -258,7 +264,8 @@ def _started(session: Session, text: str | None, none: str) -> m.Deployment:
 
     Such a deployment is deploying or current, or it is the newest of its pipeline and has failed. ``text`` names a
     pipeline; None means all pipelines. An id, or a text without such a deployment, selects what ``find_deployment``
-    returns. Raises Refusal if more than one deployment matches, or with the message ``none`` if none does.
+    returns. Raises Refusal if more than one deployment matches. Without ``text``, raises Refusal with the message
+    ``none`` if none matches.
     """
     if text is not None and is_id(text):
         return find_deployment(session, text)

@@ -104,7 +104,7 @@ def check(
     """Check that the gate was open, and that its override is the one that the server recorded. Raises Refused.
 
     The override is compared with the signed approval record, or without a record with ``unsigned``, the unsigned fields
-    of deployment.json. It is not compared if there is neither an export nor a record.
+    of deployment.json. It is not compared if there is no record and the files are not from an export.
     """
     if statements is None:
         return

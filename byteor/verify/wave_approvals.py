@@ -164,7 +164,7 @@ def _statement_lines(statement: WaveStatement) -> Iterator[tuple[str, str]]:
 
 
 def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Iterator[tuple[str, str]]:
-    """Yield a line if the reviewers, and one if the other rules, differ from those of the deployment's approval.
+    """Yield a line if the reviewers differ from those of the deployment's approval, and a line if other rules do.
 
     Such differences are allowed: an org_admin may change the reviewers, and the approval may be that of an earlier
     request.

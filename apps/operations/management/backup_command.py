@@ -39,9 +39,10 @@ class BackupCommand(OperatorCommand):
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
-        """Turn errors in the block into CommandError. SIGTERM interrupts the command like Ctrl-C, so that it cleans up.
+        """Turn errors of the backup, files and database in the block into CommandError with one line.
 
-        Raises SystemExit with the code 130 if the command is interrupted.
+        SIGTERM interrupts the command like Ctrl-C, so that it cleans up. Raises SystemExit with the code 130 if the
+        command is interrupted.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:

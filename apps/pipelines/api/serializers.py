@@ -84,7 +84,7 @@ class GraphSerializer(serializers.Serializer[Any]):
     edges = serializers.ListField(child=serializers.DictField())
     descriptions = {
         "nodes": "The stages, endpoints and inserted roles.",
-        "edges": "The lanes between the nodes; in a single ring, the dependencies between them.",
+        "edges": "The lanes between the nodes. In a single ring, each edge shows the order of two nodes.",
     }
 
 

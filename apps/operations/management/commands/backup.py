@@ -69,7 +69,10 @@ class Command(BackupCommand):
         backup: str | None,
         **options: Any,
     ) -> None:
-        """Create or verify a backup, or extract its master key. Raises CommandError with one line if that fails."""
+        """Create or verify a backup, or extract its master key.
+
+        Raises CommandError with one line or MasterKeyUnavailable if that fails, and SystemExit if it is interrupted.
+        """
         if backup is not None and not verify and extract_master_key is None:
             raise CommandError("--backup requires --verify or --extract-master-key", returncode=2)
         with contextlib.suppress(OSError):

@@ -45,10 +45,10 @@ Next steps (the backup was made at {at}):
 class Command(BackupCommand):
     help = (
         "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
-        "may have happened after the backup are not repeated: unspent approvals are revoked, deployments are paused or "
-        "aborted, offers are held until a person resumes them, and sessions are deleted. If a restore is interrupted, "
-        "run the same command again to complete it. Exits with 0 if the restored installation is intact, and with 1 if "
-        "it is not or the restore failed."
+        "may have happened after the backup are not repeated: unspent approvals are revoked, deployments in progress "
+        "are paused or aborted, offers are held until they are resumed, and sessions are deleted. If a restore is "
+        "interrupted, run the same command again to complete it. Exits with 0 if the restored installation is intact, "
+        "and with 1 if it is not or the restore failed."
     )
 
     database_failed = "the database cannot be used"
@@ -77,8 +77,8 @@ class Command(BackupCommand):
     ) -> None:
         """Restore the backup, and print what was restored and changed.
 
-        Raises CommandError if that is not possible, or if the restored installation is not intact. Raises
-        OperationalError if the database does not respond, and MasterKeyUnavailable without the master key.
+        Raises OperationalError if the database does not respond in time, CommandError or MasterKeyUnavailable if the
+        restore fails, and CommandError if the restored installation is not intact. Raises SystemExit if interrupted.
         """
         database_wait.wait_for_database(self._report)
         with self.one_line_errors():
