@@ -146,7 +146,10 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
 
 
 def find_deciders(approval: Approval) -> set[UUID]:
-    """Return the ids of the people whose consent a pending approval can still get."""
+    """Return the ids of the people who can still decide on a pending approval.
+
+    Leaves out the requester unless self-approval is allowed.
+    """
     return deciders_of(approval, memberships_of(approval), approval.decisions.values_list("user_id", flat=True))
 
 
@@ -173,8 +176,8 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker, by approval id, for each pending approval that too few reviewers can approve or have approved.
 
-    The approvals must belong to the same environment. Takes at most one query, and another one for each blocker that
-    names people.
+    The approvals must belong to the same environment. If the environment and its project have been read, takes at most
+    one query, and another one for each blocker that names people.
     """
     return run(plan_missing(approvals))
 
