@@ -540,9 +540,9 @@ class Regression(Stateful):
 class FixtureRevision(models.Model):
     """The numbers of changes to a pipeline's fixtures, which show whether a regression has tested the present fixtures.
 
-    ``revision`` counts new fixtures and changed expectations. ``removed`` counts deleted fixtures, and releases whose
-    accepted results the fixtures then also expect. A regression that passed stays valid after the changes that
-    ``removed`` counts.
+    ``revision`` counts new fixtures and changed expectations, and how often a configuration of the pipeline became
+    known bad or was cleared. ``removed`` counts deleted fixtures, and releases whose accepted results the fixtures then
+    also expect. A regression that passed stays valid after the changes that ``removed`` counts.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)

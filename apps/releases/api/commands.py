@@ -59,7 +59,7 @@ def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Abort a deployment.
 
     Stops the deployment and sets its status to `failed` with the reason `aborted`. Offers that agents have not started
-    are withdrawn. A pending approval is revoked, unless the deployment is break-glass. Agents that already run the
+    are withdrawn. A pending approval is revoked, except the approval after break-glass. Agents that already run the
     bundle keep running it. To restore what they ran before, roll back the deployment.
     """
     deployments.abort(deployment, reason=reason, actor=actor)
@@ -172,9 +172,10 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
 def remind(approval: Approval, *, actor: Actor) -> None:
     """Send a reminder of an approval.
 
-    Notifies the people who can still decide on the pending approval again. Only the requester can send a reminder. If
-    an API key requested the approval, the requester is the person who created the key. Returns 403 to other callers,
-    409 if the approval is not pending or has expired, and 429 within an hour of the last reminder.
+    Sends another notification to the people who can still decide on the pending approval. Only the requester, or an API
+    key that the requester created, can send a reminder. If an API key requested the approval, the requester is the
+    person who created the key. Returns 403 to other callers, 409 if the approval is not pending or has expired, and 429
+    within an hour of the last reminder.
     """
     approvals.remind(approval, actor=actor)
 
@@ -214,8 +215,8 @@ def change(
     """Change the labels of many agents.
 
     Changes the labels of all agents that match the selector, in one transaction. Changed agents that now match the
-    target of a current deployment are then offered that deployment, unless they are drained or have an offer of a
-    deployment in flight. Agents that no longer match keep their bundle. In a `prod` environment, this requires the
+    target of a current deployment can then be offered that deployment, but not if they are drained or have an offer of
+    a deployment in flight. Agents that no longer match keep their bundle. In a `prod` environment, this requires the
     permission `environment:manage`. Use `dry_run` to see the effect first.
     """
     labels = LabelChange(changes.get("set", {}), changes.get("unset", ()))

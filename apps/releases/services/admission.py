@@ -74,7 +74,7 @@ def check_start_at(start_at: datetime | None, break_glass: BreakGlassRequest | N
             "/start_at", f"The start time must be at most {MAX_START_DELAY.days} days ahead.", code="too_far"
         )
     if break_glass is not None:
-        detail = "A break-glass deployment starts immediately. Send either start_at or break_glass, not both."
+        detail = "A break-glass deployment has no start time. Send either start_at or break_glass, not both."
         raise InvalidInput.at("/start_at", detail, code="contradiction")
 
 
@@ -115,7 +115,7 @@ def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> No
 
 
 def check_in_flight(environment: Environment, limit: int) -> None:
-    """Raise Conflict if the environment has ``limit`` or more deployments in flight."""
+    """Raise Conflict if ``blockers.find_in_flight`` returns ``limit`` or more deployments of the environment."""
     in_flight = [blockers.describe(row) for row in blockers.find_in_flight(environment)]
     if blocker := limit_blocker(in_flight, limit):
         raise _refusal(blocker, " Wait until fewer are in flight.")

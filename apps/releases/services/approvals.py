@@ -237,10 +237,10 @@ def decide(
     self-approval that is not allowed. Raises InvalidInput for a denial without a comment, for a missing or unexpected
     ``digest``, and for ``expires_in_s`` in a decision on a wave. Raises Conflict if the approval is not open, the
     person has already decided, or the digest is outdated. Raises Conflict for a consent while the replay gate blocks
-    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. Raises
-    Conflict if ``regression_id`` is not the deployment's present regression. With ``accept_groups``, raises
-    InvalidInput for a denial, for an empty comment, and if there is no deployment with a regression. Also raises the
-    errors of ``acceptances.accept``.
+    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. Raises Conflict if
+    ``regression_id`` is not the deployment's present regression, or if the approval is that of a wave or a replay. With
+    ``accept_groups``, raises InvalidInput for a denial, for an empty comment, for the approval of a wave or a replay,
+    and if the deployment has no regression. Also raises the errors of ``acceptances.accept``.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -261,7 +261,7 @@ def decide(
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     deployment = _deployment_of(locked)
     if regression_id is not None and (deployment is None or deployment.regression_id != regression_id):
-        detail = "The deployment does not have this regression now. Look at the differences of the deployment again."
+        detail = "This regression does not belong to the approval now. Look at the differences again."
         raise Conflict(detail, code="acceptance.outdated")
     if accept_groups:
         _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
@@ -295,8 +295,8 @@ def _lock(approval: Approval) -> Approval:
 def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | None) -> None:
     """Raise InvalidInput or Conflict unless ``digest`` and ``expires_in_s`` fit the approval.
 
-    A decision on a wave needs the digest of what the earlier waves did, and no ``expires_in_s``. Any other decision has
-    no digest.
+    A decision on a wave must have the digest of what the earlier waves did, and must not have ``expires_in_s``. Any
+    other decision must not have a digest.
     """
     report, rollout = approval.wave_report, approval.rollout
     if report is None or rollout is None or approval.wave is None:
@@ -316,7 +316,7 @@ def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | No
 
 def _accept(deployment: Deployment | None, groups: Sequence[str], *, decision: str, reason: str, actor: Actor) -> None:
     if deployment is None or deployment.regression is None:
-        detail = "Only the differences of a deployment with a regression can be accepted."
+        detail = "Differences can be accepted only in a decision on a deployment itself, if it has a regression."
         raise InvalidInput.at("/accept_groups", detail, code="contradiction")
     if decision != "approve":
         detail = "Differences can be accepted only together with an approval."
@@ -481,14 +481,17 @@ def check_revoke(approval: Approval) -> None:
 
 @transaction.atomic
 def remind(approval: Approval, *, actor: Actor) -> None:
-    """Notify the people who can still decide on a pending approval again.
+    """Send another notification to the people who can still decide on a pending approval.
 
     Raises Forbidden unless the actor is the requester, or a key that the requester created. Raises Conflict if the
     approval is not open, and TooManyRequests within an hour of the last reminder.
     """
     locked = _lock(approval)
     if locked.requester_id is None or locked.requester_id != tokens.person_behind(actor):
-        raise Forbidden("Only the requester can send a reminder.", code="approval.not_requester")
+        raise Forbidden(
+            "Only the requester, or a key that the requester created, can send a reminder.",
+            code="approval.not_requester",
+        )
     check_open(locked)
     now = timezone.now()
     remaining = timedelta(0) if locked.reminded_at is None else locked.reminded_at + REMIND_AGAIN_AFTER - now

@@ -195,10 +195,11 @@ def _break_glass_record(
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
 
-    Offers that agents have not started are withdrawn. A pending approval is revoked. An unused approval can be used for
-    another deployment with the same subject. A pending approval of a break-glass deployment stays pending: if nobody
-    approves, the agents that run the deployment are rolled back, if possible. Raises Conflict if the deployment's
-    status does not permit an abort, or if its next wave was denied.
+    Offers that agents have not started are withdrawn. A pending approval is revoked, as is the approval of the next
+    wave. An issued credential that was not used can be used for another deployment with the same subject. A pending
+    approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
+    rolled back, if possible. Raises Conflict if the deployment's status does not permit an abort, or if its next wave
+    was denied.
     """
     lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:
@@ -256,12 +257,12 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     Raises InvalidInput if one of ``agents`` is not in the deployment. Raises Conflict if there is nothing to retry: no
     agent can be retried, and the deployment itself has not failed or has no agents left. Raises Conflict if one of
     ``agents`` cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying
-    only ``agents`` would leave the wave over its failure threshold. Raises Conflict if a wave was denied, if the
-    deployment was never offered, was rolled back or superseded, or is rolling back, or if its configuration is known
-    bad. A deployment that is not ``deploying`` is also refused in a freeze window, if its approval after break-glass
-    was denied, expired or revoked, and while another deployment of its pipeline or with its agents is under way. A
-    failed deployment is also refused at the in-flight limit, and if a newer deployment of its pipeline was offered or
-    is being built.
+    only ``agents`` of a failed deployment would leave its wave over the failure threshold. Raises Conflict if a wave
+    was denied, if the deployment was never offered, was rolled back or superseded, or is rolling back, or if its
+    configuration is known bad. A deployment that is not ``deploying`` is also refused in a freeze window, if its
+    approval after break-glass was denied, expired or revoked, and while another deployment of its pipeline or with its
+    agents is under way. A failed deployment is also refused at the in-flight limit, and if a newer deployment of its
+    pipeline was offered or is being built.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)

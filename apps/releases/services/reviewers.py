@@ -42,11 +42,11 @@ def choose(
 
     Returns an empty list if the deployment needs no approval. Raises InvalidInput if reviewers are requested although
     no approval is needed. Raises InvalidInput for a person who is named twice, is not in the environment's list (unless
-    that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. If the environment is
-    not ``dev`` and has no list, raises InvalidInput for a person who may not operate the environment, unless
-    ``may_loosen``. A person who has ``decided`` already is only refused if named twice. Raises InvalidInput if too few
-    of the reviewers can approve or already did, and if an empty list is requested although the environment's list is
-    not empty.
+    that is empty), is inactive or has no role in the project, and for the requester unless ``may_decide_own``. If the
+    environment is not ``dev`` and has no list, raises InvalidInput for a person who may not operate the environment,
+    unless ``may_loosen``. A person in ``decided``, who has approved already, is only refused if named twice. Raises
+    InvalidInput if too few of the reviewers can approve or already did, and if an empty list is requested although the
+    environment's list is not empty.
     """
     if not is_needed:
         if requested:
@@ -109,7 +109,8 @@ def _check_requested(
         elif user_id in decided:
             continue
         elif user_id not in members:
-            wrong = ("does_not_exist", "This person has no role in the organization or the project.")
+            detail = "This person has no role in the organization or the project, or their account is not active."
+            wrong = ("does_not_exist", detail)
         elif listed and user_id not in listed:
             wrong = ("not_listed", "The environment's setting `reviewers` does not name this person.")
         elif not (listed or is_free) and Permission.OPERATE_ENVIRONMENT not in GRANTS[members[user_id]]:
@@ -146,7 +147,10 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
 
 
 def find_deciders(approval: Approval) -> set[UUID]:
-    """Return the ids of the people whose consent a pending approval can still get."""
+    """Return the ids of the people who can still decide on a pending approval.
+
+    Leaves out the requester unless self-approval is allowed.
+    """
     return deciders_of(approval, memberships_of(approval), approval.decisions.values_list("user_id", flat=True))
 
 
@@ -173,8 +177,8 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker, by approval id, for each pending approval that too few reviewers can approve or have approved.
 
-    The approvals must belong to the same environment. Takes at most one query, and another one for each blocker that
-    names people.
+    The approvals must belong to the same environment. If the environment and its project have been read, takes at most
+    one query, and another one for each blocker that names people.
     """
     return run(plan_missing(approvals))
 

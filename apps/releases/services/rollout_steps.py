@@ -117,8 +117,8 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     """Start the next wave now, without waiting for a pause or for a manual hold.
 
     Raises Conflict as ``check_next_wave`` does, in a freeze window that the deployment does not override, and if the
-    configuration is known bad, an agent of the current wave has not finished, too many agents have failed, or there is
-    no next wave.
+    configuration is known bad, an agent of the current wave has not finished, too many agents have failed, the next
+    wave needs an approval that covers what the earlier waves have done until now, or there is no next wave.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
@@ -130,7 +130,10 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     plan = _plan(deployment, timezone.now(), is_started=True)
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
         wave = f"Wave {deployment.wave + 1}"
-        detail = f"{wave} has not finished, too many of its agents failed, or there is no next wave."
+        detail = (
+            f"{wave} has not finished, too many of its agents failed, the next wave needs approval, or there is no "
+            "next wave."
+        )
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
     _apply_plan(deployment, plan)
@@ -149,7 +152,7 @@ def check_next_wave(deployment: Deployment) -> None:
         raise Conflict("The deployment is paused. Resume it first.", code="next_wave.paused")
     approval = wave_holds.find_approval(deployment)
     if approval is not None and approval.status != ApprovalStatus.APPROVED:
-        detail = "The next wave waits for approval. It starts when enough people have approved it."
+        detail = "The next wave needs approval. It cannot start before enough people have approved it."
         raise Conflict(detail, code="next_wave.needs_approval")
     if deployment.wave_done_at is None or deployment.wave + 1 >= len(deployment.strategy.percents):
         detail = f"Wave {deployment.wave + 1} has not finished, or there is no next wave."

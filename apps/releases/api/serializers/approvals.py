@@ -60,8 +60,8 @@ class WaveReportSerializer(serializers.Serializer[Any]):
         "digest": "The digest of the report, the deployment, the bundle and the wave. A decision must contain it.",
         "summary": "The report in words.",
         "progress": "The number of agents by progress.",
-        "failures": "Why agents failed, with the most frequent cause first. Failures of agents that have been retried "
-        "since are included.",
+        "failures": "Why agents failed, with the most frequent cause first and `other` last. Failures of agents that "
+        "have been retried since are included.",
     }
 
 
@@ -191,13 +191,14 @@ class DecideSerializer(StrictSerializer):
         "decision": "Whether to approve or to deny the request.",
         "comment": "A comment for the requester. Required for a denial, and with `accept_groups`.",
         "accept_groups": "The ids of groups of differences to accept together with the approval. They must be in the "
-        "regression of the deployment. The comment is the reason.",
+        "regression of the deployment. The comment is the reason. Do not send it with `wave` or `replay_id`.",
         "wave": "The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default, the "
         "decision is on the deployment's own approval.",
         "digest": "The `digest` of the wave's report that you have read. If the report has changed since, returns "
         "409 `approval.outdated`. Required with `wave`.",
         "regression_id": "The id of the regression that you have read. If it is no longer the deployment's regression, "
-        "returns 409 `acceptance.outdated`. By default, this is not checked.",
+        "returns 409 `acceptance.outdated`. By default, this is not checked. Do not send it with `wave` or "
+        "`replay_id`.",
         "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or, if "
         "that is later, from the start time of the deployment. Used only with the last required "
         "approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and the maximum. "

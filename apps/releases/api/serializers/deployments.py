@@ -244,8 +244,7 @@ class DeploymentSerializer(ModelSerializer):
         "approval_id": "The id of the deployment's approval, whatever the status of the approval. If the request "
         "contained a credential, this is the approval of that credential. Null if the deployment has no approval.",
         "approved_at": "When the deployment was approved. If its request contained `approval`, this is when "
-        "the deployment was created. Null if the deployment was not approved, needed no approval, or started by "
-        "break-glass.",
+        "the deployment was created. Null if the deployment was not approved, or if it started by break-glass.",
         "activated_at": "When the deployment became active. Null if it has never been active.",
         "reason": "A code for why the deployment failed. Empty if it has not failed, or was retried since.",
         "detail": "More about why the deployment failed. May be empty.",

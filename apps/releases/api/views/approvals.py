@@ -72,7 +72,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         approval = data.pop("approval")
         if approval is None:
             raise Conflict(
-                "This deployment itself needs no approval. To decide on one of its waves, send wave.",
+                "This deployment itself has no approval to decide on. To decide on one of its waves, send wave.",
                 code="approval.not_needed",
             )
         decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)

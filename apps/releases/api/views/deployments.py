@@ -104,12 +104,12 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         """Export the evidence of a deployment.
 
         Returns a tar with the deploy bundle, its envelope, the key set and an unsigned summary. If the deployment has
-        an approval, the tar also contains the approval record and, if it was issued, the approval credential. These
-        two prove who approved this bundle for this environment. Unless the replay gate was off, the tar also contains
-        the signed statements of how the configuration was tested (`test-result.json`) and why the gate let the
-        deployment start (`gate.json`). If waves were approved or denied, the tar also contains the signed statements of
-        these decisions (`wave-approvals.json`). `byteor-verify` checks the tar offline. Returns 409 if the bundle has
-        not been built.
+        an approval, the tar also contains the approval record and, if it was issued, the approval credential. These two
+        prove who approved this bundle for this environment. Unless the replay gate was off, the tar also contains the
+        signed statements of why the gate let the deployment start (`gate.json`) and, unless the regression had been
+        deleted, how the configuration was tested (`test-result.json`). If waves were approved or denied, the tar also
+        contains the signed statements of these decisions (`wave-approvals.json`). `byteor-verify` checks the tar
+        offline. Returns 409 if the bundle has not been built.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)
