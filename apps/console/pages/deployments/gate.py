@@ -202,7 +202,10 @@ def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -
 
 
 def _own(request: HttpRequest, deployment: Deployment) -> str:
-    """Return why the requester cannot accept differences; "" for others, or if the deployment does not wait."""
+    """Return why the requester of the deployment cannot accept its differences.
+
+    Returns "" for others, for a requester who may accept them, and if the deployment does not wait.
+    """
     is_own = deployment.requester_id == request.user.pk and not replay_gate.may_accept_own(deployment)
     if not is_own or deployment.status not in replay_gate.WAITING:
         return ""

@@ -58,8 +58,8 @@ _LABELS = {
 # Texts that replace the API's descriptions.
 _MEANINGS = {
     "freeze_windows": "Periods during which no deployment starts, unless an organization admin overrides the window. "
-    "The reason is shown to people whose deployments wait. Start and end are in the window's time zone, and repeated "
-    "windows keep their local time.",
+    "The reason is shown to people whose deployments wait. Without an offset, start and end are in the window's "
+    "time zone. Repeated windows keep their local time in this time zone.",
     "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
     "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod need approval.",
     "allow_self_approval": "Whether the requester may approve, except after break-glass. By default, only in dev.",
@@ -140,7 +140,10 @@ class _SettingsForm(ActForm):
         return next((each for each in stored if freeze.FreezeWindow.from_stored(each) == meant), window)
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the name of the field for a JSON pointer into the body or into the environment, and the rest."""
+        """Return the name of the field for a JSON pointer into the body or into the environment, or None.
+
+        The second value names the wrong reviewer, or says where in the field the error is.
+        """
         name, rest = super().field_of(pointer.removeprefix("/settings"))
         if isinstance(field := self.fields.get(name or ""), RowsField):
             return name, field.locate(rest)
