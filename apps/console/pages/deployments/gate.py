@@ -55,8 +55,7 @@ def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | N
     """Return the query plan for the regression that the replay gate evaluates; None without one.
 
     For a person who may decide on the deployment's pending approval, ``gate`` has the groups that can be accepted
-    with it.
-    Takes two queries.
+    with it. Takes at most two queries.
     """
     if deployment.regression_id is None:
         return None
