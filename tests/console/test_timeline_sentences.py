@@ -132,13 +132,13 @@ def test_every_event_in_code_is_listed() -> None:
             "roll_back",
             {"reason": "latency", "restores": str(BEFORE)},
             ADA,
-            f"Rolled back by {ADA}: latency. Agents return to v7 (bundle calm).",
+            f"Rolled back by {ADA}: latency. The rollback restores v7 (bundle calm).",
         ),
         (
             "roll_back",
             {"reason": "1 of 2 agents failed", "restores": str(OTHER), "proofs": ["x"], "proceed": True},
             WORKER,
-            "An automatic rollback began: 1 of 2 agents failed. Agents return to an earlier deployment. "
+            "An automatic rollback began: 1 of 2 agents failed. The rollback restores an earlier deployment. "
             "1 replay proved the rollback. The proof was skipped.",
         ),
         ("restore", {}, WORKER, "The rollback has finished."),

@@ -126,8 +126,10 @@ class Deploy(ApiForm):
         help_text="If empty, the deployment stops when one agent fails.",
     )  # fmt: skip
     auto_rollback = forms.BooleanField(
-        required=False, widget=UnfoldBooleanWidget, label="Roll back if the deployment fails"
-    )
+        required=False, widget=UnfoldBooleanWidget, label="Roll back automatically",
+        help_text="If possible, the deployment is rolled back when too many agents fail, a wave is denied, or the "
+        "configuration becomes known bad.",
+    )  # fmt: skip
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
     )
@@ -277,7 +279,10 @@ class Deploy(ApiForm):
         return {"agents": [str(pk) for pk in found.values()]}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer."""
+        """Return the name of the field for a JSON pointer into the body, or None.
+
+        The second value names the wrong reviewer, or says where in the field the error is.
+        """
         if pointer.startswith("/explain/"):
             return self._sent[int(pointer.split("/")[2])], ""
         name, rest = super().field_of(pointer)

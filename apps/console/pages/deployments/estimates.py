@@ -83,9 +83,8 @@ def estimate_rollout(
 
     Returns None if no agent of ``wave`` has finished.
 
-    ``counts`` are the agents without late joiners, by wave and progress. ``pace`` is that of ``wave``. The pauses
-    between waves are added. The estimate ends at the first wave with a hold, because nobody knows how long people
-    take.
+    ``counts`` are the agents that count, by wave and progress. ``pace`` is that of ``wave``. The pauses between waves
+    are added. The estimate ends at the first wave with a hold, because nobody knows how long people take.
     """
     if not pace.finished:
         return None
@@ -112,7 +111,10 @@ def estimate_rollback(counts: Mapping[str, int], pace: Pace) -> TimeLeft | None:
 
 
 def describe_progress(percent: int | None, left: TimeLeft | None) -> str:
-    """Return the share that is done and the time left as a phrase, such as "62 % done, about 12 min left"."""
+    """Return the share that is done and the time left as a phrase, such as "62 % done, about 12 min left".
+
+    Returns "" without a ``percent``.
+    """
     if percent is None:
         return ""
     done = f"{percent}\N{NO-BREAK SPACE}% done"

@@ -29,7 +29,7 @@ def plan_failures(deployment: Deployment) -> Plan[tuple[list[Cause], dict[UUID, 
 def failures_panel(
     causes: Sequence[Cause], names: Mapping[UUID, str], *, retry: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the panel of failure causes. ``retry`` is the act's button; None if the person cannot retry now."""
+    """Return the panel of failure causes. ``retry`` is the button of the act that the panel offers, or None."""
     shown = {
         "id": "failures",
         "title": "Why agents failed",

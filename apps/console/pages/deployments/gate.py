@@ -55,8 +55,7 @@ def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | N
     """Return the query plan for the regression that the replay gate evaluates; None without one.
 
     For a person who may decide on the deployment's pending approval, ``gate`` has the groups that can be accepted
-    with it.
-    Takes two queries.
+    with it. Takes at most two queries.
     """
     if deployment.regression_id is None:
         return None
@@ -204,7 +203,10 @@ def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -
 
 
 def _own(request: HttpRequest, deployment: Deployment) -> str:
-    """Return why the requester cannot accept differences; "" for others, or if the deployment does not wait."""
+    """Return why the requester of the deployment cannot accept its differences.
+
+    Returns "" for others, for a requester who may accept them, and if the deployment does not wait.
+    """
     is_own = deployment.requester_id == request.user.pk and not replay_gate.may_accept_own(deployment)
     if not is_own or deployment.status not in replay_gate.WAITING:
         return ""

@@ -108,7 +108,8 @@ def preview_abort(row: Any) -> str:
 def preview_rollback(row: Any) -> str:
     """Return how many agents would return to which version and config bundle.
 
-    With more than ``_MAX_READ`` agents, return only how many return, and which deployment would become current.
+    With more than ``_MAX_READ`` agents, return only about how many return, and which deployment would be
+    current afterwards.
     """
     target = rollbacks.check_start(row)
     counted: AgentCounts = row.counted
@@ -116,7 +117,7 @@ def preview_rollback(row: Any) -> str:
     if sum(counted.by_progress.values()) > _MAX_READ:
         count = sum(number for progress, number in counted.by_progress.items() if progress != A.PENDING)
         name = _read_names([target], row.pipeline)[target.pk]
-        return f"About {agent_count(count)} return to what they ran before, {name} becomes current, and {then}."
+        return f"About {agent_count(count)} return to what they ran before, {name} is current afterwards, and {then}."
     before: Counter[UUID | None] = Counter(rollbacks.touched_agents(row).values_list("before_id", flat=True))
     groups: Counter[Deployment] = Counter()
     if before.keys() <= {target.pk, None}:  # saves a query
@@ -129,7 +130,7 @@ def preview_rollback(row: Any) -> str:
     clauses = [_clause(n, f"returns to {names[each.pk]}", f"return to {names[each.pk]}") for each, n in shown]
     rest = groups.total() - sum(n for _, n in shown)
     clauses.append(_clause(rest, "returns to an earlier bundle", "return to earlier bundles"))
-    said = [clause for clause in clauses if clause] or [f"{names[target.pk]} becomes current again"]
+    said = [clause for clause in clauses if clause] or [f"{names[target.pk]} is current afterwards"]
     return f"{', '.join(said)}, and {then}."
 
 
@@ -167,7 +168,10 @@ def _pending(counted: AgentCounts, last: int) -> int:
 
 
 def _find_next_wave(row: Any) -> tuple[int, int]:
-    """Return the next wave with agents, counted from 0, and how many agents would be offered the deployment in it."""
+    """Return the next wave with agents, counted from 0, and how many agents are offered the deployment when it starts.
+
+    If no further wave has agents, the wave is the one after the current wave.
+    """
     counted: AgentCounts = row.counted
     wave = min((wave for wave, _ in counted.by_wave if wave > row.wave), default=row.wave + 1)
     return wave, _pending(counted, wave)

@@ -29,8 +29,9 @@ class _RollBackForm(ActForm):
         empty_value=None,
         label="Prove with a capture",
         widget=UnfoldAdminSelectWidget,
-        help_text="The capture is first replayed on each configuration that the rollback would restore. The rollback "
-        "starts only if these replays succeed. Send the form again when they have finished.",
+        help_text="Unless you choose to roll back without the proof, the capture is first replayed on each "
+        "configuration that the rollback would restore, and the rollback starts only if these replays succeed. Send "
+        "the form again when they have finished.",
     )
     proceed = forms.BooleanField(required=False, label="Roll back without the proof", widget=UnfoldBooleanWidget)
 

@@ -130,7 +130,7 @@ def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
 
 
 def describe_wave_hold(wave: Wave, started: Mapping[int, str]) -> str:
-    """Return who ended the hold before a wave, or what the wave waits for or will wait for; "" without a hold."""
+    """Return who ended the hold before a wave, or what the wave waits for or will wait for; otherwise ""."""
     if wave.hold is None:
         return ""
     if wave.number in started:

@@ -354,13 +354,13 @@ def _hidden_start(hold: Mapping[str, Any] | None) -> set[str]:
 
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
-    """Return why the deployment failed, is rolled back or is blocked; empty if there is no reason."""
+    """Return why the deployment failed, is or was rolled back, or is blocked; empty if there is no reason."""
     waits_for = found[0].detail if found and row.status in replay_gate.WAITING else ""
     return row.detail or row.rollback_reason or waits_for
 
 
 def _failing(found: Sequence[CurrentFailure]) -> list[tuple[str, str, list[str]]]:
-    """Return a warning if the deployment is current and fails its golden fixtures."""
+    """Return a warning for each failure. ``found`` is empty unless the deployment is current."""
     return [("bad", TITLE, [describe_failure(each)]) for each in found]
 
 

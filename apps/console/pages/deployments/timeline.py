@@ -33,7 +33,7 @@ class _Entry:
 
     @property
     def why(self) -> str:
-        """The reason after a colon, and a full stop."""
+        """The end of a sentence: a colon and the reason, if there is one, and a full stop."""
         return f"{because(self.text('reason'))}."
 
     @property
@@ -47,7 +47,7 @@ class _Entry:
 
 
 def describe_entry(entry: TimelineEntry, deployment: Deployment) -> str:
-    """Return what happened as a sentence, in HTML.
+    """Return what happened in one or more sentences, as HTML or plain text.
 
     ``deployment`` and the deployment that it restores must have their config bundles and versions loaded.
     """
@@ -124,7 +124,7 @@ def _rolled_back(entry: _Entry) -> str:
     more = f" {count_of(proofs, 'replay')} proved the rollback." if proofs else ""
     more += " The proof was skipped." if entry.detail.get("proceed") else ""
     link = text_link(page_url(Deployment, "change", restores), name) if restores else name
-    return format_html("{}{} Agents return to {}.{}", began, entry.why, link, more)
+    return format_html("{}{} The rollback restores {}.{}", began, entry.why, link, more)
 
 
 def _held(entry: _Entry) -> str:

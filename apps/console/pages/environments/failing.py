@@ -1,4 +1,4 @@
-"""The panel of an environment's page that shows which current deployments fail their golden fixtures."""
+"""The panel of an environment's page that shows which current deployments did not pass their golden fixtures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apps.console.pages.regressions.of_current import TITLE, deployment_link, de
 
 
 def failing_panels(found: Sequence[CurrentFailure]) -> list[dict[str, Any]]:
-    """Return the panel in a list, which is empty if no current deployment fails a golden fixture."""
+    """Return a list with the panel, or an empty list if ``found`` is empty."""
     if not found:
         return []
     rows = [(deployment_link(each), describe_failure(each)) for each in found]

@@ -41,7 +41,7 @@ class Deployments:
     """The deployments that the page shows.
 
     ``marked`` are the newest deployments of the last day whose bundle was served. ``failing`` are the current ones that
-    fail golden fixtures. ``causes`` has the causes of agents' failures, if asked for.
+    did not pass their golden fixtures. ``causes`` has the causes of agents' failures, if asked for.
     """
 
     current: dict[str, Deployment] = field(default_factory=dict)

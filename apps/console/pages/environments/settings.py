@@ -27,6 +27,7 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
 from byteor.engine import freeze
+from byteor.engine.explain.wording import because
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 
@@ -58,8 +59,8 @@ _LABELS = {
 # Texts that replace the API's descriptions.
 _MEANINGS = {
     "freeze_windows": "Periods during which no deployment starts, unless an organization admin overrides the window. "
-    "The reason is shown to people whose deployments wait. Start and end are in the window's time zone, and repeated "
-    "windows keep their local time.",
+    "The reason is shown to people whose deployments wait. Without an offset, start and end are in the window's "
+    "time zone. Repeated windows keep their local time in this time zone.",
     "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
     "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod need approval.",
     "allow_self_approval": "Whether the requester may approve, except after break-glass. By default, only in dev.",
@@ -67,8 +68,8 @@ _MEANINGS = {
     "operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
     "block it. An organization admin can override this for a deployment.",
-    "replay_gate_min_fixtures": "A deployment waits until its test has this many results. Results of fixtures that "
-    "could not be tested do not count. Used only if the replay gate is required.",
+    "replay_gate_min_fixtures": "A deployment starts only if its test has at least this many results. Results of "
+    "fixtures that could not be tested do not count. Used only if the replay gate is required.",
     "max_work_increase_percent": "How much more work a new configuration may need for the same records than what "
     "agents run now. If empty, there is no limit. Used only if the replay gate is required.",
 }
@@ -98,13 +99,13 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> li
     found = freeze.last_open_window(windows, now)
     if found is not None:
         window, end = found
-        return [("warn", "Frozen", [f"No deployment starts until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"])]
+        return [("warn", "Frozen", [f"No deployment starts until {end:%Y-%m-%d %H:%M} UTC{because(window.reason)}."])]
     coming = freeze.occurrences(windows, now, now + _ANNOUNCED)
     if not coming:
         return []
     start, end, window = coming[0]
     times = f"between {start:%a %d %b, %H:%M} and {end:%a %d %b, %H:%M %Z}"
-    return [("", "Next freeze window", [f"No deployment starts {times}: {window.reason}"])]
+    return [("", "Next freeze window", [f"No deployment starts {times}{because(window.reason)}."])]
 
 
 class _SettingsForm(ActForm):
@@ -140,7 +141,10 @@ class _SettingsForm(ActForm):
         return next((each for each in stored if freeze.FreezeWindow.from_stored(each) == meant), window)
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the name of the field for a JSON pointer into the body or into the environment, and the rest."""
+        """Return the name of the field for a JSON pointer into the body or into the environment, or None.
+
+        The second value names the wrong reviewer, or says where in the field the error is.
+        """
         name, rest = super().field_of(pointer.removeprefix("/settings"))
         if isinstance(field := self.fields.get(name or ""), RowsField):
             return name, field.locate(rest)

@@ -133,7 +133,7 @@ def show_steps(
     steps = _steps()
     done = [step.name != APPROVED and are_done[step.name] for step in steps]
     names = [step.name for step in steps]
-    done[names.index("draft")] |= done[names.index("version")]  # clients of the API create versions without drafts
+    done[names.index("draft")] |= done[names.index("version")]  # a version may be a copy, or outlive its draft
     last = max((number for number, each in enumerate(done) if each), default=-1)
     open_steps = [
         number for number, step in enumerate(steps) if not done[number] and not (step.is_optional and number < last)

@@ -67,10 +67,11 @@ def _cell(row: PipelineRow, place: int, environments: Sequence[Environment], *, 
 
 
 def _acts(row: PipelineRow, place: int, environments: Sequence[Environment]) -> Iterator[str]:
-    """Yield the links of a cell: to deploy, and to copy what runs to the next environment if it has no copy yet.
+    """Yield the links of a cell: to deploy, and to copy what runs to the next environment.
 
     The first link deploys what runs in the previous environment, if this environment has a copy that it does not run.
-    Otherwise, it leads to the choice of a config bundle.
+    Otherwise, it leads to the choice of a config bundle. There is no second link if the next environment has a copy.
+    Without ``copies`` of the cells, only copies that run are known.
     """
     cell, environment = row.environments[place], environments[place]
     before = row.environments[place - 1] if place else None

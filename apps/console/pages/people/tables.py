@@ -22,7 +22,8 @@ def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUse
     """Keep the memberships that the person may see, as in the API.
 
     A membership of an organization is visible to people with a role in the organization, and a membership of a project
-    to people with the permission to view the project.
+    to people with the permission to view the project. Installation operators see both. Memberships of deleted projects
+    are left out.
     """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
     if console_user.is_superuser:
