@@ -210,8 +210,12 @@ def _check_value_count(text: str, limits: JsonLimits) -> None:
         if depth > limits.max_depth:
             raise _first_fault(text, limits)
         if count > limits.max_values:
-            message = f"The text has more than {limits.max_values:,} commas and opening brackets."
-            raise _at(text, token.start(), JsonFault.VALUES, message)
+            raise _at(
+                text,
+                token.start(),
+                JsonFault.VALUES,
+                f"The text has more than {limits.max_values:,} commas and opening brackets.",
+            )
 
 
 def _is_deeper(value: object, max_depth: int) -> bool:
