@@ -43,8 +43,8 @@ class Blocker:
     """One reason why a deployment does not proceed.
 
     ``until`` is when the reason ends. For the replay gate, it is when the deployment fails if the gate still blocks it.
-    It is None if there is no such time or it is not known. ``ids`` are the ids of the blocking
-    deployments, if other deployments are the reason.
+    It is None if there is no such time or it is not known. ``ids`` are the ids of the blocking deployments, if other
+    deployments are the reason.
     """
 
     code: BlockerCode
@@ -86,7 +86,7 @@ class StartFacts:
 
 
 def find_blockers(facts: StartFacts) -> list[Blocker]:
-    """Return the blockers that delay the build of an approved deployment. The build starts only without blockers."""
+    """Return the blockers that delay the build of an approved deployment, except those of the replay gate."""
     rules: list[Callable[[StartFacts], Blocker | None]] = [_start_time, _freeze, _limit, _pipeline, _agents]
     return [found for rule in rules if (found := rule(facts)) is not None]
 

@@ -34,7 +34,7 @@ FAILED_HOW: Final[Mapping[str, str]] = {
 STOPPED_WHY: Final[Mapping[str, str]] = {
     "aborted": "it was aborted",
     "approval_denied": "its approval was denied",
-    "approval_expired": "it was not approved in time",
+    "approval_expired": "its approval expired",
     "approval_revoked": "its approval was revoked",
     "build_failed": "its bundle could not be built",
     "empty_target": "it had no agents to wait for",

@@ -54,7 +54,7 @@ class LedgerCode(StrEnum):
 
 
 class CheckpointRefused(Exception):
-    """Raised for a checkpoint that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
+    """Raised for a malformed or untrusted checkpoint. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: LedgerCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

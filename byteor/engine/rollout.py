@@ -96,8 +96,8 @@ class Strategy:
     def find_hold(self, after: int, wave: int) -> Hold | None:
         """Return the hold before ``wave``, or None.
 
-        The waves between ``after`` and ``wave`` have no agents, so their holds also apply to ``wave``. An approval
-        hold takes precedence over a manual hold.
+        The waves between ``after`` and ``wave`` are skipped, so their holds also apply to ``wave``. An approval hold
+        takes precedence over a manual hold.
         """
         between = set(self.holds[after + 1 : wave + 1])
         return next((hold for hold in (Hold.APPROVAL, Hold.MANUAL) if hold in between), None)

@@ -68,8 +68,8 @@ class MalformedJson(ValueError):
 class JsonLimits:
     """The limits of a JSON text, and how its numbers and strings are read.
 
-    ``max_values`` limits the number of commas and opening brackets, which is about the number of values. This also
-    bounds memory, because a value needs at most about 200 bytes in addition to its text.
+    ``max_values`` limits the number of commas and opening brackets, which is at most twice the number of values. This
+    also bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
     With ``decimal``, no digits are lost: a whole number is an ``int``. Any other number is a ``float`` if the shortest
     text of that float is the same number, and otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without
@@ -199,8 +199,8 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 def _check_value_count(text: str, limits: JsonLimits) -> None:
     """Check the number of commas and opening brackets, without those in strings.
 
-    Raises MalformedJson if the text exceeds the limit of the number of values. If it exceeds the depth limit earlier,
-    raises its first fault instead.
+    Raises MalformedJson if there are more than ``max_values``. If the text exceeds the depth limit earlier, raises its
+    first fault instead.
     """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):
@@ -210,7 +210,12 @@ def _check_value_count(text: str, limits: JsonLimits) -> None:
         if depth > limits.max_depth:
             raise _first_fault(text, limits)
         if count > limits.max_values:
-            raise _at(text, token.start(), JsonFault.VALUES, f"The text has more than {limits.max_values:,} values.")
+            raise _at(
+                text,
+                token.start(),
+                JsonFault.VALUES,
+                f"The text has more than {limits.max_values:,} commas and opening brackets.",
+            )
 
 
 def _is_deeper(value: object, max_depth: int) -> bool:

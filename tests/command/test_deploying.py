@@ -535,8 +535,8 @@ def test_waves_are_computed_from_deployment_state(
 @pytest.mark.parametrize(
     ("total", "outcome_of_refusal"),
     [
-        (0, (1, "The deployment of quotes did not start, because it was not approved in time.")),
-        (20, (3, "The rollout of quotes failed, because it was not approved in time.")),  # a break-glass deployment
+        (0, (1, "The deployment of quotes did not start, because its approval expired.")),
+        (20, (3, "The rollout of quotes failed, because its approval expired.")),  # a break-glass deployment
     ],
 )
 def test_unapproved_deployment_is_reported_as_failed_rollout_only_with_agents(

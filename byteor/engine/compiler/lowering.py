@@ -66,7 +66,7 @@ class _LoweringWalk:
                 Code.LOWER_BRIDGE,
                 node,
                 f'reads a lane of kind "{source.kind}" and writes one of kind "{target.kind}"; a bridge joins them',
-                "use the same kind of lane on both sides",
+                "make it read and write the same kind of lane",
             )
         self._route(node, target)
 

@@ -193,7 +193,7 @@ class Ops:
                 report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.broken:
             message = f"The op {quote(key)} is installed but cannot be used: {self.broken[key]}."
-            report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove the package that provides it.")
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove a package that provides it.")
         else:
             guess = nearest_word(key, self)
             hint = f"Write {quote(guess + op[len(key) :])}." if guess else f"Write one of {join_options(self)}."

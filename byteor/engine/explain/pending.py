@@ -33,7 +33,7 @@ def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime
 def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
     """Explain what a deployment waits for before it reaches the agent, or why it stopped before it could.
 
-    Yields nothing if the deployment does not concern the agent, or was already offered to the agent.
+    Yields nothing for any other deployment, such as one that skips the agent or was already offered to it.
     """
     enlistment = deployment.enlistment
     if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:

@@ -63,7 +63,8 @@ def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergenc
 def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Divergence:
     """Return the divergent record and its neighbors on the side that has it, with the other side's counterparts.
 
-    If both sides have the record, the neighbors are those of the expected output.
+    If both sides have the record, the neighbors are those of the expected output. Raises _NotFound, or BadJournal if a
+    frame is damaged.
     """
     is_extra = found["kind"] == "extra"
     own_digest, other_digest = found["expected_sha256"], found["actual_sha256"]

@@ -56,7 +56,10 @@ class GraphRunner:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self.overfull: dict[str, int] = {}
-        """By ``sequenced_slots`` lane: the number of input records at which the lane would overflow in production."""
+        """By ``sequenced_slots`` lane: the number of input records at which the lane could overflow in production.
+
+        Lanes are counted only with the policy ``drop``.
+        """
         self._exits: list[tuple[str, int, Sink]] = [
             (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
         ]

@@ -292,7 +292,10 @@ def index_file(journal: Path, target: Path) -> JournalScan:
 
 
 def ensure_index(journal: Path, target: Path) -> JournalIndex:
-    """Open the index of a journal, after building it if it is missing or stale. Raises BadJournal."""
+    """Open the index of a journal, after building it if it is missing or stale.
+
+    Raises BadJournal, or FileNotFoundError if the journal is missing.
+    """
     try:
         return JournalIndex.open(journal, target)
     except (StaleIndex, FileNotFoundError):

@@ -47,8 +47,8 @@ def differing_members(before: Message, after: Message) -> list[str] | None:
     """Return the JSON Pointers of the members that differ, sorted, with array indices written as ``*``.
 
     Numbers are compared exactly, by value. If a name has a character that PostgreSQL cannot store (U+0000 or a
-    surrogate), the member's parent stands for the member. Returns None if a payload is not strict JSON, if it is too
-    large to be parsed, or if the values are equal, so that only the bytes differ.
+    surrogate), the member's parent stands for the member. Returns None if a payload is not strict JSON, if it exceeds a
+    limit of ``payload.py``, or if the values are equal, so that only the bytes differ.
     """
     try:
         sides = before.value(), after.value()

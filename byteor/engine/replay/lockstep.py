@@ -44,9 +44,9 @@ class Differences:
     """How a candidate differs from its baseline.
 
     ``groups`` are JSON data, in the order of their first differences. ``more`` is the number of differences without a
-    group, because of ``MAX_GROUPS`` or ``MAX_POINTER_CHARACTERS``. ``records`` is the number of selected records.
-    ``work`` is the work of the candidate and of the baseline, in the units of ``WorkMeter``. ``error`` is the reason
-    for the status ``failed``, otherwise None.
+    group, because of ``MAX_GROUPS`` or ``MAX_POINTER_CHARACTERS``. ``records`` is the number of selected records, or 0
+    if they cannot be used. ``work`` is the work of the candidate and of the baseline, in the units of ``WorkMeter``.
+    ``error`` is the reason for the status ``failed``, otherwise None.
     """
 
     status: LockstepStatus

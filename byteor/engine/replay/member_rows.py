@@ -129,8 +129,8 @@ def compare_members(before: Any, after: Any) -> MemberRows:
 def compare_payloads(before: bytes | None, after: bytes | None) -> MemberRows | None:
     """Return the rows of two payloads, of which one may be missing.
 
-    Returns None if a payload is not strict JSON or is too large to be parsed, if both are missing, or if their values
-    are equal: only the bytes can then be shown.
+    Returns None if a payload is not strict JSON or exceeds a limit of ``payload.py``, if both are missing, or if their
+    values are equal. Then at most the bytes can be shown.
     """
     if before is None and after is None:
         return None

@@ -20,7 +20,7 @@ _ALLOWLISTS: Mapping[str, Mapping[str, Any]] = {
 class OpReference:
     """The reference of an op: its key, an example of the op, what it does, and the JSON Schema of its parameters.
 
-    ``parameters`` is None if a package does not declare them, or if the op is not installed.
+    ``parameters`` is None if a package declares no usable schema, or if the op is not installed.
     """
 
     key: str

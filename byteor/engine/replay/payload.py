@@ -71,7 +71,8 @@ _NUMBER = re.compile("-?[0-9]")
 def parse_payload(payload: bytes) -> Any:
     """Parse the JSON value of a record.
 
-    Raises MalformedPayload, or RecordOverLimit if the payload is too large or contains a number that is too long.
+    Raises MalformedPayload, or RecordOverLimit if the payload exceeds ``MAX_BYTES``, ``MAX_VALUES`` or a limit of
+    numbers.
     """
     try:
         return strict_json.read(payload, _LIMITS)

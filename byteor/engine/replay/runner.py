@@ -6,8 +6,8 @@ Stages keep no state between records, so running all records in input order give
 separately and merging by sequence. ``RingRunner.shard_of`` returns the shard of a record.
 
 The key is the value at the dotted path ``shard_key`` in the JSON payload: the UTF-8 bytes of a string, or the canonical
-JSON of any other value. The key is empty if the payload is too large, is not strict JSON or lacks the field, or if the
-value has no canonical JSON; such records share one shard and so keep their order.
+JSON of any other value. The key is empty if the payload exceeds a limit of ``payload.py``, is not strict JSON or lacks
+the field, or if the value has no canonical JSON; such records share one shard and so keep their order.
 
 The rules for graphs are in ``graph_runner.py``. In both models an output record has the sequence of its input record,
 and a stage error stops the pipeline.

@@ -25,7 +25,8 @@ MAX_SIDE_WORK = 10 * MAX_FIXTURE_WORK
 class FixtureOutcome(StrEnum):
     """A verdict: the outcome of one fixture for a candidate.
 
-    ``failed``: the candidate exceeded a limit, or cannot run or use the records, or the process of the test died twice.
+    ``failed``: the candidate exceeded a limit, or cannot run or use the records; or the process of the test died,
+    refused its work or took too long, twice.
     ``unstable``: an op of a package gave different results in two runs. ``not_tested``: the baseline cannot run here;
     the fixture, its capture or the baseline no longer exists; or the fixture's expectation was changed before the test.
     """

@@ -31,7 +31,10 @@ class LimitExceeded(Exception):
 
 
 class RecordOverLimit(Exception):
-    """Raised when one record costs more work than allowed. The stage that processes the record then fails."""
+    """Raised when one record costs more work than allowed, or when its JSON exceeds a limit of ``payload.py``.
+
+    If a stage is processing the record, the stage fails.
+    """
 
 
 class WorkMeter:

@@ -152,6 +152,6 @@ GRAPH_FAULTS: list[PlanFault] = [
         "graph",
         lambda plan: None,
         "/lane_graph/stages/0",
-        "This is not an error. To avoid the extra role, use the same kind of lane on both sides.",
+        "This is not an error. To avoid the extra role, make it read and write the same kind of lane.",
     ),
 ]

@@ -99,7 +99,7 @@ def test_broken_entry_point_affects_only_its_own_op(
     ((code, message, hint),) = compile_op(ring, key, ops)
     assert code == "stage.unknown_op"
     assert message.startswith(f'The op "{key}" is installed but cannot be used: {why}')
-    assert hint == "Repair or remove the package that provides it."
+    assert hint == "Repair or remove a package that provides it."
 
 
 def test_package_cannot_replace_op_of_compiler_or_another_package(site: Path, ring: Any) -> None:
