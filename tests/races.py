@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.db import connection
+
+from byteor_cloud.database.connections import FrequentStatement
 
 type Race = Callable[..., list[Any]]
 
@@ -51,6 +53,7 @@ def _concurrently(*calls: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.fixture
-def concurrently(transactional_db: None) -> Race:
+def concurrently(transactional_db: None) -> Iterator[Race]:
     """Return a function that runs calls concurrently, with real commits, and returns their results or exceptions."""
-    return _concurrently
+    yield _concurrently
+    FrequentStatement.close_all()  # otherwise, races use up the server's connections, since idle ones are kept

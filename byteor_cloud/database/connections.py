@@ -7,8 +7,9 @@ import math
 import os
 import select
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, override
+from typing import Any, ClassVar, NamedTuple, override
 from urllib.parse import parse_qsl, unquote, urlsplit
+from weakref import WeakSet
 
 import psycopg
 from django.conf import settings
@@ -210,15 +211,23 @@ class FrequentStatement:
     short statement. It opens one connection per concurrent caller. If the database is down, it fails without a retry.
     """
 
+    _all: ClassVar[WeakSet[FrequentStatement]] = WeakSet()
+
     def __init__(self, statement: str) -> None:
         self._statement = statement
         self._idle: list[Connection] = []
-        atexit.register(self.close)
+        self._all.add(self)
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close the idle connections of all statements."""
+        for statement in cls._all:
+            statement.close()
 
     def run(self, parameter: str) -> list[tuple[Any, ...]]:
         """Run and commit the statement, and return its rows. Inside a transaction, only run it."""
@@ -256,6 +265,9 @@ class FrequentStatement:
             session.close()
             raise
         return session
+
+
+atexit.register(FrequentStatement.close_all)
 
 
 def _connect() -> Connection:

@@ -103,7 +103,8 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     ),
     "507": (
         errors.InsufficientStorage,
-        "The server's disk is full, almost full or not writable; nothing was stored. Try again after `Retry-After` seconds.",
+        "The server's disk is full, almost full or not writable; nothing was stored. Try again after `Retry-After` "
+        "seconds.",
     ),
 }
 SUCCESSES = {
