@@ -187,7 +187,7 @@ class Heartbeat(models.Model):
     next_heartbeat_s = models.FloatField(default=float(DEFAULT_HEARTBEAT_INTERVAL_S))
     status = models.CharField(max_length=10, null=True)
     agent_version = models.CharField(max_length=64, null=True)
-    # The fields runtime_version, uptime_s, tuning, resources and pipeline, as the agent sent them.
+    # The fields runtime_version, uptime_s, tuning, resources and pipeline, as the agent sent them, without null values.
     report = models.JSONField(default=dict)
     running_deployment_id = models.UUIDField(null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
@@ -432,7 +432,7 @@ class RefusedAgent(models.Model):
 
     agent_id = models.UUIDField(primary_key=True)  # not a foreign key, because the agent may be unknown
     first_at = models.DateTimeField()
-    # When the last refused request was stored. Each process stores a request of the same agent at most once an hour.
+    # When the last refused request was stored. While a process remembers the agent, it stores at most one an hour.
     last_at = models.DateTimeField()
 
     def __str__(self) -> str:

@@ -61,8 +61,8 @@ def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
     """Bisect an artifact.
 
     Searches for the first bad version of a pipeline by replaying a verified incident bundle through its versions. By
-    default, replays the oldest and the newest version and some versions between them. With `exhaustive`, replays all
-    versions.
+    default, replays the oldest and the newest version, and then only the versions between them that the search needs.
+    With `exhaustive`, replays all versions.
     """
     return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
 

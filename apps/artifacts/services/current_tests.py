@@ -170,7 +170,8 @@ class CurrentFailure:
 def newest_tests(rows: QuerySet[Deployment]) -> QuerySet[Any, tuple[UUID, str, Mapping[str, Any]]]:
     """Return the input of ``read_failures`` for at most ``MAX_FAILURES`` of the current deployments in ``rows``.
 
-    Only deployments whose newest finished regression has failed or shows differences are included.
+    Only deployments whose newest finished regression has failed or shows differences are included. Canceled regressions
+    do not count.
     """
     current = rows.filter(is_current=True).annotate(newest=newest_test()).filter(newest__status__in=_FAILING)
     return current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES]
@@ -179,7 +180,8 @@ def newest_tests(rows: QuerySet[Deployment]) -> QuerySet[Any, tuple[UUID, str, M
 def newest_test() -> Subquery:
     """Return a subquery with the newest finished regression of a current deployment, for ``read_failures``.
 
-    It is an object with ``id``, ``status``, ``error`` and the names of the failing fixtures.
+    Canceled regressions do not count. The regression is an object with ``id``, ``status``, ``error`` and ``names``: the
+    names of the failing fixtures, or null if it has passed.
     """
     failing = _failing_results().order_by("pk")
     names = Case(When(status__in=_FAILING, then=ArraySubquery(failing.values("fixture_name"))))
@@ -188,7 +190,7 @@ def newest_test() -> Subquery:
 
 
 def _completed_tests() -> QuerySet[Regression]:
-    """Return the finished regressions of the current deployment in an outer query, newest first."""
+    """Return the finished, not canceled regressions of the current deployment in an outer query, newest first."""
     return Regression.objects.filter(
         of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
     ).order_by("-pk")
@@ -229,7 +231,10 @@ def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regress
 
 
 def is_proof() -> Q:
-    """Return the condition for regressions that prove that a current configuration was tested with current fixtures."""
+    """Return the condition for regressions of what runs now whose configuration is current and fixtures are unchanged.
+
+    ``queue_due`` needs them: without one, it would test the configuration again.
+    """
     revisions = FixtureRevision.objects.filter(environment=OuterRef("environment"), pipeline=OuterRef("pipeline"))
     current = Deployment.objects.filter(is_current=True, config_bundle=OuterRef("config_bundle"))
     revision = Coalesce(Subquery(revisions.values("revision")), Value(0))

@@ -75,7 +75,7 @@ class Control:
 type Put = Callable[[str, Judgment, bool], None]
 """Receives a verdict's key, the verdict, and whether it may be stored.
 
-A verdict may not be stored if its reason may be temporary: a process failed, or the capture is no longer stored.
+A verdict must not be stored if its reason may be temporary: a process failed, or the capture is no longer stored.
 """
 
 
@@ -116,7 +116,7 @@ def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
 def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
     """Return the items that still need a verdict. Failed, unstable and equal items get their verdicts here.
 
-    Each side runs its items in two processes. The second process has another hash seed and another order.
+    Each side runs its items twice, in separate processes. The second time, the hash seed and the order differ.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     sides: dict[str, tuple[Configuration, list[Item]]] = {}

@@ -235,7 +235,7 @@ def _gate(
 
 
 def _find_missing(differences: Iterable[Difference]) -> list[str]:
-    """Return the ids of the groups that are not accepted for all baselines."""
+    """Return the ids of the groups that lack an acceptance for at least one baseline."""
     return list({each.group for each in differences if each.acceptance_id is None})
 
 
@@ -304,7 +304,7 @@ def _regression(
 
 
 def why_untested(deployment: Deployment, row: Regression | None) -> str:
-    """Return a sentence that says why nothing was tested, or why the regression is not complete.
+    """Return a text that says why nothing was tested, or why the regression is not complete.
 
     Returns "" if the regression is complete and something was tested. ``row`` is the deployment's regression, or None
     if it has none.

@@ -64,7 +64,7 @@ def run(regression_id: str, claim: Claim | None = None) -> None:
 
 @transaction.atomic
 def _start(found: Regression, claim: Claim) -> Regression:
-    """Set the status to ``running`` and list the needed verdicts, unless an earlier attempt has done both.
+    """Set the status to ``running`` and create the results without outcomes, unless an earlier attempt has done both.
 
     Raises Cancelled if the regression has ended or its environment was deleted, and NotFound if it was deleted.
     """
@@ -125,8 +125,7 @@ class _Run:
     def complete(self) -> None:
         """Settle all results and finish the regression.
 
-        Raises Cancelled if the regression has ended, NotFound if it was deleted, and Requeued if verdicts are missing
-        after ``QUANTUM_S``.
+        Raises Cancelled if the regression has ended, NotFound if it was deleted, and the errors of ``_compute``.
         """
         pending = list(RegressionResult.objects.filter(regression=self._row, outcome=None).order_by("pk"))
         for rows in batched(pending, _ROWS):
@@ -286,8 +285,8 @@ class _Run:
     def _compute(self, needed: dict[str, list[RegressionResult]]) -> None:
         """Compute the verdicts in child processes, and store them as they arrive.
 
-        Raises Cancelled if the regression has ended, NotFound if it was deleted, and Requeued if verdicts are missing
-        after ``QUANTUM_S``.
+        Raises Cancelled if the regression has ended, NotFound if it was deleted, Requeued if verdicts are missing after
+        ``QUANTUM_S``, ChildDied if an op package has changed, and Unavailable or OSError if the storage fails.
         """
         control, found = Control(), SimpleQueue[tuple[str, Judgment, bool]]()
         engines = dict(self._engines)

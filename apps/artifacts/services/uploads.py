@@ -153,7 +153,7 @@ def _note_upload(artifact: Artifact, capture_id: UUID | None, *, actor: Actor) -
 
 
 def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
-    """Raise QuotaExceeded for an upload that would certainly exceed the quota, before its body is received.
+    """Raise QuotaExceeded for an upload that would certainly exceed the quota of stored bytes, before reading its body.
 
     ``declared`` is the Content-Length of the request, of which at most ``allowance`` bytes do not belong to the file.
     Nothing is raised if the agent already has an artifact of about this size. The upload may repeat that artifact and

@@ -1,8 +1,9 @@
 """The rate limit for callers without a valid credential, kept in each process and applied before any costly work.
 
-Each address has an allowance, and all addresses share another one. A request counts against both. If a view verifies
-the credential of the request, the request counts against the rate limit of the credential's owner instead. So requests
-with bad credentials use up the allowances just as requests without a credential do.
+Each address has an allowance, and all addresses share another one. A request counts against both, unless this process
+knows that its credential is valid. If a view verifies the credential of the request, the request counts against the
+rate limit of the credential's owner instead. So requests with bad credentials use up the allowances just as requests
+without a credential do.
 
 When an allowance is used up, a request without a credential is refused without a query. A request with a valid
 credential is then refused only if the credential's own allowance is used up. So a caller with a valid credential is not

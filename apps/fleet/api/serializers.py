@@ -64,7 +64,7 @@ class BundleStateSerializer(StrictSerializer):
     descriptions = {
         "deployment_id": "The id of the deployment that offered the bundle. For a rollback, this is the deployment "
         "that is rolled back. Null if unknown.",
-        "since": "When the agent first reported progress with this bundle for this deployment. Null if unknown.",
+        "since": "When the agent began to report progress with this bundle for this deployment. Null if unknown.",
     }
 
 
@@ -82,7 +82,7 @@ class RunningStateSerializer(BundleStateSerializer):
     spec_hash = serializers.CharField()
     descriptions = {
         "deployment_id": "The id of the deployment for which the bundle was built. Null if unknown.",
-        "since": "When a heartbeat first reported that the agent runs this bundle. Null if unknown.",
+        "since": "When heartbeats began to report that the agent runs this bundle. Null if unknown.",
     }
 
 

@@ -54,7 +54,9 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.storage import space
 
-MAX_VALUES, MAX_KEYS = 50, 200  # limits of ``count_labels``: values per key, and keys
+# The limits of ``count_labels``: values per key, and keys. ``MAX_VALUES`` is also the default limit of the functions
+# ``find_label_keys`` and ``find_label_values``.
+MAX_VALUES, MAX_KEYS = 50, 200
 BATCH_SIZE = 5000  # agents per statement
 LOCK_BATCH = 100  # environments that are locked together, in the order of their ids
 # Pulses are refreshed from this many seconds before ``online_until``. Must be at least twice the interval of the job.
@@ -185,7 +187,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Counts(States):
-    """The numbers of an environment's enrolled agents, in total and by the values that lists filter by.
+    """The numbers of an environment's enrolled agents, in total and by state, status, running bundle and label.
 
     ``bundles`` counts by the hash of the running bundle. ``labels`` contains only the most frequent keys and values.
     """
@@ -236,7 +238,10 @@ def settle(*environment_ids: UUID) -> None:
 
 
 def refresh(environment_id: UUID) -> None:
-    """Recompute the times of the environment's pulses whose ``online_until`` passes soon, except for silent agents."""
+    """Recompute the times of the environment's pulses whose ``online_until`` has passed or passes soon.
+
+    Pulses of silent agents are left out.
+    """
     after: UUID | None = UUID(int=0)
     while after is not None:
         after = _write(_REFRESH, [environment_id], environment_id, after, BATCH_SIZE)
@@ -434,7 +439,10 @@ def count(environment: Environment) -> Counts:
 
 
 def count_running(environment: Environment, bundle_hashes: Collection[str]) -> dict[str, int]:
-    """Return the number of the environment's agents that run each of these bundles, by bundle hash."""
+    """Return the number of the environment's agents that run each of these bundles, by bundle hash.
+
+    Bundles that no agent runs may be missing.
+    """
     catch_up([environment])
     counted = PulseCount.objects.filter(environment=environment, running_bundle_hash__in=bundle_hashes).order_by()
     return dict(counted.values_list("running_bundle_hash").annotate(agents=Sum("count")))

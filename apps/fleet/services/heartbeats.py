@@ -345,7 +345,7 @@ class Tally:
         self._due = time.monotonic() + COUNTED_EVERY_S
 
     def count(self, organization_id: UUID) -> None:
-        """Count a stored heartbeat, and store the counts once a minute. Counts that cannot be stored are kept."""
+        """Count a stored heartbeat. Store the counts at most once a minute, and keep counts that cannot be stored."""
         self._counts[organization_id] += 1
         if time.monotonic() < self._due:
             return

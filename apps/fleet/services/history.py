@@ -24,7 +24,11 @@ def intervals() -> QuerySet[Any]:
 
 
 def running_at(moment: datetime) -> QuerySet[Any]:
-    """Return the intervals that contain the moment: one for each agent that ran a bundle at that time."""
+    """Return the intervals that contain the moment, at most one for each agent.
+
+    An open interval has no end. So for an agent that was offline or decommissioned at that time, it shows the bundle
+    that the agent last reported.
+    """
     return intervals().filter(Q(ended_at=None) | Q(ended_at__gt=moment), started_at__lte=moment)
 
 

@@ -6,8 +6,9 @@ issued. Until that first use, the responses to the agent's heartbeats contain th
 fetches a key again, it gets another one, which replaces the unused one. So an agent that crashed before it stored its
 new key can try again with the old one.
 
-An agent may fetch ``ROTATIONS_PER_HOUR`` new keys per hour. When a rotation by the agent is requested, the agent may
-fetch that many again, so that it can carry out the request even after it has reached its limit.
+Unless rate limits are off, an agent may fetch ``ROTATIONS_PER_HOUR`` new keys per hour. When a rotation by the agent is
+requested, the agent may fetch that many again, so that it can carry out the request even after it has reached its
+limit.
 
 While a clone is suspected, an agent cannot fetch a new key, because the clone could do so and lock out the original.
 Only a person can clear the suspicion, by rotating the key *now*. Enrolling the host again creates a new agent

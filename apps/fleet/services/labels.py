@@ -63,7 +63,7 @@ class LabelChange:
 def read_change(text: str) -> LabelChange:
     """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``.
 
-    Raises InvalidInput if the text is malformed or changes no label, or if it names a key twice.
+    Raises InvalidInput if the text is malformed, contains no change, or names a key twice.
     """
     added: list[tuple[str, str]] = []
     removed: list[str] = []

@@ -6,7 +6,8 @@ counter or the uptime is lower than before, the trigger ``fleet_gather_series`` 
 the other columns as well:
 
 - ``series_slot`` is the number of the last heartbeat's slot: the slot's Unix time divided by 900.
-- ``series_read`` are the values of the last heartbeat, see ``readings``.
+- ``series_read`` are the values of the last heartbeat, see ``readings``. They are null if the trigger ignored them,
+  because the heartbeat was late or came from an earlier process.
 - ``series_changed`` is whether the last heartbeat met the condition of the trigger.
 - ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats,
   beginning with the heartbeat at which the trigger last ran.
@@ -226,7 +227,10 @@ def _values(gathered: Slot) -> tuple[int, Slot]:
 
 
 def _merged(before: Slot | None, added: Slot, replaced: frozenset[str] = frozenset()) -> Slot:
-    """Return the sums of two slots' values, or the newer value for the names in ``replaced``, like ``_upsert``."""
+    """Return the sums of two slots' values, like ``_upsert``. An unknown value counts as 0 unless both are unknown.
+
+    For the names in ``replaced``, return the newer known value instead.
+    """
     if before is None:
         return added
     return [

@@ -51,7 +51,7 @@ class OutcomeCountSerializer(serializers.Serializer[Any]):
     descriptions = {
         "equal": "The number of fixtures without a difference.",
         "different": "The number of fixtures that show differences.",
-        "failed": "The number of fixtures for which the candidate failed.",
+        "failed": "The number of fixtures for which the candidate or the process of the test failed.",
         "unstable": "The number of fixtures for which a stage gave different results for the same records.",
         "not_tested": "The number of fixtures that could not be tested.",
     }

@@ -140,8 +140,8 @@ class RegressionProgressSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField(source="progress_total")
     descriptions = {
         "done": "The number of results that have an outcome.",
-        "total": "The number of results: one for each fixture and configuration to compare with, and one for each "
-        "fixture with a golden result. It is 0 until the regression has started.",
+        "total": "The number of results: one for each fixture with a golden result, and for each other fixture one for "
+        "each configuration to compare with. It is 0 until the regression has started.",
     }
 
 
@@ -177,10 +177,10 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
         "fixture_name": "The name of the fixture when the regression started.",
         "baseline": "The config hash that the candidate was compared with. Null for a fixture with a golden result.",
         "outcome": (
-            "The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records. `unstable`: a "
-            "stage gave different results for the same records. `not_tested`: the fixture was deleted or has "
-            "expired, its `expect` was changed, its artifact is no longer stored, or the compared configuration was "
-            "deleted or cannot run. Null until the verdict is known."
+            "The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records, or the process "
+            "of the test died twice. `unstable`: a stage gave different results for the same records. `not_tested`: "
+            "the fixture was deleted or has expired, its `expect` was changed, its artifact is no longer stored, or "
+            "the compared configuration was deleted or cannot run. Null until the verdict is known."
         ),
         "groups": "The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`.",
         "error": "Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no "

@@ -213,8 +213,8 @@ class TracedRecordSerializer(serializers.Serializer[Any]):
         "ingress": "The ingress of the record.",
         "position": "The position of the record in its journal, in sequence order.",
         "steps": "The steps of the record that are on this page, in order.",
-        "egress": "The egresses that the record reached. Empty if a stage error or a limit stopped the trace of the "
-        "record.",
+        "egress": "The egresses that the record reached. Empty if it reached none, or if a stage error or a limit "
+        "stopped the trace of the record.",
     }
 
 
