@@ -76,7 +76,7 @@ def roles_in(principal: Principal, organization: Organization) -> OrganizationRo
 def user_roles(user: User | None, organization: Organization) -> OrganizationRoles:
     """Return a person's roles in ``organization``, or no roles if ``user`` is None.
 
-    Roles in deleted projects are included until the worker has deleted the rows.
+    Roles in deleted projects are left out.
     """
     if user is None:
         return OrganizationRoles(None, {})

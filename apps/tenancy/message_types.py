@@ -66,7 +66,7 @@ class EventOutcome(StrEnum):
     ``pending``: the event was not handled yet. ``notified``: everybody concerned was notified, if there was anybody.
     ``grouped``: one later message covers several such events. ``obsolete``: the message no longer applied when the
     event was handled, for example because the approval was already decided, or the installation was restored from a
-    backup before the event was handled. ``failed``: every attempt to handle the event raised an error.
+    backup before people were notified. ``failed``: every attempt to handle the event raised an error.
     """
 
     PENDING = "pending"

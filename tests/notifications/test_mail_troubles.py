@@ -114,7 +114,7 @@ def test_mails_wait_while_no_server_is_running(settings: Any, world: World, bund
     send(world)
 
     assert columns("mail_tries") == {1}
-    assert columns("mail_error") == {"The mail server cannot be reached: [Errno 111] Connection refused"}
+    assert columns("mail_error") == {"The mail server cannot be used: [Errno 111] Connection refused"}
 
 
 def fail_eight_times(world: World) -> list[set[timedelta]]:
@@ -327,7 +327,7 @@ def test_neither_mail_nor_password_is_sent_to_server_with_certificate_of_other_h
 
     assert (server.messages, server.count(Step.AUTH)) == ([], 0)
     (reason,) = columns("mail_error")
-    assert re.search("cannot be reached.*CERTIFICATE_VERIFY_FAILED", reason)
+    assert re.search("cannot be used.*CERTIFICATE_VERIFY_FAILED", reason)
 
 
 @pytest.mark.django_db

@@ -33,12 +33,12 @@ class ChatWebhookSerializer(ModelSerializer):
         "enabled": "Whether the chat webhook receives messages.",
         "disabled_reason": "Why the service disabled the chat webhook. Empty if the service did not disable it or "
         "if it was enabled again.",
-        "failing_since": "When the first attempt after the last success failed. Null if no attempt has failed since "
-        "the last success, or since the chat webhook was enabled or its URL was changed.",
-        "project_id": "The id of the project to which the chat webhook is limited. Null if it receives the events of "
-        "the whole organization. Defaults to the project of `environment_id`. It cannot be changed after creation.",
-        "environment_id": "The id of the environment to which the chat webhook is limited. Null if it receives the "
-        "events of all environments. It cannot be changed after creation.",
+        "failing_since": "When the attempts began to fail. Null if no attempt has failed since the last success, or "
+        "since the chat webhook was enabled or its URL was changed.",
+        "project_id": "The id of the project to which the chat webhook is limited. Null if it is not limited to a "
+        "project. Defaults to the project of `environment_id`. It cannot be changed after creation.",
+        "environment_id": "The id of the environment to which the chat webhook is limited. Null if it is not "
+        "limited to an environment. It cannot be changed after creation.",
     }
 
     class Meta:

@@ -34,9 +34,9 @@ NEEDED = {
 def find_people(event: MessageEvent) -> set[UUID]:
     """Return the ids of the people to notify about the event now.
 
-    Excludes people who have left, have lost the permission or never signed in, and the person who caused the event.
-    For a summary, returns everybody who must be notified about one of the events that it covers. Only an invitation is
-    sent to a person who never signed in.
+    For an invitation, returns the invited person. Otherwise, excludes people who have left, have lost the permission,
+    are not active or have not claimed their account (``UserManager.claimed``), and the person who caused the event.
+    For a summary, returns everybody who must be notified about one of the events of ``limits.find_members``.
     """
     if event.type == _M.INVITATION:
         return {UUID(event.resource_id)}
@@ -79,7 +79,7 @@ def _approval(event: MessageEvent) -> Approval | None:
 
 
 def _find_people_for_hold(event: MessageEvent) -> set[UUID]:
-    """Return the people to notify about a held wave.
+    """Return the ids of the people to notify about a held wave.
 
     If somebody must start the wave, these are all people who may start it. If the wave needs an approval, it is only
     the requester, because an event about the approval notifies the people who can decide.
@@ -93,7 +93,10 @@ def _find_people_for_hold(event: MessageEvent) -> set[UUID]:
 
 
 def _find_people_for_credential(event: MessageEvent) -> set[UUID]:
-    """Return the people to notify about an expiring credential: a user token's owner, or all who can replace it."""
+    """Return the ids of the people to notify about an expiring credential.
+
+    These are the owner of a user token, or all people who can replace another credential.
+    """
     if event.resource_kind == "user_token":
         return set(UserToken.objects.filter(pk=event.resource_id).values_list("user_id", flat=True))
     if event.resource_kind == "enrollment_token":
@@ -102,7 +105,7 @@ def _find_people_for_credential(event: MessageEvent) -> set[UUID]:
 
 
 def find_requesters(event: MessageEvent) -> set[UUID]:
-    """Return the people who requested the deployments that the event is about."""
+    """Return the ids of the people who requested the deployments that the event is about (``limits.find_members``)."""
     ids = {each.resource_id for each in limits.find_members(event) if each.resource_kind == "deployment"}
     if not ids:
         return set()

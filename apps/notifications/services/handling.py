@@ -45,9 +45,9 @@ def enqueue_pending() -> None:
 def handle_pending(organization_id: UUID) -> None:
     """Handle the organization's new events, oldest first. Starts with no further event after ``MAX_JOB_S`` seconds.
 
-    An error while handling one event does not delay the others. Later jobs retry the event, up to ``MAX_TRIES``
-    attempts in total. At the end, enqueues the job that sends the organization's due e-mails. Do not call this in a
-    transaction.
+    An error while handling one event does not delay the others, unless it is an outage (``is_outage``), which is
+    raised. The event is retried later, up to ``MAX_TRIES`` attempts in total. At the end, enqueues the job that sends
+    the organization's due e-mails. Do not call this in a transaction.
     """
     deadline = monotonic() + MAX_JOB_S
     while monotonic() < deadline:

@@ -27,8 +27,8 @@ DELETE FROM notifications_notification WHERE mail_due_at IS NULL AND id IN (
 def delete_old() -> None:
     """Delete events, their notifications, and deliveries to chat webhooks after 30 days.
 
-    Also deletes all but the newest ``KEPT_FOR_EACH_PERSON`` notifications of each person. Those whose e-mail
-    is pending are kept.
+    Also deletes all but the newest ``KEPT_FOR_EACH_PERSON`` notifications of each person, except for those whose
+    e-mail is pending.
     """
     first_kept = smallest_uuid7(timezone.now() - KEPT_FOR)
     delete_in_batches(ChatDelivery.objects.filter(pk__lt=first_kept))

@@ -174,7 +174,7 @@ def count_request(principal: Principal) -> RateLimitUsage | None:
 def count_refusal(principal: Principal) -> None:
     """Count a refused request of an enrollment token. All tokens of an environment share the count.
 
-    Does nothing for other families.
+    Does nothing for other families, and if rate limits are off.
     """
     if principal.family is Family.ENROLLMENT and principal.rate_limit_key and settings.CONFIG.rate_limit:
         _add_shared(principal.rate_limit_key, int(time.time() // WINDOW_S), 1)

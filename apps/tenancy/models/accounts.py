@@ -73,7 +73,7 @@ class User(AbstractBaseUser, Row):
         return self.is_active and self.is_superuser
 
     def get_session_auth_hash(self) -> str:
-        """Return a value that changes when the address is confirmed. The change ends all earlier sessions."""
+        """Return a value that changes with ``vouched_by``, so that confirming the address ends all earlier sessions."""
         return f"{super().get_session_auth_hash()}{self.vouched_by_id or ''}"
 
     def has_module_perms(self, app_label: str) -> bool:

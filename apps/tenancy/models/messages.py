@@ -11,7 +11,7 @@ from apps.tenancy.models.organizations import Environment, Organization, Project
 
 
 class MessageEvent(Row):
-    """An event about which people are notified, inserted in the transaction of its cause.
+    """An event about which people are notified. It is inserted in the transaction of its cause, or by a sweep.
 
     ``apps.notifications`` finds the people and sends the messages.
     """
@@ -30,7 +30,7 @@ class MessageEvent(Row):
     actor_display = models.CharField(max_length=300, blank=True)
     # Values for the message that cannot be read from other tables later. They contain no secret and no payload.
     data = models.JSONField(default=dict)
-    # Unique. Sweeps set it so that they record each event only once.
+    # Unique. Some sweeps set it so that they record each event only once.
     key = models.CharField(max_length=200, null=True)
     # The number of events that this one covers: for a summary, those of its group, otherwise 1.
     count = models.PositiveIntegerField(default=1)

@@ -172,8 +172,9 @@ def check_invite_again(membership: Membership) -> None:
 def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
     """Record the event that sends the invitation. If e-mails cannot be sent, also create a link for the inviter.
 
-    Whoever sees the link can use it. It is therefore created only for an org_admin, who already has all permissions of
-    the account, and only if ``accounts.create_invitation_link`` permits it.
+    No event is recorded if people invite themselves. Whoever sees the link can use it. It is therefore created only for
+    an org_admin, who already has all permissions of the account, and only if ``accounts.create_invitation_link``
+    permits it.
     """
     if membership.user_id != actor.user_id:
         message_events.record(

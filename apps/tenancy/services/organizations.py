@@ -161,8 +161,8 @@ def create_environment(
     position on increase by 1.
 
     Raises Forbidden if ``settings`` loosen approval, replay, replay gate or freeze rules compared with those defaults,
-    unless ``may_loosen``, IntegrityError (409) if the name is taken, and InvalidInput if settings contradict each
-    other, a new reviewer has no role, or the position is not from 1 to the new number of environments.
+    unless ``may_loosen`` or the posture is dev, IntegrityError (409) if the name is taken, and InvalidInput if settings
+    contradict each other, a new reviewer has no role, or the position is not from 1 to the new number of environments.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}
@@ -219,7 +219,10 @@ def _shift(environments: QuerySet[Environment], by: int) -> None:
 
 
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
-    """Raise Forbidden for looser rules, unless ``may_loosen``, and InvalidInput for reviewers without a role."""
+    """Raise Forbidden for looser rules, unless ``may_loosen`` or in dev.
+
+    Raises InvalidInput as ``_adds_loosely`` does.
+    """
     loosened = loosened_settings(Posture(before.posture), before.settings_with_defaults, after)
     adds_loosely = _adds_loosely(before, after["reviewers"]) and before.posture != Posture.DEV
     if adds_loosely and "reviewers" not in loosened:
@@ -271,10 +274,10 @@ def update_environment(
     A new position moves the environment. The positions of the environments between its old and its new position change
     by 1 in the other direction.
 
-    Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen``,
-    IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, a new reviewer has no
-    role or the position is not from 1 to the number of environments, NotFound if the environment is deleted, and the
-    errors of ``lock_revision``.
+    Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen`` or the
+    posture is dev, IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, a new
+    reviewer has no role or the position is not from 1 to the number of environments, NotFound if the environment is
+    deleted, and the errors of ``lock_revision``.
     """
     ordered = _lock_order(environment.project) if "position" in values else None
     locked = _lock_live(environment, expected_revision)

@@ -1,4 +1,4 @@
-"""Create the deliveries of an event to chat webhooks, in the transaction that handles the event."""
+"""Create the deliveries of an event to chat webhooks, and enqueue the jobs that send them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ OF_ORGANIZATION = frozenset({MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR
 
 
 def create_deliveries(event: MessageEvent) -> None:
-    """Create a delivery for each enabled chat webhook that receives the event. ``enqueue_due`` enqueues the sending."""
+    """Create a delivery for each enabled chat webhook that receives the event. ``enqueue_due`` enqueues the sending.
+
+    Call this in the transaction that handles the event.
+    """
     if _is_personal(event):
         return
     project_id = None if event.type in OF_ORGANIZATION else event.project_id

@@ -1,4 +1,7 @@
-"""Send the due messages of a chat webhook in the worker: at least once, with back-off after failures."""
+"""Send the due messages of a chat webhook in the worker, with back-off after failures.
+
+A message is sent again if the worker is killed before it records that the message was sent.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ _SECRET_LENGTH = 8  # shorter parts of a path are not secret, such as "hooks"
 def send_due(webhook_id: UUID) -> None:
     """Send the due messages of one chat webhook until one fails or a limit of the job is reached.
 
-    Messages with fewer attempts come first, and among these the oldest. At a limit, enqueues another job for the
-    messages that remain, if any.
+    Messages with fewer attempts come first, and among these the oldest. At a limit, enqueues another job, which sends
+    the messages that remain, if any.
     """
     deadline = monotonic() + MAX_JOB_S
     organization_id: UUID | None = None
@@ -78,8 +81,9 @@ def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
 def _next_message(due: Sequence[ChatDelivery]) -> tuple[list[ChatDelivery], Content | None]:
     """Return the deliveries that the next message covers, and its content.
 
-    Checks only the first delivery, or all of them if more than ``SENT_SINGLY`` are due. Skips those whose events are
-    obsolete or too old. The content is None if all checked deliveries were skipped.
+    If the first delivery is of a test message, returns only this one. Otherwise, checks the first delivery, or all
+    deliveries of events if more than ``SENT_SINGLY`` of them are due. Skips those that are too old or whose events are
+    obsolete. The content is None if all checked deliveries were skipped.
     """
     if due[0].event is None:
         return [due[0]], _describe_test(due[0].webhook)
@@ -184,7 +188,7 @@ def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime
     for row in rows:
         attempts.record(row, result, at, is_final=is_final)
     if (next_at := max((row.next_attempt_at for row in rows if row.next_attempt_at), default=None)) is not None:
-        # The chat server is down or limits requests, so other messages wait as well.
+        # Other messages would probably fail as well, so they wait until then.
         others = ChatDelivery.objects.filter(webhook=webhook, status=Outcome.PENDING, next_attempt_at__lt=next_at)
         others.update(next_attempt_at=next_at)
     has_failed = any(row.status == Outcome.FAILED for row in rows)

@@ -1,4 +1,4 @@
-"""Send due e-mails in the worker: at least once, with back-off after failures."""
+"""Send due e-mails in the worker, with back-off after failures."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def _due(organization_id: UUID) -> NotificationQuerySet:
 def _drop_obsolete(organization_id: UUID) -> None:
     """Drop e-mails about events that the person can no longer see, and e-mails older than ``DROPPED_AFTER``.
 
-    E-mails become that old if the mail server was unavailable, or none was configured, for several days.
+    Invitations are dropped only if they are too old. E-mails become that old if the mail server was unavailable, or
+    none was configured, for several days.
     """
     due = _due(organization_id).exclude(event__type=MessageType.INVITATION)
     due.exclude(pk__in=due.visible().values("pk")).update(mail_due_at=None)
@@ -122,7 +123,8 @@ class _Mailing:
     def _find_next(self) -> Sequence[Notification]:
         """Return the notifications for the next e-mail: one invitation, or a person's other due notifications.
 
-        These are either the immediate or the daily ones, newest first and at most ``MAX_NOTIFICATIONS``.
+        The latter are either the immediate or the daily ones, newest first and at most ``MAX_NOTIFICATIONS``. Returns
+        an empty list if no e-mail is due.
         """
         rows = _due(self._organization_id).select_related(
             "user", "event__organization", "event__project", "event__environment"
@@ -192,10 +194,11 @@ class _Mailing:
         return Entry(event, content)
 
     def _record_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
-        """Retry this e-mail later, or all due e-mails if no connection was open or the server failed twice in a row.
+        """Retry this e-mail later, or all due e-mails of the organization if the server seems to be down.
 
-        Returns whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the
-        others. If the server is down, however, a separate attempt for each e-mail would take too long.
+        The server seems to be down if this job could never connect to it, or if it failed twice in a row. Returns
+        whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the others. If
+        the server is down, however, a separate attempt for each e-mail would take too long.
         """
         logger.warning("mail_server_unavailable", reason=str(error), organization_id=str(self._organization_id))
         if self._connection.was_open and not self._has_failed:

@@ -68,7 +68,10 @@ class _Watchdog:
             timer.cancel()
 
     def open_socket(self, host: str, port: int) -> socket.socket:
-        """Connect to the first of the host's addresses that accepts the connection, and watch the connection."""
+        """Connect to one of the host's first addresses, and watch the connection.
+
+        Tries ``ADDRESSES_TRIED`` addresses in their order. Raises OSError if none accepts the connection.
+        """
         self.close()
         addresses = outgoing.resolve(host, port, within=STEP_S)[: outgoing.ADDRESSES_TRIED]
         for number, address in enumerate(addresses, 1):
@@ -216,7 +219,7 @@ def _explain(error: Exception) -> str:
             return _in_one_line(f"{error.smtp_code} {_decode(error.smtp_error)}")
         case smtplib.SMTPServerDisconnected() | TimeoutError():
             return _TIMED_OUT
-    return _in_one_line(f"The mail server cannot be reached: {error}")
+    return _in_one_line(f"The mail server cannot be used: {error}")
 
 
 def _decode(text: bytes | str) -> str:

@@ -24,7 +24,7 @@ def record_expiring(now: datetime | None = None) -> None:
     """Record an event for each credential that expires within 7 days, and another when it expires within 1 day.
 
     Excludes credentials that are revoked, used up or valid for less than 8 days in total, credentials of deleted
-    projects and environments, and the tokens of people who are inactive or no longer members of any organization.
+    projects and environments, and the tokens of people who are inactive or not members of any organization.
     """
     now = now or timezone.now()
     member = Membership.objects.filter(user=OuterRef("user")).order_by("pk")

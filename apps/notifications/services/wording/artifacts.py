@@ -1,4 +1,4 @@
-"""Messages about incidents and fixtures. They contain nothing that an agent captured or reported."""
+"""Messages about incidents and fixtures. They contain no captured records and no text from an agent's report."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def describe_invitation(event: MessageEvent) -> Content | None:
 def with_link(event: MessageEvent, content: Content) -> Content:
     """Create the sign-in link for the e-mail about an invitation, and return the content with the link.
 
-    Returns ``content`` unchanged if the account must not get a link, for example because the person has signed in. The
-    link works once, within 7 days. Whoever has it can sign in as the person, so call this only immediately before the
-    e-mail is sent.
+    Returns ``content`` unchanged if the person is no longer a member or the account must not get a link, for example
+    because it is not active. The link works once, within 7 days. Whoever has it can sign in as the person, so call this
+    only immediately before the e-mail is sent.
     """
     membership = _find_membership(event)
     secret = None

@@ -62,13 +62,15 @@ class AuditEventSerializer(ModelSerializer):
         "actor": "Who caused the event.",
         "action": "The action, such as `deployment.create`.",
         "outcome": "Whether the action succeeded, was denied, or failed with an error.",
-        "resource_scope": "The resource that the action affected.",
+        "resource_scope": "The resource that the action affected. For a denial, the `kind` is `credential`, and the "
+        "`id` is that of the actor.",
         "request_id": "The `X-Request-ID` of the request that caused the event. Empty if it was not recorded.",
         "ip": "The IP address of the client. Null if it was not recorded.",
         "changes": "The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are "
-        "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an "
-        "organization key repeats an event in the same minute, all repetitions are recorded as one event after that "
-        "minute, with their `count` and the `last` values. `exportAuditEvents` returns changes of any size.",
+        "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If that "
+        "is not enough, all changes together are replaced in this way. If an organization key repeats an event in the "
+        "same minute, all repetitions are recorded as one event after that minute, with their `count` and the `last` "
+        "values. `exportAuditEvents` also returns the recorded changes that are null in a list.",
         "seal": "The event's position in the ledger. Null until the event is sealed, usually within a few seconds.",
     }
 

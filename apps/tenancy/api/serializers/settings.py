@@ -84,8 +84,8 @@ class FreezeWindowSerializer(StrictSerializer):
     reason = NameField()
 
     descriptions = {
-        "time_zone": "The IANA name of the time zone of times without an offset. A window with `recurrence` repeats at "
-        "the same time of day in this zone, even if its times have offsets.",
+        "time_zone": "The IANA name of the time zone for times without an offset. A recurring window repeats at the "
+        "same wall-clock times in this time zone.",
         "recurrence": "How often the window repeats. Null if it does not repeat.",
         "reason": "Why no deployment may start. This text is shown to people whose deployments are refused or waiting.",
     }

@@ -26,7 +26,8 @@ class LimitsSerializer(serializers.Serializer[Any]):
         "agents": "The maximum number of enrolled agents. Null if there is no quota.",
         "stored_bytes": "The maximum number of stored bytes. Null if there is no quota.",
         "captures_per_day": (
-            "The maximum number of incident bundles that agents may upload per day (UTC). Null if there is no quota."
+            "The maximum number of captures per day (UTC), counted as in `used`. When it is reached, agents cannot "
+            "upload new incident bundles. Null if there is no quota."
         ),
         "drafts": "The maximum number of drafts. Null if there is no quota.",
     }

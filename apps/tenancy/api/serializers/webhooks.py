@@ -32,9 +32,11 @@ class WebhookSerializer(ModelSerializer):
         "enabled": "Whether the webhook receives events.",
         "disabled_reason": "Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled "
         "again.",
-        "project_id": "The id of the only project whose events are sent. Null if the events of all projects are sent.",
+        "project_id": "The id of the only project whose events are sent. Null if the webhook is not limited to a "
+        "project.",
         "environment_id": (
-            "The id of the only environment whose events are sent. Null if the events of all environments are sent."
+            "The id of the only environment whose events are sent. Null if the webhook is not limited to an "
+            "environment."
         ),
         "failing_since": (
             "When the attempts began to fail. Null if no attempt has failed since the last success, or since the "

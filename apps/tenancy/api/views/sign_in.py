@@ -35,7 +35,8 @@ from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
 
 CALLBACK = "/auth/callback"
 _START_AGAIN = (
-    "The identity provider did not confirm the sign-in, or its response is not valid. Start again at /auth/login."
+    "The identity provider did not confirm the sign-in, its response is not valid, or the sign-in was not started in "
+    "this session. Start again at /auth/login."
 )
 BACKEND = "oidc"
 DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
@@ -91,11 +92,13 @@ def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
     if isinstance(error, AuthProviderError):
         logger.warning("identity_provider_unavailable", code=error.code, stage=error.stage)
         return Unavailable(
-            "The identity provider cannot be reached or returned an error. Try again later.", retry_after=10
+            "The identity provider does not respond, or returned an error. Try again later.", retry_after=10
         )
     if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # anybody can forge a callback's error
         logger.error("identity_provider_misconfigured", code=error.code, stage=error.stage)
-        detail = "The identity provider rejects this service's configuration. Contact the installation operator."
+        detail = (
+            "The sign-in with the identity provider is not configured correctly. Contact the installation operator."
+        )
         return Unavailable(detail)
     logger.warning("sign_in_refused", kind=type(error).__name__, code=error.code, stage=error.stage)
     return Unauthenticated(_START_AGAIN)
@@ -144,7 +147,8 @@ class LoginView(_SignInView):
         responses={
             302: OpenApiResponse(description="A redirect to the identity provider."),
             503: OpenApiResponse(
-                description="The identity provider is not set up, cannot be reached, or rejects this service."
+                description="The identity provider is not configured or is configured incorrectly, does not respond, "
+                "or returned an error."
             ),
         },
     )
@@ -152,7 +156,7 @@ class LoginView(_SignInView):
         """Start signing in.
 
         Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if the
-        provider cannot be reached or rejects this service.
+        provider is configured incorrectly, does not respond, or returns an error.
         """
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left this value
@@ -174,11 +178,12 @@ class CallbackView(_SignInView):
             200: SignedInSerializer,
             302: OpenApiResponse(description="The browser is signed in and redirected to the console."),
             401: OpenApiResponse(
-                description="The provider did not confirm the sign-in, its response is not valid, or the account is "
-                "not active."
+                description="The provider did not confirm the sign-in, its response is not valid, the sign-in was not "
+                "started in this session, or the account is not active."
             ),
             503: OpenApiResponse(
-                description="The identity provider is not set up, cannot be reached, or rejects this service."
+                description="The identity provider is not configured or is configured incorrectly, does not respond, "
+                "or returned an error."
             ),
         },
     )

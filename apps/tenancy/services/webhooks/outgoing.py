@@ -95,7 +95,8 @@ class PostResult:
     error: str
     duration_ms: int
     retry_after: str | None = None
-    # At most ``MAX_BYTES_READ``, without bytes that arrived too late. The receiver chose them: never store or log them.
+    # At most ``MAX_BYTES_READ``, without bytes that arrived too late. The receiver chose them: do not store or log them
+    # unchecked.
     body: bytes = field(default=b"", repr=False)
 
     @property
