@@ -22,7 +22,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for a request that the person's roles do not permit."""
+    """Return the page for a request that the person is not permitted to make."""
     return site.refuse(request, 403, "Not permitted", lambda here: _lacking(request, here)) or problems.forbidden(
         request, exception
     )
@@ -49,7 +49,7 @@ def _missing(exception: Exception, here: Any) -> str:
 
 def _lacking(request: HttpRequest, here: Any) -> str:
     if here is None or here.has_view_permission(request):
-        return "Your roles do not permit this. Ask an administrator of your organization."
+        return "You are not permitted to do this. Ask an administrator of your organization."
     if here.tenant is None:
         return f"Only operators of this installation may see {here.plural}."
     return f"Your roles do not permit you to see {here.plural}. {who_holds(here.needs)} may see them."
