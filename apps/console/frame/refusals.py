@@ -29,9 +29,9 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for a malformed request."""
-    text = "A part of the URL or of the form is malformed. Go back, reload the page and try again."
-    return site.refuse(request, 400, "Malformed request", text) or problems.bad_request(request, exception)
+    """Return the page for a request that is malformed or too large."""
+    text = "A part of the URL or of the form is malformed or too large. Go back, reload the page and try again."
+    return site.refuse(request, 400, "Invalid request", text) or problems.bad_request(request, exception)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
