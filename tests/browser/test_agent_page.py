@@ -126,7 +126,7 @@ def test_headline_of_failed_agent_names_cause_and_running_bundle(world: World) -
         "Failed to activate quotes v2 (bundle second): no such core &lt;3&gt;; runs quotes v1 (bundle bundle-0)."
     )
     (row,) = panel(world, agent, "failures")["rows"]
-    assert ["no such core" in row[1], "reported by the agent" in row[1], row[3]] == [True, True, "not retried"]
+    assert ["no such core" in row[1], "reported by the agent" in row[1], row[3]] == [True, True, "still failed"]
     assert row_page(deployment) in row[2]
 
 

@@ -374,8 +374,8 @@ def test_refusal_pages_state_reason_or_required_role(world: World) -> None:
         table(AuditEvent): (403, "An operator may see them."),
         table(SignInLink): (403, "Only operators of this installation may see sign-in links."),
         table(EnrollmentToken): (403, "A project admin may see them."),
-        act(made.deployment, "roll_back"): (403, "Your roles do not permit this."),
-        f"{table(Agent)}?environment__id__exact=%00": (400, "A part of the URL or of the form is malformed."),
+        act(made.deployment, "roll_back"): (403, "You are not permitted to do this."),
+        f"{table(Agent)}?environment__id__exact=%00": (400, "or of the form is malformed or too large."),
     }
     for url, (status, text) in cases.items():
         page = client.get(url)

@@ -283,7 +283,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     ada.fill("Name", "backup")
     ada.button("Create environment")
     ada.button("Copy to environment")
-    expect(ada.page.get_by_text("Config bundle first of quotes v1 copied.")).to_be_visible()
+    expect(ada.page.get_by_text("Config bundle first of quotes v1 is available in the environment.")).to_be_visible()
     assert ConfigBundle.objects.get(environment__name="backup").version.name == "quotes"
     print(f"{Hand.clicks} clicks")
     assert Hand.clicks <= MAX_CLICKS

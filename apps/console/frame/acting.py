@@ -58,7 +58,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
     most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # the maximum number of rows of a bulk act with ``run_all``
-    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than ``most_bulk_rows``
+    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than a bulk act may
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row; None if the table or the row has none."""
@@ -69,7 +69,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return cast("Tenant", row)
 
     def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
-        """Return the rows on which the person may perform an act that creates a row of another table."""
+        """Return the rows in whose tenant the person has ``act.needs``; the person's own row if ``act.only_self``."""
         console_user = console_user_of(request)
         rows: QuerySet[Any] = self.get_queryset(request)
         if act.only_self:
@@ -127,7 +127,8 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
         """List rows on which the person can perform the act, or redirect to the act if there is only one such row.
 
-        Also redirects if the person returns from the page on which they created a row. Without rows, link to that page.
+        Also redirects if the person returns from the page on which they created such a row. If there are no rows, links
+        to the pages on which the person can create one.
         """
         found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
@@ -185,7 +186,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """Return the bulk actions of a list: the acts for which the person has ``needs`` in at least one tenant."""
+        """Return the bulk actions of a list, except those whose permission the person does not have in any tenant."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
         console_user = console_user_of(request)

@@ -48,7 +48,7 @@ class ActContext:
     actor: Actor
     user: User
     comment: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)  # the values of the act's own form
+    values: Mapping[str, Any] = field(default_factory=dict)  # the validated values of the form
     held: frozenset[Permission] = frozenset()  # the person's permissions in the tenant of the first row
     base_url: str = ""  # this installation's URL, without a trailing slash
     compute: Compute = here  # for services that compute
@@ -93,10 +93,10 @@ class Act:
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: everybody who may see the row, subject to the ``only_`` fields
     # Whether the person may perform the act on a row. If set, it decides instead of ``needs`` and the other permissions
-    # below. ``needs`` still decides to whom lists and the global search offer the act.
+    # below. Lists and the global search still offer the act only to people who have ``needs``.
     may: Callable[[Any, ConsoleUser], bool] | None = None
     needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
-    needs_in_organization: Permission | None = None  # also needed on rows that belong to no project
+    needs_in_organization: Permission | None = None  # also needed on rows whose tenant is an organization
     only_self: bool = False  # the row is a person, and only that person may perform the act
     only_operators: bool = False  # only installation operators may perform the act
     icon: str
@@ -117,8 +117,8 @@ class Act:
     run_all: Callable[[Sequence[Any], ActContext], int] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
-    # What people usually do after the act. The act's message links to it. A string says why there is no next step. Each
-    # act that creates a row has a step or such a string.
+    # What people usually do after an act with a form. The act's message links to it. A string says why there is no next
+    # step. Each act with ``creates`` has a step or such a string.
     next_step: NextStep | str | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
     dangerous: bool = False
@@ -219,8 +219,8 @@ def perform(
 ) -> HttpResponse:
     """Show the act's page, or perform the act on each row if the person has confirmed it.
 
-    If the person already sent the same form, return the first response again. Otherwise, raises PermissionDenied if
-    there is a row on which the person may not perform the act.
+    If the person already sent the same form, return the same response again. Raises PermissionDenied if there is a row
+    on which the person may not perform the act, unless ``respond_again`` returns a response.
     """
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
@@ -280,8 +280,8 @@ def _send(
 ) -> FormResult | None:
     """Perform the act for a valid form, or return the first result if the form was sent before.
 
-    If the form has expired, or if an act with a form fails or is refused, add the error to the form and return None.
-    The errors of an act without a form are messages in the result.
+    If ``send_once`` raises Conflict, or if an act with a form fails or is refused, add the error to the form and return
+    None. The errors of an act without a form are messages in the result.
     """
     comment, model_admin = form.cleaned_data.get("comment", "") if act.form is None else "", context["model_admin"]
     act_context = ActContext(
@@ -324,7 +324,8 @@ def _digest(rows: Sequence[Model]) -> str:
 def _preview(act: Act, rows: Sequence[Model], form: ActForm) -> Sequence[str]:
     """Return the sentences of the bulk preview.
 
-    Returns none if the act has no preview, if a required comment is missing or invalid, or if the preview is refused.
+    Returns none if the act has no preview, if a required comment is missing or invalid, or if the preview raises an
+    error, which is added to the form.
     """
     is_complete = form.is_bound and form.is_valid()
     if act.preview_bulk is None or (act.comment == "required" and not is_complete):

@@ -134,7 +134,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
     @property
     def search_note(self) -> str:
-        """A note about rows that the search may have left out; empty if it cannot have left out any."""
+        """A note on the limit that the search may have reached; empty without such a limit."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
@@ -164,7 +164,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # The menu entry to which the table belongs. The entry "Records" links to a page with tables and their ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
-    hint: ClassVar[str] = ""  # how to create the first row; shown if the table is empty
+    hint: ClassVar[str] = ""  # how to create the first row; shown in an empty list without filters
     hint_links: ClassVar[Sequence[type[Model]]] = ()  # the tables of the rows from which people create the first row
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.

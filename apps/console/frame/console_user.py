@@ -94,7 +94,7 @@ class ConsoleUser:
 def console_user_of(request: HttpRequest) -> ConsoleUser:
     """Return the signed-in person with all roles, read once per request. An anonymous or inactive user has no roles.
 
-    Until the page's scope is known, the request's slot counts for the person in one of their organizations.
+    Until the page's scope is known, the request's slot counts for the person in one of their organizations, if any.
     """
     known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:

@@ -22,16 +22,16 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for a request that the person's roles do not permit."""
+    """Return the page for a request that the person is not permitted to make."""
     return site.refuse(request, 403, "Not permitted", lambda here: _lacking(request, here)) or problems.forbidden(
         request, exception
     )
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for a malformed request."""
-    text = "A part of the URL or of the form is malformed. Go back, reload the page and try again."
-    return site.refuse(request, 400, "Malformed request", text) or problems.bad_request(request, exception)
+    """Return the page for a request that is malformed or too large."""
+    text = "A part of the URL or of the form is malformed or too large. Go back, reload the page and try again."
+    return site.refuse(request, 400, "Invalid request", text) or problems.bad_request(request, exception)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -49,7 +49,7 @@ def _missing(exception: Exception, here: Any) -> str:
 
 def _lacking(request: HttpRequest, here: Any) -> str:
     if here is None or here.has_view_permission(request):
-        return "Your roles do not permit this. Ask an administrator of your organization."
+        return "You are not permitted to do this. Ask an administrator of your organization."
     if here.tenant is None:
         return f"Only operators of this installation may see {here.plural}."
     return f"Your roles do not permit you to see {here.plural}. {who_holds(here.needs)} may see them."

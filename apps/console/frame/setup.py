@@ -21,7 +21,7 @@ from apps.fleet.models import EnrollmentToken
 from apps.tenancy.models import Environment, Membership, Organization, Project
 
 _STATE: Final = "console_setup"
-# The step that is done by creating a row of the table. After it, the console shows the form of the next step.
+# The step whose form creates a row of the table. After the form, the console leads to the next step.
 _DONE_BY: Final[Mapping[type[Model], str]] = {
     Organization: "organization",
     Project: "project",
@@ -41,9 +41,9 @@ class Setup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetupBar:
-    """The next step, as the bar shows it. ``url`` leads to its form, ``skip`` to the step after it.
+    """The next step, as the bar shows it. ``url`` leads to its page, ``skip`` to the next step that is not done.
 
-    ``url`` is empty on the page of the form, and ``skip`` is empty if the step cannot be skipped.
+    ``url`` is empty if this is the step's page, and ``skip`` is empty if the step cannot be skipped.
     """
 
     number: int

@@ -19,7 +19,7 @@ def _without_ids(text: str) -> str:
 
 @admin.register(IdempotencyKey, site=site)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    holds = "API requests and console forms whose responses are stored, so that repeating them changes nothing."
+    holds = "The keys of recent API requests and console forms, by which repeated ones are recognized."
     list_display = ("key", "caller", "status", "expires_at")
     narrow_columns = ("status", "expires_at")
     sortable_by = ()

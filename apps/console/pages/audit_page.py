@@ -53,7 +53,7 @@ def event_summary(request: HttpRequest, row: AuditEvent, visible: QuerySet[Audit
     """Return the facts and panels of the event's page. ``visible`` are the events that the person may see."""
     named = with_subjects(AuditEvent.objects.filter(pk=row.pk)).get()
     panels = [
-        {"title": "Changes", "wide": True, "id": "changes", **_changes(row), "empty": "The event changed no values."}
+        {"title": "Changes", "wide": True, "id": "changes", **_changes(row), "empty": "No changed values are recorded."}
     ]
     if row.request_id:
         panels.append(_same_request(request, row, visible))

@@ -56,7 +56,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "approval.decision.deny": "denied {}",
     "approval.deny": "closed the approval request for {} as denied",
     "approval.expire": "closed the approval request for {} as expired",
-    "approval.remind": "reminded reviewers of {}",
+    "approval.remind": "sent a reminder about the approval of {}",
     "approval.request": "requested approval of {}",
     "approval.revoke": "revoked the approval of {}",
     "artifact.expire": "deleted expired artifacts of {}",

@@ -1,4 +1,4 @@
-"""The act that creates an enrollment token. Its response shows how to enroll an agent, and waits for the agent."""
+"""The act that creates an enrollment token. Its response shows how to enroll an agent, and which agents enrolled."""
 
 from __future__ import annotations
 

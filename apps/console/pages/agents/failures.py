@@ -44,7 +44,7 @@ def _describe_since(failure: Mapping[str, Any]) -> str:
             return "the rollback failed"
         return "rolled back" if progress is AgentProgress.ROLLED_BACK else "is being rolled back"
     if has_failed:
-        return "not retried"
+        return "still failed"
     if progress in {AgentProgress.ACTIVE, AgentProgress.ROLLED_BACK}:
         return "retried successfully"
     return f"is being retried: {progress}"

@@ -27,7 +27,7 @@ _NAMED = 8  # agents that are listed by name
 
 
 def deployment_of(row: Approval) -> Deployment | None:
-    """Return the deployment that the approval lets start; None for a replay, a wave or a deleted deployment."""
+    """Return the deployment whose approval this is; None for a replay, a wave or a deleted deployment."""
     return getattr(row, "deployment", None)
 
 

@@ -120,7 +120,7 @@ def _people(request: HttpRequest, row: Approval, *, needs_able: bool) -> QuerySe
 
 
 def reviewers_panel(found: Reviewing, *, with_names: bool) -> dict[str, Any]:
-    """Return the panel with everybody's decision and, if the approval has reviewers, who has not decided.
+    """Return the panel with the decisions that were read and, if the approval has reviewers, who has not decided.
 
     ``with_names`` also names the people who can decide if the approval has no reviewers.
     """

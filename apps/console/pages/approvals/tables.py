@@ -175,11 +175,7 @@ class ApprovalAdmin(LiveAdmin):
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what the approval is about.
-
-        For a deployment, these are its changes and the packet; for a wave, the changes and the report of the earlier
-        waves; for a replay, its panel.
-        """
+        """Return the changes and the packet; for a wave, the changes and the report; for a replay, what it would do."""
         if row.rollout is not None:
             changes = find_changes(row.rollout, compute=compute_for(request))
             return {"report": report_of(row), "changes": changes, "version": row.rollout.config_bundle.version}

@@ -50,7 +50,8 @@ def artifact_headline(row: Artifact, *, may_read: bool) -> str:
         obstacle = find_obstacles([row]).get(row.pk)
         return f"Waiting to be checked. {obstacle.sentence if obstacle else ''}".rstrip()
     if row.status == ArtifactStatus.REJECTED:
-        return f"Rejected: {'; '.join(each['detail'] for each in row.reasons)}" if row.reasons else "Rejected."
+        details = "; ".join(each["detail"].rstrip(".") for each in row.reasons or ())
+        return f"Rejected: {details}." if details else "Rejected."
     if row.kind != Artifact.Kind.INCIDENT_BUNDLE:
         return format_html("Captured by {} {}.", row_link(row.agent), relative_time(row.captured_at))
     ran = format_html("which ran {}", row_link(row.version) if row.version else "an unknown version")

@@ -54,7 +54,7 @@ DEPLOY = NextStep("Deploy it", lambda row: page_url(ConfigBundle, "deploy", row.
 COPY_BUNDLE = Act(
     name="copy",
     label="Copy to environment",
-    done="{} copied",
+    done="{} is available in the environment",
     explain="The version and the configuration are copied to another environment of the project. Nothing is deployed. "
     "If that environment already has this configuration under this name, the existing config bundle is shown "
     "instead. The values of secrets are not copied: each agent reads them on its own host.",
