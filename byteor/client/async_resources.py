@@ -507,8 +507,8 @@ class AsyncEnvironment(AsyncCalls):
         """Change the labels of many agents.
 
         Changes the labels of all agents that match the selector, in one transaction. Changed agents that now match
-        the target of a current deployment are then offered that deployment, unless they are drained or have an
-        offer of a deployment in flight. Agents that no longer match keep their bundle. In a `prod` environment,
+        the target of a current deployment can then be offered that deployment, but not if they are drained or have
+        an offer of a deployment in flight. Agents that no longer match keep their bundle. In a `prod` environment,
         this requires the permission `environment:manage`. Use `dry_run` to see the effect first.
 
         Requires the permission `environment:operate`.
@@ -620,9 +620,11 @@ class AsyncEnvironment(AsyncCalls):
                 approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and
                 the maximum. For a deployment, the value at its creation applies.
             accept_groups: The ids of groups of differences to accept together with the approval. They must be
-                in the regression of the deployment. The comment is the reason.
+                in the regression of the deployment. The comment is the reason. Do not send it with `wave` or
+                `replay_id`.
             regression_id: The id of the regression that you have read. If it is no longer the deployment's
-                regression, returns 409 `acceptance.outdated`. By default, this is not checked.
+                regression, returns 409 `acceptance.outdated`. By default, this is not checked. Do not send it
+                with `wave` or `replay_id`.
             wave: The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default,
                 the decision is on the deployment's own approval.
             digest: The `digest` of the wave's report that you have read. If the report has changed since,
@@ -678,10 +680,10 @@ class AsyncEnvironment(AsyncCalls):
     async def remind_approval(self, id: str, *, idempotency_key: str | None = None) -> m.Approval:
         """Send a reminder of an approval.
 
-        Notifies the people who can still decide on the pending approval again. Only the requester can send a
-        reminder. If an API key requested the approval, the requester is the person who created the key. Returns 403
-        to other callers, 409 if the approval is not pending or has expired, and 429 within an hour of the last
-        reminder.
+        Sends another notification to the people who can still decide on the pending approval. Only the requester,
+        or an API key that the requester created, can send a reminder. If an API key requested the approval, the
+        requester is the person who created the key. Returns 403 to other callers, 409 if the approval is not
+        pending or has expired, and 429 within an hour of the last reminder.
 
         Requires the permission `environment:operate`.
 
@@ -802,8 +804,8 @@ class AsyncEnvironment(AsyncCalls):
         """Bisect an artifact.
 
         Searches for the first bad version of a pipeline by replaying a verified incident bundle through its
-        versions. By default, replays the oldest and the newest version and some versions between them. With
-        `exhaustive`, replays all versions.
+        versions. By default, replays the oldest and the newest version, and then only the versions between them
+        that the search needs. With `exhaustive`, replays all versions.
 
         Requires the permission `environment:operate`.
 
@@ -1312,7 +1314,7 @@ class AsyncEnvironment(AsyncCalls):
         """Abort a deployment.
 
         Stops the deployment and sets its status to `failed` with the reason `aborted`. Offers that agents have not
-        started are withdrawn. A pending approval is revoked, unless the deployment is break-glass. Agents that
+        started are withdrawn. A pending approval is revoked, except the approval after break-glass. Agents that
         already run the bundle keep running it. To restore what they ran before, roll back the deployment.
 
         Requires the permission `environment:operate`.
@@ -1377,10 +1379,10 @@ class AsyncEnvironment(AsyncCalls):
         Returns a tar with the deploy bundle, its envelope, the key set and an unsigned summary. If the deployment
         has an approval, the tar also contains the approval record and, if it was issued, the approval credential.
         These two prove who approved this bundle for this environment. Unless the replay gate was off, the tar also
-        contains the signed statements of how the configuration was tested (`test-result.json`) and why the gate let
-        the deployment start (`gate.json`). If waves were approved or denied, the tar also contains the signed
-        statements of these decisions (`wave-approvals.json`). `byteor-verify` checks the tar offline. Returns 409
-        if the bundle has not been built.
+        contains the signed statements of why the gate let the deployment start (`gate.json`) and, unless the
+        regression had been deleted, how the configuration was tested (`test-result.json`). If waves were approved
+        or denied, the tar also contains the signed statements of these decisions (`wave-approvals.json`).
+        `byteor-verify` checks the tar offline. Returns 409 if the bundle has not been built.
 
         Requires the permission `environment:operate`.
         """
@@ -2056,8 +2058,8 @@ class AsyncEnvironment(AsyncCalls):
         """List what the fleet ran at a given time.
 
         Returns the bundle that each agent of the environment ran at the time `at`, with the bundle's deployment and
-        approval. Decommissioned agents are included with the last bundle that they reported, even if `at` is later
-        than their decommissioning. Agents that ran nothing are left out.
+        approval. Decommissioned agents are included. If `at` is later than an agent's decommissioning, this is the
+        last bundle that the agent reported. Agents that ran nothing are left out.
 
         Requires the permission `environment:view`.
 
@@ -3076,11 +3078,10 @@ class AsyncOrganization(AsyncCalls):
                 private networks.
             events: The events about which messages are sent. `*` stands for all events.
             enabled: Whether the chat webhook receives messages.
-            project_id: The id of the project to which the chat webhook is limited. Null if it receives the
-                events of the whole organization. Defaults to the project of `environment_id`. It cannot be
-                changed after creation.
-            environment_id: The id of the environment to which the chat webhook is limited. Null if it receives
-                the events of all environments. It cannot be changed after creation.
+            project_id: The id of the project to which the chat webhook is limited. Null if it is not limited to
+                a project. Defaults to the project of `environment_id`. It cannot be changed after creation.
+            environment_id: The id of the environment to which the chat webhook is limited. Null if it is not
+                limited to an environment. It cannot be changed after creation.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -3140,11 +3141,10 @@ class AsyncOrganization(AsyncCalls):
                 private networks.
             events: The events about which messages are sent. `*` stands for all events.
             enabled: Whether the chat webhook receives messages.
-            project_id: The id of the project to which the chat webhook is limited. Null if it receives the
-                events of the whole organization. Defaults to the project of `environment_id`. It cannot be
-                changed after creation.
-            environment_id: The id of the environment to which the chat webhook is limited. Null if it receives
-                the events of all environments. It cannot be changed after creation.
+            project_id: The id of the project to which the chat webhook is limited. Null if it is not limited to
+                a project. Defaults to the project of `environment_id`. It cannot be changed after creation.
+            environment_id: The id of the environment to which the chat webhook is limited. Null if it is not
+                limited to an environment. It cannot be changed after creation.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -3569,10 +3569,10 @@ class AsyncOrganization(AsyncCalls):
                 `*` for all events.
             description: The purpose of the webhook.
             enabled: Whether the webhook receives events.
-            project_id: The id of the only project whose events are sent. Null if the events of all projects are
-                sent.
-            environment_id: The id of the only environment whose events are sent. Null if the events of all
-                environments are sent.
+            project_id: The id of the only project whose events are sent. Null if the webhook is not limited to
+                a project.
+            environment_id: The id of the only environment whose events are sent. Null if the webhook is not
+                limited to an environment.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -3628,10 +3628,10 @@ class AsyncOrganization(AsyncCalls):
                 `*` for all events.
             description: The purpose of the webhook.
             enabled: Whether the webhook receives events.
-            project_id: The id of the only project whose events are sent. Null if the events of all projects are
-                sent.
-            environment_id: The id of the only environment whose events are sent. Null if the events of all
-                environments are sent.
+            project_id: The id of the only project whose events are sent. Null if the webhook is not limited to
+                a project.
+            environment_id: The id of the only environment whose events are sent. Null if the webhook is not
+                limited to an environment.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -4322,7 +4322,7 @@ class AsyncInstallation(AsyncCalls):
         """Start signing in.
 
         Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if the
-        provider cannot be reached or rejects this service.
+        provider is configured incorrectly, does not respond, or returns an error.
 
         Args:
             next: The path that the browser is redirected to after the sign-in.

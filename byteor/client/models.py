@@ -181,7 +181,7 @@ class BundleState(Model, kw_only=True):
     bundle_hash: str
     """The SHA-256 of the deploy bundle's tar file."""
     since: datetime | None
-    """When the agent first reported progress with this bundle for this deployment. Null if unknown."""
+    """When the agent began to report progress with this bundle for this deployment. Null if unknown."""
 
 
 class Capture(Model, kw_only=True):
@@ -225,14 +225,14 @@ class ChatWebhook(Model, kw_only=True):
     """Why the service disabled the chat webhook. Empty if the service did not disable it or if it was enabled
     again."""
     project_id: str | None
-    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
-    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    """The id of the project to which the chat webhook is limited. Null if it is not limited to a project. Defaults
+    to the project of `environment_id`. It cannot be changed after creation."""
     environment_id: str | None
-    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
-    environments. It cannot be changed after creation."""
+    """The id of the environment to which the chat webhook is limited. Null if it is not limited to an environment.
+    It cannot be changed after creation."""
     failing_since: datetime | None
-    """When the first attempt after the last success failed. Null if no attempt has failed since the last success,
-    or since the chat webhook was enabled or its URL was changed."""
+    """When the attempts began to fail. Null if no attempt has failed since the last success, or since the chat
+    webhook was enabled or its URL was changed."""
     created_at: datetime
     """When the chat webhook was created."""
     updated_at: datetime
@@ -338,8 +338,8 @@ class Desired(Model, kw_only=True):
     envelope: dict[str, Any]
     """The DSSE envelope with the signed in-toto statement about the deploy bundle."""
     attestations: list[Attestation]
-    """The signed statements of how the configuration was tested and why the replay gate let the deployment start.
-    Empty if the gate was off."""
+    """The signed statements of why the replay gate let the deployment start and, unless the regression had been
+    deleted, how the configuration was tested. Empty if the gate was off."""
 
 
 class DesiredAnswer(Model, kw_only=True):
@@ -512,7 +512,8 @@ class Fixture(Model, kw_only=True):
     """The deployments whose results a fixture with a golden result also expects, at most the newest 20, newest
     first. A deployment is added after it has become current, if all its differences on this fixture were accepted.
     Results of configurations that are known bad are not expected. If a candidate gives none of the expected
-    results, it is compared with the newest of the expected configurations. A change of `expect` clears the list."""
+    results, it is compared with the configuration of the newest one or, if that configuration is too large to be
+    kept, of the golden result. A change of `expect` clears the list."""
     created_by: str
     """Who created the fixture: an e-mail address or the name of an API key."""
     created_at: datetime
@@ -525,7 +526,7 @@ class Graph(Model, kw_only=True):
     nodes: list[dict[str, Any]]
     """The stages, endpoints and inserted roles."""
     edges: list[dict[str, Any]]
-    """The lanes between the nodes; in a single ring, the dependencies between them."""
+    """The lanes between the nodes. In a single ring, each edge shows the order of two nodes."""
 
 
 class GroupAcceptance(Model, kw_only=True):
@@ -588,7 +589,8 @@ class Limits(Model, kw_only=True):
     stored_bytes: int | None
     """The maximum number of stored bytes. Null if there is no quota."""
     captures_per_day: int | None
-    """The maximum number of incident bundles that agents may upload per day (UTC). Null if there is no quota."""
+    """The maximum number of captures per day (UTC), counted as in `used`. When it is reached, agents cannot upload
+    new incident bundles. Null if there is no quota."""
     drafts: int | None
     """The maximum number of drafts. Null if there is no quota."""
 
@@ -619,14 +621,14 @@ class ListedChatWebhook(Model, kw_only=True):
     """Why the service disabled the chat webhook. Empty if the service did not disable it or if it was enabled
     again."""
     project_id: str | None
-    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
-    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    """The id of the project to which the chat webhook is limited. Null if it is not limited to a project. Defaults
+    to the project of `environment_id`. It cannot be changed after creation."""
     environment_id: str | None
-    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
-    environments. It cannot be changed after creation."""
+    """The id of the environment to which the chat webhook is limited. Null if it is not limited to an environment.
+    It cannot be changed after creation."""
     failing_since: datetime | None
-    """When the first attempt after the last success failed. Null if no attempt has failed since the last success,
-    or since the chat webhook was enabled or its URL was changed."""
+    """When the attempts began to fail. Null if no attempt has failed since the last success, or since the chat
+    webhook was enabled or its URL was changed."""
     created_at: datetime
     """When the chat webhook was created."""
     updated_at: datetime
@@ -888,7 +890,7 @@ class OutcomeCount(Model, kw_only=True):
     different: int
     """The number of fixtures that show differences."""
     failed: int
-    """The number of fixtures for which the candidate failed."""
+    """The number of fixtures for which the candidate or the process of the test failed."""
     unstable: int
     """The number of fixtures for which a stage gave different results for the same records."""
     not_tested: int
@@ -1056,8 +1058,8 @@ class RegressionProgress(Model, kw_only=True):
     done: int
     """The number of results that have an outcome."""
     total: int
-    """The number of results: one for each fixture and configuration to compare with, and one for each fixture with
-    a golden result. It is 0 until the regression has started."""
+    """The number of results: one for each fixture with a golden result, and for each other fixture one for each
+    configuration to compare with. It is 0 until the regression has started."""
 
 
 class RegressionWork(Model, kw_only=True):
@@ -1161,7 +1163,7 @@ class RunningState(Model, kw_only=True):
     bundle_hash: str
     """The SHA-256 of the deploy bundle's tar file."""
     since: datetime | None
-    """When a heartbeat first reported that the agent runs this bundle. Null if unknown."""
+    """When heartbeats began to report that the agent runs this bundle. Null if unknown."""
     spec_hash: str
     """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
 
@@ -1461,9 +1463,9 @@ class Webhook(Model, kw_only=True):
     disabled_reason: str
     """Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled again."""
     project_id: str | None
-    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    """The id of the only project whose events are sent. Null if the webhook is not limited to a project."""
     environment_id: str | None
-    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
+    """The id of the only environment whose events are sent. Null if the webhook is not limited to an environment."""
     failing_since: datetime | None
     """When the attempts began to fail. Null if no attempt has failed since the last success, or since the webhook
     was enabled."""
@@ -1493,9 +1495,9 @@ class WebhookWithSecret(Model, kw_only=True):
     disabled_reason: str
     """Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled again."""
     project_id: str | None
-    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    """The id of the only project whose events are sent. Null if the webhook is not limited to a project."""
     environment_id: str | None
-    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
+    """The id of the only environment whose events are sent. Null if the webhook is not limited to an environment."""
     failing_since: datetime | None
     """When the attempts began to fail. Null if no attempt has failed since the last success, or since the webhook
     was enabled."""
@@ -1678,16 +1680,18 @@ class AuditEvent(Model, kw_only=True):
     outcome: str
     """Whether the action succeeded, was denied, or failed with an error."""
     resource_scope: AuditScope
-    """The resource that the action affected."""
+    """The resource that the action affected. For a denial, the `kind` is `credential`, and the `id` is that of the
+    actor."""
     request_id: str
     """The `X-Request-ID` of the request that caused the event. Empty if it was not recorded."""
     ip: str | None
     """The IP address of the client. Null if it was not recorded."""
     changes: dict[str, Any] | None
     """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
-    the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
-    repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
-    `count` and the `last` values. `exportAuditEvents` returns changes of any size. In a list, this field is null if
+    the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If that is not enough,
+    all changes together are replaced in this way. If an organization key repeats an event in the same minute, all
+    repetitions are recorded as one event after that minute, with their `count` and the `last` values.
+    `exportAuditEvents` also returns the recorded changes that are null in a list. In a list, this field is null if
     it is larger than 4 KiB."""
     seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
@@ -1975,8 +1979,8 @@ class FreezeWindow(Model, kw_only=True):
     `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
     it was sent."""
     time_zone: str
-    """The IANA name of the time zone of times without an offset. A window with `recurrence` repeats at the same
-    time of day in this zone, even if its times have offsets."""
+    """The IANA name of the time zone for times without an offset. A recurring window repeats at the same wall-clock
+    times in this time zone."""
     reason: str
     """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
     recurrence: str | UnsetType | None = UNSET
@@ -1997,8 +2001,8 @@ class FreezeWindowRequest(Model, kw_only=True):
     reason: str
     """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
     time_zone: str | UnsetType = "UTC"
-    """The IANA name of the time zone of times without an offset. A window with `recurrence` repeats at the same
-    time of day in this zone, even if its times have offsets."""
+    """The IANA name of the time zone for times without an offset. A recurring window repeats at the same wall-clock
+    times in this time zone."""
     recurrence: str | UnsetType | None = UNSET
     """How often the window repeats. Null if it does not repeat."""
 
@@ -2042,9 +2046,9 @@ class InvitedMember(Model, kw_only=True):
     """When the invited member was last changed."""
     invitation_url: str | None
     """A link with which the person signs in. It works once, within 7 days, and is returned only in this response.
-    Null if the invitation is sent by e-mail, if the caller is not an `org_admin` of the organization, or if a link
-    must not sign in to the person's account: somebody has already signed in to it and its address is confirmed, it
-    is not active, it belongs to an installation operator, or it has a role in another organization."""
+    Null if a mail server is configured, if the caller is not an `org_admin` of the organization, or if a link must
+    not sign in to the person's account: somebody has already signed in to it and its address is confirmed, it is
+    not active, it belongs to an installation operator, or it has a role in another organization."""
 
 
 class JournalPage(Model, kw_only=True):
@@ -2754,10 +2758,10 @@ class RegressionResult(Model, kw_only=True):
     baseline: str | None
     """The config hash that the candidate was compared with. Null for a fixture with a golden result."""
     outcome: str | None
-    """The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records. `unstable`: a stage
-    gave different results for the same records. `not_tested`: the fixture was deleted or has expired, its `expect`
-    was changed, its artifact is no longer stored, or the compared configuration was deleted or cannot run. Null
-    until the verdict is known."""
+    """The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records, or the process of
+    the test died twice. `unstable`: a stage gave different results for the same records. `not_tested`: the fixture
+    was deleted or has expired, its `expect` was changed, its artifact is no longer stored, or the compared
+    configuration was deleted or cannot run. Null until the verdict is known."""
     groups: list[str]
     """The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`."""
     error: str | None
@@ -3018,8 +3022,8 @@ class WaveReport(Model, kw_only=True):
     progress: dict[str, int]
     """The number of agents by progress."""
     failures: list[WaveFailure]
-    """Why agents failed, with the most frequent cause first. Failures of agents that have been retried since are
-    included."""
+    """Why agents failed, with the most frequent cause first and `other` last. Failures of agents that have been
+    retried since are included."""
 
 
 class WebhookDelivery(Model, kw_only=True):
@@ -3319,7 +3323,7 @@ class Deployment(Model, kw_only=True):
     credential, this is the approval of that credential. Null if the deployment has no approval."""
     approved_at: datetime | None
     """When the deployment was approved. If its request contained `approval`, this is when the deployment was
-    created. Null if the deployment was not approved, needed no approval, or started by break-glass."""
+    created. Null if the deployment was not approved, or if it started by break-glass."""
     activated_at: datetime | None
     """When the deployment became active. Null if it has never been active."""
     requested_by: str
@@ -3652,7 +3656,7 @@ class ListedDeployment(Model, kw_only=True):
     credential, this is the approval of that credential. Null if the deployment has no approval."""
     approved_at: datetime | None
     """When the deployment was approved. If its request contained `approval`, this is when the deployment was
-    created. Null if the deployment was not approved, needed no approval, or started by break-glass."""
+    created. Null if the deployment was not approved, or if it started by break-glass."""
     activated_at: datetime | None
     """When the deployment became active. Null if it has never been active."""
     requested_by: str
@@ -4057,7 +4061,8 @@ class TracedRecord(Model, kw_only=True):
     steps: list[TracedStep]
     """The steps of the record that are on this page, in order."""
     egress: list[str]
-    """The egresses that the record reached. Empty if a stage error or a limit stopped the trace of the record."""
+    """The egresses that the record reached. Empty if it reached none, or if a stage error or a limit stopped the
+    trace of the record."""
 
 
 class Environment(Model, kw_only=True):

@@ -175,7 +175,7 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
         if parameter.required and name not in given:
             errors.append(ParameterError(name, "required", "This parameter is required."))
     if errors:
-        summary = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
+        summary = " ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
         raise InvalidInput(summary, errors=errors)
     return values
 

@@ -73,7 +73,7 @@ class _Internal(errors.DomainError):
 def _from_drf(exc: drf.APIException) -> errors.DomainError:
     if isinstance(exc, drf.ValidationError):
         found = list(field_errors(exc.detail))
-        return errors.InvalidInput("; ".join(e.detail for e in found[:3]), errors=found)
+        return errors.InvalidInput(" ".join(e.detail for e in found[:3]), errors=found)
     kind: type[errors.DomainError] = {
         drf.MethodNotAllowed: MethodNotAllowed,
         drf.NotAcceptable: _NotAcceptable,

@@ -121,7 +121,7 @@ def check_runtime_config(stages: Mapping[str, str], spec_hash: str, config: Runt
         *_find_secrets(config.env, "/env"),
     ]
     if errors:
-        return CheckedConfiguration("; ".join(e.detail for e in errors[:3]), errors)
+        return CheckedConfiguration(" ".join(e.detail for e in errors[:3]), errors)
     capabilities = required_capabilities(stages.values())
     try:
         config_hash = hash_configuration(spec_hash, config.document(), capabilities)

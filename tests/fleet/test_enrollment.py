@@ -231,6 +231,20 @@ def test_replacing_token_supersedes_agent_with_same_name(world: World) -> None:
     assert AuditEvent.objects.get(action="agent.supersede").resource_id == str(old.pk)
 
 
+def test_labels_of_token_and_agent_together_are_limited(world: World) -> None:
+    token = world.enrollment_token(labels={f"t{n}": "" for n in range(40)})
+    own = {f"a{n}": "" for n in range(25)}
+
+    refused = enroll(world, token, name="a", labels=own)
+
+    assert (refused.status_code, [each["pointer"] for each in refused.json()["errors"]]) == (400, ["/labels"])
+    assert not Agent.objects.exists()
+    assert EnrollmentToken.objects.get().uses == 0
+    own.pop("a0")
+    assert enroll(world, token, name="a", labels=own).status_code == 201
+    assert len(Agent.objects.get().labels) == 64
+
+
 def test_token_labels_take_precedence_over_labels_of_agent(world: World) -> None:
     token = world.enrollment_token(labels={"zone": "token", "tier": "edge"})
 

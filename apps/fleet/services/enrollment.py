@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
 from apps.fleet.services.agents import decommission_locked, welcome
+from apps.fleet.services.labels import MAX_LABELS
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, Secret, generate
 from apps.tenancy.models import AuditEvent, Environment, Quota
@@ -26,7 +27,7 @@ from apps.tenancy.services import audit
 from apps.tenancy.services.quotas import Allowance, lock_allowances
 from apps.tenancy.services.state import keep_environments
 from apps.tenancy.services.tokens import record_credential
-from byteor_cloud.errors import Conflict, DomainError, Unauthenticated
+from byteor_cloud.errors import Conflict, DomainError, InvalidInput, Unauthenticated
 from byteor_cloud.ids import uuid7
 
 TOKEN_LIFETIME_S = 3600
@@ -193,6 +194,10 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, al
     if token is None or token.is_spent or token.revoked_at or (token.expires_at and token.expires_at <= timezone.now()):
         raise Unauthenticated("The enrollment token is unknown, expired, revoked or spent.")
     environment, name = request.environment, _requested_name(request)
+    labels = {**request.labels, **token.labels}
+    if len(labels) > MAX_LABELS:
+        detail = f"With the labels of the token, the agent would have more than {MAX_LABELS} labels."
+        raise InvalidInput.at("/labels", detail, code="too_many")
     replaced: list[Agent] = []
     if names.is_taken(environment, name):
         if request.name is None:
@@ -213,7 +218,7 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, al
         environment=environment,
         name=name,
         hostname=request.hostname,
-        labels={**request.labels, **token.labels},
+        labels=labels,
         public_key=request.public_key,
     )
     return Enrolled(agent, generate(Family.AGENT))

@@ -184,7 +184,7 @@ def parse(body: Any) -> HeartbeatBody:
     elif active is not None:
         errors.append(FieldError("/active", "invalid", "Must be an object or null."))
     if errors:
-        raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
+        raise InvalidInput(" ".join(e.detail for e in errors[:3]), errors=errors)
     report = {name: body[name] for name in _REPORT_FIELDS if body.get(name) is not None}
     boot_id = body.get("boot_id") or None
     return HeartbeatBody(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, boot_id, report)
