@@ -842,8 +842,8 @@ class Offer(Model, kw_only=True):
 
 
 class DefaultNotificationSettings(Model, kw_only=True):
-    """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
-    replaces them as a whole."""
+    """For each type of event, when members who have not chosen this themselves get e-mails: `off`, `now` or
+    `daily`. An update replaces all of these settings."""
 
     approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -3833,8 +3833,8 @@ class OrganizationSettings(Model, kw_only=True):
     default_environment_settings: DefaultEnvironmentSettings
     """The settings of new environments, unless the request contains others. An update replaces them as a whole."""
     default_notification_settings: DefaultNotificationSettings
-    """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
-    replaces them as a whole."""
+    """For each type of event, when members who have not chosen this themselves get e-mails: `off`, `now` or
+    `daily`. An update replaces all of these settings."""
 
 
 class OrganizationSettingsRequest(Model, kw_only=True):
@@ -3847,8 +3847,8 @@ class OrganizationSettingsRequest(Model, kw_only=True):
     default_environment_settings: DefaultEnvironmentSettingsRequest | UnsetType = UNSET
     """The settings of new environments, unless the request contains others. An update replaces them as a whole."""
     default_notification_settings: DefaultNotificationSettings | UnsetType = UNSET
-    """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
-    replaces them as a whole."""
+    """For each type of event, when members who have not chosen this themselves get e-mails: `off`, `now` or
+    `daily`. An update replaces all of these settings."""
 
 
 class Packet(Model, kw_only=True):

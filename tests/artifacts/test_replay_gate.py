@@ -192,7 +192,7 @@ def test_canceled_regression_blocks_until_another_is_requested_for_config_bundle
     assert decide(world, made).status_code == 201
 
 
-def test_gate_requires_enough_verdicts_and_limits_work_and_override_needs_reason_and_org_admin(world: World) -> None:
+def test_org_admin_with_reason_overrides_gate_that_finds_too_few_verdicts_and_too_much_work(world: World) -> None:
     agents = members(world)
     now = bundle(world, "now")
     heavy = bundle(world, "heavy", {"schema": {"allOf": [{"type": "object"}] * 50}})

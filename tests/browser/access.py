@@ -372,7 +372,10 @@ class Tenants:
         return list(found.values())
 
     def near(self, label: str) -> Any:
-        """Return a row that ``acted_on`` returns, or else of acme's trading project or acme itself, or else any row."""
+        """Return the first row of ``acted_on``.
+
+        If there is none, return a row that belongs to acme's trading project or directly to acme, otherwise any row.
+        """
         return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
 
     def far(self, label: str) -> Any:

@@ -359,7 +359,7 @@ def test_deployment_with_difference_starts_after_another_person_accepts_it(
     expect(box).to_be_focused(timeout=5000)
     found = examine(prepare(page), row_page(made))
 
-    # The reviewer accepts it with a reason on the page of the regression, and approves.
+    # The reviewer accepts the difference with a reason on the page of the regression, and approves the deployment.
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(row_page(made))
     panel.get_by_role("link", name="Accept differences").click()

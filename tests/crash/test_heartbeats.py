@@ -70,7 +70,8 @@ def _is_clear(response: HTTPResponse, body: bytes) -> bool:
     if response.status != 503 or response.headers["Content-Type"] != "application/problem+json":
         return False
     problem = json.loads(body)
-    return problem["status"] == 503 and bool(problem["detail"]) and int(response.headers["Retry-After"]) > 0
+    retry_after = int(response.headers["Retry-After"] or 0)
+    return problem.get("status") == 503 and bool(problem.get("detail")) and retry_after > 0
 
 
 class Load:

@@ -206,7 +206,10 @@ def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary
 
 
 def _plan_tested(deployment: Deployment) -> Plan[tuple[Regression | None, int, list[Difference]]]:
-    """Read the regression without its results, the number of its groups, and the differences. At most one query."""
+    """Read the differences, the number of the regression's groups, and the regression, but not its results.
+
+    Takes at most one query.
+    """
     if deployment.regression_id is None:
         return None, 0, []
     rows = Regression.objects.filter(pk=deployment.regression_id).annotate(group_count=array_length("groups"))

@@ -237,7 +237,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "version": _Kind(Version, (_words("version "), F("name"), _words(" v"), _text("number"))),
     "webhook": _Kind(Webhook, (_words("the webhook to "), F("url"))),
 }  # fmt: skip
-# Sentences do not link to people, because a person who left the organization has no page for its members.
+# Sentences do not link to people, because members of an organization cannot open the page of a person who has left it.
 _WITHOUT_LINK: Final = frozenset({"member", "user"})
 # The nouns of kinds of resources and of actions that differ from the kind itself.
 NOUNS: Final[Mapping[str, str]] = {

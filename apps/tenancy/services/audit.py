@@ -1,6 +1,7 @@
 """Record audit events in the transaction of the change. ``ledger`` seals them.
 
-Events that belong to no organization, such as sign-ins, go to the installation's own chain.
+Events that belong to no organization go to the installation's own chain. Events of a person's account, such as
+sign-ins, are also in it, and a copy goes to the chain of each organization that the person has joined.
 """
 
 from __future__ import annotations

@@ -229,8 +229,8 @@ class OrganizationSettingsSerializer(StrictSerializer):
         "email_domains": "The permitted domains of new members' e-mail addresses. If empty, every domain is permitted.",
         "default_environment_settings": "The settings of new environments, unless the request contains others. An "
         "update replaces them as a whole.",
-        "default_notification_settings": "For each event, when e-mails are sent to members who have not chosen: `off`, "
-        "`now` or `daily`. An update replaces them as a whole.",
+        "default_notification_settings": "For each type of event, when members who have not chosen this themselves get "
+        "e-mails: `off`, `now` or `daily`. An update replaces all of these settings.",
     }
 
 
