@@ -199,7 +199,7 @@ def _standing(session: Session, row: m.Replay) -> str:
         case "running":
             done, total = _progress(row)
             noun = "record" if total == 1 else "records"
-            return f"{done:,} of {total:,} {noun} replayed." if total else "Unpacking the capture."
+            return f"{done:,} of {total:,} {noun} replayed." if total else "Running."
         case "succeeded" if _was_compared(session, row):
             return "Finished without differences from the capture."
         case "succeeded":

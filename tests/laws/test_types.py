@@ -46,7 +46,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", ["byteor", "byteor_cloud", "apps"])
-def test_names_with_specific_type_have_no_untyped_annotation(package: str) -> None:
+def test_names_that_need_specific_types_have_no_vague_annotations(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations" and path != WRITTEN]
 
     assert len(files) > 50

@@ -84,7 +84,7 @@ def test_missing_offer_is_explained(world: World) -> None:
 
     assert explanation["summary"] == "other zone runs nothing: no deployment in its environment targets it."
     assert [finding["detail"] for finding in explanation["because"][1:]] == [
-        "The deployment of quotes/bundle-1 goes to agents with zone=a; it has zone=b.",
+        "The deployment of quotes/bundle-1 goes to agents with zone=a, but this agent has zone=b.",
         "The deployment of quotes/bundle-0 targets 1 other agent by id.",
     ]
     assert codes(explanation) == ["never_offered", "selector_mismatch", "other_agents"]

@@ -34,7 +34,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Scene:
     """A deployment and its agents.
 
-    The scenes of ``Scenes`` are in two waves of equal size. The first agent has reported, and the second wave is held.
+    In a scene that ``Scenes`` creates, the agents are in two waves of equal size, the first agent has reported, and the
+    second wave is held.
     """
 
     world: World

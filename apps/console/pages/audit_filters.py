@@ -148,9 +148,9 @@ class EventFilter(forms.Form):
         return max(filter(None, bounds), default=None)
 
     def _actor_condition(self, text: str) -> Q:
-        """Return the condition that the actor has this id, e-mail address or name, or is the service itself.
+        """Return the condition that the actor has this id, e-mail address or name.
 
-        Only API keys and agents are found by name.
+        ``SERVICE`` is the name of the service itself. Of the other actors, only API keys and agents are found by name.
         """
         if text.casefold() == SERVICE.casefold():
             return Q(actor_kind="system")

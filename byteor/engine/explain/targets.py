@@ -83,7 +83,9 @@ def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
         wrong = [key for key in sorted(selector) if agent.labels.get(key) != selector[key]]
         has = ", ".join(f"{key}={agent.labels[key]}" if key in agent.labels else f"no {key}" for key in wrong)
         return Finding(
-            B.SELECTOR_MISMATCH, f"{to} goes to agents with {format_labels(selector)}; it has {has}.", deployment.id
+            B.SELECTOR_MISMATCH,
+            f"{to} goes to agents with {format_labels(selector)}, but this agent has {has}.",
+            deployment.id,
         )
     if agent.drained_at is not None:
         return Finding(B.DRAINED, f"{to} skips it while it is drained.", deployment.id)

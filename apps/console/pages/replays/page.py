@@ -57,7 +57,7 @@ def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str
         case ReplayStatus.RUNNING if row.progress_total:
             return f"{row.progress_done:,} of {row.progress_total:,} records replayed."
         case ReplayStatus.RUNNING:
-            return "Unpacking the capture."
+            return "Running."
         case ReplayStatus.DIVERGED:
             found = row.result["divergence"]
             difference = ""
