@@ -155,7 +155,10 @@ def _statement_lines(statement: WaveStatement) -> Iterator[tuple[str, str]]:
     ]
     by = " and ".join([", ".join(people[:-1]), people[-1]]) if len(people) > 1 else people[0]
     at = format_time(statement.signed_at)
-    yield "wave approval", f"{name} was {statement.status} by {by} at {at} after: {statement.report.summary}"
+    yield (
+        "wave approval",
+        f"{name} was {statement.status} by {by} at {at}. {statement.report.summary}",
+    )
     for each in statement.decisions:
         ignored = each.decision == APPROVE and each.user_id not in statement.approvers
         comment = f": {each.comment}" if each.comment else ""

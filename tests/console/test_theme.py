@@ -31,7 +31,9 @@ def test_template_corrections_match_installed_theme() -> None:
     assert ("chart.js" in skeleton, "<html" in skeleton) == (False, True)
 
 
-def test_theme_template_without_text_to_correct_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_start_is_refused_if_theme_template_lacks_text_that_console_replaces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     template = change_theme(monkeypatch, tmp_path)
     template.write_text(template.read_text().replace('<div id="main"', '<section id="main"'))
 

@@ -181,7 +181,7 @@ def wait_for_rounds(people: Sequence[Person], count: int) -> None:
 
 
 class SimulatedFleet:
-    """A process that simulates agents of one host, which retry by themselves while the host restarts."""
+    """A process that simulates agents. They call one host of the control plane, and retry while it restarts."""
 
     def __init__(self, host: Installation, *options: str, agents: int, log: Path, token: str = "") -> None:
         """Start the process. ``options`` are those of ``simulate_fleet`` that say which agents it simulates."""

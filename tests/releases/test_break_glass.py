@@ -169,6 +169,23 @@ def test_unapproved_first_rollout_fails_and_its_configuration_becomes_known_bad(
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
+def test_packet_of_first_deployment_does_not_compare_it_with_itself(world: World, run_jobs: Callable[[], int]) -> None:
+    ((agent, api),) = stories.fleet(world, 1, world.prod)
+    deployment = deploy(world, world.bundle(world.prod))
+    path = world.path(world.prod, f"/approvals/{deployment.approval_id}/packet")
+    before = world.reviewer.api.get(path).json()["pipeline"]
+    run_jobs()
+    report(api, agent, "active")
+    run_jobs()
+
+    after = world.reviewer.api.get(path).json()["pipeline"]
+
+    deployment.refresh_from_db()
+    assert deployment.is_current
+    assert before["from_version"] is None
+    assert after == before
+
+
 def test_unapproved_first_deployment_stays_active_but_its_configuration_becomes_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:

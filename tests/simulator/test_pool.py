@@ -83,7 +83,7 @@ def test_requests_share_connections_and_receive_responses() -> None:
     assert pool.opened == pool.most_open == 3
 
 
-def test_slow_request_is_sent_over_requested_time() -> None:
+def test_sending_of_slow_request_is_spread_over_requested_time() -> None:
     with server(keep_responding) as address:
         pool = Pool(address, 1)
         submit(pool, 1, slow_send_s=0.4)

@@ -393,7 +393,7 @@ def _add(world: World) -> members.Invitation:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_only_one_of_concurrent_invitations_to_organization_succeeds(world: World) -> None:
+def test_only_one_of_concurrent_invitations_of_same_person_succeeds(world: World) -> None:
     results = together(*[lambda: _add(world)] * 4)
 
     assert sorted(type(each).__name__ for each in results) == ["Conflict"] * 3 + ["Invitation"]

@@ -136,9 +136,9 @@ def test_proof_shows_decisions_on_waves_and_reports_of_earlier_waves(makers: Wor
     assert facts(
         verify, "wave approval", "on the wave", "NOT APPROVED", "NOT COVERED", "reviewers", "rules", "hold"
     ) == [
-        "Wave 2 was approved by grace@example.com at 2026-10-20T09:00:00Z after: Wave 1: 30 agents (30 active).",
+        "Wave 2 was approved by grace@example.com at 2026-10-20T09:00:00Z. Wave 1: 30 agents (30 active).",
         "approve by grace@example.com at 2026-10-20T08:59:00Z",
-        "Wave 4 was denied by ada@example.com at 2026-10-20T10:00:00Z after: Waves 1 to 3: 120 agents (118 active, "
+        "Wave 4 was denied by ada@example.com at 2026-10-20T10:00:00Z. Waves 1 to 3: 120 agents (118 active, "
         "2 failed). 2 agents failed (reported): cannot open port <number>.",
         "deny by ada@example.com at 2026-10-20T09:59:00Z: Two failed.",
         "wave 4: approval.json requires an approval before it; it had not been started at the time of the export, or "
@@ -168,7 +168,7 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
     assert verify(approved_with(makers, chained(changed)), "--trust", KID) == 0
 
     assert facts(verify, "wave approval", "on the wave", "reviewers", "rules", "hold") == [
-        "Wave 3 was approved by grace@example.com and eve@example.com at 2026-10-20T09:00:00Z after: Waves 1 to 2: "
+        "Wave 3 was approved by grace@example.com and eve@example.com at 2026-10-20T09:00:00Z. Waves 1 to 2: "
         "30 agents (30 active).",
         "(does not count) approve by ada@example.com at 2026-10-20T08:59:00Z",
         "approve by grace@example.com at 2026-10-20T08:59:00Z: fine",

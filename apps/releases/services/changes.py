@@ -50,7 +50,7 @@ def find_base(deployment: Deployment) -> Deployment | None:
     """Return the deployment with which this one is compared, or None.
 
     The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
-    otherwise the pipeline's current deployment in the environment, even if that is this one.
+    otherwise the pipeline's current deployment in the environment. A pipeline's first deployment has none.
     """
     return find_bases(deployment).first()
 
@@ -60,7 +60,7 @@ def find_bases(deployment: Deployment) -> QuerySet[Deployment]:
     is_other = ~Q(pk=deployment.pk)
     kinds = [Q(is_other, superseded_by=deployment)]
     kinds += [Q(is_other, pk=deployment.restores_id)] if deployment.restores_id is not None else []
-    kinds.append(_is_current(deployment.environment_id, deployment.pipeline))
+    kinds.append(is_other & _is_current(deployment.environment_id, deployment.pipeline))
     # Each subquery finds one key with an index, and the later ones are needed only if the earlier ones find nothing.
     best = [Subquery(Deployment.objects.filter(kind).order_by("-activated_at").values("pk")[:1]) for kind in kinds]
     return _compared().filter(pk=Coalesce(*best))

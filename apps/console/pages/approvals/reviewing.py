@@ -182,7 +182,8 @@ def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
     """Return a warning if fewer people can approve than are needed."""
     if not found.is_open or len(found.able) >= found.missing or _is_requester_unknown(found.row):
         return []
-    text = f"{_needed(found)}, but only {_count_people(len(found.able))} can approve."
+    able = f"only {_count_people(len(found.able))}" if found.able else "nobody"
+    text = f"{_needed(found)}, but {able} can approve."
     has_page = found.row.reviewers and found.row.replay_id is None  # a replay's reviewers cannot be changed
     remedy = "An org_admin can change the reviewers on the page of the deployment."
     return [("warn", "Too few reviewers", [text, *([remedy] if has_page else [])])]

@@ -32,7 +32,7 @@ TIMINGS: Final[Mapping[Timing, str]] = {
 }
 # Keeps the form below Django's limit of 1,000 fields. The API accepts choices for more environments.
 _MOST_COLUMNS = 40
-_MOST_LISTED = 500  # environments in the selection
+_MOST_LISTED = 500  # environments that the form offers for selection
 _OF_ORGANIZATION = {MessageType.QUOTA_NEAR}  # concerns no environment
 _ALL_ENVIRONMENTS = "All environments"
 

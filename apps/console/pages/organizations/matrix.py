@@ -50,7 +50,7 @@ def draw_matrix(
         "lead": f"The table is limited to {shown}." if matrix.truncated else "",
         "columns": ("Pipeline", *(row_link(matrix.environments[place]) for place in places)),
         "rows": rows,
-        "empty": "No deployments yet.",
+        "empty": "No pipeline is deployed, and no deployment is under way.",
     }
 
 

@@ -54,7 +54,7 @@ def describe(event: MessageEvent) -> Content | None:
 def describe_handled(event: MessageEvent) -> Content | None:
     """Return the current content of the message about an event that was already handled, as ``describe`` does.
 
-    If ``describe`` raises an error, returns the stored sentence, so that one event does not delay other messages.
+    If ``describe`` fails for this event, returns the stored sentence, so that one event does not delay other messages.
     """
     try:
         return describe(event)
