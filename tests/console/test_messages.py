@@ -72,7 +72,7 @@ MESSAGES = {
     ("pipelines.version", "test"): "X requested",
     ("releases.configbundle", "clear"): "Known bad cleared for X",
     ("releases.configbundle", "test"): "X requested",
-    ("releases.configbundle", "copy"): "X copied",
+    ("releases.configbundle", "copy"): "X is available in the environment",
     ("releases.regression", "accept"): "Differences accepted in X",
     ("releases.regression", "cancel"): "X canceled",
     ("releases.deployment", "approve"): "X approved by you",
