@@ -352,7 +352,7 @@ def test_token_variable_overrides_token_of_context_with_warning(
     assert "Note: BYTEOR_TOKEN overrides the token of the context test." in other.err
 
 
-def test_other_organization_drops_project_of_context() -> None:
+def test_choosing_other_organization_deselects_project_and_environment() -> None:
     context = contexts.Context("https://x", "t", "o", "p", "e", "acme", "quotes", "dev")
 
     assert context.at("acme", "", "") == context

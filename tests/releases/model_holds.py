@@ -164,7 +164,7 @@ class Holds:
         has_glass: bool,
         decided: Collection[str] = (),
     ) -> bool:
-        """Return whether a non-empty list is too short or names a person who neither can decide nor has decided."""
+        """Return whether a non-empty list is too short, or names a person who neither can approve nor has approved."""
         others = set(reviewers) - set(decided)
         is_self = requester in others and (has_glass or not policy.self_approval)
         return bool(reviewers) and (is_self or bool(self.gone & others) or len(reviewers) < max(1, policy.approvals))

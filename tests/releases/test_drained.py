@@ -67,7 +67,7 @@ def test_agent_drained_before_its_wave_is_skipped_and_catches_up(world: World, r
     assert deployment.agents.get(agent=late).progress == "offered"
 
 
-def test_agent_undrained_before_its_wave_is_offered_deployment(world: World, run_jobs: Run) -> None:
+def test_agent_is_offered_deployment_if_undrained_before_its_wave(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
     drain(world, agents[1][0])

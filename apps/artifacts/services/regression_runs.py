@@ -57,7 +57,7 @@ def run(regression_id: str, claim: Claim | None = None) -> None:
     row = Regression.objects.select_related(*_RELATED).filter(pk=regression_id).first()
     if row is None or row.status not in UNFINISHED_REGRESSION:
         return
-    claim.is_paused = True  # a worker that stops may requeue the job, because stored verdicts are not computed again
+    claim.is_paused = True  # a stopping worker can requeue the job immediately, since stored verdicts are kept
     with suppress(NotFound, Cancelled):  # the regression was deleted or canceled
         _Run(_start(row, claim), claim).complete()
 
@@ -66,7 +66,8 @@ def run(regression_id: str, claim: Claim | None = None) -> None:
 def _start(found: Regression, claim: Claim) -> Regression:
     """Set the status to ``running`` and create the results without outcomes, unless an earlier attempt has done both.
 
-    Raises Cancelled if the regression has ended or its environment was deleted, and NotFound if it was deleted.
+    Raises NotFound if the regression was deleted, and Cancelled if it has ended or if its environment or project was
+    deleted.
     """
     row = lock_row(found, related=_RELATED)
     claim.confirm()

@@ -239,7 +239,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 }  # fmt: skip
 # Sentences do not link to people, because members of an organization cannot open the page of a person who has left it.
 _WITHOUT_LINK: Final = frozenset({"member", "user"})
-# The nouns of kinds of resources and of actions that differ from the kind itself.
+# The nouns for kinds of resources and actions, unless the noun is the kind with spaces instead of underscores.
 NOUNS: Final[Mapping[str, str]] = {
     "agentkey": "agent key",
     "api_key": "API key",
