@@ -86,10 +86,10 @@ def test_decisions_on_waves_are_verified_offline(
     assert [each["signatures"][0]["keyid"] for each in (first, second)] == [trust[0][8:], trust[1][8:]]
     shown = [line[16:] for line in output.splitlines() if line.startswith(("  wave approval", "  on the wave"))]
     assert shown[0].startswith("Wave 2 was approved by reviewer@acme.example at 20")
-    assert shown[0].endswith(" after: Wave 1: 1 agent (1 active).")
+    assert shown[0].endswith("Z. Wave 1: 1 agent (1 active).")
     assert shown[1].endswith(": ran for an hour")
     assert shown[2].startswith("Wave 3 was denied by viewer@acme.example at 20")
-    assert shown[2].endswith(" after: Waves 1 to 2: 2 agents (1 active, 1 failed). 1 agent failed (reported).")
+    assert shown[2].endswith("Z. Waves 1 to 2: 2 agents (1 active, 1 failed). 1 agent failed (reported).")
     assert shown[3].endswith(": The second agent failed.")
     assert (
         f"  bound to      reviewers: {json.dumps([str(each) for each in reviewers], separators=(',', ':'))}\n" in output
@@ -130,7 +130,7 @@ def test_statement_of_withdrawn_approval_stays_in_evidence(
 
     assert output.startswith("CONSISTENT"), output
     shown = [line for line in output.splitlines() if line.startswith("  wave approval")]
-    assert [line.partition(" after: ")[2] for line in shown] == [
+    assert [line.partition("Z. ")[2] for line in shown] == [
         "Wave 1: 1 agent (1 failed). 1 agent failed (reported).",
         "Wave 1: 1 agent (1 active). 1 agent failed (reported).",
     ]
