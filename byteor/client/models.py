@@ -1745,8 +1745,8 @@ class Cause(Model, kw_only=True):
     """The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated. Empty for `other`,
     and if the agents reported no detail."""
     count: int
-    """The number of agents that failed for this cause, including agents that have been retried or rolled back
-    since."""
+    """The number of agents whose latest failure had this cause, including agents that have been retried or rolled
+    back since."""
     agents: list[str]
     """The ids of the first five of these agents. Empty for `other`."""
 
@@ -3177,7 +3177,8 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
     agent_timeout_s: int | UnsetType = UNSET
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
-    agent counts as failed. Defaults to 600."""
+    agent counts as failed. Agents for which the rollout does not wait, for example because they were offline when
+    it started, have no time limit. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
@@ -3220,7 +3221,8 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
     agent_timeout_s: int | UnsetType = UNSET
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
-    agent counts as failed. Defaults to 600."""
+    agent counts as failed. Agents for which the rollout does not wait, for example because they were offline when
+    it started, have no time limit. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET
@@ -3409,7 +3411,8 @@ class EnvironmentSettings(Model, kw_only=True):
     """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
     agent_timeout_s: int
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
-    agent counts as failed. Defaults to 600."""
+    agent counts as failed. Agents for which the rollout does not wait, for example because they were offline when
+    it started, have no time limit. Defaults to 600."""
     max_in_flight_deployments: int
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int
@@ -3452,7 +3455,8 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
     agent_timeout_s: int | UnsetType = UNSET
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
-    agent counts as failed. Defaults to 600."""
+    agent counts as failed. Agents for which the rollout does not wait, for example because they were offline when
+    it started, have no time limit. Defaults to 600."""
     max_in_flight_deployments: int | UnsetType = UNSET
     """The maximum number of deployments in the environment that are in progress at the same time. Defaults to 1."""
     artifact_retention_days: int | UnsetType = UNSET

@@ -18,6 +18,7 @@ from byteor.command.payloads import payload_text
 from byteor.command.replaying import ARTIFACT, REPLAY, find_artifact, find_replay
 from byteor.command.session import SHORTEST, Named, Session, find, is_id, with_session
 from byteor.command.waiting import wait_for, waiting_options
+from byteor.engine.counted import count_of
 
 if TYPE_CHECKING:
     from byteor.client import models as m
@@ -127,7 +128,7 @@ def show_fixture(session: Session, fixture: str, as_json: str | None) -> None:
 
 
 def _selection(fixture: m.Fixture) -> str:
-    what = "all records" if fixture.last_n is None else f"the last {_count(fixture.last_n, 'record')}"
+    what = "all records" if fixture.last_n is None else f"the last {count_of(fixture.last_n, 'record')}"
     return what if fixture.journal_lane is None else f"{what} of {fixture.journal_lane}"
 
 
@@ -349,7 +350,7 @@ def _accept(
             raise Refusal(f"{text} {what} {listed}.", USAGE if found else FAILED)
         accepted.update(found)
     session.environment.accept_differences(row.id, groups=sorted(accepted), reason=str(reason))
-    note(f"Accepted {_count(len(accepted), 'group')} of differences.")
+    note(f"Accepted {count_of(len(accepted), 'group')} of differences.")
     return accepted
 
 
@@ -374,11 +375,11 @@ def _say_regression(
     if not row.finished_at:
         return
     for baseline in row.baselines:
-        running = f" ({_count(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
+        running = f" ({count_of(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
         say(f"Compared with {_bundle_name(session, baseline.config_hash)}{running}")
     if untested := sum(each.agents for each in row.not_tested):
         what = "runs a configuration that was" if untested == 1 else "run configurations that were"
-        note(f"{_count(untested, 'agent')} {what} not compared.")
+        note(f"{count_of(untested, 'agent')} {what} not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
     if broken:
         say("")
@@ -423,20 +424,20 @@ def headline(row: m.Regression, results: Sequence[m.RegressionResult]) -> str:
     """Return the result of a regression in a sentence, or its progress."""
     if not row.finished_at:
         done, total = row.progress.done, row.progress.total
-        return f"{done:,} of {_count(total, 'verdict')}." if total else "Waiting for a worker."
+        return f"{done:,} of {count_of(total, 'verdict')}." if total else "Waiting for a worker."
     if row.error:
         return f"{row.error.rstrip('.')}."
     if row.vacuous:
         return "Nothing was tested: there are no fixtures, there is nothing to compare with, or no test could run."
     counted = Counter(outcome for outcome, _ in {(each.outcome, each.fixture_id) for each in results})
-    parts = [f"{_count(counted[word], 'fixture')} {word}" for word in ("failed", "unstable") if counted[word]]
+    parts = [f"{count_of(counted[word], 'fixture')} {word}" for word in ("failed", "unstable") if counted[word]]
     if counted["different"]:
-        what = f"{_count(len(row.groups), 'group')} of differences" if row.groups else "differences"
-        parts.append(f"{what} on {counted['different']:,} of {_count(int(row.fixtures or 0), 'fixture')}")
+        what = f"{count_of(len(row.groups), 'group')} of differences" if row.groups else "differences"
+        parts.append(f"{what} on {counted['different']:,} of {count_of(int(row.fixtures or 0), 'fixture')}")
     if not parts:
-        parts.append(f"no differences on {_count(counted['equal'], 'fixture')}")
+        parts.append(f"no differences on {count_of(counted['equal'], 'fixture')}")
     if counted["not_tested"]:
-        parts.append(f"{_count(counted['not_tested'], 'fixture')} not tested")
+        parts.append(f"{count_of(counted['not_tested'], 'fixture')} not tested")
     return f"{', '.join(parts)}."
 
 
@@ -502,8 +503,4 @@ def _code(text: str) -> str:
 
 def _say_rest(number: int, what: str) -> None:
     if number > 0:
-        note(f"{_count(number, f'more {what}')}. To see all, use --json.")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+        note(f"{count_of(number, f'more {what}')}. To see all, use --json.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from byteor.engine.canonical import canonical, sha256
+from byteor.engine.counted import count_of
 from byteor.engine.replay import FixtureOutcome
 
 MAX_GROUPS = 1_000
@@ -207,11 +208,6 @@ def _table(head: str, rows: Sequence[str], what: str) -> str:
 
 def _rest(number: int) -> str:
     return f" and {number:,} more" if number > 0 else ""
-
-
-def count_of(number: int, what: str) -> str:
-    """Return a number with a noun, which gets an "s" unless the number is 1."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _code(text: str, length: int = _SUMMARY_NAME) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from byteor.engine.canonical import Json, format_time, parse_object
+from byteor.engine.counted import count_of
 from byteor.engine.signing import gate_statement, test_result
 from byteor.engine.signing.approval_record import ApprovalRecord
 from byteor.engine.signing.bundle import Manifest
@@ -166,7 +167,7 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
         yield "NOT TESTED", "nothing was tested: there was no regression"
         return
     if result.is_vacuous:
-        reason = f"{_count(len(result.tests), 'test')} could not run" if result.tests else "there were no tests"
+        reason = f"{count_of(len(result.tests), 'test')} could not run" if result.tests else "there were no tests"
         yield "NOT TESTED", f"nothing was tested: {reason}"
     else:
         counts = ", ".join(
@@ -178,18 +179,18 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
     if result.finished_at is None:
         yield "NOT TESTED", f"the regression {result.regression_id} had not been completed when the build started"
     for baseline in result.baselines:
-        ran = f"{baseline.agents:,} of {_count(baseline.of, 'agent')} ran"
+        ran = f"{baseline.agents:,} of {count_of(baseline.of, 'agent')} ran"
         yield "compared with", f"{baseline.config_hash}, which {ran}"
     for untested in result.not_tested:
-        yield "NOT TESTED", f"a comparison with {untested.config_hash}, which {_count(untested.agents, 'agent')} ran"
+        yield "NOT TESTED", f"a comparison with {untested.config_hash}, which {count_of(untested.agents, 'agent')} ran"
 
 
 def _describe_tests(result: TestResult) -> str:
     golden = sum(each.baseline is None for each in result.tests)
     against = ["recorded results"] if golden else []
     if result.baselines:
-        against.insert(0, f"{_count(len(result.baselines), 'configuration')} that agents ran")
-    described = f"{_count(result.verdicts, 'verdict')} of {_count(len(result.fixtures), 'fixture')}"
+        against.insert(0, f"{count_of(len(result.baselines), 'configuration')} that agents ran")
+    described = f"{count_of(result.verdicts, 'verdict')} of {count_of(len(result.fixtures), 'fixture')}"
     engine = "an unknown engine"
     if result.engine is not None:
         engine = f"engine {result.engine.version}, {result.engine.digest}"
@@ -200,7 +201,7 @@ def _unaccepted_lines(result: TestResult, gate: GateStatement) -> Iterator[tuple
     if unaccepted := result.shown - gate.accepted:
         yield "NOT ACCEPTED", "; ".join(_describe_groups(unaccepted))
     if further := sum(each.further for each in result.tests):
-        yield "NOT ACCEPTED", f"{_count(further, 'further difference')} in no group"
+        yield "NOT ACCEPTED", f"{count_of(further, 'further difference')} in no group"
 
 
 def _acceptance_lines(acceptance: AcceptanceEntry, *, is_counted: bool) -> Iterator[tuple[str, str]]:
@@ -225,14 +226,10 @@ def _describe_setting(gate: GateStatement) -> str:
         return gate_statement.OFF
     parts = [setting.replay_gate]
     if setting.replay_gate_min_fixtures:
-        parts.append(f"at least {_count(setting.replay_gate_min_fixtures, 'verdict')}")
+        parts.append(f"at least {count_of(setting.replay_gate_min_fixtures, 'verdict')}")
     if setting.max_work_increase_percent is not None:
         parts.append(f"at most {setting.max_work_increase_percent}% more work")
     if gate.approvals_required:
         who = "including the requester" if gate.allow_self_acceptance else "other than the requester"
         parts.append(f"acceptances only by people {who}")
     return ", ".join(parts)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from byteor.engine.counted import count_of
+
 _BUCKETS_PER_E = 50  # each bucket is 2 % wide
 _LEAST_S = 1e-5
 
@@ -119,7 +121,7 @@ class Told:
     def lines(self) -> list[str]:
         """Return the results as text."""
         document = self.document()
-        lines = [f"told        {document['told']} of {_count(self.agents, 'agent')}"]
+        lines = [f"told        {document['told']} of {count_of(self.agents, 'agent')}"]
         for since in ("request", "offer"):
             times = document[f"after_{since}_s"].items()
             lines.append(f"  after the {since:<8}" + "  ".join(f"{name} {value:g} s" for name, value in times))
@@ -187,8 +189,8 @@ class Summary:
         """Return the results as text."""
         measured, document = self.measured, self.document()
         lines = [
-            f"scenario    {self.scenario}, seed {self.seed}, {_count(self.agents, 'agent')},"
-            f" {_count(self.connections, 'connection')}",
+            f"scenario    {self.scenario}, seed {self.seed}, {count_of(self.agents, 'agent')},"
+            f" {count_of(self.connections, 'connection')}",
             f"requests    {measured.requests} in {self.seconds:.1f} s, {document['requests_per_s']:.0f} a second",
         ]
         for kind, counts in document["answers"].items():
@@ -198,7 +200,7 @@ class Summary:
         lines += [
             f"latency     {_times(document['latency_ms'])}",
             f"lateness    {_times(document['lateness_ms'])} (in the simulator, before a request was sent)",
-            f"errors      {measured.errors}; also {_count(measured.busy, 'response')} with Retry-After",
+            f"errors      {measured.errors}; also {count_of(measured.busy, 'response')} with Retry-After",
             *(f"  {reason}: {count}" for reason, count in measured.failures.most_common()),
             f"generator   {self.cpu_share * 100:.0f} % of one core",
         ]
@@ -207,7 +209,7 @@ class Summary:
         if self.told is not None:
             lines += self.told.lines()
         after = "" if self.healthy_after_s is None else f", all of them {self.healthy_after_s:.1f} s after {self.since}"
-        return [*lines, f"healthy     {self.healthy} of {_count(self.agents, 'agent')}{after}"]
+        return [*lines, f"healthy     {self.healthy} of {count_of(self.agents, 'agent')}{after}"]
 
 
 def combine(parts: Sequence[Summary], told: Told) -> Summary:
@@ -227,10 +229,6 @@ def combine(parts: Sequence[Summary], told: Told) -> Summary:
         cpu_share=sum(part.cpu_share for part in parts),
         told=told,
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _times(milliseconds: dict[str, float]) -> str:

@@ -23,7 +23,7 @@ class Worker:
             )  # fmt: skip
 
     def restart_and_die_at(self, moments: Sequence[str]) -> None:
-        """Restart the worker. It and the workers after it die at these moments, one worker at each."""
+        """Restart the worker. It dies at the first of these moments, the worker after it at the second, and so on."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(list(moments)).encode() + b"\n")
         self.process.stdin.flush()

@@ -119,7 +119,7 @@ def test_migration_numbers_environments_by_creation(world: World) -> None:
     assert Environment.objects.get(project=other).position == 1
 
 
-def test_positions_agree_with_list_after_random_changes(world: World) -> None:
+def test_environments_keep_expected_order_after_random_changes(world: World) -> None:
     chance, expected = random.Random(29), ["dev", "staging", "prod"]
     rows = {name: getattr(world, name) for name in expected}
     for number in range(40):

@@ -31,8 +31,9 @@ from apps.releases.services.changes import Changes, compare, find_bases
 from apps.releases.services.replay_gate import Difference
 from apps.tenancy.models import AuditEvent
 from byteor.engine.blockers import Blocker
+from byteor.engine.counted import count_of
 from byteor.engine.machines import RegressionStatus
-from byteor.engine.regression import MAX_NAMED, count_of
+from byteor.engine.regression import MAX_NAMED
 from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.database.together import Plan, Rows, Statement, read, run, together
@@ -84,7 +85,7 @@ class Gate:
 
     ``row`` is the regression, and ``group_count`` is the number of its groups. Without a regression, these are None and
     0. ``differences`` are its groups for each baseline, with the acceptance that counts, if any. ``unaccepted`` are the
-    groups that lack an acceptance, of which only the requested number is listed.
+    groups that lack an acceptance. Its list is no longer than the caller requested.
     """
 
     row: Regression | None

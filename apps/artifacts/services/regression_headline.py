@@ -11,8 +11,8 @@ from django.db.models import Count, QuerySet
 
 from apps.artifacts.models import RegressionResult
 from apps.releases.models import Regression
+from byteor.engine.counted import count_of
 from byteor.engine.machines import RegressionStatus
-from byteor.engine.regression import count_of
 from byteor.engine.replay import FixtureOutcome
 
 PENDING = "pending"  # the word for a result whose outcome is not known yet

@@ -25,7 +25,7 @@ from apps.operations.services import dead_letters
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Tenant
 from apps.tenancy.permissions import Permission
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 from byteor_cloud.worker.dead_letters import read_troubles
 
 _SUBJECT: Final = "subject"  # the annotation of ``_with_subjects``

@@ -129,10 +129,9 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     )
     plan = _plan(deployment, timezone.now(), is_started=True)
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
-        wave = f"Wave {deployment.wave + 1}"
         detail = (
-            f"{wave} has not finished, too many of its agents failed, the next wave needs approval, or there is no "
-            "next wave."
+            "The next wave cannot start. Either there is none, or it needs approval, or an agent of wave "
+            f"{deployment.wave + 1} has not finished, or too many agents have failed."
         )
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)

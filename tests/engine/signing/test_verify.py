@@ -26,7 +26,10 @@ def refusal_of(world: Any, built: BuiltBundle) -> str:
 
 
 def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[bytes, Json]:
-    """Return a tar that ``build_bundle`` never creates, with any files, which its manifest lists; and its envelope."""
+    """Return a tar and its envelope. The tar has any files, which its manifest lists, and ``members`` of the manifest.
+
+    ``build_bundle`` creates only tars with the files of a bundle.
+    """
     document = world.bundle().manifest.document() | members
     entries = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()}

@@ -15,7 +15,7 @@ from apps.console.frame.columns import exact_time
 from apps.console.pages.agents.records import INTERVALS, Deployments, Interval
 from apps.console.pages.series import DAY, WEEK
 from apps.fleet.models import STALE_AFTER
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 
 SHOWN: Final = 12  # rows of the table
 RANGES: Final = {

@@ -15,8 +15,8 @@ from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals, replay_gate
 from byteor.engine.blockers import Blocker, BlockerCode
+from byteor.engine.counted import count_of
 from byteor.engine.machines import ApprovalStatus
-from byteor.engine.regression import count_of
 
 
 def decision_form(
@@ -55,7 +55,9 @@ def decision_form(
     if gate is None or not gate.unaccepted.count:
         return {"explain": APPROVE.explain, **urls}
     unaccepted = gate.unaccepted
-    rest = unaccepted.count - len(unaccepted.groups)
+    left = unaccepted.count - len(unaccepted.groups)
+    further = count_of(left, "further group")
+    rest = f"{further} cannot be chosen here. To accept them, use the regression's page or the API."
     return {
         "explain": ACCEPT.explain,
         "approve": act_url(row, ACCEPT.name),
@@ -63,7 +65,7 @@ def decision_form(
         "deny": urls["deny"],
         "groups": choices(unaccepted),
         "regression": deployment.regression_id,
-        "rest": f"{count_of(rest, 'further group')} can be accepted only with the API." if rest else "",
+        "rest": rest if left else "",
     }
 
 

@@ -23,7 +23,7 @@ from apps.console.pages.regressions.results import baseline_bundles, links_to
 from apps.releases.models import Approval, Deployment, Regression
 from apps.releases.services.changes import find_changes
 from byteor.engine.blockers import BlockerCode
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.database.together import Plan, read_together
 

@@ -22,8 +22,8 @@ from apps.releases.services import approvals, reviewers
 from apps.tenancy.models import User
 from apps.tenancy.permissions import GRANTS
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.counted import count_of
 from byteor.engine.machines import ApprovalStatus
-from byteor.engine.regression import count_of
 from byteor_cloud.database.together import Plan
 
 CAN_APPROVE = "can approve this request"

@@ -10,7 +10,7 @@ from django.utils.text import Truncator
 from apps.releases.models import ConfigBundle
 from apps.releases.services import bundles
 from byteor.engine.configuration import diff_configurations
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 from byteor_cloud.computing.compute import Compute
 
 COLUMNS = ("stage_config", "adapters", "env", "snapshot")  # the large columns that the panel reads

@@ -41,7 +41,7 @@ from apps.releases.services import admission, bundles, reviewers
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import Hold, Strategy

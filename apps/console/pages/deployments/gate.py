@@ -23,8 +23,8 @@ from apps.console.pages.regressions.results import baseline_bundles, link_baseli
 from apps.releases.models import AcceptedDifference, Deployment, Regression
 from apps.releases.services import acceptances, replay_gate
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.counted import count_of
 from byteor.engine.machines import UNFINISHED_REGRESSION, ApprovalStatus, DeploymentStatus
-from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 from byteor_cloud.database.together import Plan, together
 

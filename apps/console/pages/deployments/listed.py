@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, IntegerField, Max, Min, OuterRef, Subquery, Sum
+from django.db.models import Exists, F, IntegerField, Max, Min, OuterRef, Subquery, Sum
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Coalesce
 
@@ -86,10 +86,16 @@ def _time(first_or_last: type[Min | Max], *events: str) -> Subquery:
 
 
 def _noted_failures() -> Subquery:
-    """Return the sum of the failed agents in the entries about waves.
+    """Return the sum of the failed agents in the latest entry about each wave.
+
+    After a retry, a wave has a second entry, which counts the agents of the first one again.
 
     The failures themselves are not counted, because there may be one for each of 100,000 agents.
     """
     entries = TimelineEntry.objects.filter(deployment=OuterRef("pk"), event=AGENTS_FAILED, detail__has_key="wave")
+    later = TimelineEntry.objects.filter(
+        deployment=OuterRef("deployment"), event=AGENTS_FAILED, detail__wave=OuterRef("detail__wave"),
+        pk__gt=OuterRef("pk"),
+    )  # fmt: skip
     failed = Cast(KT("detail__failed"), IntegerField())
-    return Subquery(entries.order_by().values("deployment").annotate(n=Sum(failed)).values("n"))
+    return Subquery(entries.filter(~Exists(later)).order_by().values("deployment").annotate(n=Sum(failed)).values("n"))

@@ -12,8 +12,8 @@ from apps.console.frame.columns import page_url, row_link, text_link
 from apps.console.pages.deployments.phrases import FAILED_HOW, HOLDS, agent_count, offers
 from apps.releases.models import Approval, Deployment, Regression, TimelineEntry
 from byteor.engine.canonical import parse_time
+from byteor.engine.counted import count_of
 from byteor.engine.explain.wording import because
-from byteor.engine.regression import count_of
 
 _LONGEST = 400  # characters of a text by people or agents
 _BY_APPROVAL = frozenset({"pending_approval", "approved"})

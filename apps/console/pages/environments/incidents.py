@@ -19,8 +19,8 @@ from apps.console.frame.columns import list_url, page_url, text_link
 from apps.console.frame.scope import with_scope
 from apps.pipelines.models import Version
 from apps.tenancy.models import Environment, MessageEvent
+from byteor.engine.counted import count_of
 from byteor.engine.machines import ArtifactStatus
-from byteor.engine.regression import count_of
 from byteor_cloud.ids import smallest_uuid7
 
 _DAYS, _READ, _SHOWN = 7, 100, 10  # the days and the number of captures that are read, and groups that are shown

@@ -27,8 +27,8 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
 from byteor.engine import freeze
+from byteor.engine.counted import count_of
 from byteor.engine.explain.wording import because
-from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 
 _PREVIEW, _SHOWN = timedelta(days=28), 20

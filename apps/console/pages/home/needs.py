@@ -48,8 +48,8 @@ from apps.tenancy.models import (
     Webhook,
 )
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.counted import count_of
 from byteor.engine.machines import DeploymentStatus
-from byteor.engine.regression import count_of
 
 SHOWN: Final = 20
 _DETAIL: Final = 160  # characters of an error that a line shows

@@ -38,8 +38,8 @@ from apps.releases.models import Approval, Deployment
 from apps.releases.services.matrix import read_matrices
 from apps.tenancy.models import Environment, Project, Tenant
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.counted import count_of
 from byteor.engine.machines import IN_FLIGHT
-from byteor.engine.regression import count_of
 from byteor_cloud.ids import smallest_uuid7
 
 _SHOWN = 8  # rows of the latest deployments

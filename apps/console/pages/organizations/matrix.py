@@ -14,7 +14,7 @@ from apps.console.pages.deployments.phrases import agent_count
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.matrix import Cell, Matrix, PipelineRow, read_matrix
 from apps.tenancy.models import Environment, Project
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 
 _ENVIRONMENTS, _CELLS = 20, 1_000  # the maximum numbers that the panel shows
 

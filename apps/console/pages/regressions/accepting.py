@@ -18,8 +18,8 @@ from apps.console.pages.regressions.page import label_group
 from apps.releases.models import Regression
 from apps.releases.services import acceptances
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.counted import count_of
 from byteor.engine.machines import RegressionStatus
-from byteor.engine.regression import count_of
 
 _LISTED = 50  # the maximum number of groups that have a checkbox each
 _NOTHING = "No group of differences still needs an acceptance."

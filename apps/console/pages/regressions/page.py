@@ -24,8 +24,9 @@ from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions.results import ResultsPage, link_baseline, reason
 from apps.releases.models import AcceptedDifference, Regression
 from apps.releases.services import acceptances
+from byteor.engine.counted import count_of
 from byteor.engine.machines import RegressionStatus
-from byteor.engine.regression import count_of, group_pieces
+from byteor.engine.regression import group_pieces
 from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 

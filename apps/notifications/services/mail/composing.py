@@ -19,7 +19,7 @@ from django.utils import timezone
 from apps.notifications.services.wording import Content
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent, Organization
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 
 MAX_SHOWN = 50
 """The maximum number of events that a summary shows. The summary counts the others."""

@@ -8,7 +8,7 @@ from apps.notifications.services.wording.content import Content, join_names, pag
 from apps.releases.models import Deployment, Regression
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 
 _NAMED = 3  # fixtures that the sentence names
 

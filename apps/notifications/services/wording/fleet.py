@@ -9,7 +9,7 @@ from apps.fleet.models import Agent, Heartbeat, Liveness
 from apps.notifications.services.wording.content import Content, join_names, page_path
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 
 
 def describe_agents(event: MessageEvent) -> Content | None:

@@ -12,7 +12,7 @@ from apps.fleet.models import EnrollmentToken
 from apps.notifications.models import ChatWebhook
 from apps.notifications.services.wording.content import Content, format_time, page_path
 from apps.tenancy.models import Credential, MessageEvent, OrganizationKey, Quota, UserToken, Webhook
-from byteor.engine.regression import count_of
+from byteor.engine.counted import count_of
 
 _CREDENTIALS: dict[str, type[Credential]] = {
     "user_token": UserToken,

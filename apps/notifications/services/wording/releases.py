@@ -14,9 +14,9 @@ from apps.releases.services import failures
 from apps.releases.services.changes import Changes, find_changes
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
+from byteor.engine.counted import count_of
 from byteor.engine.failures import FAILED_HOW, STOPPED_WHY
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
-from byteor.engine.regression import count_of
 from byteor.engine.rollout import Hold
 from byteor.engine.wave_hold import WaveReport
 

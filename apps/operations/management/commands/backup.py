@@ -17,6 +17,7 @@ from django.core.management.base import CommandError, CommandParser
 from apps.operations.management.backup_command import BackupCommand
 from apps.operations.services import backups
 from apps.operations.services.backups import Part, Report
+from byteor.engine.counted import count_of
 from byteor_cloud.backup.manifest import Manifest
 from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
@@ -99,8 +100,8 @@ class Command(BackupCommand):
             self.stderr.write(f"the blob {blob.sha256} is {blob.fault} in the blob store")
         if made.faulty_blobs:
             raise CommandError(
-                f"{_count(made.faulty_blobs, 'blob')} {'is' if made.faulty_blobs == 1 else 'are'} missing or altered in"
-                " the blob store. The backup contains all other data",
+                f"{count_of(made.faulty_blobs, 'blob')} {'is' if made.faulty_blobs == 1 else 'are'} missing or altered "
+                "in the blob store. The backup contains all other data",
                 returncode=1,
             )
 
@@ -113,7 +114,7 @@ class Command(BackupCommand):
                     self.stdout.write(fault)
             made = backup.manifest
             if faults:
-                raise CommandError(f"the backup {made.name} is not intact: {_count(faults, 'fault')}", returncode=1)
+                raise CommandError(f"the backup {made.name} is not intact: {count_of(faults, 'fault')}", returncode=1)
             self.stdout.write(f"Backup {made.name} is intact:")
             self.stdout.write(f"  database: {made.dump.size} bytes ({_counts(made)})")
             self.stdout.write(f"  blobs: {made.blob_count} with {made.blob_bytes} bytes")
@@ -132,10 +133,6 @@ class Command(BackupCommand):
             except OSError as error:
                 raise CommandError(f"{file} cannot be written: {error.strerror}") from None
             self.stdout.write(f"Master key {backup.manifest.master_key_id} written to {file}.")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _counts(made: Manifest) -> str:

@@ -15,6 +15,7 @@ from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.ledger import Verification
 from byteor.engine.canonical import format_time
+from byteor.engine.counted import count_of
 from byteor.engine.hash_chain import Checkpoint, CheckpointRefused
 
 
@@ -98,16 +99,12 @@ class Command(OperatorCommand):
         rate = chain.count / (time.perf_counter() - began)
         verdict = "ok" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
         since = verification.unsealed_since
-        waiting = f", {_count(verification.unsealed)} not sealed since {format_time(since)}" if since else ""
+        waiting = f", {count_of(verification.unsealed, 'event')} not sealed since {format_time(since)}" if since else ""
         self.stdout.write(
-            f"{name if organization is None else f'{name} {organization.pk}'}: {verdict}; {_count(chain.count)}, "
-            f"to seq {chain.seq} {chain.hash}{waiting}; {rate:.0f} events/s"
+            f"{name if organization is None else f'{name} {organization.pk}'}: {verdict}; "
+            f"{count_of(chain.count, 'event')}, to seq {chain.seq} {chain.hash}{waiting}; {rate:.0f} events/s"
         )
         return not faults
-
-
-def _count(events: int) -> str:
-    return f"{events} event" if events == 1 else f"{events} events"
 
 
 def _id(organization: Organization | None) -> str | None:

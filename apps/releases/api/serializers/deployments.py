@@ -85,8 +85,8 @@ class CauseSerializer(serializers.Serializer[Any]):
         ),
         "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated. Empty for "
         "`other`, and if the agents reported no detail.",
-        "count": "The number of agents that failed for this cause, including agents that have been retried or "
-        "rolled back since.",
+        "count": "The number of agents whose latest failure had this cause, including agents that have been retried "
+        "or rolled back since.",
         "agents": "The ids of the first five of these agents. Empty for `other`.",
     }
 

@@ -138,7 +138,8 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "heartbeat_interval_s": "The usual number of seconds between an agent's heartbeats. Defaults to 30.",
         "agent_timeout_s": (
             "The number of seconds that an agent has to finish a deployment after it was offered. After that time, the "
-            "agent counts as failed. Defaults to 600."
+            "agent counts as failed. Agents for which the rollout does not wait, for example because they were offline "
+            "when it started, have no time limit. Defaults to 600."
         ),
         "max_in_flight_deployments": "The maximum number of deployments in the environment that are in progress at the "
         "same time. Defaults to 1.",
