@@ -309,6 +309,8 @@ def load(environ: Mapping[str, str]) -> Config:
         master_key, previous_key = key_file, previous_key or key_file.with_name("master_key_previous")
         try:
             read_key(previous_key)
+        except OSError as error:
+            raise ConfigError(f"{key_file.parent}/master_key_previous cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"{key_file.parent}/master_key_previous {error}") from None
 

@@ -228,6 +228,14 @@ def test_error_names_damaged_master_key_file(tmp_path: Path, name: str) -> None:
         loaded(tmp_path)
 
 
+def test_error_names_previous_key_file_that_cannot_be_read(tmp_path: Path) -> None:
+    loaded(tmp_path)
+    (tmp_path / "secrets/master_key_previous").mkdir()
+
+    with pytest.raises(ConfigError, match=r"/secrets/master_key_previous cannot be read: Is a directory"):
+        loaded(tmp_path)
+
+
 def test_replace_key_stores_new_and_previous_key_once(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     present, previous = config.master_key, config.master_key_previous

@@ -248,6 +248,22 @@ def test_list_shows_versions_agents_and_durations(world: World, run_jobs: Run) -
     assert client.get(live(first)).text.count("superseded") == 1
 
 
+def test_list_counts_failed_agent_of_retried_wave_once(world: World, run_jobs: Run) -> None:
+    agents, (_, second), _ = stories.running(world, 4)
+    deployment = stories.offered(world, second, strategy=waves(50, 100, threshold=50))
+    report(agents[0][1], agents[0][0], "failed")
+    run_jobs()
+    deployments.retry(deployment, actor=world.operator.actor)
+    run_jobs()
+    report(agents[0][1], agents[0][0], "failed")
+    run_jobs()
+    assert TimelineEntry.objects.filter(deployment=deployment, event="agents_failed").count() == 2
+    rollbacks.start(Deployment.objects.get(pk=deployment.pk), reason="latency", actor=world.operator.actor)
+    report_from_all(agents[:2], "rolled_back", run_jobs)
+
+    assert listed_cells(world)[deployment.pk][2] == "41 failed"
+
+
 def test_rollback_preview_names_other_pipelines_to_which_agents_return(world: World) -> None:
     agents, _, _ = stories.running(world, 2)
     first = world.bundle(name="one", version=world.version(content=plan("other")))

@@ -51,6 +51,26 @@ def held(world: World, run_jobs: Run, *, threshold: int = 100) -> tuple[stories.
     return agents, deployment, Approval.objects.get(rollout=deployment)
 
 
+def test_passed_deadline_of_wave_is_shown_as_paused_while_deployment_is_paused(world: World, run_jobs: Run) -> None:
+    _, deployment, approval = held(world, run_jobs)
+    Approval.objects.filter(pk=approval.pk).update(expires_at=timezone.now() - timedelta(minutes=1))
+    client = signed_in(world.operator.user)
+
+    def shown() -> tuple[str, dict[str, Any]]:
+        summary = client.get(live(approval)).context["summary"]
+        return summary["request"], dict(summary["facts"])
+
+    request, facts = shown()
+    assert "to decide" not in request
+    assert "ago" in facts["Expires"]
+
+    Deployment.objects.filter(pk=deployment.pk).update(paused_at=timezone.now())
+
+    request, facts = shown()
+    assert request.endswith("The time to decide is paused until the deployment is resumed.")
+    assert facts["Expires"] == "paused until the deployment is resumed"
+
+
 def decide_form(client: Any, approval: Approval) -> dict[str, Any]:
     """Return the values that the decision form on the page of the approval sends."""
     form = client.get(row_page(approval)).context["summary"]["decide"]

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.fleet.services import agents as fleet
+from apps.releases.models import Deployment
 from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.models import Environment
 from byteor.engine.break_glass import BreakGlassRequest
@@ -139,6 +140,9 @@ def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[
     report(first_api, first, "active")
     run_jobs()
     half = explain(world, third)
+    restarted = timezone.now()
+    Deployment.objects.filter(pk=deployment.pk).update(timeouts_from=restarted)
+    after_outage = explain(world, third)
     Agent.objects.filter(pk=second.pk).update(decommissioned_at=timezone.now())
     run_sweep(run_jobs)
     done = explain(world, third)
@@ -152,6 +156,7 @@ def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[
     second_offered_at = deployment.agents.get(agent=second).offered_at
     assert second_offered_at is not None
     assert at(half, "wave_ends") == second_offered_at + timedelta(seconds=600)
+    assert at(after_outage, "wave_ends") == restarted + timedelta(seconds=600)
     deployment.refresh_from_db()
     assert deployment.wave_done_at is not None
     assert "wave 1 is done, 1 of 1 agent finished" in done["summary"]

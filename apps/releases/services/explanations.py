@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -278,7 +278,7 @@ def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.ActionFa
 
 
 def _wave_facts(
-    running: Iterable[Any], enlistments: Mapping[UUID, DeploymentAgent]
+    running: Collection[Any], enlistments: Mapping[UUID, DeploymentAgent]
 ) -> dict[UUID, dict[int, facts.WaveFacts]]:
     """Return the progress of the current wave and of the agent's wave, by deployment id and wave."""
     condition = Q()
@@ -297,8 +297,11 @@ def _wave_facts(
             last_offered_at=Max("offered_at", filter=~Q(progress__in=FINISHED)),
         )
     )
+    restarted = {row.pk: row.timeouts_from for row in running}
     waves: dict[UUID, dict[int, facts.WaveFacts]] = {}
     for row in counted:
-        wave = facts.WaveFacts(row["total"], row["done"], row["failed"], row["last_offered_at"])
+        last = row["last_offered_at"]
+        last = last and max(last, restarted[row["deployment_id"]] or last)
+        wave = facts.WaveFacts(row["total"], row["done"], row["failed"], last)
         waves.setdefault(row["deployment_id"], {})[row["wave"]] = wave
     return waves

@@ -25,12 +25,15 @@ class ActionFacts:
 
 @dataclass(frozen=True, slots=True)
 class WaveFacts:
-    """The progress of a wave's counted agents; ``last_offered_at`` is the time of the latest unfinished offer."""
+    """The progress of a wave's counted agents.
+
+    ``last_timed_from`` is when the timeout of the latest unfinished offer started; None if there is no such offer.
+    """
 
     total: int = 0
     done: int = 0
     failed: int = 0
-    last_offered_at: datetime | None = None
+    last_timed_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

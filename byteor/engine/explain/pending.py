@@ -167,7 +167,7 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
     if ends is not None:
         yield NextEvent(N.WAVE_BEGINS, f"The pause ends, and the next wave of {label} starts.", ends)
     else:
-        last = deployment.waves.get(deployment.wave, WaveFacts()).last_offered_at
+        last = deployment.waves.get(deployment.wave, WaveFacts()).last_timed_from
         yield NextEvent(
             N.WAVE_ENDS,
             f"Wave {deployment.wave + 1} of {label} ends. Agents that have not finished by then count as failed.",

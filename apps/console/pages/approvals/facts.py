@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db.models import Model, QuerySet
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
@@ -48,7 +49,16 @@ def describe_request(row: Approval) -> str:
     text = format_html("{} requested this {}{}.", row.requested_by, relative_time(row.created_at), agents)
     if row.status != ApprovalStatus.PENDING or is_overdue(row):
         return text
+    if pause := _pause_of_deadline(row):
+        return format_html("{} The time to decide is {}.", text, pause)
     return format_html("{} {} to decide.", text, time_left(row.expires_at))
+
+
+def _pause_of_deadline(row: Approval) -> str:
+    """Return until when the deadline of a pending approval is paused, if it has passed; "" if it is ahead or over."""
+    if row.status != ApprovalStatus.PENDING or row.expires_at > timezone.now() or is_overdue(row):
+        return ""
+    return f"paused until the {'regression has finished' if row.rollout is None else 'deployment is resumed'}"
 
 
 def note_of(row: Approval) -> str:
@@ -75,7 +85,10 @@ def approval_facts(row: Approval, agents: Sequence[str]) -> list[tuple[str, Any]
         ("Posture", state_pill(row.environment.posture)),
         ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Policy", _policy(row)),
-        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
+        (
+            "Expires" if row.status == ApprovalStatus.PENDING else "Expiry",
+            _pause_of_deadline(row) or time_left(row.expires_at),
+        ),
         *([("Capabilities", _capabilities(row))] if row.replay_id is None else []),
         ("Spec hash", short_id(row.spec_hash)),
         ("Config hash", short_id(row.config_hash)),
