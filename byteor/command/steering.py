@@ -123,7 +123,9 @@ def retry(
     """Retry the failed agents of a deployment.
 
     A failed deployment continues, and an active one stays active. Default: the only deployment that has active or
-    failed agents, and that is deploying or current, or is the newest of its pipeline and has failed.
+    failed agents, and that is deploying or current, or is the newest of its pipeline and has failed. The agents of an
+    active deployment have no rollout, so --wait does not wait for them: `byteor deployments agents` shows their
+    progress.
 
     \b
     Examples:
