@@ -268,8 +268,8 @@ class AsyncEnvironment(AsyncCalls):
         Asks the agent to upload a capture of the pipeline that it runs. The response to the agent's next heartbeat
         contains the command `capture`. The agent then uploads an incident bundle, or a diagnostic if it has nothing
         to capture. `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires
-        after an hour. A capture that is uploaded later is still stored. At most one capture a minute can be
-        requested from an agent. Further requests return 429.
+        after an hour if nothing was uploaded. A capture that is uploaded later is still stored. At most one capture
+        a minute can be requested from an agent. Further requests return 429.
 
         Requires the permission `environment:operate`.
 

@@ -19,6 +19,7 @@ from apps.artifacts.services import children, effects, replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from byteor.engine.allowlist import parse_url_prefix
+from byteor.engine.replay import RejectedBundle, RejectionReason
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.worker.jobs import Claim
 from tests.artifacts.execute_steps import (
@@ -140,6 +141,23 @@ def test_execute_replay_fails_immediately_after_unexpected_error(
 
     assert status_and_error(replay) == ("failed", "ArithmeticError: not?finite")
     replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
+    assert receiver.requests == []
+
+
+def test_execute_replay_of_capture_that_is_now_rejected_fails_with_bad_input(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = request_replay(world, capture_incident(world, receiver))
+
+    def reject(folder: Path) -> None:
+        raise RejectedBundle([RejectionReason("too_large", f"more than 1 byte in {folder.name}")])
+
+    monkeypatch.setattr(replay_runs, "validate_incident", reject)
+    replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
+
+    replay.refresh_from_db()
+    assert (replay.status, replay.error_code) == ("failed", "bad_input")
+    assert (replay.error or "").startswith("too_large: more than 1 byte")
     assert receiver.requests == []
 
 

@@ -81,8 +81,8 @@ def capture(agent: Agent, *, reason: str, last_n: int | None = None, actor: Acto
 
     Asks the agent to upload a capture of the pipeline that it runs. The response to the agent's next heartbeat contains
     the command `capture`. The agent then uploads an incident bundle, or a diagnostic if it has nothing to capture.
-    `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires after an hour. A capture
-    that is uploaded later is still stored. At most one capture a minute can be requested from an agent. Further
+    `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires after an hour if nothing was
+    uploaded. A capture that is uploaded later is still stored. At most one capture a minute can be requested from an agent. Further
     requests return 429.
     """
     return requested_captures.request(agent, reason=reason, last_n=last_n, actor=actor)

@@ -92,7 +92,7 @@ def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None
             outcome = _replay(started, folder, claim, turn)
         except Cancelled:
             return None
-        except children.Refused as refused:
+        except (children.Refused, RejectedBundle) as refused:
             error_text = storable(str(refused))
             store = partial(finish_without_result, started, ReplayEvent.FAIL, error=error_text, error_code="bad_input")
         except Exception as error:
