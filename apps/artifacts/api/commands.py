@@ -39,11 +39,11 @@ from byteor_cloud.errors import Conflict, Unprocessable, UnprovenRollback
 def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
     """Replay an artifact.
 
-    Runs the recorded input of a verified incident bundle through a version. By default this is a dry run. The
-    mode `execute` also performs the side effects that the environment's policy, an approval and the server's allowlists
-    permit. If an approval is needed and the request contains none, the approval is requested, and the replay waits for
-    it. Returns 422 if the request names neither a version nor a config bundle, and no version has the artifact's spec
-    hash.
+    Runs the recorded input of a verified incident bundle through a version. By default this is a dry run. The mode
+    `execute` also performs the side effects that the allowlists of the server and the stages permit. Returns 409 if the
+    environment does not permit `execute`. If an approval is needed and the request contains none, the approval is
+    requested, and the replay waits for it. Returns 422 if the request names neither a version nor a config bundle, and
+    no version has the artifact's spec hash.
     """
     return replays.request(artifact, environment=artifact.environment, actor=actor, **request)
 
@@ -60,9 +60,10 @@ def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
 def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
     """Bisect an artifact.
 
-    Searches for the first bad version of a pipeline by replaying a verified incident bundle through its versions. By
-    default, replays the oldest and the newest version, and then only the versions between them that the search needs.
-    With `exhaustive`, replays all versions.
+    Searches for the first bad version of a pipeline by replaying a verified incident bundle through its versions. The
+    search covers the versions from `good` to `bad`. It replays the oldest and the newest of these versions, and then
+    only the versions between them that the search needs. With `exhaustive`, it replays all versions from `good` to
+    `bad`.
     """
     return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
 
@@ -80,10 +81,10 @@ def capture(agent: Agent, *, reason: str, last_n: int | None = None, actor: Acto
     """Request a capture from an agent.
 
     Asks the agent to upload a capture of the pipeline that it runs. The response to the agent's next heartbeat contains
-    the command `capture`. The agent then uploads an incident bundle, or a diagnostic if it has nothing to capture.
-    `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires after an hour if nothing was
-    uploaded. A capture that is uploaded later is still stored. At most one capture a minute can be requested from an agent. Further
-    requests return 429.
+    the command `capture`. The agent then uploads an incident bundle, or a diagnostic that says why it cannot upload
+    one. `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires after an hour if
+    nothing was uploaded. A capture that is uploaded later is still stored. At most one capture a minute can be
+    requested from an agent. Further requests return 429.
     """
     return requested_captures.request(agent, reason=reason, last_n=last_n, actor=actor)
 
@@ -115,8 +116,8 @@ def cancel(row: Replay, *, reason: str, actor: Actor) -> None:
 def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
     """Cancel a regression.
 
-    Cancels a queued or running regression. The verdicts that it has computed are kept, so that they are not computed
-    again by other regressions.
+    Cancels a queued or running regression. The verdicts that it has already stored are kept. Other regressions use them
+    instead of computing them again.
     """
     regressions.cancel(row, reason=reason, actor=actor)
 
@@ -133,11 +134,12 @@ def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
 def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor) -> Acceptance:
     """Accept differences.
 
-    States that groups of differences of a config bundle are wanted, for all configurations that show them in the
-    regression. The acceptance is valid for all deployments of the configuration in this environment, until one of them
-    becomes current. If deployments need approval, only a person can accept differences. An acceptance by the requester
-    of a deployment then counts for that deployment only if `allow_self_approval` is true and the deployment does not
-    use break-glass. If a deployment that needs approval has reviewers, only their acceptances count for it.
+    States that groups of differences of a config bundle are wanted, for all compared configurations and golden results
+    that show them in the regression. The acceptance is valid for all deployments of the configuration in this
+    environment, until one of them becomes current. If deployments need approval, only a person can accept differences.
+    An acceptance by the requester of a deployment then counts for that deployment only if `allow_self_approval` is true
+    and the deployment does not use break-glass. If a deployment that needs approval has reviewers, only their
+    acceptances count for it.
     """
     return acceptances.accept(row, groups=groups, reason=reason, actor=actor)
 
@@ -160,14 +162,14 @@ def rollback(
     deployment's configuration becomes known bad.
 
     With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the rollback would
-    restore: that of the deployment in `restores` and those that agents ran before. Only dry runs that were requested
-    after the creation of the deployment count. If a replay diverged or failed, the response is the error
+    restore. There may be several, because agents may have run different configurations before. Only dry runs that were
+    requested after the creation of the deployment count. If a replay diverged or failed, the response is the error
     `rollback.proof_failed` with its `replay_id`. Otherwise, the request starts the missing replays. Until all replays
     have finished, the response is the error `rollback.proof_pending` with the `replay_id` of an unfinished replay and
     `Retry-After`. Repeat the request then. When all replays have succeeded, the next request starts the rollback. A
     replay that was canceled or interrupted is requested again. Returns 409 if the rollback would restore more than 10
-    configurations or another pipeline, because the capture cannot prove these. Returns 422 if no version in the
-    environment has the artifact's spec hash. With `proceed`, the rollback starts immediately, without these checks.
+    configurations, or a configuration of another pipeline. Returns 422 if no version in the environment has the
+    artifact's spec hash. With `proceed`, the rollback starts immediately, without these checks.
     """
     if artifact is None or proceed:
         return rollbacks.start(deployment, reason=reason, skips_proof=artifact is not None, actor=actor)

@@ -40,8 +40,9 @@ FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutc
 def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
     """Queue a regression of each current deployment that was not tested yet with the current fixtures and engine.
 
-    Without ``environment_id``, all environments are covered. Deployments without live golden fixtures are skipped, and
-    so are environments in which replays are disabled. One query finds the deployments. Returns the number of queued
+    Without ``environment_id``, all environments are covered. A deployment is skipped if it has no live golden fixtures,
+    if such a regression has not finished, if ``expect_accepted`` must first add its accepted results to the fixtures,
+    or if replays are disabled in its environment. One query finds the deployments. Returns the number of new
     regressions.
     """
     rows = Deployment.objects.all()
@@ -96,7 +97,7 @@ def _is_tested(engines: Collection[dict[str, Any]], digests: dict[frozenset[str]
 
 @transaction.atomic
 def _queue(found: Deployment) -> bool:
-    """Queue a regression of a deployment. Return False if it is no longer due, for example if it is already queued.
+    """Queue a regression of a deployment. Return False if the deployment is no longer due.
 
     If an earlier regression of the same spec repeatedly killed its worker, the new regression fails immediately.
     """
@@ -126,7 +127,7 @@ def _queue(found: Deployment) -> bool:
 def report(row: Regression) -> None:
     """Record ``fixture.current_fails`` if a regression of what runs now has failed or shows differences.
 
-    Call this in the transaction in which the regression ends. Nothing is recorded if another configuration has become
+    Call this in the transaction in which the regression ends. Nothing is recorded if another config bundle has become
     current.
     """
     if not row.of_current or row.status not in _FAILING:
@@ -231,9 +232,10 @@ def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regress
 
 
 def is_proof() -> Q:
-    """Return the condition for regressions of what runs now whose configuration is current and fixtures are unchanged.
+    """Return the condition for the regressions that ``queue_due`` still needs.
 
-    ``queue_due`` needs them: without one, it would test the configuration again.
+    They test the config bundle of a current deployment, and the pipeline's fixtures have not changed since. Without
+    these regressions, ``queue_due`` would test the deployment again.
     """
     revisions = FixtureRevision.objects.filter(environment=OuterRef("environment"), pipeline=OuterRef("pipeline"))
     current = Deployment.objects.filter(is_current=True, config_bundle=OuterRef("config_bundle"))

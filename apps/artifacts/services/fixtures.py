@@ -39,8 +39,8 @@ MAX_FIXTURES = 1_000
 NO_MEMBER = "There is no such member in this project."
 MAX_GOLDEN_BYTES = 128 * 1024
 """The maximum size of a golden result with its configuration, because a regression reads many of them together."""
-# The seconds without progress after which the replay of a fixture is stopped. A whole replay at the work limit takes
-# about ten.
+# The seconds without progress after which the replay of a fixture is stopped. A replay with the maximum work of a
+# fixture takes about ten seconds in total.
 CHECK_S = 60.0
 
 type Slot = Callable[[], AbstractContextManager[None]]
@@ -87,8 +87,8 @@ def check(
 ) -> Checked:
     """Check the arguments of ``create``, replay the capture once, and store the blob of a reduced capture.
 
-    Raises the errors that ``create`` would raise now, also those about other fixtures and quotas. A blob is then seldom
-    stored in vain.
+    Raises the errors of ``create``. The name, the number of fixtures and the quotas are also checked here, so that few
+    blobs are stored for fixtures that ``create`` then refuses.
     """
     captures.check_readable(artifact)
     if records is not None and last_n is not None:

@@ -19,7 +19,7 @@ TYPES = (MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED)
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """The pipeline of an incident, and the stage that stopped it (empty if no stage of the spec did).
+    """The pipeline of an incident, and the stage that stopped the pipeline (empty if no stage of the spec did).
 
     Both are empty if no version has the spec of the capture.
     """

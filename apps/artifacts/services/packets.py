@@ -84,8 +84,8 @@ class Gate:
     """What the replay gate evaluates for a deployment, and why the gate blocks the deployment, if it does.
 
     ``row`` is the regression, and ``group_count`` is the number of its groups. Without a regression, these are None and
-    0. ``differences`` are its groups for each baseline, with the acceptance that counts, if any. ``unaccepted`` are the
-    groups that lack an acceptance. Its list is no longer than the caller requested.
+    0. ``differences`` are the regression's groups for each baseline, with the acceptance that counts, if any.
+    ``unaccepted`` are the groups that lack an acceptance. Its list is no longer than the caller requested.
     """
 
     row: Regression | None
@@ -308,7 +308,7 @@ def _regression(
 
 
 def why_untested(deployment: Deployment, row: Regression | None) -> str:
-    """Return a text that says why nothing was tested, or why the regression is not complete.
+    """Return a text that says why nothing was tested, why the regression is not complete, or that it was deleted.
 
     Returns "" if the regression is complete and something was tested. ``row`` is the deployment's regression, or None
     if it has none.

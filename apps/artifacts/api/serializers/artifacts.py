@@ -114,7 +114,7 @@ class ArtifactSerializer(ModelSerializer):
         "deployment_id": "The id of the deployment that ran when the data was captured. Null if the agent "
         "reported none, or if the deployment was deleted.",
         "version_id": "The id of the version that produced the incident bundle. Null before the check, for other "
-        "kinds, for rejected artifacts, and if no version has the spec hash.",
+        "kinds, for rejected artifacts, and if no version had the spec hash at the time of the check.",
         "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",

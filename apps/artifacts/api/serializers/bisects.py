@@ -91,9 +91,8 @@ class BisectedVersionSerializer(serializers.Serializer[Any]):
         ),
         "replay_id": "The id of the replay through the version. Null if there is none.",
         "no_parameters": (
-            "The ids of the first ten stages that let every record pass, because neither the capture nor its "
-            "deployment has parameters for them. Empty until there is a verdict. The `notes` of the replay's result "
-            "list all such stages."
+            "The ids of the first ten stages that let every record pass because they have no parameters. Empty until "
+            "there is a verdict. The `notes` of the replay's result list all such stages."
         ),
     }
 
@@ -114,8 +113,8 @@ class BisectSerializer(ModelSerializer):
         "outcome": (
             "The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest "
             "tested versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested "
-            "version is bad and the newest is good. `inconclusive`: too few versions could be tested. Null until the "
-            "bisect has succeeded."
+            "version is bad and the newest is good. `inconclusive`: too few versions could be tested to find the first "
+            "bad version. Null until the bisect has succeeded."
         ),
         "versions": "The versions from oldest to newest, with the verdicts so far.",
         "first_bad": (

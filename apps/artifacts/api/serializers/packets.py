@@ -143,7 +143,7 @@ class GroupAcceptanceSerializer(serializers.Serializer[Any]):
 class UnseenFixturesSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
     fixtures = GroupFixtureSerializer(many=True)
-    descriptions = {"count": "The number of these fixtures.", "fixtures": "The first five of them, by name."}
+    descriptions = {"count": "The number of fixtures.", "fixtures": "The first five fixtures, sorted by name."}
 
 
 class PacketGroupSerializer(DifferenceGroupSerializer):
@@ -191,7 +191,7 @@ class RunningConfigurationSerializer(serializers.Serializer[Any]):
         "agents": "The number of the target's agents that run the configuration now.",
         "share": "The number of these agents divided by the number of the target's agents that run any known "
         "configuration of the pipeline, from 0 to 1.",
-        "tested": "Whether the regression compared the candidate with the configuration.",
+        "tested": "Whether the regression compared the candidate with the configuration on at least one fixture.",
     }
 
 
@@ -218,8 +218,8 @@ class PacketRollbackSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(allow_null=True)
     descriptions = {
         "deployment_id": "The id of the deployment that would be restored. Null if there is none.",
-        "version": "The name of its version. Null if there is none.",
-        "config_hash": "Its config hash. Null if there is none.",
+        "version": "The name of the version of that deployment. Null if there is no such deployment.",
+        "config_hash": "The config hash of that deployment. Null if there is no such deployment.",
         "reason": "Why a rollback could restore nothing. Otherwise null.",
     }
 

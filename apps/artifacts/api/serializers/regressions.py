@@ -178,15 +178,16 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
         "baseline": "The config hash that the candidate was compared with. Null for a fixture with a golden result.",
         "outcome": (
             "The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records, or the process "
-            "of the test died twice. `unstable`: a stage gave different results for the same records. `not_tested`: "
-            "the fixture was deleted or has expired, its `expect` was changed, its artifact is no longer stored, or "
-            "the compared configuration was deleted or cannot run. Null until the verdict is known."
+            "of the test failed twice. `unstable`: a stage gave different results for the same records. `not_tested`: "
+            "the fixture was deleted or has expired, its `expect` was changed to or from `same`, its artifact is no "
+            "longer stored or cannot be read, or the compared configuration was deleted or cannot run. Null until the "
+            "verdict is known."
         ),
         "groups": "The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`.",
         "error": "Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no "
         "group. Otherwise null.",
-        "stage": "The id of the stage that gave different results for the same records. Null if `outcome` is not "
-        "`unstable`, or if the stage is unknown.",
+        "stage": "The id of a stage whose input or output differed between two runs with the same records. Null if "
+        "`outcome` is not `unstable`, or if no such stage is known.",
     }
 
 

@@ -36,9 +36,9 @@ class RequestedCaptureSerializer(ModelSerializer):
         "last_n": f"{_LAST_N}Null for all records.",
         "artifact_id": (
             "The id of the uploaded artifact, even if it was uploaded after the request had expired. Null before the "
-            "upload, and after the artifact was deleted. The artifact's `kind` is `incident_bundle`, or `diagnostic` "
-            "if the agent could not upload a capture. The field `problem` in the diagnostic's metadata then states the "
-            "cause."
+            "upload, and after the artifact was deleted. The artifact's `kind` is normally `incident_bundle`. It is "
+            "`diagnostic` if the agent could not upload a capture. The field `problem` in the diagnostic's metadata "
+            "then states the cause."
         ),
         "expires_at": "When the request expires, an hour after it was created.",
         "uploaded_at": "When the artifact was uploaded. Null before the upload.",

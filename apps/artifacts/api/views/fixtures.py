@@ -87,7 +87,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return queryset.select_related("environment__project", "artifact__deployment__config_bundle")
 
     def prepare(self, request: Request) -> None:
-        """Replay the capture of a new fixture."""
+        """Check a new fixture. The check replays the capture."""
         if self.action == "create" and not self.is_repeated:
             self.checked = fixtures.check(environment=self.environment, slot=self.slot, **self._selection(request))
 

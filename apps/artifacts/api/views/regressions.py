@@ -77,7 +77,7 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     commands = (c.cancel_regression, c.accept)
 
     def prepare(self, request: Request) -> None:
-        """Compile the draft that will be tested."""
+        """Compile the draft to test, if the request names one."""
         if self.action == "create" and not self.is_repeated:
             draft = self.validated(request).get("draft")
             self.compiled = None if draft is None else self.compute(compile_version, draft.plan)
@@ -94,8 +94,9 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         """Test a candidate.
 
         Replays the fixtures of a pipeline through a candidate and through the configurations in `against`, and compares
-        the results. The candidate is a config bundle, a version or a draft: the body names exactly one. Verdicts that
-        are known are not computed again. The regression runs in the background: its `finished_at` is null until it has
+        the results. For a fixture with a golden result, the candidate's result is compared with the expected results
+        instead. The candidate is a config bundle, a version or a draft: the body names exactly one. Verdicts that are
+        known are not computed again. The regression runs in the background: its `finished_at` is null until it has
         finished. Returns 422 if the draft does not compile.
         """
         row = regressions.request(
