@@ -57,7 +57,7 @@ _OUTCOME = {
 
 
 def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. If an earlier attempt was killed, a dry run is repeated, but an execute replay fails."""
+    """Run a queued replay. If an earlier attempt already started it, repeat a dry run, but fail an execute replay."""
     claim = claim or Claim()
     row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
@@ -188,8 +188,8 @@ def _leave_short_lane(row: Replay, claim: Claim) -> None:
 def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     """Run the replay in a child process and return the outcome.
 
-    Raises Cancelled if a dry run is canceled or deleted, Requeued as ``_leave_short_lane`` does, ClaimLost, and the
-    other errors of ``children.run_in_child``.
+    Raises Cancelled if a dry run is canceled or deleted, Requeued as ``_leave_short_lane`` does, ClaimLost,
+    RejectedBundle if the capture of an execute replay is invalid, and the other errors of ``children.run_in_child``.
     """
     release_connection()
 

@@ -32,7 +32,7 @@ from byteor.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.worker.jobs import enqueue
 
-_BUNDLES = 10  # config bundles that are offered for each version, in addition to the deployed one
+_BUNDLES = 10  # the newest config bundles that are offered for each version; the deployed one is always offered
 
 
 @transaction.atomic

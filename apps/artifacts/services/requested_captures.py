@@ -3,8 +3,8 @@
 While an agent has a request that is neither uploaded nor expired, the responses to its heartbeats contain the command
 ``capture``. The agent then fetches the oldest such request, and names it in the upload.
 
-A request refers to at most one artifact: its row is locked while the artifact is noted. A second upload for the same
-request, for example from a clone of the agent, is stored, but not noted in the request. An upload for an expired
+A request refers to at most one artifact: the request is locked while the artifact is noted. A second upload for the
+same request, for example from a clone of the agent, is stored, but not noted in the request. An upload for an expired
 request is stored and noted in the request, which stays expired.
 """
 

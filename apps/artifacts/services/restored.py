@@ -17,7 +17,7 @@ from apps.artifacts.services.uploads import unpacked
 from byteor.engine.machines import ReplayStatus
 from byteor_cloud.storage import data_folders
 
-# The number of the newest completed dry runs. Of these, the one with the smallest capture is repeated.
+# Of this many newest completed dry runs, the one with the smallest capture is repeated.
 _RECENT = 1000
 
 
@@ -46,7 +46,7 @@ def settle() -> dict[str, int]:
 def repeat_replay() -> Repeated | None:
     """Run a completed dry run again, without storing anything. Returns None if there is none.
 
-    Raises RejectedBundle, NotStored or Unavailable if its capture cannot be read, and the errors of
+    Raises RejectedBundle, NotStored, Unavailable or OSError if its capture cannot be read, and the errors of
     ``children.run_in_child``.
     """
     completed = [ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED]

@@ -111,8 +111,8 @@ def delete_unused_verdicts(now: datetime | None = None) -> int:
 def delete_old_agents(now: datetime | None = None) -> int:
     """Delete agents that were decommissioned more than 90 days ago. Returns the number of deleted agents.
 
-    An agent is kept while an artifact, a deployment or a report refers to it. These rows have their own retention
-    periods.
+    An agent is kept while it has artifacts, reports or stored progress in a deployment. These rows have their own
+    retention periods.
     """
     of_agent = {"agent_id": OuterRef("pk")}
     deletable = Agent.objects.filter(

@@ -213,7 +213,7 @@ def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, dead_letters.Obs
 def unpacked(artifact: Artifact) -> Iterator[Path]:
     """Unpack the artifact's incident bundle into a folder that exists while the block runs.
 
-    Raises RejectedBundle, NotStored or Unavailable.
+    Raises RejectedBundle, NotStored, Unavailable or OSError.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), folder)  # Django's storage is typed as IO[bytes]
@@ -224,7 +224,7 @@ def _check(artifact: Artifact) -> tuple[str, Incident]:
     """Check the artifact's incident bundle. Returns the bundle's spec hash and its incident.
 
     Keeps the unpacked files for readers, unless the artifact declared another spec hash or the host is full. Raises
-    RejectedBundle, NotFound or Unavailable.
+    RejectedBundle, NotFound, Unavailable or OSError.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         capture = folder / "capture"

@@ -21,8 +21,8 @@ def store(regression: Regression, organization: UUID, verdicts: Sequence[Verdict
     """Store the examples of new verdicts of a regression. ``found`` has an artifact's id and groups for each key.
 
     Verdicts whose artifact was deleted get no examples. If the organization's examples would exceed ``MAX_BYTES``,
-    those of the verdicts that were unused for longest are deleted, except those of this regression. If that does not
-    suffice, the new verdicts get no examples.
+    those of the verdicts that were unused for longest are deleted, except those of this regression. If that would not
+    suffice, nothing is deleted, and the new verdicts get no examples.
     """
     artifacts = Artifact.objects.select_for_update(no_key=True).filter(pk__in={found[each.key][0] for each in verdicts})
     living = set(artifacts.order_by("pk").values_list("pk", flat=True))

@@ -219,8 +219,9 @@ def perform(
 ) -> HttpResponse:
     """Show the act's page, or perform the act on each row if the person has confirmed it.
 
-    If the person already sent the same form, return the same response again. Raises PermissionDenied if there is a row
-    on which the person may not perform the act, unless ``respond_again`` returns a response.
+    If the person already sent the same form and its result is still stored, return the same response again. Raises
+    PermissionDenied if there is a row on which the person may not perform the act, unless ``respond_again`` returns a
+    response.
     """
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
@@ -396,7 +397,7 @@ def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
 def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
     """Return the response to a form that the person already sent, even if its rows are now deleted or forbidden.
 
-    Returns None if the person has not sent the form, or if its result contains a secret or a refusal.
+    Returns None if ``first_result`` does, or if the result contains a secret or a refusal.
     """
     result = first_result(request)
     if result is None or "secret" in result or "refused" in result:

@@ -62,7 +62,7 @@ class FoundBy:
 
     ``icon`` is the icon of the results. ``name`` is a column of a table whose rows belong to environments. It is
     searched by prefix with an index (``tenancy.models.name_index`` and ``word_indexes``). ``words`` are columns of a
-    small table, which are searched for the text at any position. ``hashes`` are columns that are searched by prefix.
+    small table. The search finds the text anywhere in them. ``hashes`` are columns that are searched by prefix.
 
     ``acted_on`` selects the few rows on which the search offers actions, such as current deployments. Without it, the
     search offers actions on the rows that it finds by ``name`` or ``words``.

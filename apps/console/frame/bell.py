@@ -26,7 +26,7 @@ MOST: Final = 99  # larger numbers are shown as "99+"
 
 
 class Bell:
-    """The numbers on a page, which are read only if a template shows them."""
+    """The numbers as a page shows them. ``counts`` is called when a template needs a number."""
 
     def __init__(self, counts: Callable[[], tuple[int, int]]) -> None:
         self._counts = counts

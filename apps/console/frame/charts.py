@@ -18,8 +18,8 @@ _TABLE_ROWS: Final = 24
 class Line:
     """The values of one chart, one for each slot of time, oldest first; None for unknown values.
 
-    ``tone`` is the name of the color in console.css. ``show`` formats a value, and ``combine`` computes one value for
-    several slots, which the table needs.
+    ``tone`` is the name of the color in console.css. ``show`` formats a value. ``combine`` computes the value of a
+    table row from the known values of the row's slots.
     """
 
     title: str

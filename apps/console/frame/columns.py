@@ -218,7 +218,7 @@ def time_left(moment: datetime | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in its two largest units. live.js uses the same format."""
+    """Return a duration in its two largest units; below a minute, in seconds. live.js uses the same format."""
     whole = int(seconds)
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
     first = next((place for place, (count, _) in enumerate(parts) if count), 3)

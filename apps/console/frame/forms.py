@@ -145,7 +145,7 @@ def send_once(request: HttpRequest, work: Callable[[], FormResult], *, in_steps:
     """Run ``work`` for the submitted form, and return the result. If the form is sent again, return the first result.
 
     With ``in_steps``, ``work`` commits several transactions; otherwise it runs in one. Raises Conflict if the form has
-    expired or has an invalid id, and for the same reasons as ``run_once``.
+    expired or has an invalid id, and for the same reasons as ``run_once`` or, with ``in_steps``, ``run_steps_once``.
     """
     form_id = _submitted_id(request)
     if form_id is None:
@@ -157,6 +157,8 @@ def send_once(request: HttpRequest, work: Callable[[], FormResult], *, in_steps:
 
 def first_result(request: HttpRequest) -> FormResult | None:
     """Return the result of the submitted form if the person already sent it with the same values; otherwise None.
+
+    Returns None, too, if the result has expired or is not available (``find_result``).
 
     The first submission may have changed the rows so that the same form is no longer valid, for example by deleting
     them. Call this before refusing a form.

@@ -1,4 +1,4 @@
-"""The rows that the frame of every page shows: the numbers on the bell, and the choices of the switcher."""
+"""Data for the frame of a page: the numbers on the bell and on "Approvals", and the choices of the switcher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.database.together import Plan, run, together
 
 
 class FrameRows:
-    """The frame's rows, which one query reads when a template first needs some of them."""
+    """The numbers and choices. One query reads all of them, at the latest when a template first needs one."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request

@@ -23,7 +23,7 @@ from apps.tenancy.services.sent_forms import FormResult
 NEXT: Final = "next"
 """The query parameter with the URL of the page to which the person returns from a form."""
 CHOSEN: Final = "chosen"
-"""The query parameter with the id of the row that the form created, for the page to which the person returns."""
+"""The query parameter with the id of the created or changed row, for the page to which the person returns."""
 _URL = re.compile(r"/[!-\[\]-~]*")  # a path and a query of printable ASCII characters, without backslashes
 
 

@@ -42,8 +42,8 @@ REQUEST_CAPTURE = Act.of(
     commands.capture,
     label="Request capture",
     done="{} created",
-    explain="The agent uploads a capture of the pipeline that it runs, after its next heartbeat. The request expires "
-    "after an hour.",
+    explain="After its next heartbeat, the agent uploads a capture of the pipeline that it runs, or a diagnostic if it "
+    "has nothing to capture. If neither is uploaded within an hour, the request expires.",
     run=_request,
     form=_CaptureForm,
     icon="screenshot_monitor",

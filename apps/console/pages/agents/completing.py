@@ -21,11 +21,11 @@ from apps.tenancy.models import Environment
 MAX_SHOWN = 50
 _NOTES = {
     "agent": "agent version, as in agent:1.4.2",
-    "cloned": "a clone is suspected",
-    "drained": "gets no new offers except rollbacks",
-    "drift": "does not run the desired bundle",
+    "cloned": "whether a clone is suspected",
+    "drained": "whether the agent is drained",
+    "drift": "whether what runs differs from what should run",
     "has": "has a label with this key",
-    "liveness": "whether heartbeats arrive",
+    "liveness": "whether heartbeats arrive on time",
     "pipeline": "runs this pipeline",
     "status": "as reported by the agent",
 }
