@@ -43,7 +43,7 @@ _LAST_EVENTS = CompiledQuery(_last_events, UUID)  # compiling the query takes lo
 
 
 def last_events_panel(environment: Environment, console_user: ConsoleUser) -> dict[str, Any]:
-    """Return the panel of an environment's last audit events, for people who may see the events."""
+    """Return the panel of an environment's last audit events. The caller checks that the person may see them."""
     last = _LAST_EVENTS.rows(environment.pk)
     return {
         "title": "Last events",
@@ -210,7 +210,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="In")
     def place(self, row: Any) -> str:
-        """Return where the event happened: the project and environment, the organization, or the installation."""
+        """Return the event's project and environment, or only its project, its organization, or the installation."""
         return getattr(row, PLACE) or str(row.organization or "the installation")
 
     @method_decorator(require_GET)

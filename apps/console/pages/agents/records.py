@@ -143,7 +143,7 @@ def _process_start(seen: datetime | None, uptime_s: str | None) -> datetime | No
 
 @dataclass(frozen=True, slots=True)
 class Deployments:
-    """The deployments that built or offered the bundles of an agent. Each has ``approved_by``, the approvers' names."""
+    """The deployments that built or offered the bundles of an agent. Each has ``approved_by``, who approved it."""
 
     by_hash: Mapping[str | None, Any]
     by_id: Mapping[UUID | None, Any]
@@ -156,7 +156,10 @@ class Deployments:
         return self.by_hash.get(bundle_hash) or self.by_id.get(deployment_id)
 
     def name(self, bundle_hash: str | None, deployment_id: UUID | None = None) -> str:
-        """Return a link to the version, and the config bundle, as in "quotes v7 (bundle train)"; otherwise the hash."""
+        """Return a link to the version with the config bundle's name, as in "quotes v7 (bundle train)".
+
+        Returns the short hash if ``find`` returns None.
+        """
         found = self.find(bundle_hash, deployment_id)
         if found is None:
             return short_id(bundle_hash)

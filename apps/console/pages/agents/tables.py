@@ -120,7 +120,7 @@ class _Drained(_YesOrNo):
 class _Cloned(_YesOrNo):
     title = "suspected clone"
     parameter_name = "cloned"
-    yes, no = "cloned", "not cloned"
+    yes, no = "suspected", "not suspected"
     condition = facts.cloned_agents()
 
 
@@ -172,7 +172,7 @@ class AgentAdmin(LiveAdmin):
             commands.undrain,
             label="Undrain",
             done="{} undrained",
-            explain="The agent gets offers again. If it matches a current deployment's target, it is offered "
+            explain="The agent gets offers again. If it matches the target of a current deployment, it may be offered "
             "that deployment.",
             icon="play_circle",
             comment="optional",
@@ -185,7 +185,7 @@ class AgentAdmin(LiveAdmin):
             label="Change labels",
             done="Labels of {} changed",
             explain="Write KEY=VALUE to set a label and !KEY to remove one, separated by commas. If the agent "
-            "matches the target of a current deployment after the change, it is offered that deployment.",
+            "matches the target of a current deployment after the change, it may be offered that deployment.",
             run=_relabel,
             icon="label",
             comment="required",
@@ -279,7 +279,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
 
     def get_urls(self) -> list[Any]:
-        """Add the part of the page of a new token that shows which agents have enrolled."""
+        """Add the URL of a part of a new token's page: which agents have enrolled."""
         view = self.admin_site.admin_view(self.enrolled_view)
         return [path("<uuid:pk>/enrolled/", view, name="fleet_enrollmenttoken_enrolled"), *super().get_urls()]
 
@@ -315,7 +315,7 @@ class AgentKeyAdmin(CredentialAdmin):
 @admin.register(Heartbeat, site=site)
 class HeartbeatAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    holds = "The last heartbeat of each agent: its status, its version and the bundle that it runs."
+    holds = "The last heartbeat of each agent, with the agent's status and version, and the bundle that the agent runs."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")

@@ -43,10 +43,17 @@ def subject(row: Approval) -> str:
 
 
 def describe_request(row: Approval) -> str:
-    """Return a sentence about who requested the approval and when, and the time left to decide."""
+    """Return sentences about the request, and the time left to decide.
+
+    The service requests the approval of a wave, so its sentences name the requester of the deployment.
+    """
     deployment = row.rollout or deployment_of(row)
     agents = "" if deployment is None else f" for {agent_count(deployment.target_count)}"
-    text = format_html("{} requested this {}{}.", row.requested_by, relative_time(row.created_at), agents)
+    who, when = row.requested_by, relative_time(row.created_at)
+    if row.wave is None:
+        text = format_html("{} requested this {}{}.", who, when, agents)
+    else:
+        text = format_html("Requested automatically {}. {} requested the deployment{}.", when, who, agents)
     if row.status != ApprovalStatus.PENDING or is_overdue(row):
         return text
     if pause := _pause_of_deadline(row):
@@ -121,7 +128,7 @@ def _capabilities(row: Approval) -> str:
 
 
 def _page_link(model: type[Model], pk: Any) -> str:
-    """Return a link with the row's name; with the end of its id if the row was deleted."""
+    """Return a link with the row's name, or with its short id if the row was deleted; "-" without a key."""
     if pk is None:
         return "-"
     row = without_large(model._default_manager.select_related(*_NAMED_BY.get(model, (None,)))).filter(pk=pk).first()

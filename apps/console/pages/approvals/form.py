@@ -26,13 +26,14 @@ def decision_form(
     decisions: list[ApprovalDecision],
     gate: packets.Gate | None,
 ) -> dict[str, Any] | None:
-    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason. If ``is_own``, the
-    person requested the approval, and the page shows the form after everything else that the person can do.
+    """Return the context of the decision form. ``why`` says why this person cannot approve. If ``is_own``, the
+    person requested the approval, and the page shows the form below its panels.
 
-    If the replay gate blocks the deployment, ``blocked`` has the reasons, and nobody can approve. The differences that
-    can be accepted together with the approval are ``groups``. The decision on a wave sends ``digest``. Returns None if
-    the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``gate`` has
-    at most ``MAX_GROUPS`` unaccepted groups. It is None if the deployment has no regression.
+    ``blocked`` has the details of ``final_blockers``. If there are any, nobody can approve. The differences that can be
+    accepted together with the approval are ``groups``. The decision on a wave sends ``digest``.
+
+    Returns None if the approval is not pending, or if it has no reviewers and the person may not operate the
+    environment. ``gate`` has at most ``MAX_GROUPS`` unaccepted groups. It is None if the deployment has no regression.
     """
     why = why_not(row, console_user_of(request))
     if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
@@ -56,8 +57,8 @@ def decision_form(
         return {"explain": APPROVE.explain, **urls}
     unaccepted = gate.unaccepted
     left = unaccepted.count - len(unaccepted.groups)
-    further = count_of(left, "further group")
-    rest = f"{further} cannot be chosen here. To accept them, use the regression's page or the API."
+    further, them = count_of(left, "further group"), "it" if left == 1 else "them"
+    rest = f"{further} cannot be chosen here. To accept {them}, use the regression's page or the API."
     return {
         "explain": ACCEPT.explain,
         "approve": act_url(row, ACCEPT.name),
@@ -70,7 +71,7 @@ def decision_form(
 
 
 def _why_own(request: HttpRequest, row: Approval) -> str:
-    """Return why the person, who may have requested the approval, can only deny it; "" if they can approve it."""
+    """Return why self-approval rules let the person only deny the request; "" if they permit an approval."""
     if row.allow_self_approval:
         return ""
     if row.requester_id == request.user.pk:

@@ -31,7 +31,7 @@ _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which exampl
 
 
 def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
-    """Return the query plan of the packet's summary, which the request keeps for ``show``; None without a regression.
+    """Return the query plan of the packet's summary; None without a regression. ``show`` gets it from the request.
 
     For a person who may decide, the summary has the groups that the form for the decision offers.
     """
@@ -56,7 +56,7 @@ def banner(deployment: Deployment, summary: Summary | None) -> dict[str, Any]:
 
 
 def bar(summary: Summary | None) -> dict[str, Any] | None:
-    """Return the progress bar of the regression; None unless it is running."""
+    """Return the progress bar of the regression, if it has one (see ``page.progress_bar``)."""
     return None if summary is None or summary.row is None else page.progress_bar(summary.row)
 
 
@@ -67,7 +67,7 @@ def version(summary: Summary | None) -> str:
 
 
 def show(request: HttpRequest, deployment: Deployment, *, compute: Compute) -> dict[str, Any]:
-    """Return what the deployment changes. With a regression, also return the parts of the packet about its result.
+    """Return what the deployment changes and, if it has a regression, the other parts of the packet.
 
     Call it after ``plan`` has run.
     """
@@ -105,7 +105,7 @@ def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("Explanation of the requester", text) for text in group["explanations"]]
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))
-        label = "Accepted" if group["counts"] else "Accepted, not for all baselines"
+        label = "Accepted" if group["counts"] else "Accepted, but not sufficient for this deployment"
         found.append((label, with_note(each["reason"], by)))
     unseen, name = group["unseen"], "Fixtures not seen when accepted"
     if unseen is None:

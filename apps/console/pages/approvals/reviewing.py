@@ -33,7 +33,7 @@ _NAMED = 10  # the maximum number of people who have not decided that the page n
 
 @dataclass(frozen=True, slots=True)
 class Reviewing:
-    """The decisions on an approval, and who can still decide.
+    """The first 20 decisions on an approval, and who can still decide.
 
     ``people`` are the ids and names of the reviewers; empty if everybody with the permission may decide. ``able`` are
     the ids of all people who can still approve. ``names`` are the names of the first 10 of them whom the viewer may
@@ -87,7 +87,7 @@ def _is_requester_unknown(row: Approval) -> bool:
 
 
 def plan_reviewing(request: HttpRequest, row: Approval) -> Plan[Reviewing]:
-    """Return the query plan of who decided and who can still decide. Takes one query."""
+    """Return the query plan of who decided and who can still decide."""
     is_open = row.status == ApprovalStatus.PENDING and not approvals.is_overdue(row)
     needs_able = is_open and not _is_requester_unknown(row)
     decisions, named, memberships = yield [
@@ -105,7 +105,11 @@ def plan_reviewing(request: HttpRequest, row: Approval) -> Plan[Reviewing]:
 
 
 def _people(request: HttpRequest, row: Approval, *, needs_able: bool) -> QuerySet[User]:
-    """Return the reviewers; without reviewers, the people who may be able to decide and whom the viewer may see."""
+    """Return the reviewers.
+
+    Without reviewers, returns the people who may be able to decide and whom the viewer may see, but only if
+    ``needs_able``.
+    """
     if row.reviewers:  # everybody who may see the approval may see the names of its reviewers
         return User.objects.filter(pk__in=row.reviewers)
     if not needs_able:

@@ -153,7 +153,10 @@ def _download(row: Artifact, path: str) -> str:
 
 
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
-    """Return a page of the journal that the query names, or of the first; None without readable journals."""
+    """Return a page of the journal that the query names, or of the first one.
+
+    Returns None if the files cannot be listed, or if the query names no journal and there is none.
+    """
     try:
         lanes = find_lanes(row)
     except DomainError:

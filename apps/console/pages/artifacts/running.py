@@ -20,7 +20,7 @@ class RunningAdmin(LiveAdmin):
         return row.finished_at is None
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the row's status and ``hidden_acts``, by default none, for the page's headline."""
+        """Return the row's status for the page's headline. By default, the headline hides no acts."""
         shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 

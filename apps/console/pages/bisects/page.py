@@ -81,7 +81,7 @@ def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
 
 
 def difference(row: Bisect, *, may_read: bool, compute: Compute) -> dict[str, Any] | None:
-    """Return the panel that shows how the output of the first bad version differs; None if there is nothing to show.
+    """Return the panel that shows how the output of ``first_bad`` differs; None if there is nothing to show.
 
     The output is compared as the predicate says: with the captured output, or with that of another replay, which needs
     ``may_read``. Without a difference, or if the predicate is ``fails``, the panel says why the replay stopped.

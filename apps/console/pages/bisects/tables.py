@@ -43,14 +43,14 @@ class BisectAdmin(RunningAdmin):
         return self.row_name(row)
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
-        """Show the result, the difference at the first bad version, and the verdict on each version."""
+        """Show the result, the difference at the first known bad version, and the verdict on each version."""
         return {
             **super().summary(request, row),
             "headline": page.bisect_headline(row),
             "strip": page.verdict_strip(row),
             "facts": [
-                ("First bad version", row_link(row.first_bad)),
-                ("Last good version", row_link(row.last_good)),
+                ("First known bad version", row_link(row.first_bad)),
+                ("Last known good version before it", row_link(row.last_good)),
                 ("Bad if", page.predicate(row)),
                 ("Monotone (bad versions only at the end)", {None: "unknown", True: "yes", False: "no"}[row.monotone]),
                 ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),

@@ -76,5 +76,5 @@ def describe_missing_secrets(bundle: ConfigBundle) -> str:
     these, them = ("this secret", "it") if len(names) == 1 else ("these secrets", "them")
     return (
         f"No other config bundle of this environment refers to {these}: {', '.join(names[:_NAMED])}{more}. Make sure "
-        f"that the hosts of its agents have {them}."
+        f"that the hosts of the environment's agents have {them}."
     )

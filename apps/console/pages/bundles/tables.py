@@ -102,9 +102,9 @@ def _requested(request: HttpRequest, bundle: ConfigBundle, deployment: Deploymen
 def _urls_of_missing(
     environment: Environment, outlook: Outlook | None, held: Collection[P], *, back: str
 ) -> list[tuple[str, str]]:
-    """Return the URL and text of the links with which the person can add what a deployment lacks.
+    """Return links for adding what a deployment lacks: agents, or people who can approve. Each is a URL and a text.
 
-    It may lack agents, or people who can approve it.
+    Links that the person may not use are left out.
     """
     if outlook is None:
         return []

@@ -112,7 +112,7 @@ class Deploy(ApiForm):
         _WAVE, noun="wave",
         help_text="The cumulative percentage of agents after each wave. The percentages must increase and end at 100. "
         "The first wave starts with the deployment. Later waves can wait until somebody starts them, or until "
-        "reviewers approve the results so far.",
+        "people approve the results so far.",
     )  # fmt: skip
     pause_s = forms.IntegerField(
         required=False,
