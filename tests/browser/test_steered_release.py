@@ -240,7 +240,7 @@ def test_only_reviewers_decide_on_wave_regardless_of_role(world: World, run_jobs
     assert stories.progress(deployment) == ["failed", "offered", "offered", "offered"]
     page = viewer.get(row_page(deployment))
     assert page.context["summary"]["waves"][1]["hold"] == f"approved by {world.viewer.user.email}"
-    assert f"Wave 2 was approved. {world.viewer.user.email} gave the last approval." in page.text
+    assert f"Wave 2 was approved. {world.viewer.user.email} completed the approval." in page.text
     assert "Wave 2 waits for approval. Wave 1: 1 agent (1 failed)." in strip_tags(page.text)
 
 

@@ -117,7 +117,8 @@ def preview_rollback(row: Any) -> str:
     if sum(counted.by_progress.values()) > _MAX_READ:
         count = sum(number for progress, number in counted.by_progress.items() if progress != A.PENDING)
         name = _read_names([target], row.pipeline)[target.pk]
-        return f"About {agent_count(count)} return to what they ran before, {name} is current afterwards, and {then}."
+        back = "returns to what it ran before" if count == 1 else "return to what they ran before"
+        return f"About {agent_count(count)} {back}, {name} is current afterwards, and {then}."
     before: Counter[UUID | None] = Counter(rollbacks.touched_agents(row).values_list("before_id", flat=True))
     groups: Counter[Deployment] = Counter()
     if before.keys() <= {target.pk, None}:  # saves a query
@@ -163,12 +164,12 @@ def _clause(count: int, one: str, several: str) -> str:
 
 
 def _pending(counted: AgentCounts, last: int) -> int:
-    """Return the number of agents without an offer in the waves up to ``last``."""
+    """Return the number of agents without an offer in the waves up to ``last``, including drained agents."""
     return sum(n for (wave, progress), n in counted.by_wave.items() if progress == A.PENDING and wave <= last)
 
 
 def _find_next_wave(row: Any) -> tuple[int, int]:
-    """Return the next wave with agents, counted from 0, and how many agents are offered the deployment when it starts.
+    """Return the next wave with agents, counted from 0, and how many agents of the waves up to it have no offer.
 
     If no further wave has agents, the wave is the one after the current wave.
     """

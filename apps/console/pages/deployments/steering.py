@@ -84,9 +84,11 @@ CHANGE_REVIEWERS = Act.of(
 def describe_hold(
     row: Deployment, found: Sequence[Blocker], *, start: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return the banner of the current hold; None without a hold. It links to the approval or the start of the wave.
+    """Return the banner of the current hold; None without a hold.
 
-    ``start`` is the button that starts the next wave; None if the person cannot start it now.
+    The banner links to the approval of the wave, if it has one, and otherwise to the form that starts the wave.
+    ``start`` is the button that starts the next wave. It is None if the person cannot start the wave now, and the
+    banner then has no such link.
     """
     hold = row.wave_hold
     if hold is None or hold.is_over:

@@ -195,7 +195,10 @@ class DeploymentAdmin(LiveAdmin):
 
     @admin.display(description="Version")
     def change(self, row: Any) -> str:
-        """Return the previous version and the deployment's version, and in a note the version that replaced it."""
+        """Return the previous version, if it is known, and the deployment's version.
+
+        A note names the version to which the deployment was rolled back, or else the version that superseded it.
+        """
         listed: Listed = row.listed
         version = f"v{row.config_bundle.version.number}"
         note = ""
@@ -422,7 +425,10 @@ def _wave(wave: Wave, state: DeploymentState, hold: str) -> dict[str, Any]:
 
 
 def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
-    """Return the data of the agents table, filter and page links. ``retry``: whether failed agents link to a retry."""
+    """Return the data of the agents table, filter and page links.
+
+    ``retry``: whether failed agents that are not drained link to a retry.
+    """
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
         for word, count in page.kinds

@@ -53,7 +53,7 @@ def describe_entry(entry: TimelineEntry, deployment: Deployment) -> str:
     """
     shown = _Entry(entry.actor, entry.detail, deployment)
     describe = SENTENCES.get(entry.event)
-    # An entry of a newer or much older version of this product has an unknown event.
+    # An entry of a newer or much older version of this product may have an unknown event.
     return describe(shown) if describe is not None else f"{entry.event.replace('_', ' ').capitalize()}."
 
 
@@ -85,9 +85,9 @@ def _link(model: Any, entry: _Entry, name: str, sentence: str, text: str) -> str
 
 
 def _decided(entry: _Entry, verb: str) -> str:
-    approval_id = entry.deployment.approval_id
-    linked = verb if approval_id is None else text_link(page_url(Approval, "change", approval_id), verb)
-    return format_html("{} {} it.", entry.actor, linked)
+    approval_id, what = entry.deployment.approval_id, "the approval"
+    linked = what if approval_id is None else text_link(page_url(Approval, "change", approval_id), what)
+    return format_html("{} {} {}.", entry.actor, verb, linked)
 
 
 def _wave_began(entry: _Entry) -> str:
@@ -154,9 +154,10 @@ def _agents_failed(entry: _Entry) -> str:
 
 
 # A function for each event that a service adds to a timeline. Plain text is escaped by the templates.
+# Not only the last person who approves can complete an approval, but also a person who changes the reviewers.
 SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "create": _created,
-    "approve": lambda entry: _decided(entry, "approved"),
+    "approve": lambda entry: _decided(entry, "completed"),
     "deny": lambda entry: _decided(entry, "denied"),
     "differences_accepted": lambda entry: (
         f"{entry.actor} accepted {count_of(entry.detail['accepted'], 'group')} of differences{entry.why}"
@@ -168,7 +169,7 @@ SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "wave_started": _wave_began,
     "hold": _held,
     "next_wave": lambda entry: f"Wave {entry.detail['wave']} was started by {entry.actor}{entry.why}",
-    "wave_approved": _wave_decided("Wave {wave} was approved. {actor} gave the last approval."),
+    "wave_approved": _wave_decided("Wave {wave} was approved. {actor} completed the approval."),
     "wave_denied": _wave_decided("{actor} denied wave {wave}."),
     "wave_expired": _wave_decided("The request to approve wave {wave} expired."),
     "wave_revoked": _wave_decided("The approval of wave {wave} was revoked."),
@@ -181,7 +182,7 @@ SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "fail": _failed,
     "roll_back": _rolled_back,
     "restore": lambda entry: "The rollback has finished.",
-    "break_glass_approved": lambda entry: f"{entry.actor} approved the deployment after break-glass.",
+    "break_glass_approved": lambda entry: f"{entry.actor} completed the approval after break-glass.",
     "break_glass_denied": lambda entry: f"{entry.actor} denied the approval after break-glass.",
     "break_glass_expired": lambda entry: "Nobody approved the deployment in time after break-glass.",
     "break_glass_revoked": lambda entry: "The request for approval after break-glass was withdrawn.",

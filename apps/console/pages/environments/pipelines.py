@@ -188,7 +188,7 @@ def _under_way(rows: Sequence[Deployment]) -> str:
 def _compare(row: Deployment | None, other: Mapping[str, Any] | None) -> str:
     """Return which version of the pipeline another environment runs, and whether its configuration is the same.
 
-    Returns "-" if the page's environment runs none.
+    Returns "-" if the page's environment does not run the pipeline, and "nothing" if only the other one does not.
     """
     if row is None:
         return "-"
@@ -202,7 +202,7 @@ def _compare(row: Deployment | None, other: Mapping[str, Any] | None) -> str:
 def _next(row: Deployment | None, following: Neighbor, *, may_copy: bool) -> str:
     """Return what the next environment runs, with a link that copies the config bundle there.
 
-    Without ``may_copy``, or if the configuration is the same there, there is no link.
+    There is no link without ``may_copy``, without a current deployment here, or if the configuration is the same there.
     """
     other: Mapping[str, Any] | None = getattr(row, "next", None)
     text = _compare(row, other)

@@ -41,13 +41,13 @@ _REPLAYS = {
 
 _GATES = {
     GateMode.OFF: "no tests",
-    GateMode.WARN: "tests each deployment and shows the differences",
-    GateMode.REQUIRE: "tests each deployment, which waits until its differences are accepted",
+    GateMode.WARN: "tests each deployment and shows the result",
+    GateMode.REQUIRE: "tests each deployment and can block it",
 }
 _GATE_PHRASES = {
     GateMode.OFF: "",
     GateMode.WARN: "the replay gate tests each deployment but blocks none; ",
-    GateMode.REQUIRE: "the replay gate blocks each deployment until its differences are accepted; ",
+    GateMode.REQUIRE: "the replay gate tests each deployment and can block it; ",
 }
 _LABELS = {
     "allow_self_approval": "Allow self-approval",

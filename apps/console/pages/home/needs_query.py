@@ -128,8 +128,8 @@ class Found:
 class Home:
     """The result of the query: the rows by kind, the steps to the first deployment, and the numbers of the tiles.
 
-    ``steps`` says by name whether each step is done. It is None if there is a deployment that does not wait for
-    approval.
+    ``steps`` says by name whether each step except ``APPROVED`` is done. It is None if there is a deployment that does
+    not wait for approval.
     """
 
     rows: Mapping[Kind, Sequence[Found]]

@@ -53,9 +53,10 @@ class _PositionForm(ActForm):
     position = forms.IntegerField(min_value=1, max_value=MAX_POSITION, widget=UnfoldAdminIntegerFieldWidget)
 
     def offer(self, row: Environment, held: frozenset[P]) -> None:
-        names = row.project.environments.live().order_by("position").values_list("name", flat=True)
+        names = list(row.project.environments.live().order_by("position").values_list("name", flat=True)[: _NAMED + 1])
+        rest = ", …" if len(names) > _NAMED else ""
         self.fields["position"].initial = row.position
-        self.fields["position"].help_text = f"The current order is: {', '.join(names[:_NAMED])}."
+        self.fields["position"].help_text = f"The current order is: {', '.join(names[:_NAMED])}{rest}."
 
 
 def _create_organization(row: User, context: ActContext) -> Organization:

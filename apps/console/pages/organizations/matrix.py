@@ -36,7 +36,9 @@ def draw_matrix(
     If the environment ``only`` is given, other columns are left out. ``key`` is the id of the panel's element.
     """
     pipelines, columns = count_of(len(matrix.pipelines), "pipeline"), count_of(len(matrix.environments), "environment")
-    shown = f"{pipelines} in the first {columns}"
+    limit = f"The table is limited to {pipelines} in the first {columns}."
+    if only is not None:
+        limit = "Some pipelines may be missing."
     places = [place for place, each in enumerate(matrix.environments) if only is None or each == only]
     rows = []
     for row in matrix.pipelines:
@@ -47,7 +49,7 @@ def draw_matrix(
         "title": title,
         "wide": True,
         "id": key,
-        "lead": f"The table is limited to {shown}." if matrix.truncated else "",
+        "lead": limit if matrix.truncated else "",
         "columns": ("Pipeline", *(row_link(matrix.environments[place]) for place in places)),
         "rows": rows,
         "empty": "No pipeline is deployed, and no deployment is under way.",

@@ -57,7 +57,7 @@ def offer_people(
     for user_id, name, email, project_id, role in values[: 2 * MAX_PEOPLE + 2]:  # at most two rows for each person
         found.setdefault(user_id, (_name(name, email), {}))[1][project_id is None] = Role(role)
     if not only_chosen and len(found) > MAX_PEOPLE:
-        field.help_text += f" Only {MAX_PEOPLE} people are listed. To choose others, use the API."
+        field.help_text += " Not everybody is listed. To choose other people, use the API."
     listed = list(found)[: MAX_PEOPLE if not only_chosen else None]
     labels = {
         each: _label(found[each][0], effective_role(found[each][1].get(True), found[each][1].get(False)))

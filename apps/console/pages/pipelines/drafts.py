@@ -221,7 +221,7 @@ class DraftAdmin(ReadOnlyAdmin):
     def _respond(
         self, request: HttpRequest, pk: UUID, name: str, act: Callable[[HttpRequest, Draft], dict[str, Any]]
     ) -> HttpResponse:
-        """Call ``act`` for the editor and return its outcome as JSON. Errors are problems, as in the API."""
+        """Call ``act`` for the editor and return its outcome as JSON. Its domain errors are problems, as in the API."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
