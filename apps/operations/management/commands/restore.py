@@ -28,7 +28,7 @@ _CHANGES = {
     "enrollment_tokens_revoked": "enrollment tokens revoked",
     "webhook_deliveries_dropped": "pending webhook deliveries set to failed",
     "chat_messages_dropped": "pending chat messages set to failed",
-    "mails_dropped": "pending e-mails not sent",
+    "mails_dropped": "notifications not sent by e-mail",
 }
 _NEXT = """
 Next steps (the backup was made at {at}):
@@ -77,8 +77,9 @@ class Command(BackupCommand):
     ) -> None:
         """Restore the backup, and print what was restored and changed.
 
-        Raises OperationalError if the database does not respond in time, CommandError or MasterKeyUnavailable if the
-        restore fails, and CommandError if the restored installation is not intact. Raises SystemExit if interrupted.
+        Raises OperationalError if the database cannot be reached at the beginning, CommandError or MasterKeyUnavailable
+        if the restore fails, and CommandError if the restored installation is not intact. Raises SystemExit if
+        interrupted.
         """
         database_wait.wait_for_database(self._report)
         with self.one_line_errors():
