@@ -84,7 +84,7 @@ def test_single_notification_is_sent_as_mail_with_changes_link_and_reason(
     for text in (mail.part("plain"), mail.part("html").replace("&#x27;", "'")):
         assert f"{asks}." in text
         assert "Note: Friday's release" in text
-        assert "This pipeline is not deployed in this environment yet, so everything is new." in text
+        assert "Replaces no deployment, so everything is new." in text
         assert text.count(link) == 1
         assert "You received this e-mail because you can approve or deny this request." in text
         assert "https://cloud.example/admin/notifications/settings/" in text

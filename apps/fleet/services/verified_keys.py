@@ -29,8 +29,9 @@ from byteor_cloud.storage import space
 
 MAX_KEYS, MAX_AGE_S = 150_000, 900.0
 MAX_UNKNOWN, UNKNOWN_AGE_S = 10_000, 60.0
-# Seconds to pause after a look-up that found no valid key. This limits a flood of unknown keys to a hundred queries a
-# second in each process. The pause delays agents whose keys are not cached yet only a little.
+# Seconds to pause after a look-up that found no usable key while notifications were current. This limits a flood of
+# unknown keys to a hundred queries a second in each process. Agents whose keys are not cached yet are delayed only a
+# little.
 FLOOD_PAUSE_S = 0.01
 logger = structlog.get_logger(__name__)
 
@@ -106,11 +107,11 @@ class AgentKeys:
         source.on_gap(self.clear)
 
     def on_change(self, listener: Callable[[Iterable[UUID] | None], None]) -> None:
-        """Call ``listener`` with the ids of agents whose key or offer may have changed; None means all agents."""
+        """Call ``listener`` with the ids of agents whose cached key or offer may have changed; None means all."""
         self._listeners.append(listener)
 
     def find(self, digest: str) -> KnownKey | None:
-        """Return the usable key with this digest, or None. Makes no query if a current cache contains the digest."""
+        """Return the usable key with this digest, or None. Makes no query if a current cache has a recent entry."""
         if self._source.is_current():
             known = self._keys.get(digest)
             if known is not None and known.cached_until > time.monotonic():
@@ -235,7 +236,10 @@ class KeyUses:
         self._lock = threading.Lock()
 
     def note(self, key: KnownKey) -> None:
-        """Note that the key was used, at most once a minute. In an event loop, the use is stored in the background."""
+        """Note that the key was used, at most once a minute for the same object.
+
+        In an event loop, the use is stored in the background, otherwise immediately.
+        """
         now = time.monotonic()
         if now < key.use_due_at:
             return

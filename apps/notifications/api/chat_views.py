@@ -89,8 +89,8 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
             P.MANAGE_PROJECT,
             "Create a chat webhook",
             "Creates a chat webhook, which sends messages about events to an incoming webhook of a Slack or Mattermost "
-            "server. It receives the events of the whole organization, of a project, or of an environment. Only "
-            "organization admins can create a chat webhook for the whole organization.",
+            "server. The chat webhook receives the events of the whole organization, of a project, or of an "
+            "environment. Only organization admins can create a chat webhook for the whole organization.",
             example={
                 "name": "#deployments",
                 "format": "slack",
@@ -130,8 +130,8 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
     def _find_scope(self, project_id: UUID | None, environment_id: UUID | None) -> Organization | Project | Environment:
         """Return the scope that the body names.
 
-        Raises Forbidden if the caller may not manage its chat webhooks. Raises InvalidInput if it does not exist in the
-        organization or in the project that the body names, or if the caller cannot see it.
+        Raises Forbidden if the caller may not manage the scope's chat webhooks. Raises InvalidInput if the organization
+        or the project in the body does not contain the scope, or if the caller cannot see the scope.
         """
         if project_id is None and environment_id is None:
             if P.MANAGE_ORG_MEMBERSHIPS not in self.roles.permissions():

@@ -133,8 +133,8 @@ class NotificationSettingsSerializer(StrictSerializer):
         "`*` for all other environments. An update replaces the choices for the events in the body, and keeps all "
         "others. An empty object removes the choices for an event.",
         "defaults": "For each event, when e-mails are sent to people who have not chosen, unless their organization "
-        "has other defaults. Without a choice and such a default, e-mails about `rollout.stopped` and "
-        "`rollout.rolled_back` are also sent immediately to the person who requested the deployment.",
+        "has other defaults. If neither the person who requested a deployment nor the organization has chosen, this "
+        "person gets e-mails about `rollout.stopped` and `rollout.rolled_back` immediately.",
         "mail_configured": "Whether the installation can send e-mails. If it cannot, notifications appear only in the "
         "console and in the API.",
     }

@@ -78,8 +78,8 @@ class NotificationViewSet(ListModelMixin, _OwnViewSet):
     def mark(self, request: Request) -> Response:
         """Mark your notifications as read or unread.
 
-        Marks the notifications with the ids in the body, or all of the caller's notifications if the body contains no
-        ids. Other people's notifications and unknown ids are ignored.
+        Marks the notifications with the ids in the body, or all of the caller's notifications if the body does not
+        contain `ids`. Other people's notifications and unknown ids are ignored.
         """
         data = self.validated(request)
         changed = bell.mark(self.person, data.get("ids"), is_read=data["read"])

@@ -34,8 +34,8 @@ NEEDED = {
 def find_people(event: MessageEvent) -> set[UUID]:
     """Return the ids of the people to notify about the event now.
 
-    For an invitation, returns the invited person. Otherwise, excludes people who have left, have lost the permission,
-    are not active or have not claimed their account (``UserManager.claimed``), and the person who caused the event.
+    For an invitation, returns the invited person. Otherwise, excludes people who have lost the permission, are not
+    active or have not claimed their account (``UserManager.claimed``), and the person who caused the event.
     For a summary, returns everybody who must be notified about one of the events of ``limits.find_members``.
     """
     if event.type == _M.INVITATION:
@@ -95,7 +95,7 @@ def _find_people_for_hold(event: MessageEvent) -> set[UUID]:
 def _find_people_for_credential(event: MessageEvent) -> set[UUID]:
     """Return the ids of the people to notify about an expiring credential.
 
-    These are the owner of a user token, or all people who can replace another credential.
+    For a user token, this is its owner. For other credentials, these are all people who can replace the credential.
     """
     if event.resource_kind == "user_token":
         return set(UserToken.objects.filter(pk=event.resource_id).values_list("user_id", flat=True))

@@ -18,7 +18,7 @@ from byteor_cloud.errors import InvalidInput, PreconditionFailed
 
 ANY = "*"
 _M = MessageType
-# These events need an action that only the notified people, or few others, can take.
+# These events need an action that only few people can take.
 _NOW = {_M.APPROVAL_NEEDED, _M.BREAK_GLASS_NEEDED, _M.WAVE_HELD, _M.WEBHOOK_FAILING, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
 # E-mails about these are immediate by default only for the person who requested the deployment.
 _NOW_FOR_REQUESTER = {_M.ROLLOUT_STOPPED, _M.ROLLOUT_ROLLED_BACK}

@@ -44,9 +44,10 @@ def find_organization(text: str) -> Organization:
 
 
 def create_folders() -> None:
-    """Create the folders for temporary and derived files. Raises CommandError if that fails, except for disk errors.
+    """Create the folders for temporary and derived files. Raises CommandError if a folder is unusable.
 
-    A server with a full disk can still serve reads. Later, each use of a folder creates it.
+    Disk errors are only logged, because a server with a full disk can still serve reads. Each later use of a folder
+    creates it if it is missing.
     """
     try:
         data_folders.create()

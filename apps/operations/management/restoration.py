@@ -1,4 +1,4 @@
-"""Restores a backup: the blobs, the database and the master key. Then stops work that may have been done since."""
+"""Restores the blobs, the database and the master key of a backup. Then stops work that may have been done since."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _find_installation() -> str:
 
 
 def _check_owner(target: Target, installation: str) -> None:
-    """Raise BackupError if another installation uses the target, because a restore uses the newest backup in it."""
+    """Raise BackupError if the newest backup, which a restore uses by default, is of another installation."""
     complete = [name for name, is_complete in target.list_names() if is_complete]
     if complete and StoredBackup(target, complete[-1]).manifest.installation != installation:
         raise BackupError(f"{target.location} contains backups of another installation: use another place")

@@ -50,8 +50,8 @@ _SECRET_LENGTH = 8  # shorter parts of a path are not secret, such as "hooks"
 def send_due(webhook_id: UUID) -> None:
     """Send the due messages of one chat webhook until one fails or a limit of the job is reached.
 
-    Messages with fewer attempts come first, and among these the oldest. At a limit, enqueues another job, which sends
-    the messages that remain, if any.
+    Messages with fewer attempts come first. If the number of attempts is equal, older messages come first. At a limit,
+    enqueues another job, which sends the messages that remain, if any.
     """
     deadline = monotonic() + MAX_JOB_S
     organization_id: UUID | None = None

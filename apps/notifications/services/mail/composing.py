@@ -25,7 +25,8 @@ MAX_SHOWN = 50
 """The maximum number of events that a summary shows. The summary counts the others."""
 _MAX_SUBJECT = 150
 _M = MessageType
-# The clause after "You received this e-mail because". For other types, the reason is the person's role.
+# The clause after "You received this e-mail because". For other types and for summaries, the reason is the person's
+# role.
 _REASONS = {
     _M.APPROVAL_NEEDED: "you can approve or deny this request",
     _M.BREAK_GLASS_NEEDED: "you can approve or deny this deployment",
@@ -75,7 +76,7 @@ def compose(
     """Return the e-mail about these events, as plain text and HTML.
 
     The e-mail is a summary if ``is_daily`` is set or if it is about more than one event. ``ids`` are the ids of all its
-    notifications, of which ``entries`` may be only the first ones. The Message-ID is derived from ``ids``: unless the
+    notifications. ``entries`` may contain only the first of these. The Message-ID is derived from ``ids``: unless the
     e-mail is an invitation, it is the same when the e-mail is sent again. It differs for other notifications, because
     mail servers may drop an e-mail whose Message-ID they have seen before. Raises ValueError or MessageError for an
     invalid address.
@@ -94,7 +95,7 @@ def compose(
         "reason": (None if is_summary else _REASONS.get(_M(event.type))) or f"you have a role in {name}",
         "settings_url": settings_url,
     }
-    # Each e-mail about an invitation contains a new link, so it needs a new Message-ID.
+    # If an invitation with a link is sent again, it contains a new link, so it needs a new Message-ID.
     parts = [*sorted(map(str, ids)), *(each.content.path for each in entries if each.event.type == _M.INVITATION)]
     digest = sha256(" ".join(parts).encode()).hexdigest()[:32]
     headers = {

@@ -32,7 +32,7 @@ class NotSent(Exception):
 
 
 class Refused(NotSent):
-    """The server permanently refuses this e-mail, for example because the mailbox does not exist."""
+    """This e-mail can never be sent, for example because the mailbox does not exist."""
 
 
 class Deferred(NotSent):
@@ -70,7 +70,7 @@ class _Watchdog:
     def open_socket(self, host: str, port: int) -> socket.socket:
         """Connect to one of the host's first addresses, and watch the connection.
 
-        Tries ``ADDRESSES_TRIED`` addresses in their order. Raises OSError if none accepts the connection.
+        Tries at most ``ADDRESSES_TRIED`` addresses, in their order. Raises OSError if none accepts the connection.
         """
         self.close()
         addresses = outgoing.resolve(host, port, within=STEP_S)[: outgoing.ADDRESSES_TRIED]
@@ -125,7 +125,7 @@ class _TlsSmtp(smtplib.SMTP_SSL, _Smtp):
 
 
 class Connection:
-    """A connection to the mail server, opened for the first e-mail and reused for the others. A context manager."""
+    """A connection to the mail server, opened for the first e-mail and reused until it fails. A context manager."""
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server

@@ -79,7 +79,7 @@ def _describe_request(deployment: Deployment) -> list[str]:
 
 def _describe_changes(changes: Changes) -> list[str]:
     if changes.base is None:
-        return ["This pipeline is not deployed in this environment yet, so everything is new."]
+        return ["Replaces no deployment, so everything is new."]
     lines = [f"Replaces {changes.base.config_bundle.version}, {changes.base.config_bundle}."]
     if changes.spec is not None:
         lines += [f"Pipeline: {each.change} {each.what} {each.name}".rstrip() for each in changes.spec.changes]

@@ -171,7 +171,7 @@ def _progress() -> Iterator[Report]:
 
 
 class _Lines:
-    """Writes a line when a part begins, then every ten seconds, and when all blobs are done."""
+    """Writes a line when a part begins, then at most every ten seconds, and when all blobs are done."""
 
     def __init__(self) -> None:
         self._part: Part | None = None

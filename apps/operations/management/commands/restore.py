@@ -28,7 +28,7 @@ _CHANGES = {
     "enrollment_tokens_revoked": "enrollment tokens revoked",
     "webhook_deliveries_dropped": "pending webhook deliveries set to failed",
     "chat_messages_dropped": "pending chat messages set to failed",
-    "mails_dropped": "pending e-mails not sent",
+    "mails_dropped": "notifications not sent by e-mail",
 }
 _NEXT = """
 Next steps (the backup was made at {at}):
@@ -46,9 +46,9 @@ class Command(BackupCommand):
     help = (
         "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
         "may have happened after the backup are not repeated: unspent approvals are revoked, deployments in progress "
-        "are paused or aborted, offers are held until they are resumed, and sessions are deleted. If a restore is "
-        "interrupted, run the same command again to complete it. Exits with 0 if the restored installation is intact, "
-        "and with 1 if it is not or the restore failed."
+        "are paused or aborted, offers are held until they are resumed or replaced, and sessions are deleted. If a "
+        "restore is interrupted, run the same command again to complete it. Exits with 0 if the restored installation "
+        "is intact, and with 1 if it is not or the restore failed."
     )
 
     database_failed = "the database cannot be used"
@@ -77,8 +77,9 @@ class Command(BackupCommand):
     ) -> None:
         """Restore the backup, and print what was restored and changed.
 
-        Raises OperationalError if the database does not respond in time, CommandError or MasterKeyUnavailable if the
-        restore fails, and CommandError if the restored installation is not intact. Raises SystemExit if interrupted.
+        Raises OperationalError if the database cannot be reached at the beginning, CommandError or MasterKeyUnavailable
+        if the restore fails, and CommandError if the restored installation is not intact. Raises SystemExit if
+        interrupted.
         """
         database_wait.wait_for_database(self._report)
         with self.one_line_errors():

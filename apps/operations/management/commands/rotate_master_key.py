@@ -124,7 +124,10 @@ def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
         if files[1].exists():
             yield f"The previous key is kept in {files[1]} until you run {FINISH}."
         else:
-            yield "The data folder contains no previous key. Older backups of the database still need it."
+            yield (
+                "The data folder contains no previous key. Backups of the database that were made before a rotation "
+                "still need the key of that time."
+            )
     else:
         yield from _advice_on_settings(stored)
 

@@ -36,7 +36,8 @@ class Command(OperatorCommand):
         "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
         "installation. To detect a truncated or rebuilt ledger, compare with checkpoints of earlier exports that "
         "you keep on another host. Exits with 0 if every verified ledger is intact, with 1 if one is not "
-        "intact, or if a checkpoint is invalid or of another ledger, and with 2 if an argument is invalid."
+        "intact, or if a checkpoint is invalid or of a ledger that is not verified, and with 2 if an argument is "
+        "invalid."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
