@@ -33,9 +33,9 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How many rows of each kind were changed, and the last event of the installation's chain in the backup.
+    """The counts that the apps' ``settle`` functions returned, and the last event of the installation's chain.
 
-    ``seq`` and ``hash`` identify the event.
+    ``seq`` and ``hash`` identify the event, which is the chain's last one in the backup.
     """
 
     counts: dict[str, int]

@@ -102,7 +102,8 @@ class PreviewSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     descriptions = {
         "ok": "Whether the plan compiles.",
-        "target": "The target that the plan was compiled for. Null if the plan names no valid target.",
+        "target": "The target of the compilation: the requested one or, by default, that of the plan. Null if there is "
+        "no valid target.",
         "spec_kv": "The canonical text of the spec. Null if the plan does not compile or the value is too "
         "large (see `truncated`).",
         "spec_hash": "The spec hash. Null if the plan does not compile.",
@@ -112,7 +113,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
         "dot": "The compiled graph in the DOT language. Null if the plan does not compile or the value is too "
         "large (see `truncated`).",
         "truncated": "Whether one or more of `spec_kv`, `spec`, `graph` and `dot` are null because the response would "
-        "exceed 4 MiB. To read the whole spec, promote the draft and get the version.",
+        "exceed 4 MiB. To read the whole spec, save the plan, promote the draft, and get the version.",
     }
 
 

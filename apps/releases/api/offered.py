@@ -87,8 +87,8 @@ def read_offer(agent_id: UUID) -> Offered:
 def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
     """Return the current offers of these agents. An offer is None if the agent or the offered bundle was deleted.
 
-    Makes one query for the assignments. The texts of agents with the same offer differ only in the agent's id, so the
-    offer of a rollout is read and signed once for all of them.
+    Makes one query for the assignments. The texts of agents with the same offer differ only in the agent's id, so this
+    offer is read and signed once for all of these agents.
     """
     rows = _assignments.run(f"{{{','.join(map(str, agent_ids))}}}")
     assigned = {agent_id: _Assigned(*columns) for agent_id, *columns in rows}
@@ -104,8 +104,9 @@ def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
 def _read_batch(agent_ids: Sequence[UUID]) -> list[Offered | Exception | None]:
     """Return the offers of these agents, or the error of an agent whose offer cannot be read.
 
-    An error that concerns the offer of one agent must not fail the others, which may belong to other organizations. If
-    the database does not work, the whole batch fails.
+    An offer is None if the agent or the offered bundle was deleted. An error that concerns the offer of one agent must
+    not fail the others, which may belong to other organizations. If the database or the master key is not available,
+    the whole batch fails.
     """
     try:
         return [*read_offers(agent_ids)]

@@ -237,10 +237,10 @@ def decide(
     self-approval that is not allowed. Raises InvalidInput for a denial without a comment, for a missing or unexpected
     ``digest``, and for ``expires_in_s`` in a decision on a wave. Raises Conflict if the approval is not open, the
     person has already decided, or the digest is outdated. Raises Conflict for a consent while the replay gate blocks
-    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. Raises Conflict if
-    ``regression_id`` is not the deployment's present regression, or if the approval is that of a wave or a replay. With
-    ``accept_groups``, raises InvalidInput for a denial, for an empty comment, for the approval of a wave or a replay,
-    and if the deployment has no regression. Also raises the errors of ``acceptances.accept``.
+    the deployment, and for a consent if self-approval is not allowed and the requester is unknown. With
+    ``regression_id``, raises Conflict if it is not the deployment's present regression, or if the approval is that of a
+    wave or a replay. With ``accept_groups``, raises InvalidInput for a denial, for an empty comment, for the approval
+    of a wave or a replay, and if the deployment has no regression. Also raises the errors of ``acceptances.accept``.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -383,7 +383,7 @@ def _approve(approval: Approval, *, expires_in_s: int | None, issued_by: str, ac
     )
     fields: dict[str, Any] = {"credential": text, "approved_at": now, "expires_at": expires_at}
     if approval.break_glass:
-        fields["used_at"] = now  # the deployment has started already
+        fields["used_at"] = now  # the build of a break-glass deployment spends no approval
     approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, **fields)
     if deployment is not None and approved.break_glass:
         add_entry(deployment, "break_glass_approved", actor=actor)

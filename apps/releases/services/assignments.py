@@ -1,7 +1,8 @@
 """The only module that changes ``Assignment`` and ``DeploymentAgent`` rows, which change together.
 
-An ``Assignment`` states what an agent should run now. A ``DeploymentAgent`` stores an agent's progress in one
-deployment. The functions here run in their caller's transaction, except ``delete_deployment_agents``.
+An ``Assignment`` states what an agent should run now. Enrolling an agent creates its empty assignment. A
+``DeploymentAgent`` stores an agent's progress in one deployment. The functions here run in their caller's transaction,
+except ``delete_deployment_agents``.
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
 agents of an environment locks the environment, so such changes never run concurrently (except
@@ -53,7 +54,7 @@ JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier
     -- If the offer is held, the agent may run something else. Only a person may let it get that offer again.
     ON earlier.id = assignment.bundle_deployment_id AND assignment.held_backup_at IS NULL
-ORDER BY found.place  -- store the rows in the order of agent ids, because lists show them in this order
+ORDER BY found.place  -- insert the rows in the order of agent ids, because the API lists them by their own ids
 RETURNING agent_id
 """
 _RECORD_FAILURES = """

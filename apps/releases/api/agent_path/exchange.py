@@ -1,6 +1,6 @@
-"""Recognize agents' requests, and send responses with the same headers, metrics and log lines as Django.
+"""Recognize agents' requests, and send responses with the same headers and metrics as Django.
 
-A request that is unusual in any way is left to Django.
+A request that is unusual in any way is left to Django. Unlike in Django, offers and delayed refusals are not logged.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class RefusedAgents:
     def note(self, agent_id: UUID) -> None:
         """Note that a request for this agent had an unusable key. In a server, the request does not wait for a query.
 
-        Does nothing if the agent was stored recently, or if too many agents are already waiting to be stored. In the
+        Does nothing if the agent was noted recently, or if too many agents are already waiting to be stored. In the
         second case, a later request can be noted instead.
         """
         with self._lock:
@@ -51,7 +51,7 @@ class RefusedAgents:
             threading.Timer(PAUSE_S, self.store).start()
 
     def store(self) -> None:
-        """Store the collected agents. If that fails, their next requests collect them again."""
+        """Store the collected agents. Those that cannot be stored now are noted again at their next requests."""
         with self._lock:
             due, self._due = self._due, []
         try:

@@ -17,7 +17,7 @@ CAPACITY = 4096 if _files == resource.RLIM_INFINITY else min(4096, _files // 2)
 # read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
 # report takes ten times as long. All rest while the others get their offers (at TOLD_PER_S, within at most
 # TOLD_WITHIN_S seconds), and then start again at RESUMED_PER_S, within at most RESUMED_WITHIN_S seconds. Both rates are
-# those of the installation's processes together.
+# those of this host's API processes together.
 # Polls of an environment that are woken within BURST_S of each other, such as by the steps of one rollout, are one
 # burst. A burst in one environment does not make the agents of another one rest.
 LARGE_BURST, BURST_S = 20, 2.0
@@ -57,7 +57,7 @@ class Waiter:
 class Burst:
     """Polls of one environment that were woken in quick succession.
 
-    ``processes`` is the number of processes, each of which is assumed to have woken as many polls as this one.
+    ``processes`` is the number of API processes on this host. Each is assumed to have woken as many polls as this one.
     """
 
     def __init__(self, processes: int) -> None:
@@ -87,7 +87,7 @@ class Burst:
 class WaitingRoom:
     """The waiting polls of this process: at most one for each agent, and at most ``capacity`` in total.
 
-    ``processes`` is the number of processes among which the agents are distributed.
+    ``processes`` is the number of API processes on this host, which share the polls.
     """
 
     def __init__(self, capacity: int = CAPACITY, *, processes: int = 1) -> None:

@@ -206,7 +206,7 @@ class DecideSerializer(StrictSerializer):
     }
 
     def validate(self, attrs: Any) -> Any:
-        """Return the fields, with the ``approval`` or None if the deployment needs none. Raises ValidationError."""
+        """Return the fields with ``approval``, which is None if the deployment has none. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
             wrong = {"deployment_id": [ErrorDetail("Send deployment_id or replay_id.", code="required")]}
             raise serializers.ValidationError(wrong)

@@ -85,8 +85,8 @@ class CauseSerializer(serializers.Serializer[Any]):
         ),
         "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated. Empty for "
         "`other`, and if the agents reported no detail.",
-        "count": "The number of agents whose latest failure had this cause, including agents that have been retried "
-        "or rolled back since.",
+        "count": "The number of agents whose latest failure to activate the bundle, or whose latest failure to roll "
+        "back, had this cause. Includes agents that have been retried or rolled back since.",
         "agents": "The ids of the first five of these agents. Empty for `other`.",
     }
 
@@ -125,8 +125,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
         "or with some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` "
-        "(the next wave waits for approval or a manual start), `too_few_reviewers` (too few reviewers have approved or "
-        "can still approve), `replay_gate.running` (the regression has not finished), "
+        "(the next wave waits for approval or a manual start), `too_few_reviewers` (the reviewers who have approved "
+        "and those who still can are together too few), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
         "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
@@ -200,7 +200,7 @@ class DeploymentSerializer(ModelSerializer):
         "take_over": "Whether the deployment may take over agents that run another pipeline. Defaults to false.",
         "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
         "`take_over`, `override_freeze`, `override_replay_gate`, `explain`, `start_at`, `reviewers` and the "
-        "environment's `agent_timeout_s` must be the same. Only the note may differ.",
+        "environment's `agent_timeout_s` must be the same. The note may differ.",
         "override_freeze": "Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
@@ -232,8 +232,9 @@ class DeploymentSerializer(ModelSerializer):
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
         "a deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate. "
-        "Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at "
-        "most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists.",
+        "Nobody can approve the deployment until the latter are gone. If too few reviewers remain for a pending "
+        "approval after break-glass, contains `too_few_reviewers`, which does not stop the deployment. For a "
+        "deployment that has finished, contains nothing else. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",

@@ -79,8 +79,8 @@ class FleetStateViewSet(_IntervalViewSet):
         """List what the fleet ran at a given time.
 
         Returns the bundle that each agent of the environment ran at the time `at`, with the bundle's deployment and
-        approval. Decommissioned agents are included. If `at` is later than an agent's decommissioning, this is the last
-        bundle that the agent reported. Agents that ran nothing are left out.
+        approval. Decommissioned agents are included. For an agent that was offline or decommissioned at that time,
+        returns the last bundle that the agent had reported. Agents that ran nothing are left out.
         """
         now = timezone.now()
         at = self.parameter_values.get("at", now)

@@ -70,8 +70,8 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     def attestation(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Download a signed statement.
 
-        Called by an agent. Returns the DSSE envelope of a statement about the offered deployment. Returns 409 if this
-        is not a statement of the agent's current offer.
+        Called by an agent. Returns the DSSE envelope of one of the offer's `attestations`. Returns 409 if the agent's
+        current offer has no statement with this hash.
         """
         digest = self.parameter_values["sha256"]
         offered = Assignment.objects.filter(agent=self.agent, bundle_hash__isnull=False, held_backup_at=None).values(
