@@ -229,7 +229,7 @@ def test_invalid_reviewers_of_deployment_are_refused(world: World) -> None:
     assert problem(too_few) == (400, "too_few", at)
     assert too_few.json()["detail"] == (
         "2 people must approve, but only 1 of the reviewers can approve or already did. People who have left cannot "
-        "approve, nor can the requester unless self-approval is allowed."
+        "approve. The requester cannot approve if self-approval is not allowed, or after break-glass."
     )
     assert (Deployment.objects.count(), Approval.objects.count()) == (0, 0)
     assert AuditEvent.objects.exclude(action="environment.update").count() == audited

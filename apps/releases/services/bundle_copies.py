@@ -41,8 +41,8 @@ def copy_config_bundle(
     and config hash, returns that config bundle and False.
 
     Raises NotFound if the project has no such config bundle, InvalidInput if it belongs to ``environment``, and
-    Conflict if another configuration has its name. A configuration that is known bad in ``environment`` is copied as
-    well, because it cannot be deployed there until it is cleared.
+    Conflict if ``environment`` has a config bundle with this name and another config hash. A configuration that is
+    known bad in ``environment`` is copied as well, because it cannot be deployed there until it is cleared.
     """
     lock_row(environment)
     source = ConfigBundle.objects.filter(

@@ -50,7 +50,8 @@ def find_base(deployment: Deployment) -> Deployment | None:
     """Return the deployment with which this one is compared, or None.
 
     The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
-    otherwise the pipeline's current deployment in the environment. A pipeline's first deployment has none.
+    otherwise the pipeline's current deployment in the environment. Returns None if no other deployment meets one of
+    these conditions.
     """
     return find_bases(deployment).first()
 

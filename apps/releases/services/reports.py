@@ -71,7 +71,7 @@ def report(
             assignments.record_report(deployment, assignment, status, detail=detail, tuning=tuning)
             enqueue_rollout_step(deployment.pk)
         else:
-            # An agent may repeat late reports indefinitely. One row counts them and stores the last report.
+            # An agent may repeat late reports indefinitely. For each status, one row counts them and stores the last.
             AgentReport.objects.update_or_create(
                 deployment=deployment,
                 agent_id=agent_id,

@@ -2,7 +2,7 @@
 
 The backup does not know what happened after it was made. A credential may have been spent, a deployment may have
 finished, and agents may run something newer. Therefore releases from before the restore continue only if a person
-resumes or repeats them.
+resumes, approves or repeats them.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def _find_too_few(
         return ""
     return (
         f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can approve "
-        "or already did. People who have left cannot approve, nor can the requester unless self-approval is allowed."
+        "or already did. People who have left cannot approve. The requester cannot approve if self-approval is not "
+        "allowed, or after break-glass."
     )
 
 
@@ -292,8 +293,8 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
 def check_change(deployment: Deployment) -> None:
     """Raise Conflict unless the reviewers of the deployment can be changed now.
 
-    They can be changed if an approval is needed, and either the deployment is pending approval or deploying, or its
-    approval after break-glass is pending.
+    The deployment must have its own approval or a strategy with an approval hold. In addition, the deployment must be
+    pending approval or deploying, or its approval must be pending, for example after break-glass.
     """
     is_pending = deployment.approval is not None and deployment.approval.status == ApprovalStatus.PENDING
     if not is_pending and deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:

@@ -114,7 +114,7 @@ def _describe_denial(approval: Approval) -> str:
 
 @transaction.atomic
 def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> None:
-    """Start the next wave now, without waiting for a pause or for a manual hold.
+    """Start the next wave now, without waiting for the pause between the waves or for a manual hold.
 
     Raises Conflict as ``check_next_wave`` does, in a freeze window that the deployment does not override, and if the
     configuration is known bad, an agent of the current wave has not finished, too many agents have failed, the next
@@ -151,7 +151,7 @@ def check_next_wave(deployment: Deployment) -> None:
         raise Conflict("The deployment is paused. Resume it first.", code="next_wave.paused")
     approval = wave_holds.find_approval(deployment)
     if approval is not None and approval.status != ApprovalStatus.APPROVED:
-        detail = "The next wave needs approval. It cannot start before enough people have approved it."
+        detail = "The next wave needs approval, and it is not approved."
         raise Conflict(detail, code="next_wave.needs_approval")
     if deployment.wave_done_at is None or deployment.wave + 1 >= len(deployment.strategy.percents):
         detail = f"Wave {deployment.wave + 1} has not finished, or there is no next wave."
@@ -281,7 +281,8 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 def _count_offers(deployment: Deployment, plan: StepPlan) -> int:
     """Return how many agents are offered the deployment in the wave that starts, in this step and in the next ones.
 
-    If offers remain for later steps, this counts all pending agents, including those that are not available.
+    If offers remain for later steps, this counts all pending agents of the waves up to the one that starts, including
+    agents that are not available.
     """
     if not plan.has_more_offers:
         return len(plan.offer)

@@ -32,10 +32,10 @@ def runs(pipeline: str | None, number: int | None) -> Q:
 
 
 def runs_in(environments: QuerySet[Environment], pipeline: str | None, number: int | None) -> Q:
-    """Return the same condition as ``runs``, for agents of these environments.
+    """Return a condition like that of ``runs``, for agents of these environments.
 
     The bundles are looked up first, so that PostgreSQL knows how frequent they are, and reads no other agents. Only the
-    newest ``_MOST_BUNDLES`` of them are used.
+    newest ``_MOST_BUNDLES`` of them are used. An agent also matches if another of these environments built its bundle.
     """
     built = Deployment.objects.filter(environment__in=environments).exclude(bundle_hash=None)
     newest = (

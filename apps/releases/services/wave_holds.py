@@ -144,7 +144,7 @@ def resume_clock(deployment: Deployment) -> None:
 def describe(deployment: Deployment) -> HoldFacts | None:
     """Return the hold in effect and who can end it, or None. Takes at most five queries.
 
-    A hold whose wave is approved is no longer in effect: the wave waits only for the end of a pause.
+    A hold whose wave is approved is no longer in effect, although the wave may still wait for the end of a pause.
     """
     hold = deployment.wave_hold
     if hold is None or hold.is_over:

@@ -23,7 +23,7 @@ from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
 # The error is the same in all cases, so that an attacker cannot find out whether a credential exists.
-UNUSABLE = "The credential is unknown, expired or revoked."
+UNUSABLE = "The credential is not valid. For example, it may have expired or been revoked."
 _VERIFIED = "byteor.verified"  # a key of ``request.META``
 
 

@@ -70,7 +70,7 @@ class AuditEventSerializer(ModelSerializer):
         "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If that "
         "is not enough, all changes together are replaced in this way. If an organization key repeats an event in the "
         "same minute, all repetitions are recorded as one event after that minute, with their `count` and the `last` "
-        "values. `exportAuditEvents` also returns the recorded changes that are null in a list.",
+        "values. `exportAuditEvents` returns the changes even if they are too large for a list.",
         "seal": "The event's position in the ledger. Null until the event is sealed, usually within a few seconds.",
     }
 

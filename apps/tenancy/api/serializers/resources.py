@@ -118,11 +118,10 @@ class InvitedMemberSerializer(MemberSerializer):
 
     descriptions = {
         **MemberSerializer.descriptions,
-        "invitation_url": "A link with which the person signs in. It works once, within 7 days, and "
-        "is returned only in this response. Null if a mail server is configured, if the caller is not an "
-        "`org_admin` of the organization, or if a link must not sign in to the person's account: somebody has already "
-        "signed in to it and its address is confirmed, it is not active, it belongs to an installation operator, or it "
-        "has a role in another organization.",
+        "invitation_url": "A link with which the person signs in. It works once, within 7 days, and is returned only "
+        "in this response. Null if a mail server is configured, if the caller is not an `org_admin` of the "
+        "organization, or if a link must not sign in to the person's account. For example, the person may already have "
+        "signed in with a confirmed address, or have a role in another organization.",
     }
 
     class Meta(MemberSerializer.Meta):

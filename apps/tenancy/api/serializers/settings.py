@@ -133,7 +133,9 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         ),
         "approval_ttl_s": "The number of seconds until a pending approval expires, and the maximum number of seconds "
         "for which a granted approval is valid. For a deployment whose start time has not been reached, counted from "
-        "that time. A request for a break-glass deployment can set a shorter time. Defaults to 3600.",
+        "that time. A pending approval gets more time if its deployment waits for a regression, or if the approval is "
+        "for a wave and the deployment is paused. A request for a break-glass deployment can set a shorter time. "
+        "Defaults to 3600.",
         "replay_policy": "Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`.",
         "heartbeat_interval_s": "The usual number of seconds between an agent's heartbeats. Defaults to 30.",
         "agent_timeout_s": (

@@ -22,7 +22,7 @@ class SigningKeySerializer(ModelSerializer):
             "`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only "
             "verifies signatures that contain their time and were made before `not_after`."
         ),
-        "not_before": "When the key starts to sign.",
+        "not_before": "When the key starts to sign, unless it is withdrawn first.",
         "signs_until": "When the key stops signing. Null if the key has no successor.",
         "not_after": "When the key is retired. Null if no time is set.",
         "created_at": "When the key was published.",
@@ -72,7 +72,7 @@ class JwkSerializer(serializers.Serializer[Any]):
         "alg": "The signature algorithm.",
         "use": "The purpose of the key: signatures.",
         "status": "The key's status: `next`, `active`, `retiring` or `retired`.",
-        "not_before": "When the key starts to sign.",
+        "not_before": "When the key starts to sign, unless it is withdrawn first.",
         "not_after": "The key verifies only signatures that were made before this time. Null if no time is set.",
     }
 
