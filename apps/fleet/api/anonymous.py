@@ -216,9 +216,10 @@ _refused = Tally("anonymous_requests_refused")
 def limit_anonymous_callers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse requests over the limits of ``AnonymousCallers``. They reach no session middleware, view or request slot.
+    """Refuse requests over the limits of ``AnonymousCallers``.
 
-    Frequent refusals are delayed, and the log contains only their number.
+    Refused requests reach no session middleware, view or request slot. Frequent refusals are delayed, and the log
+    contains only their number.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
