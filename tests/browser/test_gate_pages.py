@@ -221,7 +221,7 @@ def test_query_counts_of_page_and_list_do_not_grow_with_groups_and_deployments(w
     assert count(table(Deployment)) == listed
     form = client.get(act(many.regression, "accept")).context["form"]
     assert len(form["groups"].field.choices) == 50
-    assert form["every"].label == "Accept all 60 groups that are not accepted yet"
+    assert form["every"].label == "Accept all 60 groups that still need an acceptance"
 
 
 def test_differences_can_be_accepted_only_in_finished_regression_of_config_bundle(world: World) -> None:

@@ -77,7 +77,7 @@ def describe_attempt(attempt: Mapping[str, Any]) -> str:
 
 
 def show_last_attempt(row: Delivery) -> str:
-    """Return what ``describe_attempt`` does for the last attempt, with the number of stored attempts and the duration.
+    """Return the last attempt as ``describe_attempt`` does, with the number of stored attempts and the duration.
 
     Returns "-" if there was no attempt.
     """
@@ -378,7 +378,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     tenant = "webhook__organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = SECTION
-    holds = "The messages to webhooks, with the receivers' responses."
+    holds = "Deliveries of events to webhooks, with the receivers' responses."
     hint = "A delivery appears here when a webhook's event happens, or when you send a test."
     related = ("webhook__organization", "event")
     reads = ("attempts",)
@@ -392,7 +392,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             commands.redeliver,
             label="Redeliver",
             done="{} queued again",
-            explain="The message is sent again with the same webhook-id, even if it has been delivered already.",
+            explain="The event is sent again with the same webhook-id, even if it has been delivered already.",
             icon="replay",
             applies=lambda row: row.webhook.enabled,
         ),

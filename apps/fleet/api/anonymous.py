@@ -131,7 +131,7 @@ class AnonymousCallers:
     def _settle_valid(self, address: str, digest: str, verified: str | None, status: int) -> None:
         if verified is not None:
             self._valid.add(verified)
-        elif status == Unauthenticated.status:  # the credential was revoked, or its owner lost access
+        elif status == Unauthenticated.status:  # the credential no longer works, for example because it was revoked
             self._valid.discard(digest)
             self._invalid.add(digest)
             self._take(address)
@@ -216,9 +216,10 @@ _refused = Tally("anonymous_requests_refused")
 def limit_anonymous_callers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse requests over the limits of ``AnonymousCallers``, before they use sessions, views or request slots.
+    """Refuse requests over the limits of ``AnonymousCallers``.
 
-    Frequent refusals are delayed, and the log contains only their number.
+    Refused requests reach no session middleware, view or request slot. Frequent refusals are delayed, and the log
+    contains only their number.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

@@ -102,9 +102,9 @@ class Enrolled:
 def enroll(request: Enrollment) -> Enrolled:
     """Spend one use of the token and create an agent with its key.
 
-    Raises Unauthenticated if the token is not usable, Conflict if the name is taken and the token does not permit
-    replacing agents, QuotaExceeded if the organization has used up its agent quota, and IntegrityError if a concurrent
-    transaction takes the name.
+    Raises Unauthenticated if the token is not usable, InvalidInput if the agent would have too many labels, Conflict if
+    the requested name is taken and the token does not permit replacing agents, QuotaExceeded if the organization has
+    used up its agent quota and no agent is replaced, and IntegrityError if a concurrent transaction takes the name.
     """
     (result,) = enroll_all([request])
     if isinstance(result, DomainError):

@@ -57,7 +57,7 @@ from byteor_cloud.storage import space
 # The limits of ``count_labels``: values per key, and keys. ``MAX_VALUES`` is also the default limit of the functions
 # ``find_label_keys`` and ``find_label_values``.
 MAX_VALUES, MAX_KEYS = 50, 200
-BATCH_SIZE = 5000  # agents per statement
+BATCH_SIZE = 5000  # the maximum number of ``ChangedAgent`` rows, or of pulses, per statement
 LOCK_BATCH = 100  # environments that are locked together, in the order of their ids
 # Pulses are refreshed from this many seconds before ``online_until``. Must be at least twice the interval of the job.
 REFRESHED_BEFORE_S = 15

@@ -38,7 +38,7 @@ def save_search(user: User, organization: Organization, *, name: str, query: str
     if saved.filter(name=name).exists():
         raise Conflict(f"You already have a saved search {name}. Choose another name.", code="name_taken")
     if saved.count() >= MAX_SAVED:
-        raise Conflict(f"You have {MAX_SAVED} saved searches. Delete one first.", code="too_many")
+        raise Conflict(f"You have {MAX_SAVED} saved searches in this organization. Delete one first.", code="too_many")
     return SavedSearch.objects.create(owner=user, organization=organization, name=name, query=query)
 
 

@@ -48,7 +48,7 @@ class AcceptForm(ActForm):
         field: Any = self.fields["groups"]
         field.choices = [(each["id"], format_html("<bdi>{}</bdi>", label_group(each))) for each in found[:_LISTED]]
         every = self.fields["every"]
-        every.label = f"Accept all {count_of(len(found), 'group')} that are not accepted yet"
+        every.label = f"Accept all {count_of(len(found), 'group')} that still need an acceptance"
         if len(found) > _LISTED:
             every.help_text = f"Only the {_LISTED} most frequent groups are listed here."
         if len(found) < 2:

@@ -46,8 +46,8 @@ class _TestForm(ActForm):
     rules = RequestRegressionSerializer
     against = forms.MultipleChoiceField(
         required=False, label="Compare with", widget=forms.CheckboxSelectMultiple,
-        help_text="At most five. Without a choice, the candidate is compared with the configurations that most agents "
-        "run.",
+        help_text="At most five. Without a choice, the candidate is compared with the configurations that run on the "
+        "most agents.",
     )  # fmt: skip
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
@@ -92,9 +92,9 @@ TEST_VERSION = Act(
     name="test",
     label="Test against fixtures",
     done="{} requested",
-    explain="The fixtures of the pipeline are replayed through this version, and through what runs now or what you "
-    "choose. The results are compared. Nothing is deployed, and no side effects are performed. Known verdicts are used "
-    "again.",
+    explain="The fixtures of the pipeline are replayed through this version. Fixtures without a golden result are also "
+    "replayed through what runs now, or through what you choose. The results are compared. Nothing is deployed, and no "
+    "side effects are performed. Known verdicts are used again.",
     run=_request("version"),
     form=_TestForm,
     needs=P.OPERATE_ENVIRONMENT,

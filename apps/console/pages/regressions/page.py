@@ -31,7 +31,7 @@ from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 
 GROUPS = 50  # groups per page
-_PAYLOADS = 1024 * 1024  # the maximum number of bytes of JSON of the examples that have payloads on a page
+_PAYLOADS = 1024 * 1024  # bytes of JSON; on a page, the examples that are shown with payloads have at most this size
 _GROUP = re.compile("[0-9a-f]{64}")
 _BEFORE, _AFTER = 160, 320  # bytes that are shown before and after the first difference of two texts
 _NAME = 60  # characters of a fixture's name
@@ -226,11 +226,11 @@ def is_accepted(group: Mapping[str, Any], accepted: Iterable[AcceptedDifference]
 
 
 def _acceptance(group: Mapping[str, Any], given: Sequence[AcceptedDifference]) -> dict[str, Any]:
-    """Return the pill and the texts of a group's acceptances; {} if nobody accepted it."""
+    """Return the pill and the texts of the given acceptances of a group; {} if there are none."""
     if not given:
         return {}
     pill = state_pill("accepted" if is_accepted(group, given) else "not accepted")
-    note = "" if is_accepted(group, given) else "Not accepted for all configurations that show it."
+    note = "" if is_accepted(group, given) else "The acceptances do not cover all comparisons that show this group."
     return {"accepted": pill, "acceptances": describe_acceptances(given), "acceptance_note": note}
 
 

@@ -20,7 +20,7 @@ from byteor.engine.replay import FixtureOutcome as Outcome
 from byteor_cloud.database.large_columns import without_large
 
 PAGE = 25  # results per page
-# Results that need attention come first, then those without a verdict, and equal ones last.
+# Results that need attention come first, then pending ones, and equal ones last.
 _ORDER = (Outcome.FAILED, Outcome.UNSTABLE, Outcome.DIFFERENT, Outcome.NOT_TESTED)
 RANK = Case(
     *(When(outcome=word, then=Value(rank)) for rank, word in enumerate(_ORDER)),

@@ -24,6 +24,7 @@ from apps.console.pages.replays import differences
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from byteor.engine.compiler import split_op
+from byteor.engine.counted import count_of
 from byteor.engine.machines import ReplayStatus
 from byteor.engine.replay import unchecked_stages
 from byteor.engine.replay.compare import compare_with_members
@@ -55,7 +56,7 @@ def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str
         case ReplayStatus.QUEUED:
             return "Waiting for a worker."
         case ReplayStatus.RUNNING if row.progress_total:
-            return f"{row.progress_done:,} of {row.progress_total:,} records replayed."
+            return f"{row.progress_done:,} of {count_of(row.progress_total, 'record')} replayed."
         case ReplayStatus.RUNNING:
             return "Running."
         case ReplayStatus.DIVERGED:
@@ -87,7 +88,7 @@ def progress_bar(row: Replay) -> dict[str, Any] | None:
     done, left = row.progress_done, row.progress_total - row.progress_done
     parts = [("good", done), ("plain", left)]
     key = [("good", f"{done:,}", "replayed"), ("plain", f"{left:,}", "left")]
-    return {"title": "Records", "text": f"{done:,} of {done + left:,} records", "parts": parts, "key": key}
+    return {"title": "Records", "text": f"{done:,} of {count_of(done + left, 'record')}", "parts": parts, "key": key}
 
 
 def replay_facts(row: Replay) -> list[tuple[str, object]]:

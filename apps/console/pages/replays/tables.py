@@ -31,7 +31,8 @@ CANCEL = Act.of(
     commands.cancel,
     label="Cancel",
     done="{} canceled",
-    explain="The dry run stops, and its status becomes failed. If you enter a reason, it is in the error on its page.",
+    explain="The dry run stops, and its status becomes failed. If you enter a reason, the replay's page shows it in "
+    "the error.",
     icon="cancel",
     comment="optional",
 )

@@ -55,9 +55,9 @@ class OwnKeyViewSet(AgentSelfViewSet):
         `rotate_key`. Returns a new key with the same scopes. The key used for this call stays valid until the new key
         is first used, for at most 24 hours. So store the new key before you use it. If you call this operation again
         before the first use, you get another new key, and the unused key is revoked. An agent may fetch three keys per
-        hour; further calls return 429. When somebody requests a rotation, the count starts again. While a clone of the
-        agent is suspected, returns 409: keep the current key and do not retry. A person must then rotate the key with
-        `rotateAgentKey` and `mode: now`, or enroll the agent again.
+        hour; further calls return 429. When a person or an organization API key requests a rotation (`mode: by_agent`),
+        the count starts again. While a clone of the agent is suspected, returns 409: keep the current key and do not
+        retry. A person must then rotate the key with `rotateAgentKey` and `mode: now`, or enroll the agent again.
         """
         key = self.principal.credential
         assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
