@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import strip_tags
 from playwright.sync_api import Page, expect
 
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.wave_reports import read_report
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import Role
@@ -238,6 +238,12 @@ def test_only_reviewers_decide_on_wave_regardless_of_role(world: World, run_jobs
     assert shown_messages(done) == [("success", "Approval of wave 2 of quotes/bundle-1 given.")]
     run_jobs()
     assert stories.progress(deployment) == ["failed", "offered", "offered", "offered"]
+    page = viewer.get(row_page(deployment))
+    assert page.context["summary"]["waves"][1]["hold"] == f"approved by {world.viewer.user.email}"
+    former = ApprovalDecision.objects.create(
+        approval=approval, user=world.reviewer.user, decided_by="former@acme.example", decision="approve"
+    )
+    assert approval.reviewers == [str(world.viewer.user.pk)] != [str(former.user_id)]
     page = viewer.get(row_page(deployment))
     assert page.context["summary"]["waves"][1]["hold"] == f"approved by {world.viewer.user.email}"
     assert f"Wave 2 was approved. {world.viewer.user.email} completed the approval." in page.text

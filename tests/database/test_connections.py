@@ -173,6 +173,16 @@ def test_serve_refuses_too_few_database_connections_unless_pooled(
         assert name in message
 
 
+@pytest.mark.django_db
+def test_worker_that_needs_too_many_connections_is_not_told_to_lower_api_settings(
+    set_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "connections_needed", lambda **_: 1_000_000)
+
+    with pytest.raises(CommandError, match=r"permits only \d+: raise PostgreSQL's max_connections \(\d+\)$"):
+        serve._ensure_connections(set_config(deployment_mode="worker", api_processes=64, api_threads=8))
+
+
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
     """Return a function that returns a copy of the configuration with changes."""

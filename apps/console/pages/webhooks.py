@@ -49,6 +49,7 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.webhooks import delivery as sending
 from apps.tenancy.services.webhooks import signing, subscriptions
+from apps.tenancy.services.webhooks.attempts import KEPT_ATTEMPTS
 from apps.tenancy.webhook_events import NAMES, TYPES, action_of, name_of
 
 SECTION: Final = "Webhooks"  # the menu entry of webhooks and chat webhooks
@@ -77,14 +78,15 @@ def describe_attempt(attempt: Mapping[str, Any]) -> str:
 
 
 def show_last_attempt(row: Delivery) -> str:
-    """Return the last attempt as ``describe_attempt`` does, with the number of stored attempts and the duration.
+    """Return the last attempt as ``describe_attempt`` does, with its number and the duration.
 
-    Returns "-" if there was no attempt.
+    Returns "-" if there was no attempt. Only the latest attempts are stored, so a high number is a lower bound.
     """
     if not row.attempts:
         return "-"
-    last = row.attempts[-1]
-    return with_note(describe_attempt(last), f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
+    last, count = row.attempts[-1], len(row.attempts)
+    number = f"attempt {count}{' or later' if count == KEPT_ATTEMPTS else ''}"
+    return with_note(describe_attempt(last), f"{number}, {last['duration_ms']} ms")
 
 
 def attempts_panel(row: Delivery) -> dict[str, Any]:

@@ -68,6 +68,13 @@ def _pause_of_deadline(row: Approval) -> str:
     return f"paused until the {'regression has finished' if row.rollout is None else 'deployment is resumed'}"
 
 
+def _requester(row: Approval) -> tuple[str, str]:
+    """Return a label and the person. The service requests the approval of a wave, so it shows no time for it."""
+    if row.wave is not None:
+        return "Deployment requested by", row.requested_by
+    return "Requested by", with_note(row.requested_by, relative_time(row.created_at))
+
+
 def note_of(row: Approval) -> str:
     """Return the note of the deployment that waits for the approval, or whose wave waits for it; "" without a note."""
     deployment = row.rollout or deployment_of(row)
@@ -90,7 +97,7 @@ def approval_facts(row: Approval, agents: Sequence[str]) -> list[tuple[str, Any]
     facts += [
         ("Environment", environment_link(row.environment)),
         ("Posture", state_pill(row.environment.posture)),
-        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
+        _requester(row),
         ("Policy", _policy(row)),
         (
             "Expires" if row.status == ApprovalStatus.PENDING else "Expiry",

@@ -120,11 +120,12 @@ def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
     consents = ApprovalDecision.objects.filter(approval__in=used, decision="approve").order_by("pk")
     starts, decisions = yield [
         row.timeline.filter(event="next_wave").values_list("detail__wave", "actor"),
-        consents.values_list("approval__wave", "decided_by"),
+        consents.values_list("approval__wave", "decided_by", "user_id", "approval__reviewers"),
     ]
     people: dict[int, list[str]] = {}
-    for wave, decided_by in decisions:
-        people.setdefault((wave or 0) + 1, []).append(decided_by)
+    for wave, decided_by, user_id, reviewers in decisions:
+        if not reviewers or str(user_id) in reviewers:  # consents of former reviewers do not count
+            people.setdefault((wave or 0) + 1, []).append(decided_by)
     return {
         **{wave: f"started by {actor}" for wave, actor in starts},
         **{wave: f"approved by {', '.join(each)}" for wave, each in people.items()},

@@ -36,6 +36,7 @@ from byteor_cloud.errors import DomainError
 
 _VERSIONS = 10
 _STAGES = 100
+_EFFECTS = 100  # rows of the panel of side effects
 _TRACED_BYTES = 256 * 1024  # bytes of JSON that a trace may have; the page omits further steps
 
 
@@ -195,13 +196,14 @@ def _effects(row: Replay) -> dict[str, Any]:
     actions = (row.audit or {}).get("actions", [])
     by_decision = Counter(each["decision"] for each in actions)
     counted = Counter((each["decision"], each["action"], each["target"]) for each in actions)
+    lead = ", ".join(f"{count:,} {decision}" for decision, count in sorted(by_decision.items()))
     return {
         "title": "Side effects",
-        "lead": ", ".join(f"{count:,} {decision}" for decision, count in sorted(by_decision.items())),
+        "lead": f"{lead}. The first {_EFFECTS} rows are shown." if len(counted) > _EFFECTS else lead,
         "columns": ("Decision", "Action", "Target", "Count"),
         "rows": [
             (state_pill(decision), action, target, f"{count:,}")
-            for (decision, action, target), count in sorted(counted.items())[:100]
+            for (decision, action, target), count in sorted(counted.items())[:_EFFECTS]
         ],
         "empty": "The replay reached no side effects.",
     }

@@ -105,10 +105,12 @@ def _ensure_connections(current: Config) -> None:
         workers=1 if current.deployment_mode != "api" else 0,
     )
     if needed > limit - reserved:
+        processes = f"{PREFIX}API_PROCESSES ({current.api_processes})"
+        threads = f"{PREFIX}API_THREADS ({current.api_threads})"
+        lower = "" if current.deployment_mode == "worker" else f" lower {processes} or {threads}, or"
         raise CommandError(
-            f"up to {needed} database connections are needed, but the server permits only {limit - reserved}: lower"
-            f" {PREFIX}API_PROCESSES ({current.api_processes}) or {PREFIX}API_THREADS ({current.api_threads}), or raise"
-            f" PostgreSQL's max_connections ({limit})"
+            f"up to {needed} database connections are needed, but the server permits only {limit - reserved}:{lower}"
+            f" raise PostgreSQL's max_connections ({limit})"
         )
 
 
