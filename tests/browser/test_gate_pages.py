@@ -302,7 +302,7 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
     assert [text for text, _ in form.fields["replay_gate"].choices] == ["off", "warn", "require"]
     sent(project_admin, world.prod, "settings", settings_form(world.prod, **strict))
     assert stored(world.prod) == strict
-    assert "the replay gate blocks each deployment" in project_admin.get(row_page(world.prod)).text
+    assert "the replay gate tests each deployment and can block it" in project_admin.get(row_page(world.prod)).text
     refused: list[dict[str, Any]] = [
         {"replay_gate": "warn"}, {"replay_gate_min_fixtures": 2}, {"max_work_increase_percent": 11},
         {"max_work_increase_percent": None},
