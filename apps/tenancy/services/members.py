@@ -116,8 +116,8 @@ def add(
 
     If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
     address, or with the link in the invitation. Raises Forbidden if the role exceeds the granter's permissions,
-    InvalidInput for the role org_admin in a project or a domain that is not in ``email_domains``, and Conflict if the
-    person already has a role in ``project`` (None: in ``organization``).
+    InvalidInput for the role org_admin in a project or a domain that the setting ``email_domains`` does not permit, and
+    Conflict if the person already has a role in ``project`` (None: in ``organization``).
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
