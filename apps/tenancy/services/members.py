@@ -166,7 +166,11 @@ def check_invite_again(membership: Membership) -> None:
     if not membership.user.is_active:
         raise Conflict("The person's account is not active.", code="not_active")
     if not accounts.may_get_invitation(membership.user, membership.organization):
-        raise Conflict("This person does not need an invitation to sign in.", code="claimed")
+        detail = (
+            "This person cannot be invited again, because somebody has already used the account, or because it belongs "
+            "to an installation operator."
+        )
+        raise Conflict(detail, code="claimed")
 
 
 def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
