@@ -101,4 +101,7 @@ def test_member_who_has_signed_in_cannot_be_invited_again(world: World) -> None:
 
     assert act(member(), "invite_again") not in client.get(row_page(member())).text
     refused = sent(client, member(), "invite_again", {})
-    assert refused.context["form"].non_field_errors() == ["This person does not need an invitation to sign in."]
+    assert refused.context["form"].non_field_errors() == [
+        "This person cannot be invited again, because somebody has already used the account, or because it belongs "
+        "to an installation operator."
+    ]

@@ -47,7 +47,8 @@ class User(AbstractBaseUser, Row):
     is_active = models.BooleanField(default=True)
     is_superuser = models.BooleanField(default=False)
     # The organization whose admin saw the link with which somebody first signed in. The admin could have used the link,
-    # so other organizations must not trust the address. Null if the address was confirmed in another way, or not yet.
+    # so other organizations must not trust the address. Null if nobody used such a link, or if the address was
+    # confirmed later.
     vouched_by = models.ForeignKey(
         "tenancy.Organization", on_delete=models.PROTECT, null=True, related_name="+", editable=False
     )

@@ -41,7 +41,7 @@ class MessageEvent(Row):
     text = models.CharField(max_length=500, blank=True, editable=False)
     path = models.CharField(max_length=300, blank=True, editable=False)
     handled_at = models.DateTimeField(null=True, editable=False)
-    # The number of attempts to handle the event that raised an error.
+    # The number of failed attempts to handle the event. Attempts that an outage interrupted do not count.
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
     retry_at = models.DateTimeField(null=True, editable=False)  # when the next attempt is due, after a failed one
     # The event that covers this one, if the outcome is ``grouped`` and the summary was already created.

@@ -51,8 +51,8 @@ def claim_or_create_account(
 
     An account without an identity is claimed only with its verified e-mail address; otherwise a new account is created.
     Claiming deletes the account's unused sign-in links and, if an organization vouched for the account, confirms the
-    address. Raises Unauthenticated if the account is not active, and IntegrityError if a concurrent sign-in has just
-    created an account with this address.
+    address. Raises Unauthenticated if the account is not active, and IntegrityError if a concurrent sign-in or
+    invitation has just created an account with this address.
     """
     holder = None
     if email and is_verified:
@@ -206,7 +206,7 @@ def _is_valid(link: SignInLink, user: User) -> bool:
 
 @transaction.atomic
 def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) -> bool:
-    """Grant or revoke the role of installation operator, who sees everything in the console.
+    """Grant or revoke the role of installation operator, who sees all organizations in the console.
 
     Returns False if nothing had to change. Raises Conflict when granting the role to an account that is not active, or
     whose address was not confirmed (``vouched_by``).

@@ -108,7 +108,8 @@ def record_of_person(
     """Record an event of a person's account, such as a sign-in or a change to one of the person's tokens.
 
     The full event goes to the installation's chain. A copy without the IP address and without the name of a token or a
-    machine goes to the chain of each organization that the person has joined.
+    machine goes to the chain of each organization that the person has joined. While the account is unclaimed and
+    not the actor, no organization gets a copy.
     """
     record(action, actor=actor, scope=None, resource=resource, changes=changes)
     copied = {name: value for name, value in (changes or {}).items() if name not in _NOT_COPIED}

@@ -65,7 +65,10 @@ def delete_old_sign_ins(now: datetime | None = None) -> None:
 
 
 def delete_old_requests(now: datetime | None = None) -> None:
-    """Delete old rate counters, and expired idempotency keys and requests of machines to sign in."""
+    """Delete old rate counters, expired idempotency keys, and machines' requests to sign in.
+
+    Such a request is deleted 10 minutes after it expired.
+    """
     expired_before = (now or timezone.now()) - DEVICE_SIGN_INS_KEPT_FOR
     delete_in_batches(DeviceSignIn.objects.filter(expires_at__lt=expired_before))
     minute = int((now.timestamp() if now else time.time()) // 60)

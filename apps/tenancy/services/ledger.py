@@ -107,9 +107,10 @@ def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: 
 
 
 def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
-    """Return the unsealed events that are at most ``GRACE`` older than ``last``. Without ``last``, return all of them.
+    """Return the recent unsealed events. Without ``last``, return all unsealed events.
 
-    This runs every few seconds, so it must not read the whole ledger.
+    An event is recent if it is at most ``GRACE`` older than ``last`` or than the current time. This runs every few
+    seconds, so it must not read the whole ledger.
     """
     events = AuditEvent.objects.filter(seal=None)
     if last is None:
@@ -188,8 +189,8 @@ def export_lines(organization: Organization | None, *, after_seq: int = 0) -> It
     """Return NDJSON lines: each sealed event after ``after_seq`` in the chain's order, then a signed checkpoint.
 
     Without an organization, exports the installation's own chain; the installation must have a signing key. Raises
-    InvalidInput if the chain ends before ``after_seq``, and MasterKeyUnavailable if this host cannot sign the
-    checkpoint, in both cases before the first line.
+    InvalidInput if the chain ends before ``after_seq``, and MasterKeyUnavailable if this host does not have the
+    installation's master key, in both cases before the first line.
     """
     vault.ensure_key()
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()

@@ -116,8 +116,8 @@ def add(
 
     If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
     address, or with the link in the invitation. Raises Forbidden if the role exceeds the granter's permissions,
-    InvalidInput for the role org_admin in a project or a domain that is not in ``email_domains``, and Conflict if the
-    person already has a role in ``project`` (None: in ``organization``).
+    InvalidInput for the role org_admin in a project or a domain that the setting ``email_domains`` does not permit, and
+    Conflict if the person already has a role in ``project`` (None: in ``organization``).
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
@@ -166,7 +166,11 @@ def check_invite_again(membership: Membership) -> None:
     if not membership.user.is_active:
         raise Conflict("The person's account is not active.", code="not_active")
     if not accounts.may_get_invitation(membership.user, membership.organization):
-        raise Conflict("This person does not need an invitation to sign in.", code="claimed")
+        detail = (
+            "This person cannot be invited again, because somebody has already used the account, or because it belongs "
+            "to an installation operator."
+        )
+        raise Conflict(detail, code="claimed")
 
 
 def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:

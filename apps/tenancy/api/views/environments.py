@@ -36,9 +36,10 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
             "createEnvironment",
             P.MANAGE_PROJECT,
             "Create an environment",
-            "Creates an environment. The posture determines the defaults of the settings and cannot be changed later. "
-            "In `staging` and `prod`, approval, replay, replay gate or freeze rules looser than the defaults require "
-            "`org_admin`.",
+            "Creates an environment. A setting that is not in the body gets the value in the organization's "
+            "`default_environment_settings` or, if there is none, the posture's default. The posture cannot be changed "
+            "later. In `staging` and `prod`, approval, replay, replay gate or freeze rules looser than these defaults "
+            "require `org_admin`.",
             example={"name": "canary", "posture": "staging"},
         ),
     }

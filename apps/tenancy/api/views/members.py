@@ -86,9 +86,9 @@ class OrganizationMemberViewSet(_Members):
             P.MANAGE_ORG_MEMBERSHIPS,
             "Add a member to an organization",
             "Grants a role in the whole organization to the person with this e-mail address, and sends an invitation. "
-            "A person who has never signed in gets an e-mail with a sign-in link. If no mail server is configured, the "
-            "response contains the link instead, in `invitation_url`. The person can also sign in with the identity "
-            "provider if it has verified this address.",
+            "A person who has never signed in, or whose address is not confirmed yet, gets an e-mail with a sign-in "
+            "link. If no mail server is configured, the response can contain a link instead (`invitation_url`). The "
+            "person can also sign in with the identity provider if it has verified this address.",
             responses={201: InvitedMemberSerializer},
             example={"email": "ada@example.com", "role": "viewer"},
             holds_secret=True,
@@ -137,9 +137,9 @@ class OrganizationMemberViewSet(_Members):
         """Invite a member of an organization again.
 
         Sends another invitation to a member who has never signed in, or whose address is not confirmed yet. If no mail
-        server is configured, the response contains a new link, as when adding a member, and earlier links become
-        invalid. Returns 409 if the person needs no invitation to sign in or the account is not active, and 429 within a
-        minute of the last invitation.
+        server is configured, the response can contain a new link, as when adding a member. A link in the response makes
+        earlier links invalid. Returns 409 for other members, for installation operators and if the account is not
+        active, and 429 within a minute of the last invitation.
         """
         return self._invite_again()
 
