@@ -28,7 +28,7 @@ _ENVIRONMENT = re.compile(
 def environment_path(text: str, base_url: BaseUrl) -> str:
     """Return the API path of an environment. ``text`` is a URL, a path, or ``ORG_ID/PROJECT_ID/ENVIRONMENT_ID``.
 
-    Raises IdentityError.
+    Raises IdentityError for any other text, and for a URL on another origin than ``base_url``.
     """
     path = text
     if "://" in text:
@@ -95,7 +95,7 @@ def connect(
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()
     if credentials is None:
-        raise IdentityError(f"no agent in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
+        raise IdentityError(f"no credentials in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
     plane = ControlPlane(credentials)
     rotation = KeyRotation(state, plane, stores_key=given is None)
     retry_while_unavailable(rotation.settle, wait, Backoff(), tries)
