@@ -44,7 +44,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     enroll = commands.add_parser("enroll", help="create an agent with an enrollment token")
     enroll.add_argument("--url", required=True, help="the control plane's URL, such as https://cloud.example.com")
     enroll.add_argument(
-        "--environment", required=True, help="the environment's URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
+        "--environment", required=True, help="the environment's API URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
     )
     enroll.add_argument(
         "--token",
