@@ -57,9 +57,9 @@ def note_keys() -> None:
 
 @runs_periodically(kinds.CLOSE_MINUTE)
 def close_minute() -> None:
-    """Record the denials and repetitions of past minutes, and delete old rows.
+    """Record the denials and repetitions of past minutes.
 
-    These are rate counters, idempotency keys, and requests of machines to sign in.
+    Also delete old rate counters, idempotency keys, and sign-in requests of machines.
     """
     audit.close_denials()
     audit.close_repetitions()

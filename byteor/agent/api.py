@@ -30,9 +30,10 @@ _RETRYABLE = {408, 429}
 
 
 class RequestRejected(Exception):
-    """A request that would probably fail again: it was rejected, its response is unusable, or it was never sent.
+    """A request that would probably fail again.
 
-    If it was never sent, ``status`` is None.
+    The control plane rejected or redirected the request, its response was too large, or the request was never sent. In
+    the last case, ``status`` is None.
     """
 
     def __init__(self, status: int | None, detail: str) -> None:

@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "byteor-agent") ->
     """Run one command and return its exit code. ``program`` is the name in its help and its errors.
 
     0: finished, or stopped by SIGTERM or SIGINT. 1: another failure, such as a failed replay. 2: the command line,
-    credentials, state folder or sample cannot be used, the incident bundle or spec is invalid, or the enrollment
-    response is unreadable. 3: the control plane does not accept the credential.
+    credentials, state folder or sample cannot be used, the incident bundle or spec is invalid or cannot be traced, or
+    the enrollment response is unreadable. 3: the control plane does not accept the credential.
     """
     options = _parser(program).parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast
@@ -44,7 +44,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     enroll = commands.add_parser("enroll", help="create an agent with an enrollment token")
     enroll.add_argument("--url", required=True, help="the control plane's URL, such as https://cloud.example.com")
     enroll.add_argument(
-        "--environment", required=True, help="the environment's URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
+        "--environment", required=True, help="the environment's API URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
     )
     enroll.add_argument(
         "--token",

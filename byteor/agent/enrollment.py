@@ -26,9 +26,9 @@ _ENVIRONMENT = re.compile(
 
 
 def environment_path(text: str, base_url: BaseUrl) -> str:
-    """Return the API path of an environment. ``text`` is a URL, a path, or ``ORG_ID/PROJECT_ID/ENVIRONMENT_ID``.
+    """Return the API path of an environment. ``text`` is an API URL, a path, or ``ORG_ID/PROJECT_ID/ENVIRONMENT_ID``.
 
-    Raises IdentityError.
+    Raises IdentityError for any other text, and for a URL on another origin than ``base_url``.
     """
     path = text
     if "://" in text:
@@ -37,7 +37,7 @@ def environment_path(text: str, base_url: BaseUrl) -> str:
         path = urlsplit(text).path.removeprefix(urlsplit(base_url.text).path)
     match = _ENVIRONMENT.fullmatch(path)
     if match is None:
-        raise IdentityError("the environment must be given as its URL, or as ORG_ID/PROJECT_ID/ENVIRONMENT_ID")
+        raise IdentityError("the environment must be given as its API URL, or as ORG_ID/PROJECT_ID/ENVIRONMENT_ID")
     org, project, environment = filter(None, match.groups())
     return f"/api/v1/orgs/{org}/projects/{project}/environments/{environment}"
 
@@ -95,7 +95,7 @@ def connect(
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()
     if credentials is None:
-        raise IdentityError(f"no agent in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
+        raise IdentityError(f"no credentials in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
     plane = ControlPlane(credentials)
     rotation = KeyRotation(state, plane, stores_key=given is None)
     retry_while_unavailable(rotation.settle, wait, Backoff(), tries)

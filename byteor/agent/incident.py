@@ -28,7 +28,7 @@ def capture(state: StateFolder, running: RunningBundle, last_n: int | None = Non
     tar = state.bundle(running.offer.bundle_hash)
     files = state.capture(running.offer.bundle_hash)
     if tar is None or not files:
-        raise StateError("the running bundle is no longer in the state folder: restart the agent first")
+        raise StateError("the state folder lacks the running bundle or its recorded input: restart the agent first")
     bundle = open_bundle(tar)
     journals, expected = _files_in("journal", files), _files_in("expected", files)
     if last_n is not None:

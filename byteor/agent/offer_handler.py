@@ -55,7 +55,10 @@ class OfferHandler:
         self.active: StartedPipeline | None = None
 
     def resume(self) -> None:
-        """Start the bundle that ran before the restart. If it cannot start, its offer is handled again if repeated."""
+        """Start the bundle that ran before the restart.
+
+        If the bundle cannot start, its offer is handled again when the control plane repeats the offer.
+        """
         running = self.progress.running
         if running is None:
             return

@@ -6,8 +6,8 @@
 ...         print(agent.name)
 
 Each operation in the API document is a method at its level, such as an environment: ``createDeployment`` is
-``client.environment(…).create_deployment(…)``. Iterating over a list requests one page after another. Errors are
-exceptions of ``byteor.client.errors``.
+``client.environment(…).create_deployment(…)``. Iterating over a list requests one page after another. A failed
+request raises an exception of ``byteor.client.errors``.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def quoted(part: str) -> str:
 class Request(NamedTuple):
     """A request. ``model`` names the model of the response, or several separated by ``|``.
 
-    It is empty for text, and ``json`` for any JSON.
+    It is empty for a response that is not JSON, and ``json`` for any JSON.
     """
 
     method: str

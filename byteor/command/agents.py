@@ -410,8 +410,8 @@ def label(
 ) -> None:
     """Change the labels of agents.
 
-    KEY=VALUE sets a label, and KEY- removes it. Agents that then match the target of a current deployment are offered
-    that deployment.
+    KEY=VALUE sets a label, and KEY- removes it. Changed agents that match the target of a current deployment can then
+    be offered that deployment.
 
     \b
     Examples:
@@ -515,7 +515,7 @@ def drain(session: Session, agent: str, reason: str | None, as_json: str | None)
 def undrain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
     """Include a drained agent in deployments again.
 
-    If the agent matches the target of a current deployment, it is offered that deployment.
+    If the agent matches the target of a current deployment that has not reached it, it is offered that deployment.
 
     \b
     Examples:
@@ -681,8 +681,8 @@ def capture(
     After its next heartbeat, the agent uploads a capture of the pipeline that it runs. If an earlier request is still
     open, no other one is created.
 
-    With --wait, the exit code is 0 if the capture was uploaded, 1 if the agent could not create a capture or the
-    request expired after an hour, and 8 after --timeout. The request then stays open.
+    With --wait, the exit code is 0 if the capture was uploaded, 1 if the agent uploaded a diagnostic instead or the
+    request expired after an hour, and 8 after --timeout. After --timeout, the request stays open.
 
     \b
     Examples:
@@ -723,7 +723,7 @@ def _problem(environment: Environment, found: m.RequestedCapture) -> str:
     if artifact is None or artifact.kind != "diagnostic":
         return ""
     cause = (artifact.metadata or {}).get("problem")
-    return f"the agent could not capture ({cause or 'it gave no reason'}); its diagnostic is artifact {artifact.id}"
+    return f"the agent uploaded no capture ({cause or 'it gave no reason'}); its diagnostic is artifact {artifact.id}"
 
 
 @agents.command()

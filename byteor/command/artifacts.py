@@ -38,7 +38,7 @@ for _command in replaying.COMMANDS:
 
 
 class _Names:
-    """The names of the newest agents and versions. One page of each is read at the first use."""
+    """The names of the newest enrolled agents and the newest versions. One page of each is read at the first use."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -54,7 +54,7 @@ class _Names:
         return {each.id: f"{each.name}:{each.number}" for each in page.results}
 
     def agent(self, id: str) -> str:
-        """Return the agent's name, or the id if the agent is not among the newest."""
+        """Return the agent's name, or the id if the agent is not among the newest enrolled agents."""
         return self._agents.get(id, id)
 
     def version(self, id: str | None) -> str | None:

@@ -239,8 +239,9 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
     """Export the ledger of the organization.
 
     The file contains the sealed audit events, oldest first, and a signed checkpoint.
-    `byteor verify ledger` checks the file offline, with the keys from the evidence of any deployment. To continue an
-    earlier export, pass its last sequence number to --after-seq.
+    `byteor verify ledger` checks the file offline. It needs the organization's keys, which are in the evidence of any
+    deployment. Export the evidence after the ledger. To continue an earlier export, pass its last sequence number to
+    --after-seq.
 
     \b
     Examples:

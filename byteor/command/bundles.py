@@ -149,7 +149,7 @@ def create(
     """Create a config bundle from a version and a configuration.
 
     The file can have the fields tuning_profile, wait, stage_config, adapters, env, snapshot and name. Options override
-    the file. If the configuration is invalid, nothing is created, and errors in the file are printed with its lines.
+    the file. If the configuration is invalid, nothing is created, and errors in the file are printed with line numbers.
 
     \b
     Examples:

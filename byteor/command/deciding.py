@@ -244,9 +244,11 @@ def approve(
 def deny(session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None) -> None:
     """Deny a deployment, a wave or a replay. One denial is enough.
 
-    A denied wave stops the rollout, and rolls it back if its strategy has automatic rollback. A denied break-glass
-    deployment is rolled back if possible. ID is the id of an approval, a deployment or a replay, or the name of a
-    pipeline. Default: the only approval that waits for your decision.
+    A denied wave stops the rollout. If the strategy has automatic rollback, the rollout is also rolled back if
+    possible. A denied break-glass deployment is rolled back if possible.
+
+    ID is the id of an approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that
+    waits for your decision.
 
     \b
     Examples:

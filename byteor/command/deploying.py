@@ -266,7 +266,7 @@ def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
 
 @contextmanager
 def suppress_errors() -> Iterator[None]:
-    """Ignore errors of requests in the block. Their responses are only optional details of the output."""
+    """Ignore failed requests in the block, which only read optional details of the output."""
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
 
     with suppress(ByteOrError):
@@ -519,7 +519,11 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
     help="A unique key. Repeating the command with the same key within 24 hours does not deploy twice.",
 )
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
-@click.option("--detach", is_flag=True, help="Do not wait for the rollout. If it needs approval, the exit code is 8.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Do not wait for the rollout. If the deployment waits for approval, the exit code is 8.",
+)
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
     "Stop waiting after this time, with exit code 8. The rollout continues."
 ))  # fmt: skip

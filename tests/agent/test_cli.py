@@ -194,8 +194,8 @@ def test_enroll_accepts_environment_as_url_path_or_ids(agent: Cli, plane: Any, e
     ("environment", "message"),
     [
         ("http://elsewhere.example" + PATH, "not on the control plane's origin"),
-        ("0192-org/0192-project", "must be given as its URL, or"),
-        ("../../x/y/z", "must be given as its URL, or"),
+        ("0192-org/0192-project", "must be given as its API URL, or"),
+        ("../../x/y/z", "must be given as its API URL, or"),
     ],
 )
 def test_enroll_with_invalid_environment_argument_exits_2(

@@ -345,7 +345,7 @@ def test_refused_enroll_token_commands_create_no_token(
 
 @pytest.mark.parametrize(
     ("kind", "code", "text"),
-    [("incident_bundle", 0, "uploaded as artifact "), ("diagnostic", 1, "the agent could not capture (")],
+    [("incident_bundle", 0, "uploaded as artifact "), ("diagnostic", 1, "the agent uploaded no capture (")],
 )
 def test_capture_with_wait_option_waits_for_upload(
     terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, text: str

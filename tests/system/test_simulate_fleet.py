@@ -187,7 +187,7 @@ def test_command_reports_errors_in_one_line(site: Site, tmp_path: Path) -> None:
     assert_fails(f"(0 of {AGENTS} succeeded): 401", **server, token=site.token)
     assert_fails(f"(0 of {AGENTS} succeeded): 401", **server, token=unknown)
     assert_fails("a credential is empty or contains spaces", **server, token="a b")
-    assert_fails("must be given as its URL", **{**server, "environment": "nonsense"}, token=unknown)
+    assert_fails("must be given as its API URL", **{**server, "environment": "nonsense"}, token=unknown)
     assert_fails("failed: connection refused", url=f"http://127.0.0.1:{free_port()}")
     assert_fails("plain HTTP", url="https://127.0.0.1")
     assert_fails("must look like http://", url="127.0.0.1:8080")
