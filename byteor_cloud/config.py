@@ -236,7 +236,7 @@ def read_key(source: Key | None) -> bytes | None:
     if not isinstance(source, Path):
         return source
     try:
-        return _key(source.read_text())
+        return _key(source.read_text("latin-1"))  # any bytes, so that an invalid key gets the error of _key
     except FileNotFoundError:
         return None
 

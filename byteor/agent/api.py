@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -270,7 +271,7 @@ class _OriginAuth(AuthBase):
 
     @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if BaseUrl.parse((request.url or "").partition("?")[0]).origin != self._origin:
+        if BaseUrl.parse(re.split("[?#]", request.url or "")[0]).origin != self._origin:
             raise RequestRejected(None, "the request would leave the control plane's origin")
         request.headers["Authorization"] = f"Bearer {self._secret.reveal()}"
         return request

@@ -266,10 +266,10 @@ class AsyncEnvironment(AsyncCalls):
         """Request a capture from an agent.
 
         Asks the agent to upload a capture of the pipeline that it runs. The response to the agent's next heartbeat
-        contains the command `capture`. The agent then uploads an incident bundle, or a diagnostic if it has nothing
-        to capture. `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires
-        after an hour if nothing was uploaded. A capture that is uploaded later is still stored. At most one capture
-        a minute can be requested from an agent. Further requests return 429.
+        contains the command `capture`. The agent then uploads an incident bundle, or a diagnostic that says why it
+        cannot upload one. `getRequestedCapture` shows whether the agent has uploaded the capture. The request
+        expires after an hour if nothing was uploaded. A capture that is uploaded later is still stored. At most one
+        capture a minute can be requested from an agent. Further requests return 429.
 
         Requires the permission `environment:operate`.
 
@@ -704,8 +704,8 @@ class AsyncEnvironment(AsyncCalls):
         """Revoke an approval.
 
         Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay
-        then does not start. A break-glass deployment is rolled back. If the rollback is impossible, a current
-        deployment keeps running, and any other deployment fails. The approval of a wave is requested again.
+        then does not start. A break-glass deployment is rolled back, if possible. Otherwise, a current deployment
+        keeps running, and a deployment that has not finished fails. The approval of a wave is requested again.
 
         Requires the permission `environment:operate`.
 
@@ -804,8 +804,9 @@ class AsyncEnvironment(AsyncCalls):
         """Bisect an artifact.
 
         Searches for the first bad version of a pipeline by replaying a verified incident bundle through its
-        versions. By default, replays the oldest and the newest version, and then only the versions between them
-        that the search needs. With `exhaustive`, replays all versions.
+        versions. The search covers the versions from `good` to `bad`. It replays the oldest and the newest of these
+        versions, and then only the versions between them that the search needs. With `exhaustive`, it replays all
+        versions from `good` to `bad`.
 
         Requires the permission `environment:operate`.
 
@@ -938,10 +939,10 @@ class AsyncEnvironment(AsyncCalls):
         """Replay an artifact.
 
         Runs the recorded input of a verified incident bundle through a version. By default this is a dry run. The
-        mode `execute` also performs the side effects that the environment's policy, an approval and the server's
-        allowlists permit. If an approval is needed and the request contains none, the approval is requested, and
-        the replay waits for it. Returns 422 if the request names neither a version nor a config bundle, and no
-        version has the artifact's spec hash.
+        mode `execute` also performs the side effects that the allowlists of the server and the stages permit.
+        Returns 409 if the environment does not permit `execute`. If an approval is needed and the request contains
+        none, the approval is requested, and the replay waits for it. Returns 422 if the request names neither a
+        version nor a config bundle, and no version has the artifact's spec hash.
 
         Requires the permission `environment:operate`.
 
@@ -1252,7 +1253,7 @@ class AsyncEnvironment(AsyncCalls):
             take_over: Whether the deployment may take over agents that run another pipeline. Defaults to false.
             approval: The credential of an unused approval of an equal request. The configuration, target,
                 strategy, `take_over`, `override_freeze`, `override_replay_gate`, `explain`, `start_at`,
-                `reviewers` and the environment's `agent_timeout_s` must be the same. Only the note may differ.
+                `reviewers` and the environment's `agent_timeout_s` must be the same. The note may differ.
             override_freeze: Lets the deployment start during a freeze window. Needs a reason and the role
                 `org_admin`.
             override_replay_gate: Lets the deployment start although the replay gate would block it. Needs a
@@ -1539,15 +1540,15 @@ class AsyncEnvironment(AsyncCalls):
         `restores`. The deployment's configuration becomes known bad.
 
         With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the
-        rollback would restore: that of the deployment in `restores` and those that agents ran before. Only dry runs
-        that were requested after the creation of the deployment count. If a replay diverged or failed, the response
-        is the error `rollback.proof_failed` with its `replay_id`. Otherwise, the request starts the missing
-        replays. Until all replays have finished, the response is the error `rollback.proof_pending` with the
-        `replay_id` of an unfinished replay and `Retry-After`. Repeat the request then. When all replays have
-        succeeded, the next request starts the rollback. A replay that was canceled or interrupted is requested
-        again. Returns 409 if the rollback would restore more than 10 configurations or another pipeline, because
-        the capture cannot prove these. Returns 422 if no version in the environment has the artifact's spec hash.
-        With `proceed`, the rollback starts immediately, without these checks.
+        rollback would restore. There may be several, because agents may have run different configurations before.
+        Only dry runs that were requested after the creation of the deployment count. If a replay diverged or
+        failed, the response is the error `rollback.proof_failed` with its `replay_id`. Otherwise, the request
+        starts the missing replays. Until all replays have finished, the response is the error
+        `rollback.proof_pending` with the `replay_id` of an unfinished replay and `Retry-After`. Repeat the request
+        then. When all replays have succeeded, the next request starts the rollback. A replay that was canceled or
+        interrupted is requested again. Returns 409 if the rollback would restore more than 10 configurations, or a
+        configuration of another pipeline. Returns 422 if no version in the environment has the artifact's spec
+        hash. With `proceed`, the rollback starts immediately, without these checks.
 
         Requires the permission `environment:operate`.
 
@@ -2058,8 +2059,8 @@ class AsyncEnvironment(AsyncCalls):
         """List what the fleet ran at a given time.
 
         Returns the bundle that each agent of the environment ran at the time `at`, with the bundle's deployment and
-        approval. Decommissioned agents are included. If `at` is later than an agent's decommissioning, this is the
-        last bundle that the agent reported. Agents that ran nothing are left out.
+        approval. Decommissioned agents are included. For an agent that was offline or decommissioned at that time,
+        returns the last bundle that the agent had reported. Agents that ran nothing are left out.
 
         Requires the permission `environment:view`.
 
@@ -2172,9 +2173,10 @@ class AsyncEnvironment(AsyncCalls):
         """Test a candidate.
 
         Replays the fixtures of a pipeline through a candidate and through the configurations in `against`, and
-        compares the results. The candidate is a config bundle, a version or a draft: the body names exactly one.
-        Verdicts that are known are not computed again. The regression runs in the background: its `finished_at` is
-        null until it has finished. Returns 422 if the draft does not compile.
+        compares the results. For a fixture with a golden result, the candidate's result is compared with the
+        expected results instead. The candidate is a config bundle, a version or a draft: the body names exactly
+        one. Verdicts that are known are not computed again. The regression runs in the background: its
+        `finished_at` is null until it has finished. Returns 422 if the draft does not compile.
 
         Requires the permission `environment:operate`.
 
@@ -2232,12 +2234,12 @@ class AsyncEnvironment(AsyncCalls):
     ) -> m.Acceptance:
         """Accept differences.
 
-        States that groups of differences of a config bundle are wanted, for all configurations that show them in
-        the regression. The acceptance is valid for all deployments of the configuration in this environment, until
-        one of them becomes current. If deployments need approval, only a person can accept differences. An
-        acceptance by the requester of a deployment then counts for that deployment only if `allow_self_approval` is
-        true and the deployment does not use break-glass. If a deployment that needs approval has reviewers, only
-        their acceptances count for it.
+        States that groups of differences of a config bundle are wanted, for all compared configurations and golden
+        results that show them in the regression. The acceptance is valid for all deployments of the configuration
+        in this environment, until one of them becomes current. If deployments need approval, only a person can
+        accept differences. An acceptance by the requester of a deployment then counts for that deployment only if
+        `allow_self_approval` is true and the deployment does not use break-glass. If a deployment that needs
+        approval has reviewers, only their acceptances count for it.
 
         Requires the permission `environment:operate`.
 
@@ -2262,8 +2264,8 @@ class AsyncEnvironment(AsyncCalls):
     ) -> m.Regression:
         """Cancel a regression.
 
-        Cancels a queued or running regression. The verdicts that it has computed are kept, so that they are not
-        computed again by other regressions.
+        Cancels a queued or running regression. The verdicts that it has already stored are kept. Other regressions
+        use them instead of computing them again.
 
         Requires the permission `environment:operate`.
 
@@ -2646,9 +2648,10 @@ class AsyncProject(AsyncCalls):
     ) -> m.Environment:
         """Create an environment.
 
-        Creates an environment. The posture determines the defaults of the settings and cannot be changed later. In
-        `staging` and `prod`, approval, replay, replay gate or freeze rules looser than the defaults require
-        `org_admin`.
+        Creates an environment. A setting that is not in the body gets the value in the organization's
+        `default_environment_settings` or, if there is none, the posture's default. The posture cannot be changed
+        later. In `staging` and `prod`, approval, replay, replay gate or freeze rules looser than these defaults
+        require `org_admin`.
 
         Requires the permission `project:manage`.
 
@@ -3065,8 +3068,8 @@ class AsyncOrganization(AsyncCalls):
         """Create a chat webhook.
 
         Creates a chat webhook, which sends messages about events to an incoming webhook of a Slack or Mattermost
-        server. It receives the events of the whole organization, of a project, or of an environment. Only
-        organization admins can create a chat webhook for the whole organization.
+        server. The chat webhook receives the events of the whole organization, of a project, or of an environment.
+        Only organization admins can create a chat webhook for the whole organization.
 
         Requires the permission `project:manage`.
 
@@ -3272,9 +3275,9 @@ class AsyncOrganization(AsyncCalls):
         """Add a member to an organization.
 
         Grants a role in the whole organization to the person with this e-mail address, and sends an invitation. A
-        person who has never signed in gets an e-mail with a sign-in link. If no mail server is configured, the
-        response contains the link instead, in `invitation_url`. The person can also sign in with the identity
-        provider if it has verified this address.
+        person who has never signed in, or whose address is not confirmed yet, gets an e-mail with a sign-in link.
+        If no mail server is configured, the response can contain a link instead (`invitation_url`). The person can
+        also sign in with the identity provider if it has verified this address.
 
         Requires the permission `organization:manage`.
 
@@ -3339,9 +3342,9 @@ class AsyncOrganization(AsyncCalls):
         """Invite a member of an organization again.
 
         Sends another invitation to a member who has never signed in, or whose address is not confirmed yet. If no
-        mail server is configured, the response contains a new link, as when adding a member, and earlier links
-        become invalid. Returns 409 if the person needs no invitation to sign in or the account is not active, and
-        429 within a minute of the last invitation.
+        mail server is configured, the response can contain a new link, as when adding a member. A link in the
+        response makes earlier links invalid. Returns 409 for other members, for installation operators and if the
+        account is not active, and 429 within a minute of the last invitation.
 
         Requires the permission `organization:manage`.
 
@@ -3917,8 +3920,8 @@ class AsyncOwnAgent(AsyncCalls):
     async def download_attestation(self, *, sha256: str) -> dict[str, Any]:
         """Download a signed statement.
 
-        Called by an agent. Returns the DSSE envelope of a statement about the offered deployment. Returns 409 if
-        this is not a statement of the agent's current offer.
+        Called by an agent. Returns the DSSE envelope of one of the offer's `attestations`. Returns 409 if the
+        agent's current offer has no statement with this hash.
 
         Args:
             sha256: The `sha256` of a statement of the offer.
@@ -3999,9 +4002,10 @@ class AsyncOwnAgent(AsyncCalls):
         `rotate_key`. Returns a new key with the same scopes. The key used for this call stays valid until the new
         key is first used, for at most 24 hours. So store the new key before you use it. If you call this operation
         again before the first use, you get another new key, and the unused key is revoked. An agent may fetch three
-        keys per hour; further calls return 429. When somebody requests a rotation, the count starts again. While a
-        clone of the agent is suspected, returns 409: keep the current key and do not retry. A person must then
-        rotate the key with `rotateAgentKey` and `mode: now`, or enroll the agent again.
+        keys per hour; further calls return 429. When a person or an organization API key requests a rotation
+        (`mode: by_agent`), the count starts again. While a clone of the agent is suspected, returns 409: keep the
+        current key and do not retry. A person must then rotate the key with `rotateAgentKey` and `mode: now`, or
+        enroll the agent again.
 
         Args:
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
@@ -4112,8 +4116,8 @@ class AsyncInstallation(AsyncCalls):
     ) -> m.MarkedNotifications:
         """Mark your notifications as read or unread.
 
-        Marks the notifications with the ids in the body, or all of the caller's notifications if the body contains
-        no ids. Other people's notifications and unknown ids are ignored.
+        Marks the notifications with the ids in the body, or all of the caller's notifications if the body does not
+        contain `ids`. Other people's notifications and unknown ids are ignored.
 
         Args:
             read: Whether to mark the notifications as read (true) or unread (false).

@@ -338,8 +338,8 @@ class Desired(Model, kw_only=True):
     envelope: dict[str, Any]
     """The DSSE envelope with the signed in-toto statement about the deploy bundle."""
     attestations: list[Attestation]
-    """The signed statements of why the replay gate let the deployment start and, unless the regression had been
-    deleted, how the configuration was tested. Empty if the gate was off."""
+    """The signed statements about the deployment for which the bundle was built: why the replay gate let it start
+    and, unless its regression had been deleted, how its configuration was tested. Empty if the gate was off."""
 
 
 class DesiredAnswer(Model, kw_only=True):
@@ -756,7 +756,8 @@ class Settings(Model, kw_only=True):
     incident_new: dict[str, str] | UnsetType = field(name="incident.new", default=UNSET)
     """An agent uploaded an incident capture that was not requested."""
     incident_reopened: dict[str, str] | UnsetType = field(name="incident.reopened", default=UNSET)
-    """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
+    """An incident happened again after 7 to 30 days, or a reopened one happened again. After more than 30 days, it
+    counts as new."""
     fixture_current_fails: dict[str, str] | UnsetType = field(name="fixture.current_fails", default=UNSET)
     """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: dict[str, str] | UnsetType = field(name="agents.failed", default=UNSET)
@@ -775,8 +776,8 @@ class Settings(Model, kw_only=True):
 
 class Defaults(Model, kw_only=True):
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. Without a choice and such a default, e-mails about `rollout.stopped` and `rollout.rolled_back` are
-    also sent immediately to the person who requested the deployment."""
+    defaults. If neither the person who requested a deployment nor the organization has chosen, this person gets
+    e-mails about `rollout.stopped` and `rollout.rolled_back` immediately."""
 
     approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -793,7 +794,8 @@ class Defaults(Model, kw_only=True):
     incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
     """An agent uploaded an incident capture that was not requested."""
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
-    """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
+    """An incident happened again after 7 to 30 days, or a reopened one happened again. After more than 30 days, it
+    counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
     """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
@@ -821,8 +823,8 @@ class NotificationSettings(Model, kw_only=True):
     object removes the choices for an event."""
     defaults: Defaults
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. Without a choice and such a default, e-mails about `rollout.stopped` and `rollout.rolled_back` are
-    also sent immediately to the person who requested the deployment."""
+    defaults. If neither the person who requested a deployment nor the organization has chosen, this person gets
+    e-mails about `rollout.stopped` and `rollout.rolled_back` immediately."""
     mail_configured: bool
     """Whether the installation can send e-mails. If it cannot, notifications appear only in the console and in the
     API."""
@@ -860,7 +862,8 @@ class DefaultNotificationSettings(Model, kw_only=True):
     incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
     """An agent uploaded an incident capture that was not requested."""
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
-    """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
+    """An incident happened again after 7 to 30 days, or a reopened one happened again. After more than 30 days, it
+    counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
     """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
@@ -924,9 +927,9 @@ class PacketRollback(Model, kw_only=True):
     deployment_id: str | None
     """The id of the deployment that would be restored. Null if there is none."""
     version: str | None
-    """The name of its version. Null if there is none."""
+    """The name of the version of that deployment. Null if there is no such deployment."""
     config_hash: str | None
-    """Its config hash. Null if there is none."""
+    """The config hash of that deployment. Null if there is no such deployment."""
     reason: str | None
     """Why a rollback could restore nothing. Otherwise null."""
 
@@ -1120,7 +1123,7 @@ class RunningConfiguration(Model, kw_only=True):
     """The number of these agents divided by the number of the target's agents that run any known configuration of
     the pipeline, from 0 to 1."""
     tested: bool
-    """Whether the regression compared the candidate with the configuration."""
+    """Whether the regression compared the candidate with the configuration on at least one fixture."""
 
 
 class RunningInterval(Model, kw_only=True):
@@ -1310,9 +1313,9 @@ class UnmetSettingRequest(Model, kw_only=True):
 
 class UnseenFixtures(Model, kw_only=True):
     count: int
-    """The number of these fixtures."""
+    """The number of fixtures."""
     fixtures: list[GroupFixture]
-    """The first five of them, by name."""
+    """The first five fixtures, sorted by name."""
 
 
 class Untested(Model, kw_only=True):
@@ -1646,7 +1649,7 @@ class Artifact(Model, kw_only=True):
     deployment was deleted."""
     version_id: str | None
     """The id of the version that produced the incident bundle. Null before the check, for other kinds, for rejected
-    artifacts, and if no version has the spec hash."""
+    artifacts, and if no version had the spec hash at the time of the check."""
     spec_hash: str | None
     """The spec hash of the pipeline that ran. Null if unknown."""
     content_hash: str
@@ -1691,7 +1694,7 @@ class AuditEvent(Model, kw_only=True):
     the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If that is not enough,
     all changes together are replaced in this way. If an organization key repeats an event in the same minute, all
     repetitions are recorded as one event after that minute, with their `count` and the `last` values.
-    `exportAuditEvents` also returns the recorded changes that are null in a list. In a list, this field is null if
+    `exportAuditEvents` returns the changes even if they are too large for a list. In a list, this field is null if
     it is larger than 4 KiB."""
     seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
@@ -1708,9 +1711,8 @@ class BisectedVersion(Model, kw_only=True):
     replay_id: str | None
     """The id of the replay through the version. Null if there is none."""
     no_parameters: list[str]
-    """The ids of the first ten stages that let every record pass, because neither the capture nor its deployment
-    has parameters for them. Empty until there is a verdict. The `notes` of the replay's result list all such
-    stages."""
+    """The ids of the first ten stages that let every record pass because they have no parameters. Empty until there
+    is a verdict. The `notes` of the replay's result list all such stages."""
 
 
 class Blocker(Model, kw_only=True):
@@ -1720,12 +1722,12 @@ class Blocker(Model, kw_only=True):
     """A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are under
     way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, or with
     some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` (the next wave
-    waits for approval or a manual start), `too_few_reviewers` (too few reviewers have approved or can still
-    approve), `replay_gate.running` (the regression has not finished), `replay_gate.differs` (differences are not
-    accepted, or are too many to be grouped), `replay_gate.failed` (the candidate failed or is unstable for a
-    fixture, needs too much work, or the regression has no result), `replay_gate.too_few_fixtures` (the regression
-    has too few verdicts), or `held_up` (the deployment's job failed permanently or waits for the control plane's
-    database or storage, or agents cannot download the bundle)."""
+    waits for approval or a manual start), `too_few_reviewers` (the reviewers who have approved and those who still
+    can are together too few), `replay_gate.running` (the regression has not finished), `replay_gate.differs`
+    (differences are not accepted, or are too many to be grouped), `replay_gate.failed` (the candidate failed or is
+    unstable for a fixture, needs too much work, or the regression has no result), `replay_gate.too_few_fixtures`
+    (the regression has too few verdicts), or `held_up` (the deployment's job failed permanently or waits for the
+    control plane's database or storage, or agents cannot download the bundle)."""
     detail: str
     """The reason as a sentence."""
     until: datetime | None
@@ -1745,8 +1747,8 @@ class Cause(Model, kw_only=True):
     """The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated. Empty for `other`,
     and if the agents reported no detail."""
     count: int
-    """The number of agents whose latest failure had this cause, including agents that have been retried or rolled
-    back since."""
+    """The number of agents whose latest failure to activate the bundle, or whose latest failure to roll back, had
+    this cause. Includes agents that have been retried or rolled back since."""
     agents: list[str]
     """The ids of the first five of these agents. Empty for `other`."""
 
@@ -2047,8 +2049,8 @@ class InvitedMember(Model, kw_only=True):
     invitation_url: str | None
     """A link with which the person signs in. It works once, within 7 days, and is returned only in this response.
     Null if a mail server is configured, if the caller is not an `org_admin` of the organization, or if a link must
-    not sign in to the person's account: somebody has already signed in to it and its address is confirmed, it is
-    not active, it belongs to an installation operator, or it has a role in another organization."""
+    not sign in to the person's account. For example, the person may already have signed in with a confirmed
+    address, or have a role in another organization."""
 
 
 class JournalPage(Model, kw_only=True):
@@ -2080,7 +2082,7 @@ class Jwk(Model, kw_only=True):
     status: str
     """The key's status: `next`, `active`, `retiring` or `retired`."""
     not_before: datetime
-    """When the key starts to sign."""
+    """When the key starts to sign, unless it is withdrawn first."""
     not_after: datetime | None
     """The key verifies only signatures that were made before this time. Null if no time is set."""
 
@@ -2170,7 +2172,7 @@ class ListedArtifact(Model, kw_only=True):
     deployment was deleted."""
     version_id: str | None
     """The id of the version that produced the incident bundle. Null before the check, for other kinds, for rejected
-    artifacts, and if no version has the spec hash."""
+    artifacts, and if no version had the spec hash at the time of the check."""
     spec_hash: str | None
     """The spec hash of the pipeline that ran. Null if unknown."""
     content_hash: str
@@ -2209,7 +2211,8 @@ class ListedBisect(Model, kw_only=True):
     outcome: str | None
     """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
-    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."""
+    and the newest is good. `inconclusive`: too few versions could be tested to find the first bad version. Null
+    until the bisect has succeeded."""
     versions: list[BisectedVersion] | None
     """The versions from oldest to newest, with the verdicts so far. In a list, this field is null if it is larger
     than 4 KiB; `getBisect` returns it."""
@@ -2721,7 +2724,8 @@ class Preview(Model, kw_only=True):
     ok: bool
     """Whether the plan compiles."""
     target: str | None
-    """The target that the plan was compiled for. Null if the plan names no valid target."""
+    """The target of the compilation: the requested one or, by default, that of the plan. Null if there is no valid
+    target."""
     spec_kv: str | None
     """The canonical text of the spec. Null if the plan does not compile or the value is too large (see
     `truncated`)."""
@@ -2738,7 +2742,7 @@ class Preview(Model, kw_only=True):
     `truncated`)."""
     truncated: bool
     """Whether one or more of `spec_kv`, `spec`, `graph` and `dot` are null because the response would exceed 4 MiB.
-    To read the whole spec, promote the draft and get the version."""
+    To read the whole spec, save the plan, promote the draft, and get the version."""
 
 
 class Ready(Model, kw_only=True):
@@ -2759,17 +2763,17 @@ class RegressionResult(Model, kw_only=True):
     """The config hash that the candidate was compared with. Null for a fixture with a golden result."""
     outcome: str | None
     """The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records, or the process of
-    the test died twice. `unstable`: a stage gave different results for the same records. `not_tested`: the fixture
-    was deleted or has expired, its `expect` was changed, its artifact is no longer stored, or the compared
-    configuration was deleted or cannot run. Null until the verdict is known."""
+    the test failed twice. `unstable`: a stage gave different results for the same records. `not_tested`: the
+    fixture was deleted or has expired, its `expect` was changed to or from `same`, its artifact is no longer stored
+    or cannot be read, or the compared configuration was deleted or cannot run. Null until the verdict is known."""
     groups: list[str]
     """The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`."""
     error: str | None
     """Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no group.
     Otherwise null."""
     stage: str | None
-    """The id of the stage that gave different results for the same records. Null if `outcome` is not `unstable`, or
-    if the stage is unknown."""
+    """The id of a stage whose input or output differed between two runs with the same records. Null if `outcome` is
+    not `unstable`, or if no such stage is known."""
 
 
 class RemovedFixture(Model, kw_only=True):
@@ -2862,8 +2866,9 @@ class RequestedCapture(Model, kw_only=True):
     """The number of records to capture from the end of each journal. Null for all records."""
     artifact_id: str | None
     """The id of the uploaded artifact, even if it was uploaded after the request had expired. Null before the
-    upload, and after the artifact was deleted. The artifact's `kind` is `incident_bundle`, or `diagnostic` if the
-    agent could not upload a capture. The field `problem` in the diagnostic's metadata then states the cause."""
+    upload, and after the artifact was deleted. The artifact's `kind` is normally `incident_bundle`. It is
+    `diagnostic` if the agent could not upload a capture. The field `problem` in the diagnostic's metadata then
+    states the cause."""
     requested_by: str
     """Who requested the requested capture: an e-mail address or the name of an API key."""
     expires_at: datetime
@@ -2923,7 +2928,7 @@ class SigningKey(Model, kw_only=True):
     """`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only verifies
     signatures that contain their time and were made before `not_after`."""
     not_before: datetime
-    """When the key starts to sign."""
+    """When the key starts to sign, unless it is withdrawn first."""
     signs_until: datetime | None
     """When the key stops signing. Null if the key has no successor."""
     not_after: datetime | None
@@ -3135,7 +3140,8 @@ class Bisect(Model, kw_only=True):
     outcome: str | None
     """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
-    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."""
+    and the newest is good. `inconclusive`: too few versions could be tested to find the first bad version. Null
+    until the bisect has succeeded."""
     versions: list[BisectedVersion]
     """The versions from oldest to newest, with the verdicts so far."""
     first_bad: str | None
@@ -3169,8 +3175,9 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
-    a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
+    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
+    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3213,8 +3220,9 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
-    a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
+    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
+    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3337,8 +3345,9 @@ class Deployment(Model, kw_only=True):
     blockers: list[Blocker] | None
     """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at
-    most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists."""
+    Nobody can approve the deployment until the latter are gone. If too few reviewers remain for a pending approval
+    after break-glass, contains `too_few_reviewers`, which does not stop the deployment. For a deployment that has
+    finished, contains nothing else. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3403,8 +3412,9 @@ class EnvironmentSettings(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
-    a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
+    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
+    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int
@@ -3447,8 +3457,9 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A request for
-    a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
+    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
+    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3672,8 +3683,9 @@ class ListedDeployment(Model, kw_only=True):
     blockers: list[Blocker] | None
     """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. For a deployment that has finished, contains at
-    most `too_few_reviewers`, while its approval after break-glass is pending. Null in lists."""
+    Nobody can approve the deployment until the latter are gone. If too few reviewers remain for a pending approval
+    after break-glass, contains `too_few_reviewers`, which does not stop the deployment. For a deployment that has
+    finished, contains nothing else. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3798,9 +3810,9 @@ class MatrixCell(Model, kw_only=True):
     """The number of agents that are enlisted in the current deployment, including late joiners and recently
     decommissioned agents. 0 if `deployment_id` is null."""
     under_way: MatrixDeployment | None
-    """The unfinished deployment of the pipeline in this environment. If there are several, the one that has
-    progressed furthest (`rolling_back`, then `deploying`, `building`, `approved`, `pending_approval`), and among
-    these the oldest. Null if there is none."""
+    """The unfinished deployment of the pipeline in this environment. If there are several, the one whose status
+    comes first in the order `rolling_back`, `deploying`, `building`, `approved`, `pending_approval`, and the oldest
+    of several with this status. Null if there is none."""
     differs_from_previous: bool | None
     """Whether the config hash differs from the one in the previous environment. Because a config hash covers the
     spec hash, equal config hashes mean equal specs and configurations. Null for the first environment, and if the

@@ -656,6 +656,8 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
     found = same[0] if len(same) == 1 else find(lambda: _enrollment_tokens(session), token, "token", has_name=False)
     confirm(f"Revoke the enrollment token {found.prefix}…?", yes=yes)
     session.environment.revoke_enrollment_token(found.id)
+    if as_json is not None:
+        found = next(each for each in _enrollment_tokens(session) if each.id == found.id)
     show(found, as_json, f"Revoked enrollment token {found.prefix}…")
 
 

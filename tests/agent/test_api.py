@@ -25,6 +25,12 @@ def test_client_rejects_request_to_another_origin(client: ControlPlane, plane: A
     assert plane.requests == []
 
 
+def test_fragment_in_path_is_not_sent(client: ControlPlane, plane: Any) -> None:
+    plane.fail("GET", "/bundle", plane.reply(200, {"found": True}))
+
+    assert Client(BaseUrl.parse(plane.url), SecretValue("x")).send("GET", "/bundle#part").body == {"found": True}
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(client: ControlPlane, plane: Any, elsewhere: Any, status: int) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(status, headers={"Location": elsewhere.url}))

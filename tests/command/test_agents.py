@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -323,7 +324,8 @@ def test_enrollment_token_is_printed_with_enroll_command_and_can_be_revoked(term
     assert re.split(" {2,}", listed[1])[:4] == [f"{made['prefix']}…", "active", "1 of 2", "zone=eu-1"]
 
     assert terminal("agents", "revoke-token", made["prefix"]).code == 2
-    assert terminal("agents", "revoke-token", made["prefix"], "--yes").code == 0
+    revoked = json.loads(terminal("agents", "revoke-token", made["prefix"], "--yes", "--json").out)
+    assert revoked["revoked_at"] is not None
     assert re.split(" {2,}", terminal("agents", "enroll-tokens").out.splitlines()[1])[1] == "revoked"
     assert Api(made["token"]).post(world.path(rest="/agents"), {"name": "edge-2"}).status_code == 401
 

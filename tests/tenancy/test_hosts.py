@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -125,6 +126,20 @@ def test_id_of_first_master_key_of_empty_installation_is_stored(on_host: Any) ->
     on_host(OLD)
     with pytest.raises(vault.MasterKeyUnavailable):
         vault.ensure_key()
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "binary"])
+def test_key_file_that_cannot_be_used_is_named(on_host: Any, tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "master_key"
+    if damage == "binary":
+        file.write_bytes(b"\xff" * 40)
+    else:
+        file.mkdir()
+    on_host(file)
+
+    with pytest.raises(vault.MasterKeyUnavailable) as refused:
+        vault.own_key_ids()
+    assert str(file) in refused.value.advice
 
 
 @pytest.mark.usefixtures("_without_id")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import structlog
 from cryptography.exceptions import InvalidTag
@@ -56,7 +57,7 @@ def key_id(key: bytes) -> str:
 def own_key_ids() -> list[str]:
     """Return the ids of this host's current master key and, if it is set, of the previous one.
 
-    Raises MasterKeyUnavailable if the current key's file is missing, or a key's file is damaged.
+    Raises MasterKeyUnavailable if the current key's file is missing, or a key's file cannot be read or is damaged.
     """
     return [key_id(key) for key in _keys()]
 
@@ -159,10 +160,14 @@ def _keys() -> list[bytes]:
 
 
 def _read(source: Key | None) -> bytes | None:
+    if not isinstance(source, Path):  # settings are checked at startup
+        return source
     try:
         return read_key(source)
-    except ValueError as error:  # only a file can be malformed here, because settings are checked at startup
-        raise MasterKeyUnavailable(f"the master key's file is damaged: it {error}") from None
+    except OSError as error:
+        raise MasterKeyUnavailable(f"the key file {source} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise MasterKeyUnavailable(f"the key file {source} is damaged: it {error}") from None
 
 
 def _find_key(stored: str | None) -> bytes:
