@@ -1,4 +1,4 @@
-"""``byteor drafts`` and ``byteor versions``: plans, and the versions that they are promoted to."""
+"""``byteor drafts`` and ``byteor versions``: drafts of plans, and the versions that drafts are promoted to."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def apply(session: Session, path: str, name: str | None, as_json: str | None) ->
     file = read_plan(path)
     title = file.plan.get("name") if name is None else name
     if not isinstance(title, str) or not title:
-        raise Refusal(f"{file.name}:1: The plan has no name. Name the draft with --name.")
+        raise Refusal(f"{file.name}:1: The draft has no name. Add a name to the plan, or use --name.")
     environment = session.environment
     old = next((each for each in environment.list_drafts(name=title) if each.name == title), None)
     if old is None:
@@ -290,7 +290,8 @@ def diff_versions(session: Session, old: str, new: str, as_json: str | None) -> 
 def copy_version(session: Session, version: str, target: str, as_json: str | None) -> None:
     """Copy a version to another environment of the project.
 
-    If the newest version of the pipeline there is already a copy of it, no other copy is created.
+    If the newest version of the pipeline in that environment is already a copy of this version, no other copy is
+    created.
 
     \b
     Examples:
@@ -304,7 +305,7 @@ def copy_version(session: Session, version: str, target: str, as_json: str | Non
 def say_diagnostics(found: Iterable[m.Diagnostic], file: PlanFile | None) -> int:
     """Print the compiler's findings on stderr. Return 1 if any is an error, else 0.
 
-    They are printed with the lines of the file, or without a file with their JSON Pointers.
+    Each finding is printed with its line in the file. Without a file, it is printed with its JSON Pointer.
     """
     code = DONE
     for each in found:

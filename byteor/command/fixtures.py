@@ -218,7 +218,7 @@ def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | Non
     help="Compare with this config bundle. Default: what the agents run. Can be repeated.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown for a comment on a pull request.")
-@click.option("--payloads", is_flag=True, help="Print a captured record of each of the first 5 groups of differences.")
+@click.option("--payloads", is_flag=True, help="Print example payloads for up to 5 groups of differences.")
 @click.option("--accept", multiple=True, metavar="GROUP", help="Accept this group of differences. Can be repeated.")
 @click.option("--reason", help="The reason for accepting the differences.")
 @waiting_options
@@ -243,7 +243,8 @@ def regress(
 
     The exit code is 0 if there are no differences, if this command accepts all of them, or if nothing could be tested.
     It is 1 if there are other differences, if a fixture failed or is unstable, or if the regression could not be
-    completed, and 8 after --timeout. Captured records can be confidential, so they are printed only with --payloads.
+    completed, and 8 after --timeout. Payloads can be confidential. Without --json, they are printed only with
+    --payloads.
 
     \b
     Examples:
@@ -378,7 +379,7 @@ def _say_regression(
         running = f" ({count_of(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
         say(f"Compared with {_bundle_name(session, baseline.config_hash)}{running}")
     if untested := sum(each.agents for each in row.not_tested):
-        what = "runs a configuration that was" if untested == 1 else "run configurations that were"
+        what = "ran a configuration that was" if untested == 1 else "ran configurations that were"
         note(f"{count_of(untested, 'agent')} {what} not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
     if broken:
@@ -411,7 +412,7 @@ def _say_regression(
             for word, text in _sides(each):
                 say(f"  {word.ljust(6)}  {text or '-'}")
     else:
-        note("To see captured records, use --payloads.")
+        note("To see the payloads of examples, use --payloads.")
 
 
 def _bundle_name(session: Session, config_hash: str) -> str:
@@ -453,18 +454,18 @@ def _fixture_names(group: m.DifferenceGroup) -> str:
 
 
 def _place(group: m.DifferenceGroup) -> str:
-    """Return where the example of a group is."""
+    """Return the record and the stage of a group's example, or that the example is not available."""
     example = group.example
     if example is None:
-        return "its example is not stored"
+        return "its example is not available"
     at = f", first different at stage {example.stage}" if example.stage else ""
     return f"such as record {example.sequence:,} of {example.ingress}{at}"
 
 
 def _sides(group: m.DifferenceGroup) -> list[tuple[str, str]]:
-    """Return the example of both sides; "" for a side without a record, or if the caller may not see it.
+    """Return the payloads of a group's example, before and after; "" for a payload that the response lacks.
 
-    Returns an empty list if the example is not stored.
+    Returns an empty list if the example is not available.
     """
     example = group.example
     if example is None:
@@ -476,7 +477,7 @@ def _sides(group: m.DifferenceGroup) -> list[tuple[str, str]]:
 def _markdown(session: Session, row: m.Regression, *, payloads: bool) -> str:
     """Return the server's summary, the places of examples, and a link to the console.
 
-    With ``payloads``, also contains the records of the examples.
+    With ``payloads``, also contains the payloads of the examples.
     """
     from byteor.engine.regression import describe_group  # noqa: PLC0415  imports the engine
 
@@ -503,4 +504,4 @@ def _code(text: str) -> str:
 
 def _say_rest(number: int, what: str) -> None:
     if number > 0:
-        note(f"{count_of(number, f'more {what}')}. To see all, use --json.")
+        note(f"{count_of(number, f'more {what}')}. To see more, use --json.")

@@ -109,7 +109,7 @@ def cli() -> None:
     \b
     Exit codes:
       0  done
-      1  refused or failed
+      1  refused or failed, or differences were found
       2  invalid usage
       3  the rollout failed, was aborted or rolled back
       4  not signed in
@@ -199,7 +199,7 @@ def _complain(line: str) -> None:
 
 
 def _flushed(code: int) -> int:
-    """Flush stdout, so that the interpreter does not fail at exit. Return ``code``, or 1 if this fails."""
+    """Flush stdout, so that the interpreter does not fail at exit. Return ``code``, or 1 if stdout fails."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Captured payloads as text."""
+"""The payloads of records as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preview of a deployment, which ``byteor deploy`` shows before the confirmation prompt."""
+"""The preview of a deployment, which ``byteor deploy`` shows before it requests the deployment."""
 
 from __future__ import annotations
 
@@ -118,6 +118,7 @@ def _target(session: Session, target: m.TargetRequest) -> str:
     rows = environment.list_agents(label=labels or None, drained=False, limit=PAGE)
     count = sum(1 for _ in islice(rows, MOST_COUNTED + 1))
     of = f"with {', '.join(labels)}" if labels else "in the environment"
+    of += " (drained agents are left out)"
     return f"{agents_of(count)} {of}" if count <= MOST_COUNTED else f"more than {agents_of(MOST_COUNTED)} {of}"
 
 

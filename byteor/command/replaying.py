@@ -45,7 +45,9 @@ def find_replay(session: Session, text: str) -> m.Replay:
 
 @click.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("--version", type=VERSION, help="Replay through this version. Default: the captured version.")
+@click.option("--version", type=VERSION, help=(
+    "Replay through this version. Default: the version of --bundle, or else the captured version."
+))  # fmt: skip
 @click.option("--bundle", type=BUNDLE, help="Replay with the version and the configuration of this config bundle.")
 @click.option("--lane", help="Replay only the journal of this ingress. Default: all journals.")
 @click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")
@@ -444,7 +446,7 @@ def _whole_trace(session: Session, replay_id: str, sequence: int, ingress: str |
 @click.option(
     "--bad-if",
     type=click.Choice(["diverges", "fails"]),
-    help="When a version is bad: if the replay diverges from the capture, or if a stage fails. Default: diverges.",
+    help="What makes a version bad: its replay diverges from the capture, or a stage fails. Default: diverges.",
 )
 @click.option("--differs-from", type=REPLAY, help="A version is bad if its output differs from this replay's.")
 @click.option("--good", type=VERSION, help="A good version, at which the search starts. Default: the oldest.")
@@ -469,7 +471,7 @@ def bisect(
 ) -> int:
     """Find the first bad version of a pipeline.
 
-    Replays an incident bundle through the versions of its pipeline.
+    Replays an incident bundle through versions of the pipeline.
 
     The exit code is 0 if the first bad version was found, 1 if it was not found or the search failed, and 8 after
     --timeout.

@@ -188,10 +188,11 @@ def rollback(
 ) -> int:
     """Roll back a deployment: its agents return to what they ran before.
 
-    The configuration becomes known bad in the environment. Default: the only deployment that has active or failed
-    agents, and that is deploying or current, or is the newest of its pipeline and has failed. With --wait, the exit
-    code is 0 if the rollback finished, and 3 if it failed. With --artifact, the command first waits for the replays, at
-    most for --timeout seconds. With --proceed, it does not.
+    If an agent cannot return to its earlier bundle, it gets the bundle of the restored deployment. The configuration
+    becomes known bad in the environment. Default: the only deployment that has active or failed agents, and that is
+    deploying or current, or is the newest of its pipeline and has failed. With --wait, the exit code is 0 if the
+    rollback finished, and 3 if it failed. With --artifact, the command first waits for the replays, at most for
+    --timeout seconds. With --proceed, it does not.
 
     \b
     Examples:
@@ -203,7 +204,8 @@ def rollback(
     artifact_id = None if artifact is None else find_artifact(session, artifact).id
     title = _title(session, found)
     confirm(
-        f"Roll back {title}? Its agents return to what they ran before, and the configuration becomes known bad.",
+        f"Roll back {title}? Its agents return to what they ran before or, if that is impossible, to the restored "
+        "deployment. The configuration becomes known bad.",
         yes=yes,
     )  # fmt: skip
     changed = _roll_back(session, found.id, reason, artifact_id, proceed=proceed, timeout=timeout)

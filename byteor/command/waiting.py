@@ -38,8 +38,8 @@ def wait_for[Row](
 
     Returns an unfinished row if it waits for an approval, or if ``timeout`` seconds have passed. ``progress`` returns
     how many units of a row are done, and how many there are (0 if unknown). ``later`` is the command that shows the row
-    later. Raises Refusal if requests fail when the time is over. Raises ByteOrError if they have failed for five
-    minutes, or if a retry would not help.
+    later. Raises Refusal if a request fails and ``timeout`` seconds have passed. Raises ByteOrError if requests have
+    failed for five minutes, or if a retry would not help.
     """
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
     from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  imports the client

@@ -20,7 +20,7 @@ class DeploymentOptions:
 
     start_at: str | None = None  # the time before which the deployment does not start, as RFC 3339
     take_over: bool = False
-    agent_timeout_s: int | None = None  # from the environment's policy; an agent that takes longer counts as failed
+    agent_timeout_s: int | None = None  # the agent timeout in the environment's policy
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
     override_replay_gate: str | None = None  # the reason why the replay gate does not block the deployment
 

@@ -52,7 +52,7 @@ def spec_hash(kv: str) -> str:
 def spec_to_json(spec: PipelineSpec) -> JsonObject:
     """Return a spec as JSON data, nested like the KV keys: ``single_ring.shards`` is at ``/single_ring/shards``.
 
-    The members that begin with ``spec.`` are at the top: ``spec.name`` is at ``/name``.
+    The members whose keys begin with ``spec.`` are at the top: ``spec.name`` is at ``/name``.
     """
     model = _NAMES[type(spec.model)]
     return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
