@@ -212,7 +212,7 @@ def count_nodes(value: Any) -> int:
 
 
 def has_decimal(value: Any) -> bool:
-    """Return whether a JSON value contains a ``Decimal``: a number that differs from the shortest text of every double."""
+    """Return whether a JSON value contains a ``Decimal``, a number that is no double's shortest text."""
     waiting = [value]
     while waiting:
         node = waiting.pop()
