@@ -90,8 +90,8 @@ def _failed(facts: GateFacts) -> Blocker | None:
     elif facts.error is not None:
         reasons.append("The regression could not be completed. Request another one for the config bundle.")
     if facts.failed:
-        what = "verdict says" if facts.failed == 1 else "verdicts say"
-        reasons.append(f"{facts.failed:,} {what} that the candidate fails or is unstable.")
+        what = "verdict is" if facts.failed == 1 else "verdicts are"
+        reasons.append(f'{facts.failed:,} {what} "failed" or "unstable".')
     candidate, baseline = facts.work
     limit = facts.max_work_increase_percent
     if limit is not None and candidate * 100 > baseline * (100 + limit) and baseline:

@@ -2,7 +2,7 @@
 
 In addition to malformed text, the reader refuses duplicate keys, NaN and infinities, numbers out of range, a byte order
 mark, and text that exceeds the caller's ``JsonLimits``. It refuses NUL and lone surrogates in strings unless these
-limits allow them. It reads all integers exactly, even those that no double can represent.
+limits allow them. It reads numbers without a fraction or exponent exactly, even those that no double can represent.
 
 Python's own scanner reads the text. Text that the scanner refuses is read again, token by token, to find the first
 fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the
@@ -83,7 +83,7 @@ class JsonLimits:
     allow_nul: bool = False
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
     allow_surrogates: bool = False
-    """Whether strings may contain lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8.
+    """Whether strings may contain escaped lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8.
 
     This has an effect only with ``allow_nul``.
     """
@@ -263,7 +263,7 @@ class _OpenValue:
 
 
 def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
-    """Find the first fault of text that the scanner refused."""
+    """Return the first fault of text that is refused."""
     try:
         _check(text, limits)
     except MalformedJson as fault:

@@ -53,9 +53,9 @@ class WaveHold:
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """The number of agents that failed for the same reason and with the same masked detail.
+    """The number of agents whose latest failure has this reason and this masked detail.
 
-    With the reason ``other``, it is the sum of all rarer causes.
+    With the reason ``other``, ``count`` is the number of agents with any of the rarer causes.
     """
 
     reason: str

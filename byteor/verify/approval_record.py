@@ -42,7 +42,9 @@ def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None
         approved = f"the approval is for the spec {record.spec_hash} with the configuration {record.config_hash}"
         raise Refused(ApprovalCode.BINDING, f"{approved}, not for those of the bundle")
     if record.break_glass != is_separate:
-        raise _differs("break-glass does not match: only the bundle of a break-glass deployment lacks the credential")
+        found = "lacks" if is_separate else "contains"
+        used = "used" if record.break_glass else "did not use"
+        raise _differs(f"break-glass does not match: the deployment {used} it, but the bundle {found} the credential")
     if credential is None:
         if record.status == ApprovalStatus.APPROVED:
             detail = f"{CREDENTIAL} is missing, although the approval in {APPROVAL_RECORD} was granted"
@@ -66,7 +68,7 @@ def _check_decisions(record: ApprovalRecord, credential: Payload) -> None:
         raise Unproven(EvidenceCode.NOT_APPROVED, f"{detail}; each person counts once")
     counted = {decision.decided_by for decision in record.decisions if decision.user_id in record.approvers}
     if credential.issued_by not in counted:
-        raise _differs(f"{CREDENTIAL} was issued by {credential.issued_by}, who did not approve")
+        raise _differs(f"{CREDENTIAL} was issued by {credential.issued_by}, but no approval by this person counts")
 
 
 def _differs(detail: str) -> Unproven:

@@ -17,7 +17,7 @@ _HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # a key id is a SHA-256 i
 _START = re.compile(r"([0-9]{1,18})(?::(sha256:[0-9a-f]{64}))?", re.ASCII)
 _OUTCOMES = """\
 outcome (at the start of the output) and exit code:
-  PROVEN      0  all checks passed, and you named the keys with --trust or --keys
+  PROVEN      0  all checks passed, you named the keys with --trust or --keys, and no approval record is missing
   CONSISTENT  3  all checks passed, but nothing is proven: the keys came with the files, so anybody could have created
                  both, or the signed approval record is missing; the output states the reason
   NOT PROVEN  1  a check failed; the output states the reason
@@ -113,8 +113,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _ledger_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"{program} ledger",
-        description="Verify offline that the exported events of a ledger, of an organization or of the installation, "
-        "are complete and unaltered up to the last checkpoint.",
+        description="Verify offline that the exported events of an organization's or the installation's ledger are "
+        "complete and unaltered up to the last checkpoint.",
         epilog=_OUTCOMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -205,8 +205,8 @@ def prove(
         record, record_kid = approval_record.read(evidence.approval_record, trust, verified.bundle_hash)
         approval_record.check(record, verified.manifest, approval, is_separate=embedded is None)
     if require_approval and embedded is None:
-        reason = "the separate approval does not cover its bytes" if approval else "nobody approved it"
-        raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
+        separately = "the separate approval does not cover its bytes" if approval else "there is no separate credential"
+        raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval, and {separately}")
     tested = statements.read(evidence.statements, trust, verified.manifest)
     unsigned = _read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash)
     statements.check(tested, record, unsigned, is_export=evidence.is_export)

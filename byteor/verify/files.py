@@ -22,7 +22,7 @@ WAVE_APPROVALS = "wave-approvals.json"
 DEPLOYMENT = "deployment.json"
 NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, APPROVAL_RECORD, TEST_RESULT, GATE, WAVE_APPROVALS, SIGNING_KEYS, DEPLOYMENT)
 
-_MAX_BYTES = MAX_BUNDLE_BYTES  # limit for one file, because nothing in an export is larger than the bundle
+_MAX_BYTES = MAX_BUNDLE_BYTES  # limit for one file: that of a deploy bundle
 _MAX_EXPORT_BYTES = (len(NAMES) + 1) * _MAX_BYTES
 _MAX_LINE = 16 * 1024 * 1024  # characters in a line of a ledger
 

@@ -61,7 +61,7 @@ def test_form_offers_unaccepted_groups_and_names_other_blockers(world: World) ->
     regression = Regression.objects.filter(deployments=deployment)
     for change, reason in (
         ({"more": 2}, "2 further differences are in no group and cannot be accepted."),
-        ({"more": 0, "outcomes": {"failed": 1, "different": 1}}, "1 verdict says that the candidate fails"),
+        ({"more": 0, "outcomes": {"failed": 1, "different": 1}}, '1 verdict is "failed" or "unstable".'),
         ({"status": "running", "progress_done": 1, "progress_total": 4}, "1 of 4 results are known."),
     ):
         regression.update(**change)

@@ -35,7 +35,7 @@ AGAIN = "Request another one for the config bundle."
         (
             replace(DIFFERS, status=S.FAILED, failed=1, unaccepted=1),
             {
-                "failed": "1 verdict says that the candidate fails or is unstable.",
+                "failed": '1 verdict is "failed" or "unstable".',
                 "differs": "1 group of differences is not accepted.",
             },
         ),

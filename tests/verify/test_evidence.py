@@ -193,7 +193,7 @@ def test_require_approval_option_rejects_unapproved_bundle(
     unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
     later = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=BREAK_GLASS)
 
-    for files, why in ((unapproved, "nobody approved it"), (later, "does not cover its bytes")):
+    for files, why in ((unapproved, "there is no separate credential"), (later, "does not cover its bytes")):
         result = verify.result(files, "--require-approval", *options)
 
         assert (result["outcome"], result["code"]) == ("not_proven", "evidence.not_approved")

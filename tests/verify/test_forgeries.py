@@ -145,7 +145,8 @@ CONTENT: dict[str, tuple[Change, str]] = {
         _recorded(requester_id="user-1"), "evidence.not_approved: approvals required: 1, counted: 0"),
     "no decision": (_recorded(required_approvals=0, decisions=[]), f"{RECORD}approval.cred was issued by ada"),
     "a credential by somebody who did not decide": (
-        _issued_by_eve, f"{RECORD}approval.cred was issued by eve@example.com, who did not approve"),
+        _issued_by_eve, f"{RECORD}approval.cred was issued by eve@example.com, but no approval "
+        "by this person counts"),
     "an approval from another time": (
         _recorded(approved_at="2026-10-20T08:00:01Z"), f"{RECORD}approval.cred was issued at another time"),
     "an approval that is valid for longer": (

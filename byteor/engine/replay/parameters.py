@@ -34,7 +34,7 @@ def choose_parameters(
     spec: PipelineSpec,
     fallback: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the parameters of each stage of ``spec`` that has any.
+    """Return the parameters of the stages of ``spec``, by stage id. Stages without parameters may be left out.
 
     A stage uses its ``recorded`` parameters if it has any and the captured pipeline has a stage with the same id and
     op, and otherwise those in ``fallback``. An empty object means no parameters.
@@ -54,7 +54,8 @@ def transfer_parameters(
 ) -> dict[str, Any] | None:
     """Return the recorded parameters for the stages of another version that have the same id and op.
 
-    Returns None if a stage with recorded parameters has another op in this version, which is then untestable.
+    Returns None if the op of a stage with recorded parameters differs in the other version. That version then cannot be
+    tested with these parameters.
     """
     then, now = dict(captured.stages), dict(spec.stages)
     if any(params and id in now and then.get(id) != now[id] for id, params in (recorded or {}).items()):
@@ -74,10 +75,10 @@ def parameters_of_replay(
     """Return the parameters with which ``spec`` replays the bundle.
 
     - With ``overrides``, ``stage_config`` is returned, and the other arguments are ignored. Without it, the recorded
-      parameters are used: those of the bundle, or ``stage_config`` if the bundle has none.
+      parameters are used: those of the bundle, or ``stage_config`` if the bundle has no ``runtime_config.json``.
     - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
-    - Without ``overrides`` and ``only_fitting``, ``fallback`` provides parameters for stages without recorded
-      parameters.
+    - Without ``overrides`` and ``only_fitting``, ``fallback`` provides parameters for the stages that cannot use
+      recorded ones (see ``choose_parameters``).
     """
     if overrides:
         return stage_config

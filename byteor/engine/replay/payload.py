@@ -1,7 +1,7 @@
 """Reads the JSON payload of a record without rounding its numbers, and writes canonical JSON (RFC 8785).
 
 A number may be at most 1,000 characters long and have an exponent of ten within ±1,000, as in ``strict_json``. If a
-stage reads the JSON of a record with any other number, the record exceeds the work limit.
+stage reads the JSON of a record with any other number, the record counts as exceeding its work limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ MAX_DEPTH = 64
 """The maximum depth of nested objects and lists. Every supported Python version can parse far more."""
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
-"""If a stage reads the JSON of a record with more bytes or values, the record exceeds the work limit."""
+"""The maximum number of commas and opening brackets, as in ``JsonLimits``.
+
+If a stage reads the JSON of a record with more of them, or with more than ``MAX_BYTES`` bytes, the record counts as
+exceeding its work limit.
+"""
 
 _LIMITS = strict_json.JsonLimits(
     max_bytes=MAX_BYTES,
@@ -54,7 +58,7 @@ class DropReason(StrEnum):
 
 
 class MalformedPayload(ValueError):
-    """Raised for a payload that a stage refuses, or a value without canonical JSON. The message is the reason."""
+    """Raised for a payload that is refused, or a value that ``encode_payload`` refuses. The message is the reason."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(detail)
@@ -88,7 +92,7 @@ _UNREAD = object()
 
 
 class Message:
-    """A record's payload between two stages. Its JSON is parsed at most once, and stages must not change the value."""
+    """A record's payload between two stages. The parsed JSON value is kept, so stages must not change it."""
 
     __slots__ = ("_value", "payload")
 
@@ -178,7 +182,7 @@ def _exact(value: Any, depth: int) -> Any:
             number = float("inf")
         # ``repr`` gives the same shortest digits as RFC 8785. An infinity differs from every number that can be read.
         if Decimal(repr(number)) != value:
-            raise MalformedPayload(DropReason.NOT_CANONICAL, "not canonical: a number has no equal double")
+            raise MalformedPayload(DropReason.NOT_CANONICAL, "not canonical: a number cannot be written exactly")
         return number
     return value
 
@@ -208,7 +212,7 @@ def count_nodes(value: Any) -> int:
 
 
 def has_decimal(value: Any) -> bool:
-    """Return whether a JSON value contains a ``Decimal``, which stands for a number that a double would round."""
+    """Return whether a JSON value contains a ``Decimal``, a number that is no double's shortest text."""
     waiting = [value]
     while waiting:
         node = waiting.pop()

@@ -24,7 +24,7 @@ def reduce_incident(
     Positions count the merged records from 0 (``selection.py``). Records keep their sequences and times, and therefore
     their order. Other journals are left out. ``outcome.json`` is left out if it names a stop at a record that is left
     out. The expected frames of the kept records' sequences are kept, except in two cases: if there are several
-    ``lanes``, or if a record that is left out has one of these sequences.
+    ``lanes``, or if a left-out record of the same journal has one of these sequences.
 
     Raises BadInput if the positions are not those of records, if there are too many records or bytes, or if a file of
     the bundle is damaged. Raises LimitExceeded as ``open_journals`` does.

@@ -33,7 +33,7 @@ from byteor.engine.replay.stages import Action, Effects, Sink, StageError, Stage
 from byteor.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _BATCH = 2000  # records between two calls of the progress callback
-_SAMPLES = 16  # the number of first records whose hashes are in the audit
+_SAMPLES = 16  # the audit contains the hashes of at most this many records, counted from the first
 
 
 class ReplayMode(StrEnum):
@@ -237,7 +237,7 @@ class _Run:
                 *self._notes,
                 *(_note("shared_sequence", name, count) for name, count in self._shared.items() if count),
                 *self._lossless_notes(),
-                # The count is the number of records that the stage passed unchanged.
+                # The count is the number of records that reached the stage.
                 *(
                     _note(NO_PARAMETERS, id, counters[id].entered if id in counters else 0)
                     for id in self._without_parameters

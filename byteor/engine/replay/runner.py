@@ -156,7 +156,7 @@ class PipelineRunner:
     def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
         """Set the function that returns the message of a record, and the functions that receive output messages.
 
-        A message is a payload whose JSON is parsed at most once, even if several runners use it.
+        A message keeps its parsed JSON value, so that several runners can use it.
         """
         self.model.connect_messages(source, sinks)
 

@@ -116,7 +116,7 @@ class SequenceRanges:
     """A set of sequences that were added in ascending order, kept as ranges.
 
     A coarse set is one range from its first to its last sequence. One range suffices if there is only one journal,
-    because its selected sequences all follow the unselected ones.
+    because its selected records all follow the unselected ones.
     """
 
     def __init__(self, *, is_coarse: bool = False) -> None:

@@ -41,8 +41,8 @@ class Row(NamedTuple):
 class Stop(NamedTuple):
     """The record at which a side stopped, and why.
 
-    If a stage failed, it is ``stage``, and ``code`` is its ``StageFault``. If the side exceeded a limit or has none of
-    the ingresses, ``stage`` is None, and ``code`` is a ``LimitCode`` or ``ErrorCode.BAD_INPUT``.
+    ``stage`` is the stage that failed, and ``code`` is the ``StageFault``. If no stage failed, ``stage`` is None.
+    ``code`` is then a ``LimitCode``, or ``ErrorCode.BAD_INPUT`` if the side has none of the journals' lanes.
     """
 
     rank: int
@@ -81,7 +81,7 @@ class SideRun(DryRun):
         """Process a batch, up to the record that stops the side. Records of unknown lanes are skipped.
 
         ``lanes`` are the lanes of the journals. ``messages`` are the messages of the records, by rank. Both sides share
-        the messages, so that each payload is parsed once.
+        the messages, so that the second side can use a JSON value that the first one has parsed.
         """
         self.outputs, self.messages, self.actions, self.drops, self._shared = [], [], [], {}, messages
         for number, rows in groupby(batch, key=itemgetter(1)):

@@ -146,7 +146,8 @@ class Drops:
 class StageCounters:
     """The numbers of records at a stage.
 
-    ``unfinished`` counts the records at which a limit or a lack of memory stopped the run.
+    ``unfinished`` counts the records at which the run exceeded a limit of the whole run or ran out of memory. A record
+    that exceeds the limit for one record counts as an error.
     """
 
     entered: int = 0
@@ -161,7 +162,7 @@ class StageCounters:
 
     @property
     def left(self) -> int:
-        """The number of records that were passed to the next stage."""
+        """The number of records that left the stage."""
         return self.entered - self.dropped - self.errors - self.unfinished
 
     def as_json(self) -> dict[str, Any]:

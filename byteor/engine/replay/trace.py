@@ -46,7 +46,7 @@ def trace(
     The steps of all records are numbered from 0. A page begins after the step with the number ``after``. If it is
     ``truncated``, the next page begins after ``next_after``. A record without steps on the page is left out.
 
-    - ``ingress`` is the lane whose journal is read. By default, all journals are read that a replay would read.
+    - ``ingress`` is the lane whose journal is read. By default, the journals that a replay would use are read.
     - ``indexes`` are the index files of journals, by lane. Without a usable index, the journal is read up to its end.
     - Nothing is performed: side effects are listed as ``DryRunOnly``.
 

@@ -15,7 +15,10 @@ from .refusals import ApprovalCode, DeliveryCode, Refused
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBundle:
-    """A deploy bundle that the environment's organization signed, with a valid approval if its manifest names one."""
+    """A deploy bundle that the environment's organization signed.
+
+    ``approval`` is the verified approval, or None if the manifest has no ``approved_at``.
+    """
 
     bundle_hash: str
     manifest: Manifest
