@@ -128,8 +128,8 @@ def check_listed(found: Mapping[str, str], record: ApprovalRecord | None, unsign
     signed record lists them. Raises Refused for a difference from the list.
     """
     place, listed = DEPLOYMENT, unsigned.get("attestations")
-    if record is not None:
-        place, listed = APPROVAL_RECORD, record.shown.get("attestations", listed)
+    if record is not None and "attestations" in record.shown:
+        place, listed = APPROVAL_RECORD, record.shown["attestations"]
     if listed is None:
         return False
     expected = listed if isinstance(listed, list) else [listed]

@@ -119,7 +119,10 @@ def _read_trust_in(folder: Path, options: argparse.Namespace) -> Trust:
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
-    """Return the trusted keys: those of --keys or of the export, limited by --trust. Raises Unproven or Refused."""
+    """Return the trusted keys: those of --keys, or otherwise the exported ones. --trust limits both to the named ids.
+
+    Raises Unproven or Refused.
+    """
     if options.keys is not None:
         keyset = KeySet.parse(read_file(options.keys))
         return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)

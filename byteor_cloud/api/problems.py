@@ -92,7 +92,9 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
             return errors.Conflict("That slug is already taken. Choose another one.", code="slug_taken")
         return errors.Conflict("The request conflicts with a resource that already exists.", code="exists")
     if isinstance(cause, pg.ForeignKeyViolation):
-        return errors.Conflict("A resource that the request refers to was deleted in the meantime.", code="gone")
+        return errors.Conflict(
+            "In the meantime, a resource that the request refers to was deleted or came into use.", code="gone"
+        )
     return None
 
 

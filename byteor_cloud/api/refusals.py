@@ -30,9 +30,10 @@ class Tally:
 
 
 class Pace:
-    """A pace that allows a burst of ``BURST`` refusals, and then ``PER_S`` per second. No delay exceeds ``LONGEST_S``.
+    """A pace that allows a burst of ``BURST`` refusals, and then ``PER_S`` per second.
 
-    The number of delayed refusals is logged at most every ten seconds.
+    No delay exceeds ``LONGEST_S``, so a great many simultaneous refusals exceed this pace. The number of delayed
+    refusals is logged at most every ten seconds.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
-"""Request slots: requests share ``BYTEOR_CLOUD_API_THREADS`` slots fairly, except for static files, probes, scrapes,
-and agents' heartbeats and polls, which need none.
+"""Request slots: requests share ``BYTEOR_CLOUD_API_THREADS`` slots fairly. Static files, probes and scrapes need no
+slot, and neither do the usual heartbeats and polls of agents.
 
 In an event loop, each request in progress delays all others a little and competes for database connections. Requests
 that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst from one
@@ -27,8 +27,8 @@ from byteor_cloud.concurrency.fair import FairSlots, Holder
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.server import open_connections
 
-# The seconds for which a request may wait for slots in total, before and after its body. They are fewer than
-# ``deadline.REQUEST_S``, so that time is left to handle the request.
+# The seconds for which a request may wait for slots in total (``RequestSlot.take`` may allow a little more). They are
+# fewer than ``deadline.REQUEST_S``, so that time is left to handle the request.
 MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
@@ -80,7 +80,7 @@ class RequestSlot:
 
 
 def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Hold a slot while a request is handled. Return 503 if the request does not get one."""
+    """Hold a slot while a request that needs one is handled. Return 503 if the request does not get a slot."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):

@@ -91,7 +91,7 @@ class StoredFile:
 class ListedBlob:
     """A blob that the dump refers to.
 
-    ``fault`` is "missing" or "altered" if the installation itself had no valid copy; the backup then has none either.
+    ``fault`` is "missing" or "altered" if the backup has no valid copy, because the installation itself had none.
     """
 
     sha256: str
@@ -114,7 +114,10 @@ class ListedBlob:
 
 @dataclass(frozen=True, slots=True)
 class LedgerHead:
-    """The last seal in the dump of an organization's chain, or of the installation's if ``organization_id`` is None."""
+    """The sequence number and hash of the last link of a chain in the dump.
+
+    ``organization_id`` is None for the installation's own chain.
+    """
 
     organization_id: str | None
     seq: int
@@ -139,7 +142,7 @@ class Manifest:
     blob_count: int
     blob_bytes: int
     faulty_blobs: int
-    """The number of listed blobs that were missing or altered in the blob store."""
+    """The number of listed blobs with a fault."""
     ledgers: tuple[LedgerHead, ...]
     master_key_id: str
     """The id of the master key that all secrets in the dump are encrypted under (``vault.key_id``)."""

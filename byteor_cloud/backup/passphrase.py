@@ -60,7 +60,7 @@ class EncryptedKey:
             raise BackupError("the manifest's master key is encrypted in a way that this release cannot read") from None
         is_bounded = cost <= _MAX_COST and block_size <= _MAX_BLOCK_SIZE and parallelism <= _MAX_PARALLELISM
         if not is_bounded or cost < 2 or cost & (cost - 1) or min(block_size, parallelism) < 1 or len(nonce) != 12:
-            raise BackupError("the scrypt parameters in the manifest are out of range")
+            raise BackupError("the encryption parameters in the manifest are out of range")
         return cls(salt, nonce, ciphertext, cost, block_size, parallelism)
 
     def _derive(self, passphrase: str) -> AESGCM:

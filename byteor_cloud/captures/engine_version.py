@@ -1,4 +1,4 @@
-"""The digest of the engine and of the op packages. A verdict depends on them, and on its configurations."""
+"""The digest of the engine and of the op packages. A verdict is used again only if this digest is still the same."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ COMMON_DESCRIPTIONS = {
 # The nouns that differ from the name of the serializer.
 _NOUNS = {
     "DeploymentAgent": "agent's part in the deployment",
+    "InvitedMember": "membership",
+    "MatrixVersion": "version",
     "Member": "membership",
     "OrganizationKey": "organization API key",
 }

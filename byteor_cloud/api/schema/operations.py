@@ -138,7 +138,8 @@ class Schema(AutoSchema):
     def _get_parameters(self) -> list[dict[str, Any]]:
         path = self._resolve_path_parameters(uritemplate.variables(self.path))  # type: ignore[no-untyped-call]
         for parameter in path:
-            parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
+            kind = "name" if parameter["name"] == "lane" else "id"
+            parameter["description"] = f"The {kind} of the {_noun(self.path, parameter['name'])}."
         declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # the view is a DeclaringView
         rows = words(self._operation.id.lstrip(string.ascii_lowercase))  # the id without its verb
         return [*path, *(declared[name].document(name, rows=rows) for name in sorted(declared))]
@@ -211,6 +212,7 @@ def order_security_schemes(result: dict[str, Any], generator: object, **kwargs: 
 
 _NOUNS = {
     "orgs": "organization",
+    "captures": "requested capture",
     "members": "person",
     "deliveries": "delivery",
     "api-keys": "organization API key",

@@ -20,7 +20,7 @@ PROBLEM = {
         "type": {"type": "string", "format": "uri", "description": "A stable URN that identifies the kind of error."},
         "title": {"type": "string", "description": "The kind of error in words."},
         "status": {"type": "integer", "description": "The status code of the response."},
-        "detail": {"type": "string", "description": "What is wrong with this request."},
+        "detail": {"type": "string", "description": "What went wrong with this request."},
         "instance": {
             "type": "string",
             "description": "The path of the request, or `/` if the server could not read the request.",
