@@ -17,7 +17,7 @@ from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 
 # These commands do not use the database, so the embedded database is not started for them.
 OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help"}
-OFFLINE_BACKUP = ("--verify", "--extract-master-key")  # with these options, ``backup`` only reads an existing backup
+OFFLINE_BACKUP = ("--verify", "--extract-master-key")  # with these options, ``backup`` reads a backup, not the database
 VERSION = {"version", "--version"}
 
 
@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code. Raises SystemExit if Django reports an error of the command."""
+    """Run one command and return its exit code. Raises SystemExit if Django exits, for example after an error."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
     command = (*argv[1:2], "help")[0]
     if command in VERSION:  # Django would print its own version
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
         return 2
     finally:
         if embedded is not None:
-            # Otherwise the database server would be stopped while this command still uses a connection.
+            # Otherwise the database server could be stopped while this command still uses a connection.
             connections.close_all()
             embedded.release()
         gc.freeze()  # so that the interpreter does not search all modules for garbage at exit, which takes 0.3 s

@@ -232,7 +232,10 @@ def _stored_secret(folder: Path, name: str) -> str:
 
 
 def read_key(source: Key | None) -> bytes | None:
-    """Return the current value of a key, or None if there is none. Raises ValueError if its file is damaged."""
+    """Return the current value of a key, or None if there is none.
+
+    Raises ValueError if its file is damaged, and OSError if the file cannot be read.
+    """
     if not isinstance(source, Path):
         return source
     try:

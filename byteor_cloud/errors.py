@@ -269,7 +269,7 @@ def unresponsive_database_error() -> Unavailable:
 
 
 class InsufficientStorage(DomainError):
-    """The server cannot store the upload, because a disk is full or not writable. The client may retry it later."""
+    """The server cannot store a file, because a disk is (almost) full or not writable. The client may retry later."""
 
     code = "insufficient_storage"
     title = "Insufficient storage"

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JsonText:
-    """A JSON text from the database or from the compute process. It is valid and has no duplicate names."""
+    """A JSON text from the database or from a computation. It is valid and has no duplicate names."""
 
     text: str
 

@@ -146,7 +146,7 @@ USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = CONFIG.data_dir / "static"
-# ``serve`` sets this environment variable for the API if a full disk prevented the collection of static files.
+# ``serve`` sets this environment variable for the API if static files could not be collected, as on a full disk.
 STATIC_FROM_SOURCES = "BYTEOR_STATIC_FROM_SOURCES"
 WHITENOISE_USE_FINDERS = STATIC_FROM_SOURCES in os.environ
 STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]

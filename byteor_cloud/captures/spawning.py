@@ -17,7 +17,10 @@ from gevent.monkey import is_module_patched
 
 
 class Child:
-    """A process that runs one of our modules in a separate session. ``socket`` is its standard input and output."""
+    """A process that runs one of our modules in a separate session.
+
+    ``socket`` is connected to the process's standard input and output.
+    """
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str]) -> None:
         """Start the process. Raises OSError."""
@@ -39,7 +42,10 @@ class Child:
             theirs.close()
 
     def kill(self) -> int:
-        """Kill the process if it still runs. Return its exit code, or the negative number of its signal."""
+        """Close the socket, and kill the process if it still runs.
+
+        Returns its exit code, or the negative number of the signal that killed it.
+        """
         self.socket.close()
         if self._code is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)

@@ -188,7 +188,7 @@ def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[
 
 
 def page_body(journal: str, index: str, lane: str, **options: Any) -> bytes:
-    """Return the body of a response with a page of a journal. Raises the errors of ``read_page``."""
+    """Return the body of a response with a page of a journal. Raises the same errors as ``read_page``."""
     return _body(read_page(journal, index, lane, **options))
 
 
@@ -198,7 +198,7 @@ def compare_body(result_a: Mapping[str, Any], result_b: Mapping[str, Any], **opt
 
 
 def read_page(journal: str, index: str, lane: str, **options: Any) -> dict[str, Any]:
-    """Return a page of a journal. Raises FileNotFoundError if its index is missing, and StaleIndex."""
+    """Return a page of a journal. Raises FileNotFoundError if it or its index is missing, and StaleIndex."""
     with JournalIndex.open(Path(journal), Path(index)) as opened:
         return journal_page(opened, lane, **options)
 
@@ -227,7 +227,7 @@ HEAD = struct.Struct(">Q?")
 
 
 class Outcome(NamedTuple):
-    """The outcome of a computation: its result, an expected error (name, arguments, attributes), or a failure."""
+    """The outcome of a computation: its result, an expected error (name, arguments, attributes), or why it failed."""
 
     result: Any = None
     error: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None

@@ -10,8 +10,8 @@ class Compute(Protocol):
     """A function that calls one of ``byteor_cloud.computing.computations`` and returns its result.
 
     Raises the errors of that function. In an API process, it also raises Unavailable, or InvalidInput if the function
-    needs too much time or memory. Such a call may wait for other requests, so it must come before a transaction
-    starts.
+    needs too much time or memory. There, a call may wait for other requests, so it must not be made inside a
+    transaction.
     """
 
     def __call__[**A, R](self, function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:

@@ -17,7 +17,7 @@ _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt
 
 
 def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
-    """Return errors for strings that look like a private key or one of our credentials, until there are too many."""
+    """Return errors for values that look like a private key or one of our credentials, until there are too many."""
     found: list[FieldError] = []
     # Keep the path of each container, so that a JSON Pointer is built only where a secret is found.
     waiting: list[tuple[Any, _Path]] = [({pointer[1:]: value}, None)]
@@ -126,5 +126,5 @@ def check_runtime_config(stages: Mapping[str, str], spec_hash: str, config: Runt
     try:
         config_hash = hash_configuration(spec_hash, config.document(), capabilities)
     except ValueError as error:
-        return CheckedConfiguration(f"The configuration cannot be written as canonical JSON: {error}", [])
+        return CheckedConfiguration(f"The configuration {error}.", [])  # "cannot be written as canonical JSON: ..."
     return CheckedConfiguration(None, [], config_hash, capabilities)

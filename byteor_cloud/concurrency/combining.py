@@ -1,4 +1,4 @@
-"""Flat combining: callers that wait at the same time share one database statement and one commit."""
+"""Flat combining: the database work for callers that wait at the same time is done in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Waiting[Item, Result]:
         self.done = False
         self.result: Result | None = None
         self.error: BaseException | None = None
-        # The submitter blocks on this lock until it has its result or becomes the leader.
+        # The submitter blocks on this lock until the item is done or the submitter becomes the leader.
         self.turn = threading.Lock()
         self.turn.acquire()
 
@@ -30,7 +30,7 @@ class Combiner[Item, Result]:
     There is no background thread. One caller is the leader: it calls ``work`` with a batch of waiting items, and then
     makes the first caller that is still waiting the leader. A caller that finds no leader becomes the leader.
 
-    Before it collects a batch, the leader lets ready greenlets run first. In an event loop, these are the requests that
+    Before it collects a batch, the leader lets ready greenlets run. In an event loop, these are the requests that
     have already arrived, and they join the batch. This makes batches larger, while a second concurrent leader would
     make them smaller. ``docs/scale.md`` has the measured processor times.
 

@@ -45,7 +45,7 @@ class Turns:
         self._is_giving = False
 
     def wait(self, owner: str) -> None:
-        """Wait for a turn, for at least one iteration of the event loop."""
+        """Wait for a turn."""
         turn = Event()
         self._waiting.setdefault(owner, deque()).append(turn)
         if not self._is_giving:

@@ -30,11 +30,11 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization gets no further slot while it holds half of them (rounded down, but at least one).
+    An organization gets no further slot while it holds half of them (rounded down, but at least one) or more.
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
     organizations does not yield more slots. Among holders with equally many slots, the one that was served longest ago
-    is next. The requests of one caller are served in order of arrival, except with ``is_first``.
+    is next. The requests of one holder are served in order of arrival, except with ``is_first``.
     """
 
     def __init__(self, count: int, *, waiting: int) -> None:
@@ -50,7 +50,7 @@ class FairSlots:
         self._lock = threading.Lock()
 
     def take(self, holder: Holder, *, timeout_s: float, is_first: bool = False) -> None:
-        """Take a slot, or wait for one. With ``is_first``, wait at the head of the caller's requests.
+        """Take a slot, or wait for one. With ``is_first``, wait ahead of the holder's other requests.
 
         Raises Unavailable after ``timeout_s`` seconds, or earlier if too many requests are waiting and this one is
         refused (``_refuse_newest``).
@@ -152,7 +152,7 @@ class FairSlots:
             del self._waiting[waiter.holder.organization]
 
     def _refuse_newest(self) -> None:
-        """Refuse the newest request of the caller with the most waiting ones, in the organization with the most."""
+        """Refuse the last request in the longest queue of the organization with the most waiting requests."""
         organization, _ = self._waiting.most_common(1)[0]
         queues = [queue for holder, queue in self._queues.items() if holder.organization == organization]
         waiter = max(queues, key=len)[-1]

@@ -34,7 +34,7 @@ _VALUE_IN_SQL = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}|[0-9
 
 
 def _is_code_constant(constant: object) -> bool:
-    """Return whether a constant in a query looks like it is written in code, such as a status or a limit."""
+    """Return whether a constant in a query looks like it is written in code, such as a status or a rank."""
     match constant:
         case None | bool() | Enum() | timedelta():
             return True

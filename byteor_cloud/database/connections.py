@@ -27,9 +27,11 @@ from byteor_cloud.concurrency import deadline, event_loop
 
 # A worker has a thread for each slot (``jobs.SLOTS``), and three to fetch jobs, send heartbeats and maintain the queue.
 WORKER_THREADS = 32
-# The minimum for an API process with few request slots. Probes and scrapes use connections, but no request slots.
+# An API process with fewer request slots gets a connection pool as if it had this many slots, because probes and
+# scrapes use connections, but no request slots.
 MIN_API_POOL = 16
-# The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
+# The original poll instead of gevent's. It is ten times as fast, and needs no event loop, since ``ensure_alive`` polls
+# without waiting.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of the process (a key of TIMEOUTS). API processes and workers set it before
 # Django starts. Other commands do not set it.
@@ -40,7 +42,7 @@ _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 API_CONNECTIONS = 6
 WORKER_CONNECTIONS = 1  # the connection that receives notifications of new jobs
 CONNECT_S = 5  # seconds until an attempt to connect times out
-# Connections are reserved for this many commands that run at the same time as the server, and this many for each.
+# The number of commands that may run at the same time as the server, and of connections that are reserved for each.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
 
@@ -165,7 +167,7 @@ def direct_connection() -> Connection:
     """Open a connection for LISTEN and session locks, which the caller closes.
 
     It goes to ``BYTEOR_CLOUD_DATABASE_DIRECT_URL``, which bypasses a pooler, or by default to the usual address.
-    The kernel closes the connection if the server does not acknowledge data for two seconds.
+    On Linux, the kernel closes a TCP connection if the server does not acknowledge data for two seconds.
     """
     network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
     url = settings.CONFIG.database_direct_url
@@ -329,7 +331,7 @@ def ensure_alive(session: psycopg.Connection[Any]) -> None:
 def release_connection() -> None:
     """Return this thread's or greenlet's connection to the pool. Call this before a long wait.
 
-    The next query takes a new connection. Inside a transaction, this does nothing.
+    The next query takes a connection from the pool again. Inside a transaction, this does nothing.
     """
     if not connection.in_atomic_block:
         connection.close()

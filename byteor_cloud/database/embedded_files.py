@@ -85,7 +85,7 @@ def find_socket_folder(home: Path, account: Account) -> Path:
         short = folder.readlink()
         if _is_private(short, account):
             return short
-        folder.unlink()  # the link's target was removed at a reboot, or belongs to another account
+        folder.unlink()  # the link's target was removed at a reboot, or is not private to the account
     elif folder.exists():
         shutil.rmtree(folder)
     short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, whose path may be too long as well

@@ -49,7 +49,7 @@ class Notices:
         self._gap_handlers.append(handler)
 
     def is_current(self) -> bool:
-        """Return whether notifications of all commits more than ``LEASE_S`` ago have been delivered."""
+        """Return whether notifications of all commits more than ``LEASE_S`` ago have certainly been delivered."""
         return time.monotonic() < self._current_until
 
     def start(self) -> None:

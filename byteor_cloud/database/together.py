@@ -130,7 +130,7 @@ def _convert(reader: Callable[[Any], Any] | None, value: Any) -> Any:
 
 
 def read_together(*tables: Rows) -> list[list[Any]]:
-    """Return the rows of each queryset and statement. Takes one query, and none if no table can have rows.
+    """Return the rows of each queryset and statement. Runs one SQL statement, or none if no table can have rows.
 
     Querysets may be of any form, but must not have prefetches. PostgreSQL returns the rows as JSON, so each column must
     be of one of the types that this module knows. Raises TypeError for other columns.

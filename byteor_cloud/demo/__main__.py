@@ -41,7 +41,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(
         prog="byteor_cloud.demo",
-        description="Run the demo once through the public API. Exits with 0 if every step succeeded.",
+        description="Run the demo once, mostly through the public API. Exits with 1 if a step or the server fails.",
     )
     parser.add_argument(
         "--serve",

@@ -1,7 +1,7 @@
-"""The steps of the demo, from a new organization to a rollback, all through the public API with two exceptions.
+"""The steps of the demo, from a new organization to a rollback, most of them through the public API.
 
-``manage.py`` creates the organization with its first account, and the reviewer's sign-in link. The reviewer signs in to
-the console with this link and creates a token there.
+The exceptions: ``manage.py`` creates the organization with its first account, and sign-in links. The reviewer signs in
+to the console with such a link and creates a token there. ``byteor-verify`` checks the exported evidence offline.
 """
 
 from __future__ import annotations
@@ -106,12 +106,12 @@ class Demo(Processes):
             except DemoError as error:
                 if "already exists" not in str(error):
                     raise
-                continue  # an earlier run in this data folder created it
+                continue  # an earlier run created it
             self.run_number = number
             self.sign_in[ADMIN] = created
             print_step(f"organization {name!r}", id=created["org_id"], admin=ADMIN)
             return created["org_id"]
-        raise DemoError(f"{self.data_dir} already contains 999 demo organizations")
+        raise DemoError("the database already contains 999 demo organizations")
 
     def _create_token(self, issued: Mapping[str, str]) -> str:
         """Sign in with a link and create a user token in the console, as a person would. Returns the token."""

@@ -93,7 +93,7 @@ class Processes:
         """Start a process, optionally with more environment variables. It logs to NAME.log in the data folder."""
         environ = {**self.environ, **(variables or {})}
         with (self.data_dir / f"{name}.log").open("ab") as log:
-            # With its own process group, Ctrl-C reaches only the demo, which then stops the processes in order.
+            # The process gets its own group: Ctrl-C reaches only the demo, which then stops the processes in order.
             process = subprocess.Popen(
                 argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )

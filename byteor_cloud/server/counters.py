@@ -30,8 +30,8 @@ logger = structlog.get_logger(__name__)
 class ProcessCounters:
     """The metric series of one process.
 
-    Memory layout: the number of used bytes, and then, for each series, the length of its key, the key padded to 8
-    bytes, and its value.
+    Memory layout: the number of used bytes, and then, for each series, the length of its key, the key padded to a
+    multiple of 8 bytes, and its value.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -172,7 +172,7 @@ class SharedCounters(Collector):
 
 
 def share_counters(processes: int) -> SharedCounters:
-    """Share all counters of this process with the processes that it forks. Call this before a counter is declared."""
+    """Share the metrics of this process with the processes that it forks. Call this before any metric is declared."""
     global _shared  # noqa: PLW0603  gunicorn executes its settings again at a reload, and the counts must survive
     if _shared is not None:
         return _shared

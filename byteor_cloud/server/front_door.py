@@ -156,7 +156,7 @@ class PacedSocket:
 
     @property
     def may_be_hung_up(self) -> bool:
-        """Whether a shutdown may close the connection: it is idle, or it has sent a response and handles no request."""
+        """Whether a shutdown may close the connection: it is idle, or a response was sent and no request is handled."""
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:

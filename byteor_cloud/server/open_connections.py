@@ -65,8 +65,9 @@ class OpenConnections[C: Client]:
 def choose[C: Client](clients: list[C], count: int) -> list[C]:
     """Return up to ``count`` connections to close. Connections whose clients wait for the server are never chosen.
 
-    First come connections without a verified credential: the longest quiet ones of the addresses with the most. The
-    longest quiet connections of verified callers follow. Each caller keeps its ``KEPT_PER_CALLER`` most recently used.
+    Connections without a verified credential come first: each time, the longest quiet one of the address that has the
+    most of them. Then come the longest quiet connections of verified callers, except for each caller's
+    ``KEPT_PER_CALLER`` most recently used ones.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)

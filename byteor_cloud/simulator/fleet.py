@@ -124,7 +124,7 @@ def enroll(
 
 
 def _check_retryable(exchange: Exchange, server: Server, done: int, count: int, *, is_last: bool) -> None:
-    """Raise SimulationError unless a retry of the enrollment may succeed."""
+    """Raise SimulationError unless the enrollment should be retried."""
     response = exchange.response
     if response is None:
         if done == 0 or is_last:

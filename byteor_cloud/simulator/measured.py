@@ -151,7 +151,7 @@ class Summary:
     rollout: dict[str, int]
     connections: int
     cpu_share: float
-    """The simulator's own use of one core, from 0 to 1 for each of its processes."""
+    """The average number of cores that the simulator used: at most 1 for each of its processes."""
     told: Told | None = None
 
     def document(self) -> dict[str, Any]:

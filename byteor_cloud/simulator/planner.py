@@ -225,7 +225,7 @@ class Planner:
     # Polls
 
     def _plan_poll(self, machine: Machine, now: float) -> float:
-        """Let the agent wait for an offer until its next heartbeat is due."""
+        """Let the agent poll for an offer, or send its next heartbeat now if that is due soon."""
         left_s = machine.beat_due - now
         if left_s < _LEAST_WAIT_S:
             machine.action = ActionKind.BEAT
@@ -318,7 +318,7 @@ class Planner:
         return OfferStatus.FAILED if is_chosen and is_first else OfferStatus.ACTIVE
 
     def _withdraw(self, machine: Machine, now: float) -> float:
-        """Drop an offer that the server no longer makes. The next heartbeat's response contains the current one."""
+        """Drop an offer that the server no longer makes. The next heartbeat's response has the current one, if any."""
         self.withdrawn += 1
         # Ignore the same offer in later heartbeats, because it would be rejected again.
         machine.settled, machine.offer, machine.action = machine.offer, None, ActionKind.BEAT
