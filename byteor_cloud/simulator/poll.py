@@ -2,7 +2,8 @@
 measured until each agent has received the offer.
 
 A waiting agent occupies a connection, so a process holds at most ``AGENTS_PER_PROCESS`` agents, and larger fleets are
-split between processes. The parent process requests the deployment when nearly all agents are waiting.
+split between processes. The parent process requests the deployment when nearly all agents are waiting, or after a
+maximum time.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Audience:
         return self.deployment_id is not None and len(self.heard.get(self.deployment_id, ())) == self.agents
 
     def times(self) -> list[tuple[float, float]]:
-        """Return when each agent was told, and when it was offered the deployment, as monotonic times."""
+        """Return the monotonic times when the deployment was received and offered, for each agent that received it."""
         epoch = time.time() - time.monotonic()
         heard = self.heard.get(self.deployment_id or "", {})
         return [(at, datetime.fromisoformat(offered_at).timestamp() - epoch) for at, offered_at in heard.values()]

@@ -121,7 +121,7 @@ def _storage_errors() -> Iterator[None]:
         if not space.is_disk_error(error):
             raise
         logger.exception("storage_failed", kind=type(error).__name__)
-        raise Unavailable("The blob store's disk is full or not writable. Try again later.", retry_after=10) from error
+        raise Unavailable("A disk of the server is full or does not work. Try again later.", retry_after=10) from error
 
 
 def storage_name(content_hash: str) -> str:

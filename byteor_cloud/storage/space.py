@@ -10,10 +10,10 @@ from django.conf import settings
 from django.db import DatabaseError
 from psycopg import errors as pg
 
-# A disk with fewer free bytes is almost full. This is two segments of PostgreSQL's write-ahead log: without space for
-# the next segment, PostgreSQL stops, even for reads.
+# A disk is almost full if fewer than LOW_BYTES and less than LOW_SHARE of it are free. LOW_BYTES is two segments of
+# PostgreSQL's write-ahead log: without space for the next segment, PostgreSQL stops, even for reads.
 LOW_BYTES = 32 << 20
-LOW_SHARE = 0.05  # a small disk is almost full if less than this share of it is free
+LOW_SHARE = 0.05
 LOW_FILES = 64
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 

@@ -57,8 +57,8 @@ def retry_dead_letter(job_id: int) -> bool:
 class Troubles:
     """How often a job raised an error, was killed, and had to wait for the database or the storage.
 
-    ``outages`` counts only the waits since the job last raised an error or was requeued by ``Requeued``. ``error`` is
-    the last error since then, or an empty text.
+    ``outages`` counts only the waits since the job last raised an error or was requeued by ``Requeued``. ``error``
+    describes the latest error, kill or outage; it is empty if there was none, or none since a ``Requeued``.
     """
 
     errors: int

@@ -1,10 +1,10 @@
 """Turns of replays: a worker runs more replays than may compute at the same time, and pauses the others.
 
 At most two replays compute at a time: one in the short place, one in the long place. The short place is only for short
-replays, which have computed for less than ``SHORT_S``. The long place is for long replays, and for short ones while no
-long one is waiting. A turn in the long place ends after ``QUANTUM_S``. A place goes to the replay whose organization
-and person have both computed least, so that neither a person with several organizations nor an organization with
-several people gets more than others.
+replays, which have computed for less than ``SHORT_S``. The long place is for long replays; a short one gets a turn in
+it only if no long one is waiting. A turn in the long place ends after ``QUANTUM_S``. A place goes to the replay whose
+organization and person have both computed least, so that neither a person with several organizations nor an
+organization with several people gets more than others.
 
 The process of a paused replay is stopped with SIGSTOP, so the replay loses no work and repeats none.
 """

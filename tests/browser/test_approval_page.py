@@ -67,7 +67,7 @@ def test_approval_of_first_deployment_shows_everything_as_new(world: World) -> N
 
     page = signed_in(world.reviewer.user).get(row_page(approval_of(deployment)))
 
-    assert "all new, because no deployment of the pipeline is current here" in page.text
+    assert "all new, because no other deployment of the pipeline is current here" in page.text
     changes = page.context["still"]["changes"]
     assert (changes.base, changes.spec) == (None, None)
     assert {each.change for each in changes.config} == {"added"}

@@ -243,7 +243,7 @@ def test_deployment_page_offers_agents_changes_and_abort_form_without_javascript
     expect(page.locator("#agents tbody tr")).to_have_count(1)
     page.get_by_text("Changes", exact=True).click()
     expect(
-        page.get_by_text("Configuration: all new, because no deployment of the pipeline is current here")
+        page.get_by_text("Configuration: all new, because no other deployment of the pipeline is current here")
     ).to_be_visible()
     page.get_by_role("link", name="Abort").click()
 

@@ -126,7 +126,7 @@ def test_second_reminder_is_offered_an_hour_later(world: World) -> None:
     Approval.objects.filter(pk=row.pk).update(reminded_at=timezone.now() - timedelta(hours=1))
     page = client.get(live(row))
     assert page.context["summary"]["ask"]["remind"] == act(row, "remind")
-    assert "You sent the last reminder" in page.text
+    assert "The last reminder was sent" in page.text
 
 
 def test_requester_without_permission_cannot_send_reminder(world: World) -> None:
