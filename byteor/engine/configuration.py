@@ -75,7 +75,7 @@ def diff_configurations(old: RuntimeConfig | None, new: RuntimeConfig) -> tuple[
 def _values(configuration: RuntimeConfig) -> dict[tuple[str, str], str]:
     """Return each value as text, by field and path. A list, or an empty object inside a field, is one value."""
     values: dict[tuple[str, str], str] = {}
-    # A loop instead of recursion, because a configuration may be nested deeper than Python's stack allows.
+    # A loop instead of recursion, because a configuration may be deeply nested.
     pending: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.document().items()]
     while pending:
         what, name, value = pending.pop()

@@ -324,7 +324,7 @@ class Checkpoint:
         key = keyset.find(self.kid)
         if key is None or not key.trusts(self.created_at):
             raise CheckpointRefused(
-                LedgerCode.CHECKPOINT_UNKNOWN_KEY, f"signed by the key {self.kid}, which is not trusted"
+                LedgerCode.CHECKPOINT_UNKNOWN_KEY, f"the checkpoint names the key {self.kid}, which is not trusted"
             )
         if not keys.verify(key.public, canonical(self.document()), self.signature):
             raise CheckpointRefused(LedgerCode.CHECKPOINT_BAD_SIGNATURE, "the signature does not match the checkpoint")

@@ -223,7 +223,7 @@ REGRESSION = StateMachine(
     },
 )
 UNFINISHED_REGRESSION = (_G.QUEUED, _G.RUNNING)
-# The final states of a regression that was not canceled. A regression that could not be completed is also failed.
+# The final states of a regression that was not canceled. A regression that could not be completed has failed, too.
 FINISHED_REGRESSION = (_G.PASSED, _G.DIFFERS, _G.FAILED)
 
 

@@ -34,8 +34,8 @@ def verdict_key(
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
     ``candidate`` and ``baseline`` are config hashes. If a fixture expects golden results, ``baseline`` is None, and
-    ``golden`` contains these results and the hash of the configuration with which other results are compared. If it
-    expects the result of the baseline, ``golden`` is None.
+    ``golden`` contains these results and the hash of the configuration with which a candidate is compared if its result
+    is none of them. If the fixture expects the result of the baseline, ``golden`` is None.
     """
     fixture = {
         "content_hash": content_hash,

@@ -83,7 +83,9 @@ def test_missing_offer_is_explained(world: World) -> None:
 
     explanation = explain(world, agent)
 
-    assert explanation["summary"] == "other zone runs nothing: no deployment in its environment targets it."
+    assert explanation["summary"] == (
+        "other zone runs nothing: no current or upcoming deployment in its environment targets it."
+    )
     assert [finding["detail"] for finding in explanation["because"][1:]] == [
         "The deployment of quotes/bundle-1 goes to agents with zone=a, but this agent has zone=b.",
         "The deployment of quotes/bundle-0 targets 1 other agent by id.",
@@ -319,7 +321,7 @@ def test_break_glass_deployment_is_explained(world: World) -> None:
 
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
-        "admin@acme.example started the deployment of quotes/bundle without approval: the market opens;"
+        "admin@acme.example requested the break-glass deployment of quotes/bundle: the market opens;"
         " it has not been approved."
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at

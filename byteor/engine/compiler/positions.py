@@ -18,7 +18,7 @@ class Position(NamedTuple):
 
 
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
-    """Return the position of each pointer: the start of a member's key, or of a list item.
+    """Return the position of each pointer: the start of a member's key, of a list item, or of the whole value.
 
     A pointer to a missing value gets the position of its nearest existing ancestor. The text must be strict JSON.
     """
@@ -65,7 +65,10 @@ class _Tree:
 
 @dataclass(slots=True)
 class _OpenValue:
-    """An object or list that is being read, with its requested children. ``member`` is the node of the next value."""
+    """An object or list that is being read, with its requested children.
+
+    In an object, ``member`` is the node of the latest key, or None if that member was not requested.
+    """
 
     below: dict[str, _RequestedNode]
     is_list: bool

@@ -101,7 +101,9 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
                 Code.RING_UNKNOWN_DEPENDENCY,
                 pointer,
                 f"There is no stage with the id {quote(dependency)}.",
-                f"Write {quote(guess)}." if guess else "Write the id of an earlier stage of this ring.",
+                f"Write {quote(guess)}."
+                if guess
+                else f"Remove {quote(dependency)}, or write the id of an earlier stage.",
             )
         elif dependency == stage.id:
             report.add(

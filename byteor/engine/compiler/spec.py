@@ -1,4 +1,7 @@
-"""The spec of a pipeline: the result of compiling a plan, and of decoding a ``spec.kv``."""
+"""The spec of a pipeline: the result of compiling a plan, and of decoding a ``spec.kv``.
+
+The docstrings below describe a valid spec. Decoding does not check their rules; ``validate_spec`` does.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strict parser for the JSON text of a plan, which reports the position of the first fault."""
+"""A strict parser for the JSON text of a plan, which reports the position of a fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_DEPTH = 64
 class PlanSyntaxError(ValueError):
     """Raised for text that is not strict JSON or exceeds a limit.
 
-    ``line`` and ``column`` count from 1 and locate the first fault.
+    ``line`` and ``column`` count from 1 and locate the fault.
     """
 
     def __init__(self, line: int, column: int, message: str) -> None:

@@ -1,4 +1,7 @@
-"""Graph algorithms on nodes that are numbered from 0: without recursion, in O(n) or O(n log n) time."""
+"""Graph algorithms on nodes that are numbered from 0, without recursion.
+
+They take O(n) or O(n log n) time, where n is the number of nodes and edges.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: CompileR
                 Code.PLAN_SCHEMA,
                 f"/single_ring/stages/{index}/depends_on",
                 "The dependencies of a stage must be indices in increasing order.",
-                f"Write {sorted(stage.depends_on)}.",
+                f"Write {sorted(set(stage.depends_on))}.",
             )
 
 
@@ -148,7 +148,10 @@ def _check_size(what: str, count: int, limit: int, report: CompileReport) -> Non
 
 
 def _lane_ends(graph: LaneGraph, report: CompileReport) -> tuple[dict[int, str], dict[int, str]]:
-    """Return the writer and the reader of each lane, and report lanes that do not have exactly one of each."""
+    """Return the names of the writer and of the reader of each lane.
+
+    Reports lanes that do not have exactly one of each, and indices for which there is no lane.
+    """
     writes: list[tuple[int, str, str]] = []
     reads: list[tuple[int, str, str]] = []
     for index, endpoint in enumerate(graph.endpoints):

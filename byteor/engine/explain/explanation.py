@@ -39,7 +39,7 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _what_stays(facts: Facts) -> str:
-    """Return a sentence about what the agent keeps running. It says so if that bundle is not the offered one."""
+    """Return a sentence about what the agent keeps running, and whether that is the offered bundle."""
     agent, offer = facts.agent, facts.agent.offer
     if agent.running is None:
         return "It runs nothing."
@@ -93,7 +93,9 @@ def _statements(facts: Facts) -> Statements:
     if facts.freeze is not None:
         ends = facts.freeze.ends_at
         yield Finding(B.FREEZE_WINDOW, f"A freeze window lasts until {at(ends)}{because(facts.freeze.reason)}.")
-        yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may start again.", ends)
+        yield NextEvent(
+            N.FREEZE_ENDS, "The freeze window ends. Deployments may start unless another window is open.", ends
+        )
 
 
 def _held(facts: Facts, offer: OfferFacts) -> Statements:
@@ -121,5 +123,6 @@ def _liveness(facts: Facts) -> Statements:
     else:
         yield Finding(B.OFFLINE, f"It is offline: {last}, and a heartbeat is due every {agent.interval_s:g} s.")
         yield NextEvent(
-            N.COMES_BACK, "When it is back, the response to the first heartbeat contains its offer, if any."
+            N.COMES_BACK,
+            "When it is back, the response to its first heartbeat contains its offer, if it has one that is not held.",
         )

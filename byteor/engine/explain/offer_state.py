@@ -197,11 +197,11 @@ def explain_missing_offer(facts: Facts) -> Statements:
     fitting = [each for each in relevant if each.id not in misses]
     why = "Nothing is offered to it."
     if not relevant:
-        why = "Nothing is deployed in its environment."
+        why = "Its environment has no current or upcoming deployment."
     elif not fitting:
-        why = "No deployment in its environment targets it."
+        why = "No current or upcoming deployment in its environment targets it."
     elif all(each.known_bad for each in fitting):
-        why = "The config bundle of every deployment that targets it is known bad."
+        why = "The config bundle of every current or upcoming deployment that targets it is known bad."
     yield Finding(B.NEVER_OFFERED, why)
     yield from misses.values()
     for deployment in fitting:
@@ -224,7 +224,7 @@ def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
             if miss is None:
                 yield from _joins(each)
             else:
-                yield Finding(B.SUPERSEDED, f"{source.label} is no longer current: {each.label} is.", each.id)
+                yield Finding(B.SUPERSEDED, f"{source.label} is not current: {each.label} is.", each.id)
                 yield miss
 
 

@@ -93,7 +93,7 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
         )
     start_at = next((each.until for each in deployment.blockers if each.code is BlockerCode.START_AT), None)
     if start_at is not None:
-        yield NextEvent(N.START_TIME, f"The deployment of {label} may start.", start_at)
+        yield NextEvent(N.START_TIME, f"The start time of the deployment of {label} is reached.", start_at)
     if any(blocker.ids for blocker in deployment.blockers):
         yield NextEvent(N.TURN, f"The deployment of {label} starts when no blockers remain.")
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
@@ -118,7 +118,7 @@ def _waits_for_gate(deployment: DeploymentFacts) -> Statements:
         )
     until = next((blocker.until for blocker in gate if blocker.until is not None), None)
     if until is not None:
-        text = f"If the replay gate still blocks the deployment of {deployment.label} by then, it fails."
+        text = f"The deployment of {deployment.label} fails if the replay gate still blocks it then."
         yield NextEvent(N.GATE_DEADLINE, text, until)
 
 
@@ -170,7 +170,7 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
         last = deployment.waves.get(deployment.wave, WaveFacts()).last_timed_from
         yield NextEvent(
             N.WAVE_ENDS,
-            f"Wave {deployment.wave + 1} of {label} ends. Agents that have not finished by then count as failed.",
+            f"Wave {deployment.wave + 1} of {label} ends when each agent that it waits for has finished or timed out.",
             last and last + timedelta(seconds=deployment.timeout_s),
         )
 
@@ -189,7 +189,7 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
 
 
 def explain_circumstances(deployment: DeploymentFacts) -> Statements:
-    """Explain whether the deployment is held up, paused or known bad, or was retried or started without approval."""
+    """Explain whether the deployment is held up, paused or known bad, or was retried or requested as break-glass."""
     if deployment.held_up:
         yield Finding(
             B.HELD_UP, f"The deployment of {deployment.label} cannot continue. {deployment.held_up}", deployment.id
@@ -222,7 +222,7 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
         after = "it has been approved since" if ratified else "it has not been approved"
         yield Finding(
             B.BREAK_GLASS,
-            f"{glass.by} started the deployment of {label} without approval{because(glass.reason)}; {after}.",
+            f"{glass.by} requested the break-glass deployment of {label}{because(glass.reason)}; {after}.",
             deployment.id,
             approval.id if approval else None,
         )

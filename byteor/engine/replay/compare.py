@@ -34,9 +34,10 @@ def compare(
 
     ``equal`` means equal egresses, stages and actions. ``actions_a`` and ``actions_b`` come from the audits.
     ``first_difference`` is the first frame that differs in an egress whose frames both results kept; of several
-    egresses, the frame with the lowest sequence. It is null if there is no such frame. ``notes`` are the notes of both
-    results, because equal results mean less if stages had no parameters. If there are too many egresses or stages,
-    those that differ are preferred, and ``truncated`` is true.
+    egresses, the frame with the lowest sequence. An egress that only one result has is compared with no frames.
+    ``first_difference`` is null if there is no such frame. ``notes`` are the notes of both results, because equal
+    results mean less if stages had no parameters. If there are too many egresses or stages, those that differ are
+    preferred, and ``truncated`` is true.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))

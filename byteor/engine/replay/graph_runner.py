@@ -34,7 +34,7 @@ from byteor.engine.replay.stages import (
 from byteor.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
-"""The maximum number of lane writes for one input record: routers in a row can multiply copies without bound."""
+"""The maximum number of lane writes for one input record: routers in a row multiply the copies."""
 
 type _Queues = list[deque[Message]]
 
@@ -174,7 +174,7 @@ class GraphRunner:
             self.run(entry, sequence, payload, ingress)
 
     def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
-        """Process a record, and show its message at each stage, lane and egress that it reaches.
+        """Process a record, and show its message at each stage, egress and lane that it reaches, except the first lane.
 
         Returns the names of the egresses that it reached. Raises StageError or LimitExceeded.
         """

@@ -44,7 +44,7 @@ _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
 # Each file or folder takes at least a block on the disk, so each counts as a block toward the unpacked size. The first
-# 256 are free: real bundles have no more.
+# 256 are free, because few real bundles have more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
 # Errors that the host causes: unpacking the same archive may succeed later. Any other OSError is due to a name or a
 # file in the archive.
@@ -120,7 +120,7 @@ def build_incident(
 ) -> bytes:
     """Create the ``.tar.gz`` of a bundle from documents by file name, journals by lane, and expected frames by egress.
 
-    The contents are not checked. With the same version of zlib, equal arguments yield equal bytes.
+    The contents are not checked. With the same versions of Python and zlib, equal arguments yield equal bytes.
     """
     files = {"spec.kv": spec_kv.encode()}
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
@@ -263,7 +263,8 @@ class _TakenPaths:
         folders = set(path.parents) | ({path} if member.isdir() else set())
         clash = self._files & folders or (not member.isdir() and path in self.folders)
         if clash or path in self._entries:
-            raise _rejected("duplicate_entry", f"{path} occurs twice, or both as a file and as a folder")
+            detail = f"{path} occurs twice, or it or a folder above it is both a file and a folder"
+            raise _rejected("duplicate_entry", detail)
         self.folders |= folders
         self._entries.add(path)
         if not member.isdir():

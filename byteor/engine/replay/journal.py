@@ -71,10 +71,10 @@ def encode_journal(records: Iterable[Record], version: int = 2) -> bytes:
 class JournalReader:
     """Iterates once over the records of a journal, in file order.
 
-    Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If the journal ends too
-    early, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or zeros fill the
-    rest of the file, or a record has a bad CRC and only such a tail follows. ``offset`` is where the latest record
-    begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
+    Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If only the end of the
+    journal is damaged, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or
+    zeros fill the rest of the file, or a record has a bad CRC and at most such a tail follows. ``offset`` is where the
+    latest record begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:

@@ -4,8 +4,8 @@ The position of a record is its number, from 0, in sequence order (ties: file or
 index uses the highest time up to a record. These times are stored only if the journal's sequences or times decrease.
 
 The file is a header, the offsets (u64 LE), and possibly the highest times (u64 LE). The header has the journal's size
-and a digest of the journal's beginning and end. They reveal whether an index belongs to another journal or to an older
-version of this one.
+and a digest of the journal's beginning and end. They reveal an index of another journal, or of an older version of this
+journal, if the size, the beginning or the end differs.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ FAULTS: list[PlanFault] = [
         "ring",
         ring_with(lambda ring: ring["stages"][1].update(depends_on=["quotes_in"])),
         "/single_ring/stages/1/depends_on/0",
-        "Write the id of an earlier stage of this ring.",
+        'Remove "quotes_in", or write the id of an earlier stage.',
     ),
     (
         Code.RING_SELF_DEPENDENCY,

@@ -308,7 +308,7 @@ ENDED = [
     Case(
         "no heartbeat since enrollment",
         facts(last_seen_at=None),
-        "agent-1 runs nothing: nothing is deployed in its environment.",
+        "agent-1 runs nothing: its environment has no current or upcoming deployment.",
         (B.NEVER_OFFERED,),
         ((N.HEARTBEAT, -89970), (N.NOTHING, None)),
     ),
@@ -322,7 +322,7 @@ ENDED = [
     Case(
         "drained before anything was offered",
         facts(old(enlistment=None), drained_at=ago(60)),
-        "agent-1 runs nothing: no deployment in its environment targets it.",
+        "agent-1 runs nothing: no current or upcoming deployment in its environment targets it.",
         (B.NEVER_OFFERED, B.DRAINED, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),

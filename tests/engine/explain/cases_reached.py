@@ -37,7 +37,7 @@ REACHED = [
     Case(
         "nothing is deployed",
         facts(),
-        "agent-1 runs nothing: nothing is deployed in its environment.",
+        "agent-1 runs nothing: its environment has no current or upcoming deployment.",
         (B.NEVER_OFFERED,),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -47,7 +47,7 @@ REACHED = [
             old(target=TargetFacts(selector={"zone": "b", "tier": "edge"}), enlistment=None),
             new(target=TargetFacts(names_agent=False, count=1)),
         ),
-        "agent-1 runs nothing: no deployment in its environment targets it.",
+        "agent-1 runs nothing: no current or upcoming deployment in its environment targets it.",
         (B.NEVER_OFFERED, B.SELECTOR_MISMATCH, B.OTHER_AGENTS),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -113,7 +113,7 @@ REACHED = [
     Case(
         "matching deployment is known bad",
         facts(old(enlistment=None, known_bad="threshold: it failed", config_hash="sha256:1")),
-        "agent-1 runs nothing: the config bundle of every deployment that targets it is known bad.",
+        "agent-1 runs nothing: the config bundle of every current or upcoming deployment that targets it is known bad.",
         (B.NEVER_OFFERED, B.KNOWN_BAD),
         (BEAT, (N.NOTHING, None)),
     ),
