@@ -145,6 +145,8 @@ def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[
     restarted = timezone.now()
     Deployment.objects.filter(pk=deployment.pk).update(timeouts_from=restarted)
     after_outage = explain(world, third)
+    Deployment.objects.filter(pk=deployment.pk).update(served_at=None)
+    during_outage = explain(world, third)
     Agent.objects.filter(pk=second.pk).update(decommissioned_at=timezone.now())
     run_sweep(run_jobs)
     done = explain(world, third)
@@ -159,6 +161,7 @@ def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[
     assert second_offered_at is not None
     assert at(half, "wave_ends") == second_offered_at + timedelta(seconds=600)
     assert at(after_outage, "wave_ends") == restarted + timedelta(seconds=600)
+    assert [event["at"] for event in during_outage["next"] if event["code"] == "wave_ends"] == [None]
     deployment.refresh_from_db()
     assert deployment.wave_done_at is not None
     assert "wave 1 is done, 1 of 1 agent finished" in done["summary"]

@@ -39,6 +39,7 @@ from byteor.engine.explain.targets import find_mismatch
 from byteor.engine.machines import (
     FINISHED,
     IN_FLIGHT,
+    UNDER_WAY,
     AgentProgress,
     ApprovalStatus,
     DeploymentStatus,
@@ -192,6 +193,7 @@ def _relevant_deployments(agent: Any) -> list[Any]:
             bundle_name=F("config_bundle__name"),
             selector=F("target__selector"),
             names_agent=names_agent,
+            is_enlisting=ExpressionWrapper(Q(enlisting__isnull=False), output_field=BooleanField()),
             given=Coalesce(Subquery(given.values("approval").annotate(count=Count("pk")).values("count")), 0),
             bad=Subquery(bad.values("reason")),
         )
@@ -216,8 +218,9 @@ def _deployment_facts(
         config_hash=row.config_hash,
         target=facts.TargetFacts(row.selector, row.names_agent, row.target_count),
         strategy=row.strategy,
-        timeout_s=row.policy.agent_timeout_s,
+        timeout_s=None if row.status in UNDER_WAY and row.served_at is None else row.policy.agent_timeout_s,
         take_over=row.take_over,
+        is_enlisting=row.is_enlisting,
         is_current=row.is_current,
         wave=row.wave,
         wave_done_at=row.wave_done_at,

@@ -89,8 +89,9 @@ class DeploymentFacts:
     config_hash: str = ""
     target: TargetFacts = field(default_factory=TargetFacts)
     strategy: Strategy = field(default_factory=Strategy.all_at_once)
-    timeout_s: int = 600
+    timeout_s: int | None = 600  # None while timeouts are suspended because the control plane was unavailable
     take_over: bool = False
+    is_enlisting: bool = False  # more agents will be added to the deployment
     is_current: bool = False
     wave: int = 0
     wave_done_at: datetime | None = None

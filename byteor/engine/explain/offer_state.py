@@ -61,9 +61,10 @@ def _offer_progress(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | No
         if until is not None:
             yield NextEvent(N.TIMES_OUT, f"If it has not finished with {label} by then, it counts as failed.", until)
         else:
-            yield NextEvent(
-                N.REPORT, f"It reports when it has finished with {label}. No deployment waits for that report."
-            )
+            text = f"It reports when it has finished with {label}."
+            if not is_awaited or owner is None or owner.timeout_s is not None:
+                text += " No deployment waits for that report."
+            yield NextEvent(N.REPORT, text)
 
 
 def _unfinished(facts: Facts, offer: OfferFacts, label: str) -> Finding:

@@ -18,9 +18,12 @@ _WAITS = {BlockerCode.FREEZE_WINDOW: B.WAITS_FOR_FREEZE, BlockerCode.START_AT: B
 _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
 
 
-def times_out_at(agent: RolloutAgent, timeout_s: int) -> datetime | None:
-    """Return when the agent times out. None if it has no offer, has finished or is not counted."""
-    if agent.offered_at is None or agent.progress in FINISHED or not agent.counted:
+def times_out_at(agent: RolloutAgent, timeout_s: int | None) -> datetime | None:
+    """Return when the agent times out.
+
+    Returns None if it has no offer, has finished or is not counted, and while timeouts are suspended.
+    """
+    if agent.offered_at is None or agent.progress in FINISHED or not agent.counted or timeout_s is None:
         return None
     return agent.offered_at + timedelta(seconds=timeout_s)
 
@@ -97,7 +100,8 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     if any(blocker.ids for blocker in deployment.blockers):
         yield NextEvent(N.TURN, f"The deployment of {label} starts when no blockers remain.")
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
-        yield Finding(B.OFFER_DUE, f"The deployment of {label} is about to start.", deployment.id)
+        when = "due to start, but is held up" if deployment.held_up else "about to start"
+        yield Finding(B.OFFER_DUE, f"The deployment of {label} is {when}.", deployment.id)
         yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
     if approval is None or deployment.break_glass is not None or approval.is_used:
         return
@@ -132,6 +136,12 @@ def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
 
 def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | None) -> Statements:
     label, waves = deployment.label, len(deployment.strategy.percents)
+    if enlistment is None and deployment.is_enlisting:
+        yield Finding(
+            B.WAITS_FOR_WAVE, f"It matches the target of {label}, which is still adding agents.", deployment.id
+        )
+        yield NextEvent(N.OFFER, f"It is offered {label} in its wave, or when that deployment is active.")
+        return
     if enlistment is None:
         yield Finding(
             B.LATE_JOINER,
@@ -167,12 +177,14 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
     if ends is not None:
         yield NextEvent(N.WAVE_BEGINS, f"The pause ends, and the next wave of {label} starts.", ends)
     else:
-        last = deployment.waves.get(deployment.wave, WaveFacts()).last_timed_from
-        yield NextEvent(
-            N.WAVE_ENDS,
-            f"Wave {deployment.wave + 1} of {label} ends when each agent that it waits for has finished or timed out.",
-            last and last + timedelta(seconds=deployment.timeout_s),
-        )
+        last, timeout_s = deployment.waves.get(deployment.wave, WaveFacts()).last_timed_from, deployment.timeout_s
+        wave_ends_at = None if last is None or timeout_s is None else last + timedelta(seconds=timeout_s)
+        text = f"Wave {deployment.wave + 1} of {label} ends"
+        if wave_ends_at is None:
+            text += " when its agents have finished."
+        else:
+            text += ". Agents that have not finished by then count as failed."
+        yield NextEvent(N.WAVE_ENDS, text, wave_ends_at)
 
 
 def _ended_before(deployment: DeploymentFacts) -> Statements:

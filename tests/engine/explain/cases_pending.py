@@ -127,6 +127,45 @@ PENDING = [
         (BEAT, (N.WAVE_ENDS, 500)),
     ),
     Case(
+        "waits for its wave while timeouts are suspended",
+        facts(
+            new(
+                strategy=WAVES,
+                wave=1,
+                enlistment=enlistment(P.PENDING, 2),
+                waves={1: WaveFacts(4, 1, 0, ago(100))},
+                timeout_s=None,
+            ),
+            old(),
+            **SETTLED,
+        ),
+        (AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 2 is under way, 1 of 4 agents finished."),
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
+        (BEAT, (N.WAVE_ENDS, None)),
+    ),
+    Case(
+        "offered while timeouts are suspended",
+        facts(
+            new(enlistment=enlistment(P.OFFERED), timeout_s=None, held_up="The job waits."),
+            old(),
+            offer=offer(NEW, P.OFFERED),
+            **runs(OLD),
+        ),
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
+            " download it."
+        ),
+        (B.NOT_FETCHED, B.TARGET_ALL, B.HELD_UP),
+        (BEAT, (N.REPORT, None)),
+    ),
+    Case(
+        "its start is held up",
+        facts(new(S.APPROVED, held_up="The job releases.build failed."), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two is due to start, but is held up.",
+        (B.RUNS_DESIRED, B.OFFER_DUE, B.HELD_UP, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
         "previous wave is done",
         facts(
             new(
@@ -316,6 +355,13 @@ PENDING = [
         facts(new(S.BUILDING), old(), **SETTLED),
         AS_IT_SHOULD + "The bundle of quotes/two is being built.",
         (B.RUNS_DESIRED, B.BUILDING, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "the deployment is still adding agents",
+        facts(new(is_enlisting=True), old(), **SETTLED),
+        AS_IT_SHOULD + "It matches the target of quotes/two, which is still adding agents.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
     Case(
