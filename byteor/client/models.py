@@ -683,7 +683,7 @@ class MatrixVersion(Model, kw_only=True):
     """The version of a current deployment."""
 
     id: str
-    """The id of the matrix version, a UUIDv7. Ids sort by creation time."""
+    """The id of the version, a UUIDv7. Ids sort by creation time."""
     number: int
     """The number of the version. Environments number their versions independently."""
     spec_hash: str
@@ -2033,7 +2033,7 @@ class InvitedMember(Model, kw_only=True):
     """A member who has just been invited."""
 
     id: str
-    """The id of the invited member, a UUIDv7. Ids sort by creation time."""
+    """The id of the membership, a UUIDv7. Ids sort by creation time."""
     user_id: str
     """The person's id."""
     email: str
@@ -2043,9 +2043,9 @@ class InvitedMember(Model, kw_only=True):
     project_id: str | None
     """The id of the project in which the role applies. Null if it applies to the whole organization."""
     created_at: datetime
-    """When the invited member was created."""
+    """When the membership was created."""
     updated_at: datetime
-    """When the invited member was last changed."""
+    """When the membership was last changed."""
     invitation_url: str | None
     """A link with which the person signs in. It works once, within 7 days, and is returned only in this response.
     Null if a mail server is configured, if the caller is not an `org_admin` of the organization, or if a link must

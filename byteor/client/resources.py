@@ -123,7 +123,7 @@ class Environment(Calls):
                 one.
             created_after: Returns only agents created at or after this time.
             created_before: Returns only agents created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             drained: If true, returns only drained agents. If false, returns only agents that are not drained.
             drifted: If true, returns only agents that do not run the bundle that they should run. If false,
@@ -311,7 +311,7 @@ class Environment(Calls):
         Args:
             created_after: Returns only requested captures created at or after this time.
             created_before: Returns only requested captures created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             status: Returns only requested captures whose `status` is this value.
@@ -399,7 +399,7 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             since: Returns only intervals that ended after this time or have not ended.
@@ -562,7 +562,7 @@ class Environment(Calls):
         Args:
             created_after: Returns only approvals created at or after this time.
             created_before: Returns only approvals created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             deployment_id: Returns only approvals whose `deployment_id` is this value.
             limit: The maximum number of rows per page.
@@ -750,7 +750,7 @@ class Environment(Calls):
             captured_before: Returns only artifacts captured before this time.
             created_after: Returns only artifacts created at or after this time.
             created_before: Returns only artifacts created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             deployment_id: Returns only artifacts whose `deployment_id` is this value.
             kind: Returns only artifacts whose `kind` is this value.
@@ -997,7 +997,7 @@ class Environment(Calls):
             artifact_id: Returns only bisects whose `artifact_id` is this value.
             created_after: Returns only bisects created at or after this time.
             created_before: Returns only bisects created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             outcome: Returns only bisects whose `outcome` is this value.
@@ -1050,7 +1050,7 @@ class Environment(Calls):
             config_hash: Returns only config bundles whose `config_hash` is this value.
             created_after: Returns only config bundles created at or after this time.
             created_before: Returns only config bundles created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only config bundles whose name contains this text.
@@ -1191,7 +1191,7 @@ class Environment(Calls):
             config_bundle_id: Returns only deployments whose `config_bundle_id` is this value.
             created_after: Returns only deployments created at or after this time.
             created_before: Returns only deployments created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             is_current: If true, returns only current deployments. If false, returns only deployments that are
                 not current.
@@ -1348,7 +1348,7 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             has_failure: If true, returns only agents with a `failure`. If false, returns only agents without
                 one.
@@ -1579,7 +1579,7 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
         """
@@ -1609,7 +1609,7 @@ class Environment(Calls):
         Args:
             created_after: Returns only drafts created at or after this time.
             created_before: Returns only drafts created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only drafts whose name contains this text.
@@ -1789,7 +1789,7 @@ class Environment(Calls):
         Args:
             created_after: Returns only enrollment tokens created at or after this time.
             created_before: Returns only enrollment tokens created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
         """
@@ -1880,7 +1880,7 @@ class Environment(Calls):
             artifact_id: Returns only fixtures whose `artifact_id` is this value.
             created_after: Returns only fixtures created at or after this time.
             created_before: Returns only fixtures created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             expired: If true, returns only expired fixtures. If false, returns only fixtures that have not
                 expired.
@@ -2058,7 +2058,7 @@ class Environment(Calls):
 
         Args:
             at: The time, not in the future. Defaults to the current time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
         """
@@ -2129,7 +2129,7 @@ class Environment(Calls):
             config_bundle_id: Returns only regressions whose `config_bundle_id` is this value.
             created_after: Returns only regressions created at or after this time.
             created_before: Returns only regressions created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             pipeline: Returns only regressions whose `pipeline` is this value.
@@ -2298,7 +2298,7 @@ class Environment(Calls):
             artifact_id: Returns only replays whose `artifact_id` is this value.
             created_after: Returns only replays created at or after this time.
             created_before: Returns only replays created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             mode: Returns only replays whose `mode` is this value.
@@ -2434,7 +2434,7 @@ class Environment(Calls):
         Args:
             created_after: Returns only versions created at or after this time.
             created_before: Returns only versions created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             draft_id: Returns only versions whose `draft_id` is this value.
             limit: The maximum number of rows per page.
@@ -2604,7 +2604,7 @@ class Project(Calls):
         Args:
             created_after: Returns only environments created at or after this time.
             created_before: Returns only environments created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only environments whose name contains this text.
@@ -2692,7 +2692,7 @@ class Project(Calls):
         Requires the permission `project:view`.
 
         Args:
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             email: Returns only project members whose e-mail address contains this text.
             limit: The maximum number of rows per page.
@@ -2860,7 +2860,7 @@ class Organization(Calls):
         Args:
             created_after: Returns only organization keys created at or after this time.
             created_before: Returns only organization keys created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only organization keys whose name contains this text.
@@ -2952,7 +2952,7 @@ class Organization(Calls):
             actor_id: Returns only events whose actor has this id.
             after: Returns only events at or after this time.
             before: Returns only events before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             environment_id: Returns only events of resources that belong to the environment with this id.
             limit: The maximum number of rows per page.
@@ -3018,7 +3018,7 @@ class Organization(Calls):
         Args:
             created_after: Returns only chat webhooks created at or after this time.
             created_before: Returns only chat webhooks created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             enabled: If true, returns only enabled chat webhooks. If false, returns only disabled chat webhooks.
             environment_id: Returns only chat webhooks whose `environment_id` is this value.
@@ -3192,7 +3192,7 @@ class Organization(Calls):
         Args:
             created_after: Returns only chat deliveries created at or after this time.
             created_before: Returns only chat deliveries created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             status: Returns only chat deliveries whose `status` is this value.
@@ -3243,7 +3243,7 @@ class Organization(Calls):
         Requires the permission `organization:view`.
 
         Args:
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             email: Returns only organization members whose e-mail address contains this text.
             limit: The maximum number of rows per page.
@@ -3365,7 +3365,7 @@ class Organization(Calls):
         Args:
             created_after: Returns only projects created at or after this time.
             created_before: Returns only projects created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only projects whose name contains this text.
@@ -3417,7 +3417,7 @@ class Organization(Calls):
         Requires the permission `organization:view`.
 
         Args:
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
         """
@@ -3512,7 +3512,7 @@ class Organization(Calls):
         Args:
             created_after: Returns only webhooks created at or after this time.
             created_before: Returns only webhooks created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             enabled: If true, returns only enabled webhooks. If false, returns only disabled webhooks.
             limit: The maximum number of rows per page.
@@ -3676,7 +3676,7 @@ class Organization(Calls):
         Args:
             created_after: Returns only webhook deliveries created at or after this time.
             created_before: Returns only webhook deliveries created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             event_id: Returns only webhook deliveries whose `event_id` is this value.
             limit: The maximum number of rows per page.
@@ -4074,7 +4074,7 @@ class Installation(Calls):
         Args:
             created_after: Returns only notifications created at or after this time.
             created_before: Returns only notifications created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             event: Returns only notifications whose `event` is this value.
             limit: The maximum number of rows per page.
@@ -4129,7 +4129,7 @@ class Installation(Calls):
         Args:
             created_after: Returns only organizations created at or after this time.
             created_before: Returns only organizations created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only organizations whose name contains this text.
@@ -4204,7 +4204,7 @@ class Installation(Calls):
         Args:
             created_after: Returns only user tokens created at or after this time.
             created_before: Returns only user tokens created before this time.
-            cursor: The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
                 page.
             limit: The maximum number of rows per page.
             name: Returns only user tokens whose name contains this text.
