@@ -146,7 +146,7 @@ def test_retry_in_same_process_sends_same_bytes(node: Any, plane: Any) -> None:
     assert captures._unsent is None
 
 
-def test_failed_upload_is_tried_again_after_pause_and_several_requests_are_served_in_order(
+def test_failed_upload_is_tried_again_after_pause_and_several_requests_are_served_one_at_a_time(
     node: Any, plane: Any
 ) -> None:
     requested(plane, "c1")

@@ -81,7 +81,7 @@ def test_failed_write_keeps_old_file_and_leaves_no_partial_file(state: StateFold
     assert len(list((state.folder / "bundles").iterdir())) == 1
 
 
-def test_state_folder_can_be_locked_by_only_one_agent(state: StateFolder) -> None:
+def test_state_folder_can_be_locked_by_only_one_agent_at_a_time(state: StateFolder) -> None:
     with (
         state.locked(),
         pytest.raises(StateError, match="another agent is running"),

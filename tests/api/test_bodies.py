@@ -1,4 +1,7 @@
-"""Tests of request bodies: size limits, checks before reading, incomplete bodies, and database connections."""
+"""Tests of request bodies: size limits, checks before reading, and incomplete bodies.
+
+Also tests that no database connection is held while a body is received or sent.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""HTML pages and the OpenAPI document are compressed; the API, downloads, metrics and heartbeats are not."""
+"""HTML pages and the OpenAPI document are compressed for clients that accept gzip.
+
+API responses, downloads and metrics are not compressed.
+"""
 
 from __future__ import annotations
 

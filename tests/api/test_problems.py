@@ -89,7 +89,7 @@ def test_retry_after_header_adds_evenly_spread_delay_to_required_wait(error: err
     assert max(values.count(value) for value in set(values)) < 2 * 2000 / (span + 1)
 
 
-def test_exhausted_connection_pool_returns_503() -> None:
+def test_exhausted_connection_pool_is_converted_to_unavailable_error() -> None:
     error = problems.as_domain_error(PoolTimeout("no connection in 5 s"))
 
     assert (type(error), error.retry_after) == (errors.Unavailable, 5)

@@ -24,7 +24,7 @@ def create_version(world: World, environment: Environment, *ops: str) -> Any:
     stages = [{"id": f"s{number}", "op": op, "depends_on": []} for number, op in enumerate(ops)]
     for number, stage in enumerate(stages[1:]):
         stage["depends_on"] = [f"s{number}"]
-    # The unique description makes sure that a new version is created each time, even with the same spec.
+    # A draft's name contains a digest of its plan. The unique description avoids a taken name if the ops are the same.
     return world.version(environment, {**plan(stages=stages), "description": str(uuid7())})
 
 

@@ -22,7 +22,7 @@ STRICT = {"schema": {"type": "object", "required": ["id"]}}
 
 
 def bundle(world: World, name: str, check: Any = CHECK, redact: Any = MASK) -> ConfigBundle:
-    """Create a config bundle of the first version in ``dev``, which is created if it does not exist."""
+    """Create a config bundle of the first version in ``dev``. If there is no version yet, one is created."""
     return configured(world, name, Version.objects.filter(environment=world.dev).first(), check=check, redact=redact)
 
 

@@ -173,7 +173,7 @@ class Model:
     acceptances: list[Acceptance] = field(default_factory=list)
 
     def baselines(self, site: str | None) -> tuple[int, ...]:
-        """Return at most ``MAX_BASELINES`` configurations that agents run, those with most agents first.
+        """Return at most ``MAX_BASELINES`` configurations that agents run, those with the most agents first.
 
         Only agents with the label ``site`` count, unless it is None.
         """

@@ -91,7 +91,10 @@ def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **o
 
 
 def ready(world: World, **settings: Any) -> tuple[list[Member], ConfigBundle]:
-    """Let an agent run a configuration with one fixture, and require the gate. Return the agents and the bundle."""
+    """Let an agent run a configuration with one fixture, and require the gate.
+
+    Return a list with the agent, and the config bundle.
+    """
     agents, now = members(world), bundle(world, "now")
     kept(world, capture(world, now))
     release(world, now, agents)
@@ -100,7 +103,7 @@ def ready(world: World, **settings: Any) -> tuple[list[Member], ConfigBundle]:
 
 
 def pass_a_minute() -> None:
-    """Run the sweep and the renewal of regressions, and the jobs that they enqueue."""
+    """Run the sweep and the renewal of regressions, and then the waiting jobs."""
     sweep()
     renew_tests()
     run_jobs()

@@ -31,10 +31,11 @@ def store_regression(
     outcomes: Mapping[int, tuple[FixtureOutcome, str | None]] | None = None,
     special: list[dict[str, Any]] | None = None,
 ) -> Regression:
-    """Store a regression in which each different fixture shows ``groups`` groups, each ``per_fixture`` times.
+    """Store a regression in which each fixture shows ``groups`` groups of differences, each ``per_fixture`` times.
 
-    Fixtures are different unless ``outcomes`` has another outcome for their position. Each outcome has an error, a
-    stage if it is ``unstable``, or None. ``special`` are further groups, with their own counts.
+    ``special`` are further groups, with their own counts. Fixtures have the outcome ``different`` unless ``outcomes``
+    has another outcome for their position, with an error or None. Such fixtures show no groups. If the outcome is
+    ``unstable``, the id of the unstable stage replaces the error.
     """
     environment = candidate.environment
     shown = [_group(number, per_fixture) for number in range(groups)] + (special or [])

@@ -57,13 +57,13 @@ def keep_golden(world: World, now: ConfigBundle, name: str = "cards", artifact: 
 
 
 def statuses(candidate: ConfigBundle) -> list[str]:
-    """Return the statuses of the regressions of what runs now, oldest first."""
+    """Return the statuses of the regressions that test the configuration as what runs now, oldest first."""
     rows = Regression.objects.filter(of_current=True, config_bundle=candidate).order_by("pk")
     return list(rows.values_list("status", flat=True))
 
 
 def scan() -> None:
-    """Run the periodic job, and the regressions that it queues."""
+    """Run the periodic job ``check_what_runs``, and then the waiting jobs."""
     check_what_runs()
     run_jobs()
 
@@ -84,7 +84,7 @@ def count(environment: Environment) -> tuple[int, int]:
 
 
 def restore(agents: list[Member], deployment: Deployment) -> None:
-    """Let the agents report that they were rolled back."""
+    """Let the agents report that they were rolled back, and check that the deployment is rolled back."""
     for agent, api in agents:
         assert report(api, agent, "rolled_back").status_code == 200
         send_heartbeat_running(agent, api)
@@ -295,7 +295,7 @@ def test_current_configuration_is_tested_again_only_after_change_of_engine_or_fi
     Deployment.objects.filter(pk=made.pk).update(is_current=False)
     assert retention.delete_old_regressions() == 1
 
-    # A scan takes one query for any number of deployments that were tested.
+    # If no deployment is due, a scan takes one query.
     Deployment.objects.filter(pk=made.pk).update(is_current=True)
     scan()
     with CaptureQueriesContext(connection) as queries:

@@ -37,7 +37,7 @@ def limited(settings: Any) -> None:
 
 
 def capture(mebibytes: int, number: int) -> bytes:
-    """Return an incident bundle that unpacks to a little more than this many MiB."""
+    """Return an incident bundle whose capture folder takes a little more than this many MiB."""
     load = os.urandom(20_000 * mebibytes) + bytes(1_028_000 * mebibytes)
     return archive(files_of(SPEC_KV, load=load, number=b"%d" % number))
 

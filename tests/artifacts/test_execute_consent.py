@@ -1,4 +1,7 @@
-"""Execute replays do not run without a valid approval, against the policy, or in a deleted environment."""
+"""Execute replays do not run if the policy forbids them, or in a deleted environment.
+
+Those that need an approval do not run without a valid one.
+"""
 
 from __future__ import annotations
 

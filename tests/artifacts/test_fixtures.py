@@ -230,7 +230,7 @@ def test_expectation_and_expiry_of_fixture_are_updated_only_by_managers(world: W
     assert Artifact.objects.filter(pk=fixture.artifact_id).exists()
 
 
-def test_expired_fixture_can_be_edited_and_keeps_its_etag(world: World) -> None:
+def test_expired_fixture_can_be_edited_and_is_listed_as_expired(world: World) -> None:
     fixture = kept(world, capture(world, bundle(world, "now")), expires_at=timezone.now() + timedelta(days=1))
     before = world.operator.api.get(path(world, fixture))
     expired = timezone.now()

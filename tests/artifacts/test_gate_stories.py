@@ -516,7 +516,10 @@ class Stories(RuleBasedStateMachine):
     # Checks
 
     def _observe(self) -> None:
-        """Read what the model does not predict: the columns of deployments, and new regressions."""
+        """Read what the model does not predict: the columns of deployments, and new regressions.
+
+        Check the baselines of new regressions, and the reasons of failed deployments.
+        """
         names = {
             "status": "status", "reason": "reason", "is_current": "is_current", "bundle_hash": "bundle_hash",
             "regression": "regression_id",

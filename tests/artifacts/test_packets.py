@@ -190,8 +190,8 @@ def test_packet_lists_unseen_and_removed_fixtures_and_replay_approval_has_no_pac
     [shown] = packet(world, made)["groups"]
     assert shown["unseen"]["count"] == 2
 
-    # Fixtures that were deleted or expired since the current deployment was activated are listed, the last one first.
-    # A fixture that was deleted before is not.
+    # Fixtures that were deleted or expired since the current deployment was activated are listed, the most recent
+    # removal first. A fixture that was deleted before the activation is not listed.
     assert admin.delete(world.path(rest=f"/fixtures/{second.pk}")).status_code == 204
     Fixture.objects.filter(pk=first.pk).update(expires_at=timezone.now())
     for _ in range(2):
@@ -230,7 +230,7 @@ def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_fits_i
     def queries(baselines: list[ConfigBundle], tested: list[Fixture], groups: int) -> list[str]:
         row = store_regression(changed, baselines, tested, groups=groups)
         Deployment.objects.filter(pk=made.pk).update(regression=row)
-        # Make the acceptance look as if it was given in another regression.
+        # As if the acceptance was given in another regression, which was deleted.
         acceptances.accept(row, groups=[row.groups[0]["id"]], reason="wanted", actor=world.reviewer.actor)
         Acceptance.objects.update(regression=None)
         with CaptureQueriesContext(connection) as found:
