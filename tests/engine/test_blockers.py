@@ -45,7 +45,7 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ((replace(RUNS, **MINE),), {}, [(C.PIPELINE_BUSY, (1,))]),
         ((replace(RUNS, status=S.ROLLING_BACK, **SHARED),), {}, [(C.AGENTS_BUSY, (1,))]),
         ((replace(RUNS, **MINE, **SHARED),), {}, [(C.PIPELINE_BUSY, (1,))]),
-        # In a freeze window, earlier deployments come first only if they may start.
+        # In a freeze window, an earlier approved deployment comes first only if it overrides the window.
         ((replace(WAITS, **MINE),), {"freeze": FREEZE, "overrides_freeze": True}, []),
         (
             (replace(WAITS, overrides_freeze=True, **MINE),),

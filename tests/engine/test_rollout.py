@@ -142,7 +142,7 @@ def test_next_wave_is_offered_only_after_strategy_pause_in_unpaused_rollout(
     assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
-def test_paused_rollout_makes_no_offers_but_can_complete_or_fail() -> None:
+def test_paused_rollout_does_not_start_next_wave_but_can_complete_or_fail() -> None:
     agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)

@@ -19,7 +19,7 @@ from tests.engine.replay.model import Plan
 type Group = tuple[str | None, str, tuple[str, ...], str | None]
 """Egress, kind, pointers and code."""
 type Example = tuple[str, int]
-"""The ingress and sequence of the first record."""
+"""The ingress and sequence of the record with the first difference."""
 
 
 def merged(lanes: Sequence[str], journals: Mapping[str, Sequence[Record]]) -> list[tuple[str, Record]]:
@@ -92,7 +92,7 @@ def _output(egress: str, before: bytes | None, after: bytes | None, old: _Step, 
 
 
 def pointers(before: bytes, after: bytes) -> list[str] | None:
-    """Return the pointers of the members that differ, or of the closest common ancestor of more than 64 members.
+    """Return the pointers of the members that differ. If there are more than 64, return that of their common ancestor.
 
     Returns None if a payload is not JSON or repeats a name, or if the values are equal.
     """
@@ -109,14 +109,14 @@ def pointers(before: bytes, after: bytes) -> list[str] | None:
 def paths(before: bytes, after: bytes) -> set[tuple[str, ...]]:
     """Return the paths of the topmost members that differ, with ``*`` for each index.
 
-    Paths that PostgreSQL cannot store are shortened. Raises model.Dropped.
+    Paths that PostgreSQL cannot store are shortened. Raises model.Dropped if a payload is not JSON or repeats a name.
     """
     tops = _tops(*(dict(_nodes(model.parsed(payload), ())) for payload in (before, after)))
     return {shortened(tuple("*" if type(name) is int else str(name) for name in path)) for path in tops}
 
 
 def equal_members(before: bytes, after: bytes) -> int:
-    """Return the number of equal members that are not inside of other equal members."""
+    """Return the number of equal members of two payloads that differ, without those inside of other equal members."""
     nodes = [dict(_nodes(model.parsed(payload), ())) for payload in (before, after)]
     tops = _tops(*nodes)
     above = {path[:length] for path in tops for length in range(len(path) + 1)}

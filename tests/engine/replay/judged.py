@@ -1,4 +1,4 @@
-"""Judges cases, which tests do in several processes to compare the judgments.
+"""Judges cases. Tests run it in several processes and compare the judgments.
 
 ``python -m tests.engine.replay.judged FILE`` judges the cases in a JSON file and prints the judgments as JSON.
 """

@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class Dropped(Exception):
-    """Raised when a stage drops a record. The message is the reason."""
+    """Raised for a payload that a dataguard op rejects. The message is the reason."""
 
 
 @dataclass

@@ -62,7 +62,7 @@ def sha(payload: bytes) -> str:
 
 
 def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str]) -> Any:
-    """Replay an unpacked bundle in the process that a worker starts, and return the last message."""
+    """Replay an unpacked bundle in a process of its own, as a worker does, and return the process's last message."""
     request = {
         "kind": "replay", "folder": str(folder), "spec_kv": encode(spec), "stage_config": None, "overrides": False,
         "only_fitting": False, "created_unix_ms": 0, "bundle_dir": "", "policy_env": "dev", "mode": "dry_run",

@@ -1,4 +1,4 @@
-"""An artifact's result does not depend on the hash seed, time zone, locale or supported Python version."""
+"""The result of a replay does not depend on the hash seed, time zone, locale or supported Python version."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_archive_with_too_many_entries_is_refused(root: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["a", "b"]
 
 
-def test_implicit_folders_count_as_entries(root: Path) -> None:
+def test_number_of_implicit_folders_is_limited(root: Path) -> None:
     members = [member(f"{number}/" * 10 + "x") for number in range(3)]
 
     assert refused(targz(*members), root, ArchiveLimits(max_entries=10)) == "too_many_entries"
@@ -167,7 +167,7 @@ def test_default_limits_are_512_mib_and_10000_entries() -> None:
 
 
 def zeros(size: int) -> bytes:
-    """Return a gzip stream of ``size`` zeros, which is small when compressed."""
+    """Return a small gzip stream that unpacks to ``size`` zeros. The size must be a multiple of 65,536."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb") as zipped:
         for _ in range(size // 65536):

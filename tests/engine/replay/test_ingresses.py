@@ -1,4 +1,4 @@
-"""Tests of replays of several ingresses: their order, their notes, and where the ingress is named."""
+"""Tests of replays with several ingresses, and of notes, reproduced stops, progress and work limits."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -216,7 +216,7 @@ def test_last_n_that_splits_records_with_same_sequence_causes_no_divergence(bund
     assert outcome.result["notes"] == [{"code": "shared_sequence", "name": "out", "count": 2}]
 
 
-def test_replay_notes_lanes_that_would_drop_records_in_production(tmp_path: Path) -> None:
+def test_replay_notes_lanes_that_could_drop_records_in_production(tmp_path: Path) -> None:
     lane = {"lane": {"kind": "sequenced_slots", "capacity": 1}}
     spec = graph("in>a in>b a>c b>c c>out", on_full="drop", features=["sequenced_slots"], lane={"lane": lane["lane"]})
     assert isinstance(spec.model, LaneGraph)

@@ -1,4 +1,4 @@
-"""Tests of the members in which payloads differ, even unusual or large ones, and of the stage that a group names."""
+"""Tests of the members in which payloads differ, of unusual and large payloads, and of the stage in an example."""
 
 from __future__ import annotations
 

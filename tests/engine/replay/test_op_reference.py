@@ -1,4 +1,4 @@
-"""Tests of the reference of ops: it agrees with the checks of the compiler and of the parameters."""
+"""Tests of the op reference, which must agree with the compiler and with the checks of parameters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_rule_composed_of_example_parts_is_accepted(template: str) -> None:
         ({"type": object()}, None),
     ],
 )
-def test_usable_schema_and_docstring_of_package_are_shown(declared: Any, parameters: list[str] | None) -> None:
+def test_docstring_and_only_usable_schema_of_package_are_shown(declared: Any, parameters: list[str] | None) -> None:
     op = package(__doc__="Appends a\nsuffix.\n\nMore.", parameters=declared)
 
     reference = reference_of(Ops(stages={"append": op}))["append"]

@@ -1,4 +1,4 @@
-"""Incident bundles that are reduced to some of their records."""
+"""Tests of incident bundles that are reduced to some of their records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on fixtures, compared with a baseline and with a golden result."""
+"""Tests of verdicts on fixtures, against a baseline and against a golden result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALL = Selected()
 
 
 def golden(bundle: IncidentBundle, side: Side, selected: Selected = ALL) -> Golden:
-    """Return the result that a configuration gives now, as it is after being stored and read."""
+    """Return the current result of a configuration as a golden result, after writing it to JSON and reading it."""
     result = run_fixture(bundle, side, selected).result
     assert result is not None
     return Golden([Result.from_json(json.loads(json.dumps(result.as_json())))], side)
@@ -93,7 +93,7 @@ def test_stop_in_other_stage_or_at_other_record_is_different(bundle: MakeBundle,
     assert earlier.groups[0]["example"]["sequence"] == 1
 
 
-def test_actions_are_compared_by_stage_and_op_and_not_by_lane(tmp_path: Path) -> None:
+def test_actions_are_compared_by_op_and_not_by_lane(tmp_path: Path) -> None:
     def notify(connections: str, path: str) -> Side:
         return Side(graph(connections, {"call": f"http_post:http://h/{path}"}))
 

@@ -1,4 +1,4 @@
-"""Tests of the work limit: a record that exceeds it is an error and is never dropped silently."""
+"""Tests of how work is counted. A record that exceeds the work limit causes an error instead of being dropped."""
 
 import json
 from typing import Any

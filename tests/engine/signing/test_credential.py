@@ -202,7 +202,7 @@ def test_credential_with_any_flipped_bit_is_refused(world: Any) -> None:
             assert refusal(world, flipped.decode("latin-1")).startswith("approval.")
 
 
-def test_issue_refuses_credentials_that_verify_would_refuse(world: Any) -> None:
+def test_issue_refuses_invalid_content(world: Any) -> None:
     for changes in (
         {"capabilities": ["deploy", "replay:execute"]},
         {"expires_at": world.about().approved_at - timedelta(1)},

@@ -274,10 +274,10 @@ CONTRADICTIONS: list[tuple[tuple[Any, ...], object]] = [
 
 
 @pytest.mark.parametrize(("path", "value"), CONTRADICTIONS, ids=str)
-def test_test_result_that_contradicts_itself_is_refused(world: World, path: tuple[Any, ...], value: object) -> None:
+def test_malformed_or_contradictory_test_result_is_refused(world: World, path: tuple[Any, ...], value: object) -> None:
     document = json.loads(payload_of(samples.signed(world)[0]))["predicate"]
 
-    with pytest.raises(ValueError):  # noqa: PT011  each contradiction has its own message
+    with pytest.raises(ValueError):  # noqa: PT011  each fault has its own message
         test_result.TestResult.from_document(_edited(document, path, value), "sha256:x", "sha256:y")
 
 
@@ -372,7 +372,7 @@ GATES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
 
 
 @pytest.mark.parametrize("name", GATES)
-def test_gate_is_open_only_if_setting_and_acceptances_permit(world: World, name: str) -> None:
+def test_gate_is_open_or_refused_for_expected_reason(world: World, name: str) -> None:
     result_changes, gate_changes, reason = GATES[name]
     result, gate = samples.result(world, **result_changes), samples.gate(world, **gate_changes)
 

@@ -26,9 +26,9 @@ def refusal_of(world: Any, built: BuiltBundle) -> str:
 
 
 def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[bytes, Json]:
-    """Return a tar and its envelope. The tar has any files, which its manifest lists, and ``members`` of the manifest.
+    """Return a tar with these files, and its signed envelope. ``members`` are changed members of the manifest.
 
-    ``build_bundle`` creates only tars with the files of a bundle.
+    The manifest lists the files. Unlike ``build_bundle``, this does not check whether they form a valid bundle.
     """
     document = world.bundle().manifest.document() | members
     entries = {name: FileEntry.of_data(data) for name, data in files.items()}
