@@ -95,7 +95,7 @@ DIVIDED = ("tests/laws/test_access.py", "tests/laws/test_bodies.py", "tests/laws
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Assign whole files to processes, except ``DIVIDED``; all files with the same value in ``SHARING`` to the same."""
+    """Run each file in one process, except ``DIVIDED``. Files with the same ``SHARING`` value share a process."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
@@ -198,7 +198,7 @@ def _empty_tables(_: Any, style: Any, tables: Sequence[str], **options: Any) -> 
 
 @pytest.fixture
 def run_jobs() -> Callable[..., int]:
-    """Return a function that runs waiting jobs in this thread and transaction, and returns the number of jobs."""
+    """Return a function that runs waiting jobs in this thread and transaction, and returns how many it ran."""
     from tests.worlds import run_jobs
 
     return run_jobs

@@ -42,7 +42,7 @@ PAGES: dict[str, Page] = {
     for label, table in TABLES.items()
     for name, page in table.pages.items()
 }
-# The permission that is required to see a row of each console table, in the scope to which the row belongs.
+# Who sees the rows of each table of the console, in the form of ``Table.seen_by``.
 SEES = {label: table.seen_by for label, table in TABLES.items() if table.row is not None}
 OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # tables for installation operators
 

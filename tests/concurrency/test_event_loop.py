@@ -90,9 +90,7 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_pause_after_turn_is_proportional_to_computing_time_of_turn(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pause_after_turn_is_rest_times_computing_time_of_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -143,7 +141,7 @@ def test_resumed_request_waits_for_turn_while_others_compute(clock: Clock, monke
     assert waited == ["b", "b", "c"]  # the first wait is from the start of b's block
 
 
-def test_code_outside_requests_does_not_wait_for_turn(clock: Clock) -> None:
+def test_functions_for_turns_can_be_called_outside_requests(clock: Clock) -> None:
     clock.compute(10)
     pause()
     resume()

@@ -95,7 +95,9 @@ def test_rollback_waits_only_for_agents_with_offer() -> None:
         ([("roll_back", 3), ("fail", 3), ("offer", 10)], 3),
     ],
 )
-def test_time_of_wave_does_not_include_pauses(entries: list[tuple[str, int]], minutes: int | None) -> None:
+def test_measured_time_excludes_times_when_deployment_was_paused_or_failed(
+    entries: list[tuple[str, int]], minutes: int | None
+) -> None:
     found = measure_time([(event, NOW - ago * MINUTE) for event, ago in entries], NOW)
 
     assert found == (None if minutes is None else minutes * MINUTE)

@@ -109,7 +109,7 @@ def capture(made: Filled) -> str:
 
 
 def fail_fixture(made: Filled) -> str:
-    return "regression-"  # the place has a regression that fails
+    return "regression-"  # ``fill`` has made a regression that fails
 
 
 def fail_agent(made: Filled) -> str:
@@ -268,7 +268,7 @@ def test_failed_rollout_is_obsolete_after_newer_deployment_and_after_decision_of
     assert buttons(operator, "deployment-") == []
 
 
-def test_incidents_are_grouped_and_counted_for_one_day(world: World) -> None:
+def test_incidents_are_grouped_and_counted_by_stage(world: World) -> None:
     made = fill(world)
     MessageEvent.objects.filter(type=MessageType.INCIDENT_NEW).delete()
     for stage in ("parse", "parse", "check", ""):
@@ -299,7 +299,7 @@ def test_agents_are_counted_in_one_line_per_environment(world: World) -> None:
     words = [part.partition("<")[0] for part in need.title.split(">")[1::2]]
     assert [word for word in words if word] == ["1 agent failed", "1 agent offline", "1 agent drifted"]
     assert (need.where, need.reason, need.tone) == ("trading / dev", "The environment has 4 agents.", "bad")
-    Deployment.objects.update(is_current=False, status="deploying")  # agents drift during a rollout
+    Deployment.objects.update(is_current=False, status="deploying")  # drift is no need during a rollout
     beats[0].update(last_seen_at=now)
     beats[1].update(status="healthy")
     assert needs(world.operator.user) == []
@@ -375,7 +375,7 @@ def test_matrix_offers_to_copy_and_to_deploy_what_previous_environment_runs(worl
     [[_, dev, staging, _]] = matrices(operator, world.organization)[0]["rows"]
     assert ("Copy to" in dev, ">Deploy v1<" in staging) == (False, True)
     assert f"{row_page(ConfigBundle(pk=copy.pk)).removesuffix('change/')}deploy/" in staging
-    # People who may not deploy see the same matrix without the links Copy and Deploy.
+    # People who may not deploy do not see the links Copy and Deploy.
     [[_, *cells]] = matrices(world.viewer.user, world.project)[0]["rows"]
     assert [cell for cell in cells if "Deploy" in cell or "Copy" in cell] == []
 

@@ -179,7 +179,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("url", FOREIGN)
-def test_person_is_not_returned_to_foreign_or_malformed_url(url: str) -> None:
+def test_person_is_not_returned_to_url_that_is_no_console_page(url: str) -> None:
     request = HttpRequest()
     request.GET = QueryDict(urlencode({"next": url}))
 

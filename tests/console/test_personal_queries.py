@@ -1,4 +1,4 @@
-"""Compiled queries of the console: people with the same kinds of roles share a query, but find only visible rows."""
+"""Compiled queries of the console: people with the same kinds of roles share one, but find only what they may see."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def waiting(world: World, *, name: str, groups: int, fixtures: int, baselines: i
 
 
 def costs(person: Person, deployment: Deployment) -> list[int]:
-    """Return the query counts of four pages: the approval's page and live part, then those of the deployment."""
+    """Return the query counts of the approval's page, its live part, the deployment's page and its live part."""
     client, counts = signed_in(person.user), []
     for row in (Approval.objects.get(deployment=deployment), deployment):
         for url in (row_page(row), live(row)):

@@ -69,12 +69,12 @@ def test_optional_step_can_be_skipped(world: World) -> None:
 
     assert bar(client).title == "Enroll an agent"
     assert client.get(bar(client).skip).headers["Location"] == "/admin/pipelines/draft/new/"
-    # After a later step, the skipped one is never the next.
+    # Once a later step is done, an optional step before it is never the next one.
     drafts.create_draft(environment=world.dev, name="quotes", plan=PLAN, actor=world.operator.actor)
     assert bar(client).title == "Promote the draft"
 
 
-def test_steps_continue_with_newest_visible_row(world: World, other: World) -> None:
+def test_steps_continue_with_visible_row(world: World, other: World) -> None:
     client = follow(world)
     draft = drafts.create_draft(environment=world.dev, name="quotes", plan=PLAN, actor=world.operator.actor)
     drafts.create_draft(environment=other.dev, name="hidden", plan=PLAN, actor=other.operator.actor)

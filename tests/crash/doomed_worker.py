@@ -1,11 +1,12 @@
 """A worker that kills itself with ``kill -9`` at chosen moments of a rollout and is restarted immediately.
 
-``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each line is a JSON list of moments at which
-successive workers die; the last worker survives. The process prints a line for each moment that a worker passes or dies
-at. Every worker is a fork of this process, which has loaded the code and has no open connection, so workers start fast.
+``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each line restarts the worker and is a JSON list
+of moments: the restarted worker dies at the first one, its successor at the second one, and so on. The worker after
+the last death survives. The process prints a line for each moment that a worker passes or dies at. Every worker is a
+fork of this process, which has loaded the code and has no open connection, so workers start fast.
 
-The moments are before and after the commit of each transaction in which a job changes a deployment, and in the middle
-and at the end of writing the deployment's bundle.
+The moments are before and after the commit of each transaction in which a job changes a deployment's status, wave or
+offers, in the middle of writing the deployment's bundle, and after the bundle is written.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ class Doom:
         return run
 
     def _state(self, connection: Any) -> str | None:
-        """Return the state of the deployment of this thread's job in its transaction, or None without a job."""
+        """Return the state, as this transaction sees it, of the deployment that this thread's job changes.
+
+        Returns None if the thread runs no such job.
+        """
         deployment_id = getattr(self.job, "deployment_id", None)
         if deployment_id is None:
             return None

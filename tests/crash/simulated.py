@@ -33,7 +33,7 @@ class SimulatedAgent:
 
 
 class SimulatedFleet:
-    """``count`` agents, sorted by id, which send heartbeats in turn while the block runs."""
+    """``count`` agents, sorted by id, which send heartbeats regularly while the block runs."""
 
     def __init__(self, workspace: Workspace, count: int) -> None:
         self.workspace = workspace

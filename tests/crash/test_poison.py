@@ -61,7 +61,7 @@ def kill_in(job: str) -> None:
 
 @pytest.fixture
 def made() -> Any:
-    """Create two tenants and queue jobs: verification, replay and build for the first, and a build for the other."""
+    """Create two organizations. Queue a verification, a replay and a build for the first, and a build for the other."""
     acme, other = World("acme"), World("other")
     agent, api = acme.agent()
     version = acme.version()
@@ -103,7 +103,7 @@ WELL = {
     ],
 )
 def test_job_that_kills_ten_workers_becomes_dead_letter(made: World, job: str, differs: dict[str, Any]) -> None:
-    if job == BuildBundle.name:  # the other tenant's build would also kill the worker
+    if job == BuildBundle.name:  # the other organization's build would also kill the worker
         Deployment.objects.exclude(environment=made.dev).delete()
         ProcrastinateJob.objects.filter(task_name=job).exclude(
             queue_name__endswith=made.organization.pk.hex

@@ -58,7 +58,7 @@ BAD = BUILT + around(
 
 
 class Rollout(NamedTuple):
-    """A finished deployment, with the output of the worker and all API resources of the deployment."""
+    """A finished deployment, with the lines that its worker printed, and the API responses that tests compare."""
 
     id: str
     lines: list[str]
@@ -148,7 +148,7 @@ class Rollouts:
 
 
 def _compared(value: Any, names: Mapping[str, str]) -> Any:
-    """Replace ids and times, which differ between rollouts, and drop fields that cannot be compared."""
+    """Replace ids, hashes and times that differ between rollouts, and drop fields that cannot be compared."""
     if isinstance(value, list):
         return [_compared(item, names) for item in value]
     if isinstance(value, dict):

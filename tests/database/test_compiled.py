@@ -77,7 +77,7 @@ NOW = timezone.now()
 HASH = f"sha256:{'0' * 64}"
 _ALL = Organization.objects.all()
 KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
-    # Each key describes a value that the query keeps from the first call. Each function builds the query.
+    # Each key describes a value that the query would keep from the first call. Each function builds the query.
     "time": lambda pk, name: _ALL.filter(created_at__lt=NOW),
     "date": lambda pk, name: _ALL.filter(created_at__date=NOW.date()),
     "time of day": lambda pk, name: _ALL.filter(created_at__time=NOW.time()),

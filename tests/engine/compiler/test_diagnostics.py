@@ -158,7 +158,7 @@ def test_long_cycle_message_is_shortened(graph: Any) -> None:
     assert cycle.pointer == "/lane_graph/connections/3000"
 
 
-def test_strongly_connected_component_is_reported_as_one_cycle(graph: Any) -> None:
+def test_cycles_without_shared_nodes_are_reported_separately(graph: Any) -> None:
     graph["lane_graph"]["connections"] += [link("a", "a"), link("b", "c"), link("c", "b")]
 
     cycles = [d.message for d in compile_plan(graph).diagnostics]

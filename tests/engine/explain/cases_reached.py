@@ -1,4 +1,4 @@
-"""Cases in which no deployment, one of another pipeline, or one of the same pipeline targets the agent."""
+"""Basic cases: no deployment targets the agent, or one of the same pipeline does, or one of another pipeline."""
 
 from __future__ import annotations
 
