@@ -332,7 +332,6 @@ def test_result_depends_on_outcomes_and_acceptances(
 # -- whether the gate was open ----------------------------------------------------------------------------------------
 
 
-ANY = (acceptance((PRICE, OLDER), (VENUE, None)),)
 GATES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
     "accepted": ({}, {}, None),
     "not accepted": ({}, {"acceptances": ()}, "unaccepted"),
