@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 def people(task: str) -> list[str]:
-    """Return the id of the person behind each job of this name, or an empty string if nobody is known."""
+    """Return the id of the person behind each job of this name. The id is empty if the person is unknown."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT byteor_person FROM procrastinate_jobs WHERE task_name = %s ORDER BY id", [task])
         return [person for (person,) in cursor.fetchall()]
@@ -92,7 +92,7 @@ def test_person_behind_purge_is_user_who_deleted_environment(world: World) -> No
     assert people("tenancy.purge_environment") == [str(world.admin.user.pk)]
 
 
-def test_person_behind_webhook_delivery_is_first_admin(world: World) -> None:
+def test_person_behind_webhook_delivery_is_org_admin(world: World) -> None:
     enqueue_sending(uuid7(), world.organization.pk)
 
     assert people("tenancy.deliver_webhooks") == [str(world.admin.user.pk)]

@@ -41,7 +41,7 @@ LARGEST = 2**64 - 1
 
 
 def tarball(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
-    """Return a valid bundle with additional entries."""
+    """Return a bundle of valid files, followed by these entries. The entries can make the bundle invalid."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", format=format) as tar:
         for info, content in (*(member(name, body) for name, body in files_of(SPEC_KV).items()), *members):
@@ -58,7 +58,7 @@ def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.
 
 
 def damaged(seed: int) -> bytes:
-    """Return a bundle with random bytes in two tar headers. Their checksums are valid, so the reader parses them."""
+    """Return a bundle with random bytes in two tar headers, whose checksums match the random bytes."""
     chance = random.Random(seed)
     names = [chance.choice(ODD_LANES) for _ in range(3)]
     format = chance.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -210,7 +210,7 @@ def test_replay_fails_if_verified_capture_exceeds_newer_limit(world: World) -> N
     assert (row.status, row.error_code, "bytes unpacked" in (row.error or "")) == ("failed", "bad_input", True)
 
 
-# -- errors of the operating system
+# -- errors during the check of an upload
 
 
 CONTENT = [errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,

@@ -44,7 +44,7 @@ def changed(world: World, now: ConfigBundle, name: str = "next") -> ConfigBundle
 
 
 def shown(row: Regression) -> Any:
-    """Return what a finished regression shows, except its ids and how many verdicts it computed and reused."""
+    """Return the results of a finished regression without what differs between two runs, such as verdict ids."""
     row.refresh_from_db()
     results = RegressionResult.objects.filter(regression=row).order_by("pk")
     groups = [{name: value for name, value in each.items() if name != "verdict_id"} for each in row.groups]
@@ -106,7 +106,7 @@ def test_results_of_one_and_four_workers_are_equal_and_each_verdict_is_computed_
 
 @pytest.fixture
 def stopped_children(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
-    """Stop each child process as soon as it starts, so that it never responds. Return the processes."""
+    """Pause each child process as soon as it starts, so that it never responds. Return the processes."""
     started: list[Child] = []
 
     def stop(*arguments: Any, **options: Any) -> Child:
@@ -157,7 +157,7 @@ def lose_claim(_: Regression, __: World, claim: LostClaim) -> None:
         (lose_claim, "running", ClaimLost),
     ],
 )
-def test_interrupted_regression_kills_its_processes_and_stores_nothing(
+def test_interrupted_regression_kills_its_processes_and_stores_no_verdicts(
     concurrently: Race,
     monkeypatch: pytest.MonkeyPatch,
     stopped_children: list[Child],

@@ -384,7 +384,7 @@ def test_canceled_running_regression_stores_no_verdicts(world: World, monkeypatc
     assert not Verdict.objects.exists()
 
 
-def test_retention_deletes_regressions_and_unused_verdicts_after_90_days(world: World) -> None:
+def test_retention_deletes_finished_regressions_and_unused_verdicts_after_90_days(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
     candidate = bundle(world, "next", redact=OTHER_MASK)

@@ -149,7 +149,7 @@ def test_deployment_that_gate_blocks_for_too_long_fails_and_its_configuration_is
     assert asked(world, changed).status == "approved"
 
 
-def test_deadlines_are_paused_while_regression_runs(world: World) -> None:
+def test_approval_deadline_is_paused_while_regression_runs(world: World) -> None:
     ready(world)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     made = Deployment.objects.get(pk=ask(world, changed).json()["id"])
@@ -171,7 +171,7 @@ def test_deadlines_are_paused_while_regression_runs(world: World) -> None:
     assert (made.status, made.reason) == ("failed", "approval_expired")
 
 
-def test_canceled_regression_blocks_until_another_is_requested_for_config_bundle(world: World) -> None:
+def test_canceled_regression_blocks_until_another_regression_of_config_bundle_passes(world: World) -> None:
     ready(world)
     same = bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
     made = Deployment.objects.get(pk=ask(world, same).json()["id"])

@@ -173,7 +173,7 @@ def test_refused_requests_change_nothing(world: World, other: World) -> None:
 
 
 @pytest.mark.parametrize("whose", ["unknown", "neighbor", "malformed"])
-def test_upload_for_unknown_request_or_request_to_another_agent_is_refused(world: World, whose: str) -> None:
+def test_upload_with_malformed_unknown_or_other_agents_capture_id_is_refused(world: World, whose: str) -> None:
     agent, api = world.agent()
     neighbor, _ = world.agent(name="neighbor")
     theirs = requested(world, neighbor)

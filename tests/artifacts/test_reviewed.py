@@ -106,7 +106,7 @@ def test_only_reviewers_accept_differences(world: World) -> None:
     require(world)
     assert accept(world, made, [group]).status_code == 201
 
-    # An acceptance by somebody who is not a reviewer of a later deployment does not count for it.
+    # An acceptance does not count for a later deployment if the person is not a reviewer of that deployment.
     again = asked(world, changed, reviewers=ids(world.viewer))
     assert blocked_by(world, again) == ["replay_gate.differs"]
     given = gate_steps.decide(world, again, world.viewer, accept_groups=[group], comment="The new mask is wanted.")

@@ -210,7 +210,7 @@ def test_paused_replay_neither_times_out_nor_changes_its_result(
         assert turn.claim.is_paused
         done = Replay.objects.get().progress_done
         for _ in range(100):
-            turns.time += 60.0  # the clock advances, but the places are not reassigned
+            turns.time += 60.0  # unlike ``pass_time``, does not reassign the places
         wait_until(lambda: status(row) == "succeeded")
         assert done < MANY
 

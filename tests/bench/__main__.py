@@ -1,4 +1,7 @@
-"""``python -m tests.bench [NAME …]`` runs benchmarks. Most results also get a table, a JSON file and a picture."""
+"""``python -m tests.bench [NAME …]`` runs benchmarks.
+
+Most results are also printed in one table at the end, and saved as JSON and as a picture.
+"""
 
 from __future__ import annotations
 
@@ -248,8 +251,8 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench ARGS='…'", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds, whose median counts")
-    parser.add_argument("--seconds", type=float, default=4.0, help="the length of one measurement in seconds")
+    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds, whose median usually counts")
+    parser.add_argument("--seconds", type=float, default=4.0, help="the seconds of a measurement, at most 1 for facts")
     parser.add_argument("--agents", type=int, default=100_000, help="the number of agents for fleet, facts and console")
     parser.add_argument("--fleet-seconds", type=int, default=300, help="the seconds for which fleet runs")
     parser.add_argument("--herd-agents", type=int, default=20_000, help="the number of agents for herd")

@@ -1,4 +1,4 @@
-"""The benchmark of a backup's effect on heartbeats: their rate and p95 while backups run, and without one."""
+"""The benchmark of a backup's effect on heartbeats: their rate and p95 while backups run, and without backups."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LATENCIES = "heartbeat p95 during backup", "heartbeat p95 without backup"
 
 
 def run(folder: Path, port: int, *, blobs: int, seconds: float, rounds: int) -> list[Row]:
-    """Measure heartbeats in alternating rounds, with and without a backup of ``blobs`` artifacts that runs repeatedly.
+    """Measure heartbeats in each round, first without backups and then while backups run one after another.
 
-    Each backup has a new target, so that it copies all blobs.
+    The installation has ``blobs`` artifacts. Each backup has a new target, so that it copies all blobs.
     """
     from tests.worlds import World
 

@@ -16,7 +16,10 @@ RING = {
 
 
 def graph(stages: int, connections: int) -> dict[str, Any]:
-    """Return a plan in which each stage feeds the ``connections // stages`` stages after it."""
+    """Return a plan in which each stage feeds the next ``connections // stages`` stages (at least one).
+
+    Near the end, there are fewer. The last stage feeds the egress.
+    """
     ids = [f"s{n}" for n in range(stages)]
     fan = max(1, connections // stages)
     links = [

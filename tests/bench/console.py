@@ -14,10 +14,10 @@ from tests.bench.results import Row
 from tests.bench.serving import analyze
 
 MOST_MS, MOST_GROWTH = 100, 3.0
-_NAMED = 5  # the slowest pages that the table of results names
-_FEW = 3  # requests of each page
-_SLOWEST = 20  # pages with the longest medians, which are then requested more often
-_SAMPLES = 40  # requests of each of these pages; 95 % must take at most ``MOST_MS``
+_NAMED = 5  # how many of the slowest pages the notes of the results name
+_FEW = 3  # timed requests for each page
+_SLOWEST = 20  # how many of the pages with the longest medians are requested more often
+_SAMPLES = 40  # the minimum number of requests for each of these pages
 LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
 SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
 # The state of the fleet: a tenth is stale, a thousandth has drift, a hundredth is degraded.
@@ -113,7 +113,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
-    """Return the longest p95, the most queries, and the ratio of the times at both sizes."""
+    """Return the longest p95, the highest number of queries, and the ratio of the times at both sizes."""
     from tests.browser.every_page import MOST_QUERIES
     from tests.worlds import World
 
@@ -143,7 +143,10 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
 
 
 def _measure(world: Any, requests: int) -> dict[str, tuple[float, int]]:
-    """Return the p95 in milliseconds and the queries of each page for an administrator, and print the slowest."""
+    """Return the p95 in milliseconds and the number of queries of each page for an administrator.
+
+    Also print the slowest pages. ``requests`` is the number of requests for each of them.
+    """
     from tests.browser.every_page import walk
     from tests.browser.filled import signed_in
 

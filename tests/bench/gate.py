@@ -75,8 +75,8 @@ def _post(client: HTTPConnection, world: World, candidate: ConfigBundle) -> tupl
 def run(port: int, *, rounds: int, seconds: float) -> list[Row]:
     """Compare deployment requests over HTTP, in turns. Return the ratio of the medians.
 
-    After each request, the regression runs in this process. Its time is printed, but is not part of the ratio. Only the
-    first regression computes verdicts.
+    After each request, its jobs run in this process. With the gate required, they include the regression. Their time is
+    not part of the ratio. The time until the gate is open is printed. Only the first regression computes verdicts.
     """
     world = World("gate")
     candidates = {name: _prepare(world, value) for name, value in ((REQUIRED, "require"), (OFF, "off"))}

@@ -55,7 +55,10 @@ class Load:
 
 
 def find_wrk() -> str:
-    """Return the path of ``wrk``. If it is missing, root installs it with apt-get. Raises SystemExit without it."""
+    """Return the path of ``wrk``. As root, install it with apt-get if it is missing.
+
+    Raises SystemExit if it is still missing.
+    """
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         print("installing wrk, the load generator, from Debian's packages", flush=True)
         quiet = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "wrk"]

@@ -38,7 +38,7 @@ class Load:
 
 
 class Offender:
-    """The organization that sends the loads. Data that several rounds of a load use is created once."""
+    """The organization of the callers with a valid credential. Data for several rounds of a load is created once."""
 
     def __init__(self) -> None:
         from tests.worlds import World

@@ -23,7 +23,7 @@ _SAMPLED_EVERY_S = 0.1
 
 
 def run(folder: Path, port: int, *, agents: int, processes: int) -> list[Row]:
-    """Return the p99 of the time until a waiting agent has received the offer, and the number that did not.
+    """Return the p99 of the time until an agent has received the offer, and the number of agents that have not.
 
     ``processes`` is the number of API processes. The worker is a further process.
     """
@@ -53,12 +53,15 @@ def run(folder: Path, port: int, *, agents: int, processes: int) -> list[Row]:
         + ", ".join(f"{name} {cost:.0f} µs" for name, cost in costs.items())
     )
     print(f"  poll       {agents} agents: {note}", flush=True)
-    work = f"{agents:,} waiting agents, {processes} API processes: told"
+    work = f"{agents:,} waiting agents, {processes} API processes"
     p99 = results["after_request_s"].get("p99", 1e6)
     return [
-        Row(f"{work}, p99", p99, GOAL_S, " s", is_most=True, note=note, measured={**results, "costs_us": costs}),
-        Row(f"{work}, not told", results["not_told"], 0, is_most=True),
-    ]
+        Row(
+            f"{work}: time until the offer, p99", p99, GOAL_S, " s", is_most=True, note=note,
+            measured={**results, "costs_us": costs},
+        ),
+        Row(f"{work}: agents without the offer", results["not_told"], 0, is_most=True),
+    ]  # fmt: skip
 
 
 def _describe(times: dict[str, float]) -> str:
@@ -100,7 +103,10 @@ def _sampled(pids: dict[str, int]) -> Iterator[_Samples]:
 
 
 def _costs(samples: _Samples, results: dict[str, Any]) -> dict[str, float]:
-    """Return the processor time in microseconds per agent that got the offer, until all of these agents had got it."""
+    """Return the microseconds of processor time that each process used per agent that received the offer.
+
+    They are counted from the request of the deployment until the last of these agents received the offer.
+    """
     from apps.releases.models import Deployment
 
     began = Deployment.objects.get().created_at.timestamp()

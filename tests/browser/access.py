@@ -50,7 +50,7 @@ type Place = (
 
 
 def subjects_of(job: Any) -> list[tuple[str, Any]]:
-    """Return the table and the id of each row that is named by an argument of the job ending in ``_id``."""
+    """Return the table and the id of a row for each argument of the job whose name ends in ``_id``."""
     tables = {label.partition(".")[2]: label for label in MODELS}
     return [(tables[name.removesuffix("_id")], pk) for name, pk in job.args.items() if name.endswith("_id")]
 
