@@ -1,7 +1,8 @@
 """A database cluster in which all migrations are applied. It is kept in the virtual environment for later test runs.
 
 It is created again when the migrations, the modules that they import directly, the settings or the locked packages
-change. Creating it takes longer than most test files. Most embedded servers of the tests start with a copy of it.
+change. Creating it takes longer than running most test files. Most embedded servers of the tests start with a copy of
+it.
 """
 
 from __future__ import annotations

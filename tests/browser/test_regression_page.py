@@ -90,7 +90,7 @@ def test_groups_and_results_have_pages_and_filters(world: World) -> None:
     assert showing["total"] == "32"
     assert len(shown(group="x")[0]["groups"]) == 50
 
-    # Deleted fixtures, baselines and examples are named as such.
+    # Deleted fixtures and baselines are shown as deleted, and missing examples as not available.
     VerdictExample.objects.all().delete()
     Fixture.objects.all().delete()
     for each in row.baselines:

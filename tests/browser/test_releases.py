@@ -1,4 +1,4 @@
-"""A release in a real browser: it is approved, watched, fails and is rolled back without a reload of the page."""
+"""Deployments in a real browser: their approval, live updates of their pages, failures and rollbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replays in the console, which are requested on the artifact page and shown on their own page."""
+"""Replays, bisects and artifacts in the console."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}]
 
 
 def new_form(**values: object) -> dict[str, object]:
-    """Return the form values that the page of an act sends."""
+    """Return the values that the form of an act sends, each time as a newly opened form."""
     return {**YES, "_form": new_form_id(), **values}
 
 
@@ -104,7 +104,7 @@ def test_viewer_cannot_request_execute_replay(world: World) -> None:
     assert Replay.objects.count() == 0
 
 
-def test_diverged_replay_can_be_traced_compared_and_bisected(world: World) -> None:
+def test_diverged_replay_can_be_traced_and_compared_and_its_artifact_bisected(world: World) -> None:
     first = world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
     world.version(content=plan(egress="elsewhere", stages=[{"id": "copy", "op": "identity"}]))
     artifact = ingested(world, incident(first.spec_kv, expected=frames((1, PAYLOADS[0]), (2, b"other"))))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 
 def requested(world: World, reviewers: Sequence[Person] = (), *, required: int = 1, **changed: Any) -> Approval:
-    """Return the operator's request for approval of a deployment to prod."""
+    """Request a deployment to prod as the operator. Return its approval with these reviewers and column values."""
     row = approval_of(*waiting(world))
     ids = sorted(str(each.user.pk) for each in reviewers)
     Approval.objects.filter(pk=row.pk).update(reviewers=ids, required_approvals=required, **changed)
@@ -52,7 +52,7 @@ def panel(row: Approval, person: Person) -> dict[str, Any]:
 
 
 def states(row: Approval, person: Person) -> dict[str, str]:
-    """Return what the page says about each person, without tags."""
+    """Return the rows of the panel without tags: who, and the decision or state."""
     rows = panel(row, person)["rows"]
     return {re.sub("<[^>]+>", " ", who).strip(): re.sub("<[^>]+>", " ", state).strip() for who, state in rows}
 
@@ -62,7 +62,7 @@ def warnings(row: Approval, person: Person) -> dict[str, list[str]]:
 
 
 def join_project(world: World, name: str, role: Role) -> User:
-    """Return a person who has a role in the project, but none in the organization."""
+    """Add a person who has a role in the project, but none in the organization."""
     invitation = members.add(
         organization=world.organization, project=world.project, email=f"{name}@acme.example", role=role,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
@@ -92,7 +92,7 @@ def test_other_people_see_who_can_approve_but_not_requesters_buttons(world: Worl
     assert "/remind/" not in text
 
 
-def test_requester_sees_who_can_approve_and_can_send_link_and_reminder(world: World) -> None:
+def test_requester_sees_who_can_approve_and_is_offered_link_and_reminder(world: World) -> None:
     row = requested(world)
     client = signed_in(world.operator.user)
 
@@ -129,7 +129,7 @@ def test_second_reminder_is_offered_an_hour_later(world: World) -> None:
     assert "The last reminder was sent" in page.text
 
 
-def test_requester_without_permission_cannot_send_reminder(world: World) -> None:
+def test_requester_without_permission_is_not_offered_reminder(world: World) -> None:
     row = requested(world)
     Membership.objects.filter(user=world.operator.user).update(role=Role.VIEWER)
 

@@ -20,14 +20,14 @@ pytestmark = pytest.mark.django_db
 
 
 def send(client: Client, deployment: Deployment, **values: Any) -> Any:
-    """Open the page of the act, and send its form with these values."""
+    """Open the rollback form of the deployment, and send it with a reason and these values."""
     url = act(deployment, "roll_back")
     form = {**YES, "_form": client.get(url).context["form_id"], "reason": "latency", **values}
     return client.post(url, form, follow=True)
 
 
 def refusal(response: Any) -> tuple[str, str]:
-    """Return the text of the error above the form up to the link, and the rest."""
+    """Return the error above the form in two parts: the text before the link, and the HTML of the link."""
     (error,) = response.context["form"].non_field_errors()
     text, _, link = error.partition("<a")
     assert f'role="alert">{error}</p>' in response.text

@@ -116,7 +116,7 @@ def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world
     assert client.get(reverse("admin:search"), {"s": "fra-15"}).context["note"] == "1 result"
 
 
-def test_search_lists_names_that_start_with_text_before_names_with_later_word_that_does(world: World) -> None:
+def test_search_lists_names_that_start_with_text_before_names_with_matching_later_word(world: World) -> None:
     later, _ = world.agent(world.prod, "quotes-feed-v2")
     last, _ = world.agent(world.prod, "a.b_c d-feedback")
     first, _ = world.agent(world.prod, "Feed")
@@ -283,7 +283,7 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
     fill(world, "2")
 
     assert costs(*texts) == before
-    # To check whether a rollback is possible takes queries for each of the few deployments that are offered.
+    # A search for rollbacks takes further queries for each deployment that it checks, so only its maximum is tested.
     assert max(*before, *costs("roll back quotes")) <= 15
 
 
@@ -334,7 +334,7 @@ def test_search_results_open_by_keyboard_and_single_key_shortcuts_can_be_disable
 
     page.get_by_role("button", name=re.compile("^Search")).click()
     page.keyboard.type(str(first.pk))
-    page.keyboard.press("Enter")  # the response has not arrived yet
+    page.keyboard.press("Enter")  # without waiting for the response
     page.wait_for_url(f"**{row_page(first)}")
 
     # The shortcuts and their list.

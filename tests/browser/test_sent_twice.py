@@ -1,4 +1,4 @@
-"""Acts whose form is sent again, by a double click or a retry: they run once, and all responses say the same."""
+"""Forms of acts that are sent several times: by a double click, as a retry, or after a refusal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rendered(page: Any, **values: Any) -> dict[str, Any]:
     return {"_confirm": "yes", "_form": page.context["form_id"], **values}
 
 
-def test_concurrent_submissions_of_act_run_once_and_respond_alike(world: World, concurrently: Race) -> None:
+def test_act_runs_once_in_concurrent_submissions_and_all_responses_are_alike(world: World, concurrently: Race) -> None:
     fill(world)
     webhook, delivery = Webhook.objects.get(), WebhookDelivery.objects.get()
     person = world.admin.user
@@ -51,7 +51,7 @@ def test_concurrent_submissions_of_act_run_once_and_respond_alike(world: World, 
 
 def test_act_on_several_rows_runs_once_in_concurrent_submissions(world: World, concurrently: Race) -> None:
     agents = [world.agent(world.prod, name)[0] for name in ("a", "b", "c")]
-    url = f"{table(Agent)}?q=drained:no"  # the search no longer finds agents that are drained
+    url = f"{table(Agent)}?q=drained:no"  # the search does not find the agents after they are drained
     chosen = {"action": "drain", "_selected_action": [str(agent.pk) for agent in agents]}
     body = {**chosen, **YES, "comment": ""}
     clients = [signed_in(world.operator.user) for _ in range(3)]

@@ -265,7 +265,7 @@ def test_decision_on_outdated_report_is_refused_with_new_report(world: World, ru
     assert "Wave 1: 1 agent (1 active)." in refused.text
     assert row_page(deployment) in refused.text
     assert not approval.decisions.exists()
-    # A retry withdraws the request. Its page leads to the new request.
+    # A retry withdraws the request. The page of the withdrawn request links to the new request.
     deployment.progress_counts.filter(wave=0).update(progress="failed")
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/retry"), {})
     report_from_all(agents[:1], "active", run_jobs)

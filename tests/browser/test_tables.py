@@ -52,11 +52,11 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 
 @pytest.fixture
 def tenant(world: World) -> tuple[World, Filled]:
-    """Return a world, and an environment of it with a row in every table."""
+    """Return a world, and one of its environments with a row in every table of the console."""
     return world, fill(world)
 
 
-def test_every_model_has_console_table() -> None:
+def test_every_model_is_described_and_console_shows_tables_as_described() -> None:
     ours = {model._meta.label_lower for name in OURS for model in apps.get_app_config(name).get_models()}
 
     assert {label for label in TABLES if label.partition(".")[0] in OURS} == ours
@@ -252,7 +252,7 @@ def test_list_queries_with_nul_or_filters_that_lists_do_not_offer_are_refused(
 @pytest.mark.parametrize(
     "query", ["environment__id__exact=junk", "status__exact=nothing", "p=999", "o=99.-99", "liveness=x"]
 )
-def test_unknown_and_out_of_range_table_query_parameters_cause_no_error(
+def test_unknown_parameters_and_invalid_values_in_table_queries_cause_no_error(
     tenant: tuple[World, Filled], query: str
 ) -> None:
     assert signed_in(tenant[0].admin.user).get(f"{table(Deployment)}?{query}").status_code in {200, 302}

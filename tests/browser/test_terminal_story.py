@@ -17,7 +17,7 @@ from tests.terminal_story import Story
 
 @pytest.fixture
 def served() -> Iterator[Installation]:
-    """Start an installation."""
+    """Start an installation, and remove it after the test."""
     made = Installation()
     made.serve()
     yield made

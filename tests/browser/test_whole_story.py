@@ -1,4 +1,4 @@
-"""The whole story in a real browser: from an empty installation to a deployment that is rolled back.
+"""The whole story in a real browser: from an empty installation to a rollback and a second environment.
 
 After signing in, people reach each page by links and buttons. Only the agents use the API.
 """
@@ -54,7 +54,7 @@ class Hand:
         found.click()
 
     def link(self, name: str | re.Pattern[str], *, within: Locator | None = None) -> None:
-        """Click the link with this name, which may be preceded by the name of an icon."""
+        """Click the first link with this name. The name of an icon may precede it."""
         text = name if isinstance(name, re.Pattern) else re.compile(rf"^(?:\w+ )?{re.escape(name)}$")
         self.click((within or self.page).get_by_role("link", name=text).first)
 
@@ -130,7 +130,7 @@ def create_bundle(hand: Hand, name: str, **parameters: Any) -> None:
     hand.button("Create and deploy")
 
 
-def test_person_can_click_from_empty_installation_to_rollback(
+def test_people_can_click_from_empty_installation_to_rollback_and_second_environment(
     transactional_db: None, open_page: Callable[..., Page], shot: Callable[..., None]
 ) -> None:
     Hand.clicks = 0
@@ -277,7 +277,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     deployment.refresh_from_db()
     assert deployment.status == "rolled_back"
 
-    # Copy the config bundle that runs again to a second environment.
+    # The first config bundle runs again. Copy it to a second environment.
     ada.menu("Environment")
     ada.link("Copy to a new environment: quotes v1")
     ada.fill("Name", "backup")

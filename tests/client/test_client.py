@@ -1,4 +1,4 @@
-"""Retries, errors, pages and downloads of the client, against a server that misbehaves."""
+"""Retries, errors, pages, uploads and downloads of the client, against a server whose responses each test chooses."""
 
 from __future__ import annotations
 

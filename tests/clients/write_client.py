@@ -1,7 +1,7 @@
 """``make schema``: write the typed client in byteor/client/ from docs/openapi.yaml. ``--check`` compares the files.
 
 datamodel-code-generator writes the models as msgspec structs. This script writes one class for each level of the paths,
-with a method for each operation. The blocking files are the asynchronous ones without ``async`` and ``await``.
+with methods for the operations. The blocking files are the asynchronous ones without ``async`` and ``await``.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class Operation:
         return "", []
 
     def responses(self) -> dict[str, list[str]]:
-        """Return the names of the models of successful responses by media type, which is empty for no content."""
+        """Return the names of the models of successful responses, by media type. Without content, the type is empty."""
         found: dict[str, list[str]] = {}
         for status, response in self.declared["responses"].items():
             for media, content in response.get("content", {}).items() if status.startswith("2") else ():
@@ -294,7 +294,7 @@ def quoting(path: str) -> str:
 
 
 def resources(document: Json, classes: Classes) -> str:
-    """Return the source of the asynchronous classes with a method for each operation."""
+    """Return the source of the asynchronous classes, with methods for all operations."""
     parts = {level: [f'class Async{level}(AsyncCalls):\n    """The operations {about}."""\n']
              for level, (_, about) in LEVELS.items()}  # fmt: skip
     for level, (start, _) in LEVELS.items():

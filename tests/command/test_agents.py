@@ -27,7 +27,7 @@ HASH, SPEC = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 
 
 def beat(agent: Agent, api: Api, *, deployment: Any = None, **body: Any) -> Any:
-    """Send a heartbeat and return the response. If ``deployment`` is given, the agent reports that it runs it."""
+    """Send a heartbeat and return the response. If ``deployment`` is given, the agent reports that it runs this one."""
     if deployment is not None:
         body["active"] = {"deployment_id": str(deployment.pk), "bundle_hash": HASH, "spec_hash": SPEC}
     sent = {"status": "healthy", "agent_version": "1", **body}

@@ -241,5 +241,5 @@ def test_usage_shows_quotas(terminal: Terminal, world: World) -> None:
 @pytest.mark.parametrize(
     ("size", "text"), [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 << 39, "1.5 TiB")]
 )
-def test_sizes_have_units(size: int | None, text: str) -> None:
+def test_sizes_have_units_and_missing_size_is_dash(size: int | None, text: str) -> None:
     assert size_text(size) == text

@@ -35,7 +35,7 @@ def split(line: str) -> list[str]:
 
 
 def in_bash(folder: Path, *lines: str, before: str = "", **variables: str) -> list[str]:
-    """Run the completion script in Bash for each line. Return a line with the completions of each.
+    """Complete each line with the script in Bash. Return one text for each line, which contains all its completions.
 
     Nothing must be printed to stderr.
     """
@@ -155,7 +155,9 @@ def test_no_names_are_completed_if_server_does_not_respond(tab: Tab, monkeypatch
         ("fish", "byteor versions di", "di", ["plain,diff\tCompare two versions."]),
     ],
 )
-def test_zsh_and_fish_complete_commands(tmp_path: Path, shell: str, words: str, word: str, expected: list[str]) -> None:
+def test_commands_are_completed_for_zsh_and_fish(
+    tmp_path: Path, shell: str, words: str, word: str, expected: list[str]
+) -> None:
     script = run("byteor", "completion", shell, env=environment(tmp_path))
     asked = environment(tmp_path, _BYTEOR_COMPLETE=f"{shell}_complete", COMP_WORDS=words, COMP_CWORD=word)
     found = run("byteor", env=asked)

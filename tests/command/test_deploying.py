@@ -1,4 +1,4 @@
-"""Tests of ``byteor deploy`` and ``byteor deployments``, against the served application."""
+"""Tests of ``byteor deploy`` and ``byteor deployments``."""
 
 from __future__ import annotations
 
@@ -539,7 +539,7 @@ def test_waves_are_computed_from_deployment_state(
         (20, (3, "The rollout of quotes failed, because its approval expired.")),  # a break-glass deployment
     ],
 )
-def test_unapproved_deployment_is_reported_as_failed_rollout_only_with_agents(
+def test_expired_approval_is_reported_as_failed_rollout_only_if_deployment_has_agents(
     total: int, outcome_of_refusal: tuple[int, str]
 ) -> None:
     counts = {**dict.fromkeys(PROGRESS, 0), "total": total}

@@ -50,9 +50,9 @@ def press(person: Client, code: str, decision: str) -> None:
 
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
-    """Return a function whose arguments are called with the code, one in each wait of ``login``.
+    """Return a function that takes steps. In each wait of ``login``, the next step is called with the code.
 
-    The function returns the list of waits.
+    The function returns a list to which each wait is added, in seconds.
     """
     codes: list[str] = []
     begun = device_sign_ins.start

@@ -1,4 +1,4 @@
-"""Tests of flat combining: callers that wait at the same time share a batch, and each gets its own result."""
+"""Tests of flat combining: callers that wait at the same time share batches, and each gets its own result."""
 
 from __future__ import annotations
 
