@@ -264,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, default=OUTPUT / "results.json", help="where to write the results")
     parser.add_argument("--picture", type=Path, default=OUTPUT / "results.svg", help="where to draw the picture")
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--name", help=argparse.SUPPRESS)
     return parser
 
 
@@ -275,7 +276,7 @@ def main() -> int:
     if unknown := set(chosen) - set(BENCHMARKS):
         parser.error(f"unknown benchmarks: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
     if options.part is not None:
-        results.save(options.part, BENCHMARKS[chosen[0]](options), {})
+        results.save(options.part, BENCHMARKS[options.name](options), {})
         return 0
     context = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **load.machine()}
     print(f"{context['cores']} cores ({context['cpu']}), Python {context['python']}, load by {context['generator']}")
@@ -283,8 +284,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="byteor-bench-parts-") as parts:
         for name in chosen:
             part = Path(parts, name)
-            argv = [sys.executable, "-m", "tests.bench", *sys.argv[1:], "--part", str(part)]
-            argv = [each for each in argv if each not in BENCHMARKS] + [name]
+            argv = [sys.executable, "-m", "tests.bench", *sys.argv[1:], "--part", str(part), "--name", name]
             code = max(code, subprocess.run(argv, check=False).returncode)
             rows += results.load(part) if part.exists() else []
     if rows:
