@@ -5,9 +5,9 @@ from __future__ import annotations
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Defines ``examine``, which by default runs axe's rules for serious and critical violations, and one more. For each
-# element, axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are
-# cached.
+# Defines ``examine``. By default, it runs axe's enabled rules for serious and critical violations, except experimental
+# rules, and also runs label-content-name-mismatch. For each element, axe parses its colors and the colors of all
+# elements behind it. A page has few colors, so parsed colors are cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
     && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id).concat("label-content-name-mismatch");
@@ -21,8 +21,9 @@ PREPARE = """;(() => {
     .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
     .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
 })()"""
-# Returns the visible elements with a red background, border or text, unless the only one is a submit button: a page may
-# have one red button, which confirms a destructive act.
+# Defines ``reds``, which returns the visible elements with a red background, border or text. Red text in a submit
+# button does not count. Returns nothing if the only red element is a submit button: a page may have one red button,
+# which confirms a destructive act.
 REDS = """;window.reds = () => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true }), known = new Map();
   const isRed = color => {
@@ -47,7 +48,7 @@ REDS = """;window.reds = () => {
   return found.length > 1 || found.some(each => !each.matches("button[type=submit]"))
     ? found.map(each => `red: ${each.outerHTML.slice(0, 200)}`) : [];
 }"""
-# Runs axe in light mode, and checks h1, main, icons, buttons and red elements, for which axe has no rule or only a
+# Runs axe in light mode, and checks h1, main, icons, clickable and red elements, for which axe has no rule or only a
 # moderate one. With ``inDark``, then checks in dark mode what depends on colors: contrasts and red elements.
 WIDE = """async ([leftOut, inDark]) => {
   const found = [

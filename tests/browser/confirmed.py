@@ -9,7 +9,7 @@ from apps.console.frame.forms import new_form_id
 
 
 class _Confirmed(Mapping[str, str]):
-    """The hidden fields of an act's page. Each use has the id of another form, as if the page was opened again."""
+    """The form values that confirm an act. Each use has a new form id, as if the page had been opened again."""
 
     def __getitem__(self, name: str) -> str:
         return {"_confirm": "yes", "_form": new_form_id()}[name]

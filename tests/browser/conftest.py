@@ -120,7 +120,7 @@ def page(open_page: Callable[..., Page]) -> Page:
 def sign_in(page: Page, user: Any) -> Page:
     """Sign a person in with a new one-time link, without opening a page. Tests of whole stories open the link instead.
 
-    The page stays empty, because the next step of the test usually opens a page other than the overview.
+    ``page`` itself opens nothing, because the next step of the test usually opens a page other than the overview.
     """
     from apps.tenancy.actors import system_actor
     from apps.tenancy.services import accounts

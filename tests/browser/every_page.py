@@ -22,8 +22,9 @@ _CHOICES = 12  # the maximum number of choices that are visited per filter
 
 
 def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the name and URL of the overview, each list that the person may see, and the pages of one of its rows.
+    """Yield the name and URL of the overview and of each list that the person may see.
 
+    For a list with rows, also yield the pages of one row, the forms of its acts, and the additional pages of the table.
     With ``lists``, also yield searches, filters, orderings and further pages of the lists.
     """
     client = signed_in(user)
@@ -63,7 +64,7 @@ def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[
 
 
 def _largest(model: Any, rows: Any) -> Any:
-    """Return a row or None: the first environment with agents, whose page is large, or another table's first row."""
+    """Return the first row, or None. For environments, return the first one with agents, because its page is larger."""
     if model is Environment:
         rows = rows.filter(pk__in=Agent.objects.values("environment"))
     return rows.order_by(*site._registry[model].ordering).first()

@@ -100,7 +100,7 @@ def titled_counts(environment: Environment) -> dict[str, int]:
 def fill(world: World, suffix: str = "1") -> Filled:
     """Add an environment with a row in every table of the console.
 
-    The rows are recorded. A later call for the same starting state inserts copies of them (``recorded``).
+    If possible, a later call for the same starting state inserts recorded copies of the rows (``recorded``).
     """
     return recorded(("filled", world.name, suffix), lambda: Filled(world, suffix))
 

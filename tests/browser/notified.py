@@ -14,7 +14,7 @@ from tests.worlds import Person
 def notify(
     person: Person, environment: Environment, text: str = "The rollout of quotes v1 to prod finished.", path: str = ""
 ) -> Notification:
-    """Create an unread notification about an environment. By default, it links to the environment's page."""
+    """Create an unread notification of an event in the environment. By default, it links to the environment's page."""
     project = environment.project
     event = MessageEvent.objects.create(
         organization=project.organization, project=project, environment=environment, text=text,

@@ -1,6 +1,6 @@
 """Access tests of the console: what a person may not do is neither offered nor accepted.
 
-They request every table, page and act of the admin site as people with each role in the same organization and in
+They request the tables, pages and acts of the admin site as people with different roles in the same organization and in
 another.
 """
 
@@ -68,7 +68,7 @@ def url_names() -> set[str]:
     return found
 
 
-def test_access_tests_have_rule_for_every_console_table_act_and_page() -> None:
+def test_access_rules_match_tables_acts_and_pages_of_console() -> None:
     acts = {(model._meta.label_lower, each.name) for model, admin in site._registry.items() for each in admin.acts}
     standard = {f"{label.replace('.', '_')}_{kind}" for label in MODELS for kind in ROW_PAGES}
 
@@ -216,13 +216,13 @@ def addresses_of(tenants: Tenants, name: str) -> Iterator[str]:
     """Yield the page's URL for a row of each project, or the page's only URL."""
     rule = PAGES[name]
     rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else []
-    ids = [[row.pk] for row in rows if row is not None] if rule.table else [[]]  # organizations have no project
+    ids = [[row.pk] for row in rows if row is not None] if rule.table else [[]]  # ``far`` may find no row
     for arguments in ids:
         yield reverse(f"admin:{name}", args=arguments) + rule.query
 
 
 def wrongly_accepted(tenants: Tenants, requests: Iterator[AccessRequest]) -> Iterator[str]:
-    """Send each request and roll back its changes. Yield the requests that are not refused or that write something."""
+    """Send each request and roll back its changes. Describe each one that is not refused or that writes something."""
     for person, url, method, values in requests:
         before = writes()
         with transaction.atomic():
@@ -314,7 +314,7 @@ def test_access_tests_detect_weaker_permission_requirements_of_tables(
             monkeypatch.undo()
 
 
-def test_access_tests_detect_missing_check_of_every_page_closed_to_viewers(
+def test_access_tests_detect_missing_check_of_pages_closed_to_viewers(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ConsoleUser, "permissions", lambda *_: EVERYTHING)

@@ -21,10 +21,10 @@ APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "arti
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of the lists, and for each list the paths of a row page, its additional pages and a form.
+    """Yield the paths of the lists of these apps, and for each list the paths of a row page and of additional pages.
 
-    To save time, pages that differ only in their texts are represented by one of them: one of the tables behind the
-    menu entry "Records", and one act with its own form for each table.
+    If the table has acts with their own forms, also yield the path of one form. To save time, yield only one of the
+    apps' tables behind the menu entry "Records", because the pages of these tables differ only in their texts.
     """
     models = [model for label, model in MODELS.items() if label.partition(".")[0] in apps]
     is_record = {model: site._registry[model].section == RECORDS for model in models}

@@ -239,7 +239,7 @@ def test_person_saves_and_deletes_searches_that_nobody_else_sees(world: World) -
         ("x", "taken", "You already have a saved search taken."),
     ],
 )
-def test_invalid_search_is_not_saved(world: World, query: str, name: str, reason: str) -> None:
+def test_search_with_unusable_query_or_name_is_not_saved(world: World, query: str, name: str, reason: str) -> None:
     client = signed_in(world.viewer.user)
     save(client, "y", "taken")
 
@@ -292,7 +292,7 @@ def test_groups_by_label_count_offline_drifted_and_failed_agents(world: World) -
 
 @pytest.mark.parametrize("query", ["", "status:healthy"])
 @pytest.mark.parametrize("key", ["0", "-1", 'a"b', "%s", "1_0"])
-def test_groups_by_label_accept_any_key(world: World, key: str, query: str) -> None:
+def test_groups_by_label_accept_unusual_keys(world: World, key: str, query: str) -> None:
     world.agent(None, "edge", **{key: "eu"})
     Heartbeat.objects.update(status="healthy")
 
@@ -321,7 +321,7 @@ def test_groups_do_not_count_agents_of_other_tenants(world: World) -> None:
     assert groups(signed_in(world.viewer.user), "zone") == [["eu", "1", "0", "0", "0"]]
 
 
-def test_only_largest_groups_are_shown_above_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_says_how_many_groups_are_shown_above_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.console.pages.agents.grouping.MAX_GROUPS", 1)
     for name in "ab":
         world.agent(None, name, zone=name)
@@ -335,7 +335,7 @@ def test_only_largest_groups_are_shown_above_limit(world: World, monkeypatch: py
 
 
 def act_on(client: Client, name: str, query: str, **form: str) -> Any:
-    """Send an act for all agents that match the search, which performs the act only if ``form`` contains ``YES``."""
+    """Send an act for all agents that match the search. Without ``YES`` in ``form``, the act is not performed."""
     some = str(Agent.objects.latest("pk").pk)
     values = {"action": name, "select_across": "1", "_selected_action": some, **form}
     return client.post(f"{table(Agent)}?q={query}", values, follow=True)

@@ -181,7 +181,7 @@ def test_drain_and_suspected_clone_are_shown_as_banners(world: World) -> None:
     assert "new &lt;disk&gt;" in page.text
 
 
-def test_capture_button_is_first_and_decommission_button_last(world: World) -> None:
+def test_capture_and_drain_buttons_precede_decommission_button(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
@@ -289,7 +289,7 @@ def add_history(agent: Agent, *ran: Deployment) -> None:
 
 
 def prepared_agent(world: World) -> tuple[Agent, Api, Any]:
-    """Create an agent with history, a failure, captures and labels. Return it, its API and a bundle to deploy."""
+    """Create an agent with history, a failure, captures and labels. Return it, its API client and a bundle."""
     agent, api = world.agent(name="edge-1", zone="eu-1", ring="canary", rack="r17")
     agents = [(agent, api)]
     first, second = two_versions(world)

@@ -1,4 +1,4 @@
-"""The API documentation at /api/docs is accessible after it has rendered: with open operations, forms and a dialog."""
+"""The API documentation at /api/docs is accessible after it has rendered, with an open operation or dialog."""
 
 from __future__ import annotations
 

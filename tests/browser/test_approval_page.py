@@ -25,7 +25,7 @@ NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 # -- the approval page ----------------------------------------------------------------------------------------------
 
 
-def test_approval_shows_changes_from_current_deployment(world: World) -> None:
+def test_changes_are_relative_to_current_deployment(world: World) -> None:
     agents = fleet(world, 2)
     first, _ = bundles(world, 2)
     current = active(world, first, agents)

@@ -46,7 +46,7 @@ def listed(person: Any, query: str = "", **filters: str) -> list[AuditEvent]:
 
 
 def rows_of(response: Any) -> list[list[str]]:
-    """Return the lines of a CSV file."""
+    """Return the rows of a CSV file."""
     return list(csv.reader(io.StringIO(response.getvalue().decode())))
 
 
@@ -58,7 +58,7 @@ def text_of(page: Any) -> str:
 # -- filters ------------------------------------------------------------------------------------------------------
 
 
-def test_each_filter_keeps_only_matching_events(world: World) -> None:
+def test_filters_keep_only_matching_events(world: World) -> None:
     person, agent = world.operator.user, world.agent(name="edge-7")[0]
     by_person = Actor("user", str(person.pk), person.email, REQUEST)
     by_agent = Actor("agent", str(agent.pk), agent.name)

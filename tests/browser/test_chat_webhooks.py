@@ -107,7 +107,7 @@ def test_error_of_refused_url_is_shown_in_form(world: World) -> None:
     assert ChatWebhook.objects.count() == 0
 
 
-def test_environment_of_other_project_is_refused(world: World, other: World) -> None:
+def test_environment_of_other_organization_is_refused(world: World, other: World) -> None:
     send(
         world, world.project, "create_chat_webhook",
         {"name": "x", "format": "slack", "url": "https://chat.example/x", "events": ["*"],

@@ -1,4 +1,4 @@
-"""The console in a real browser, without errors and without requests that the security policy blocks."""
+"""The console and the API documentation in a real browser, without errors or blocked requests."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_less_common_labels_are_entered_as_rows(world: World) -> None:
     assert twice["form"].errors["labels"] == ["Choose only one value for each key."]
 
 
-def test_stages_without_parameters_are_named_on_each_page_until_approval(world: World) -> None:
+def test_stage_with_missing_parameters_is_named_on_each_page_until_approval(world: World) -> None:
     version = world.version(world.prod)  # its stage ``check`` has the op dataguard_check, which needs parameters
     world.agent(world.prod)
     client, said = signed_in(world.operator.user), "The stage check (dataguard_check) has no parameters."
@@ -267,7 +267,7 @@ def test_break_glass_is_separate_step_for_organization_admins(world: World) -> N
     assert (deployment.status, deployment.break_glass.reason) == ("approved", "the market opens")
 
 
-def test_deployment_forms_require_permission_in_same_organization(world: World, other: World) -> None:
+def test_bundle_and_deployment_forms_require_permission_in_same_organization(world: World, other: World) -> None:
     bundle = world.bundle()
     pages = [new_page(bundle.version), deploy_page(bundle)]
 

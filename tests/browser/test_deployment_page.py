@@ -1,4 +1,4 @@
-"""The deployment page: its buttons in different states, badges, and list of agents with a constant query count."""
+"""The deployment page: its buttons in different states, its badges, its list of agents, and its query count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The previews of acts on a deployment, on buttons and pages, the progress of rollouts, and the deployment list."""
+"""The previews of a deployment's acts, the progress of rollouts, and the deployment list."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STAGES = [{"id": "decode", "op": "identity"}, {"id": "again", "op": "identity", 
 
 
 def previewed(world: World, row: Any) -> dict[str, str]:
-    """Return the description of each button of the page. Each act's page must show the same sentence."""
+    """Return the description of each button on the row's page. Assert that each act's page shows the same sentence."""
     client = signed_in(world.operator.user)
     acts = client.get(row_page(row)).context["acts"]
     for each in acts:
@@ -179,7 +179,7 @@ def test_rollback_shows_its_progress(world: World, run_jobs: Run) -> None:
     assert summary(world, deployment)["progress"] == ""
 
 
-def test_failures_are_above_other_panels_during_and_after_rollout(world: World, run_jobs: Run) -> None:
+def test_failures_are_above_waves_agents_and_facts_during_and_after_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=waves(50, 100, threshold=50, auto_rollback=False))
     report(agents[0][1], agents[0][0], "failed", detail="cannot bind port")

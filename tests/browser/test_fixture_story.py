@@ -1,4 +1,4 @@
-"""An incident becomes a fixture in a real browser. It shows what a draft changes, and that the correction works."""
+"""An incident becomes a fixture in a real browser. Regressions show what a draft and its corrected plan change."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     assert "Records are shown only to people who may operate the environment." in seen
     assert not [text for text in ("00******07", "0000000007", "XETR") if text in seen]
 
-    # The group leads to its fixture, and the fixture to its outcome.
+    # The group links to its fixture, whose page shows the result.
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(regression)
     changed.get_by_role("link", name="masked cards").click()

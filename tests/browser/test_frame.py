@@ -65,7 +65,7 @@ def trail(page: Any) -> list[tuple[str, str]]:
 
 
 def refusal(page: Any) -> str:
-    """Return the text of a refusal page without the request id."""
+    """Return the HTML of the section on a refusal page, without the request id."""
     return re.sub(r"Request id: [0-9a-f-]+", "", page.text.partition("<section")[2].partition("</section>")[0])
 
 
@@ -332,7 +332,7 @@ def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> No
 
 
 def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
-    """Every table that the person may see is linked by the menu, the tabs of its lists, or the records page."""
+    """The menu, the tabs of a page in the menu, or the records page links to every table that the person may see."""
     for user in (world.viewer.user, world.operator.user, world.admin.user, superuser()):
         client = signed_in(user)
         start = client.get("/admin/", {"in": "all"})

@@ -101,7 +101,7 @@ def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment
     assert REASON in rows[0][1]
     assert strip_tags(reviewer.get(row_page(made)).text).count(f"2 groups of differences: {REASON}") == 1
 
-    # The form offers only the last group. An acceptance that the requester gave before the request does not count.
+    # The form offers only the last group. The requester's own acceptance does not count for the deployment.
     assert [value for value, _ in reviewer.get(act(regression, "accept")).context["form"]["groups"].field.choices] == [
         third
     ]
@@ -113,7 +113,7 @@ def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment
     assert again.context["form"].non_field_errors() == ["No group of differences still needs an acceptance."]
 
 
-def test_only_reviewers_are_offered_to_accept_differences(world: World) -> None:
+def test_only_reviewers_are_offered_acceptance_if_deployment_has_reviewers(world: World) -> None:
     members(world)
     require(world)
     made = waiting(world, 1)
@@ -158,7 +158,7 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
         "at most 5% more than the baselines",
     )
     assert shown["If nothing happens"].startswith("the request expires in ")
-    # Without required approvals, the build waits only for the gate, and the deployment fails in an hour.
+    # Without required approvals, the build waits only for the gate, and the page says when the deployment fails.
     require(world, approvals_required=False)
     approved = waiting(world, 1, name="approved")
     # No agent runs a configuration here. With other baselines, the build would request another regression.
@@ -319,7 +319,7 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
     assert "the replay gate tests each deployment" in admin.get(row_page(world.prod)).text
 
 
-def test_deployment_with_difference_starts_after_another_person_accepts_it(
+def test_deployment_with_difference_starts_after_reviewer_accepts_difference_and_approves(
     world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = members(world)
@@ -359,7 +359,7 @@ def test_deployment_with_difference_starts_after_another_person_accepts_it(
     expect(box).to_be_focused(timeout=5000)
     found = examine(prepare(page), row_page(made))
 
-    # The reviewer accepts the difference with a reason on the page of the regression, and approves the deployment.
+    # The reviewer accepts the difference with a reason, and approves the deployment.
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(row_page(made))
     panel.get_by_role("link", name="Accept differences").click()

@@ -42,7 +42,7 @@ def defaults(page: Any) -> dict[str, str]:
     return {row["text"]: row["default"] for row in page.context["rows"]}
 
 
-def test_page_lists_every_event_with_its_default(world: World) -> None:
+def test_page_has_one_choice_for_each_event_and_shows_defaults(world: World) -> None:
     page = signed_in(world.viewer.user).get(PAGE)
 
     assert len(DESCRIPTIONS) == 15
@@ -88,7 +88,7 @@ def test_saved_choices_replace_earlier_ones(world: World) -> None:
     assert event.actor_display == world.viewer.user.email
 
 
-def test_added_environment_is_saved_only_with_choice(world: World) -> None:
+def test_adding_environment_to_form_saves_nothing_until_form_is_saved(world: World) -> None:
     viewer, key = signed_in(world.viewer.user), str(world.dev.pk)
     revision = viewer.get(PAGE).context["revision"]
 

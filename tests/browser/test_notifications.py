@@ -79,7 +79,7 @@ def test_page_without_notifications_has_no_mark_all_button(world: World) -> None
     assert "Mark all as read" not in text
 
 
-def test_notifications_about_environment_that_person_cannot_see_are_hidden(world: World) -> None:
+def test_notifications_about_deleted_environment_are_hidden(world: World) -> None:
     row = notify(world.viewer, world.dev)
     viewer = signed_in(world.viewer.user)
     assert (counts(viewer)["unread"], unread(viewer)) == (1, 1)

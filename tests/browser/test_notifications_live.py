@@ -33,7 +33,7 @@ def bell(page: Page) -> Locator:
 
 
 def badge(page: Page) -> Locator:
-    """Return the number at the menu entry of the approvals."""
+    """Return the number next to the menu entry "Approvals"."""
     return page.locator("#nav-sidebar [data-count=approvals]")
 
 

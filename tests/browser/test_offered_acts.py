@@ -1,4 +1,4 @@
-"""Row pages offer exactly the acts that the services accept in the state of the row."""
+"""Pages of deployments, approvals, agents and artifacts offer exactly the acts that the services accept."""
 
 from __future__ import annotations
 
@@ -214,5 +214,5 @@ def test_artifact_page_offers_exactly_acts_that_would_be_accepted(
 
             assert offered(row, world) == accepted(ArtifactAdmin.acts, row, world), (status, changed)
     Artifact.objects.filter(pk=row.pk).update(status="verified", kind="incident_bundle", spec_hash=row.spec_hash)
-    count = {"disabled": 1, "dry_run_only": 3, "allowed": 4}  # keeping a fixture is always permitted
+    count = {"disabled": 1, "dry_run_only": 3, "allowed": 4}  # no policy forbids keeping a fixture
     assert len(offered(row, world)) == count[policy]

@@ -92,7 +92,7 @@ def test_form_without_csrf_token_is_refused(path: str, kind: str) -> None:
     assert "came from another site" in answer.text
 
 
-def test_sign_in_page_without_provider_explains_commands(client: Client) -> None:
+def test_sign_in_page_without_provider_names_commands(client: Client) -> None:
     asked = client.get("/admin/releases/deployment/", follow=True)
 
     assert asked.redirect_chain == [("/admin/login/?next=/admin/releases/deployment/", 302)]

@@ -147,7 +147,7 @@ def test_expired_and_forged_form_ids_are_refused(world: World, monkeypatch: pyte
 
 
 @pytest.mark.django_db
-def test_resubmitted_form_shows_secret_only_on_same_page_and_to_same_person(world: World) -> None:
+def test_resubmitted_form_shows_no_secret_on_other_page_or_without_permission(world: World) -> None:
     form_id = new_form_id()
     values = {**KEY, "_form": form_id}
     made = sent(signed_in(world.admin.user), world.organization, "create_key", values)
@@ -236,7 +236,7 @@ def test_form_of_act_requires_csrf_token(world: World) -> None:
     assert OrganizationKey.objects.count() == 0
 
 
-def test_person_can_click_from_empty_organization_to_enrollment(world: World, page: Page, shot: Any) -> None:
+def test_person_can_click_from_new_organization_to_enrollment_token(world: World, page: Page, shot: Any) -> None:
     widths = (1440, 390)
 
     def press(name: str) -> None:
