@@ -17,7 +17,7 @@ def name_of(label: str) -> str:
     return str(apps.get_model(label)._meta.db_table)
 
 
-# Columns that lists, tables, searches and choices must not return unchanged.
+# Columns that the queries of lists, tables, searches and choices must not return unchanged.
 LARGE: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES.items() for column in table.large)
 # Columns of the same types as ``LARGE`` that are short or not in any list.
 SHORT: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES.items() for column in table.short)

@@ -1,4 +1,4 @@
-"""A fixture that receives PostgreSQL notifications, as each API process does. Without it, no agent key is cached."""
+"""A fixture that receives PostgreSQL notifications, as API processes do. Without it, ``agent_keys`` caches no key."""
 
 from __future__ import annotations
 

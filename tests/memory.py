@@ -51,7 +51,7 @@ print(idle + "\\0" + status.read(), file=sys.stderr)
 def run_capture_process(
     request: Mapping[str, Any], scratch: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[bytes, int]:
-    """Run the capture process. Return its last line, and its peak memory in bytes above that before the request."""
+    """Run the capture process. Return its last line, and its peak memory minus its idle memory in bytes."""
     with subprocess.Popen(
         [sys.executable, "-c", _WATCHED],
         env={"PATH": os.defpath, "TMPDIR": str(scratch), **(environment or {})}, cwd=scratch,

@@ -1,4 +1,4 @@
-"""The cache of verified agent keys: which queries it saves, and which changes remove keys from it."""
+"""The cache of verified agent keys: which queries it avoids, and which changes remove keys from it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def rotated(api: Api, agent: Agent, times: int) -> Api:
 
 
 def state() -> tuple[Any, int]:
-    """Return the columns that a rotation changes, for all keys, and the number of audit events."""
+    """Return the expiry, the revocation and ``is_pending`` of all agent keys, and the number of audit events."""
     keys = AgentKey.objects.order_by("pk").values_list("pk", "expires_at", "revoked_at", "is_pending")
     return list(keys), AuditEvent.objects.count()
 

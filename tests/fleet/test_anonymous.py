@@ -271,7 +271,7 @@ def test_caller_with_valid_credential_has_separate_limit_for_unknown_paths(world
     assert statuses(1, "/api/v1/me", world.operator.api.token) == [200]
 
 
-def test_requests_with_revoked_credential_are_limited_by_address(world: World) -> None:
+def test_requests_with_deleted_credential_are_limited_by_address(world: World) -> None:
     token = world.viewer.api.token
     assert statuses(1, "/api/v1/me", token) == [200]
     UserToken.objects.filter(user=world.viewer.user).delete()

@@ -81,7 +81,7 @@ def test_token_enrolls_as_many_agents_as_it_has_uses(concurrently: Race, world: 
     assert all(name.startswith("same") for name in names)
 
 
-def test_batched_token_lookup_returns_token_for_each_digest(world: World) -> None:
+def test_batched_token_lookup_returns_token_or_none_for_each_digest(world: World) -> None:
     one, two = (credential_digest(world.enrollment_token(max_uses=uses)) for uses in (1, 2))
 
     found = authentication._find_tokens([two, "unknown", one, two])

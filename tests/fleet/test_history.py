@@ -26,14 +26,17 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def beat(agent: Agent, api: Api, bundle: str | None = A, *, deployment: Any = DEPLOYMENT, spec: str = SPEC) -> None:
-    """Send a heartbeat of an agent that runs ``bundle``, or nothing if None."""
+    """Send a heartbeat of an agent that runs ``bundle``. None means that the agent runs nothing."""
     active = bundle and {"deployment_id": str(deployment), "bundle_hash": bundle, "spec_hash": spec}
     body = {"status": "healthy", "agent_version": "1", "active": active}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
 
 
 def store(agent: Agent, minute: float, bundle: str | None = A) -> None:
-    """Store a heartbeat of ``minute`` minutes after noon directly. The database's clock stops in a transaction."""
+    """Store a heartbeat as if it had arrived ``minute`` minutes after noon.
+
+    This does not use the API, which stores the database's time. That time does not change within a transaction.
+    """
     Heartbeat.objects.filter(agent=agent).update(
         last_seen_at=NOON + timedelta(minutes=minute),
         running_bundle_hash=bundle,

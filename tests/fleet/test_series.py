@@ -191,7 +191,10 @@ def test_heartbeats_add_increases_of_counters_to_series(
 
 
 def test_series_of_agents_and_environment_equal_reported_values(world: World, clock: Clock) -> None:
-    """Three agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
+    """Three agents restart, change deployments, lose responses, report uptimes that jump, and fall silent.
+
+    The job runs rarely.
+    """
     chance = random.Random(SEED)
     expected: dict[Agent, dict[datetime, dict[str, Any]]] = {}
     simulated: list[dict[str, Any]] = []

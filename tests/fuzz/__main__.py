@@ -1,7 +1,8 @@
 """``make fuzz``: run schemathesis against a live server with a temporary data folder.
 
-It exits with 2 if schemathesis tested no operation, and with 1 if the preparation, schemathesis or a check of a
-response fails. For each distinct failure, schemathesis prints a curl command.
+The exit code is 1 if the server cannot be prepared, and 2 if schemathesis then tests no operation. Otherwise, it is 1
+if schemathesis or a check of a response fails, and 0 if not. For each distinct failure, schemathesis prints a curl
+command.
 To repeat a run, pass its printed seed as ``--seed``.
 """
 
@@ -56,7 +57,10 @@ def serve(installation: Installation, issuer: str) -> Path:
 
 
 def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, arguments: list[str]) -> int:
-    """Run schemathesis and print a summary. Return 2 if it tested nothing, 1 if it failed or a check failed, or 0."""
+    """Run schemathesis, print a summary, and return the exit code.
+
+    It is 2 if schemathesis tested no operation. Otherwise, it is 1 if schemathesis or a check failed, and 0 if not.
+    """
     phases = "coverage,fuzzing" if seconds >= MIN_SECONDS_FOR_COVERAGE else "fuzzing"
     command = [
         *(str(schemathesis), "--no-color", "run", f"{base}/api/schema?format=json"),

@@ -61,7 +61,7 @@ def _path_ids(method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_real_ids(values: Any) -> Any:
-    """Return the parameters or the body with ids of existing rows instead of generated ids."""
+    """Return the parameters or the body with ids of existing rows for the names in ``_SEGMENTS``, at the top level."""
     if not isinstance(values, dict):
         return values
     return {

@@ -22,7 +22,7 @@ def _text(ids: dict[str, Any]) -> dict[str, str]:
 
 
 def create_tenants() -> dict[str, Any]:
-    """Create the tenants. Return ids by path parameter, and a credential for each security scheme.
+    """Create the tenants. Return ids by path parameter or segment, and a credential for each security scheme.
 
     ``expendable_ids`` are for operations that delete a row or invalidate a credential, and ``ids`` for all others.
     """

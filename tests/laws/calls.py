@@ -71,7 +71,7 @@ class Operation:
 
     @property
     def is_tenant(self) -> bool:
-        """Whether the path is below an organization."""
+        """Whether the path contains the id of an organization."""
         return "{org_id}" in self.path
 
     @property
@@ -120,7 +120,7 @@ def permitted_caller(operation: Operation, tenants: Tenants) -> Api:
 
 
 def path_of(operation: Operation, tenants: Tenants, ids: dict[str, Any]) -> str:
-    """Return the operation's path and query for the rows in ``ids``."""
+    """Return the operation's path for the rows in ``ids``, with a query for rows of ``home``."""
     return tenants.fill(operation.path, ids) + operation.call.query(tenants.home.place)
 
 
@@ -139,7 +139,7 @@ def body_of(operation: Operation, tenants: Tenants) -> Any:
 
 
 def send(operation: Operation, tenants: Tenants, caller: Api, ids: dict[str, Any] | None = None, **headers: str) -> Any:
-    """Call the operation with a valid body, for rows of ``home`` unless ``ids`` contains others."""
+    """Call the operation with a valid body for rows of ``home``. ``ids``, if given, replaces the ids in the path."""
     body = body_of(operation, tenants)
     if isinstance(body, bytes):
         headers["Content_Type"] = f"multipart/form-data; boundary={BOUNDARY}"

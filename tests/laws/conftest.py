@@ -1,4 +1,7 @@
-"""``Tenants``, created once per module in one transaction. Each test (``django_db``) runs in a savepoint of it."""
+"""The ``tenants`` of the law tests are created once per module, in one transaction.
+
+Each test (``django_db``) runs in a savepoint of this transaction.
+"""
 
 from __future__ import annotations
 

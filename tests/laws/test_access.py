@@ -162,7 +162,7 @@ def test_wrong_id_in_path_returns_404(operation: Operation, tenants: Tenants) ->
 
             assert_refused(response, 404, "not_found", before)
             tried.append(name)
-    # At least two wrong ids were tried at each position: an id of another tenant, and an unknown one.
+    # At least two wrong ids per position on average, such as an id of another tenant and an unknown one.
     assert len(tried) >= 2 * len(names)
 
 

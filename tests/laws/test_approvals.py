@@ -289,7 +289,7 @@ def test_approval_covers_changed_note_and_break_glass_approval_cannot_be_reused(
 
 
 def test_approval_shows_agent_timeout_and_does_not_cover_changed_timeout(world: World, console: Client) -> None:
-    """The deployment copies the timeout from the environment. The timeout determines when agents have failed."""
+    """The deployment copies the timeout from the environment. The timeout decides when an agent counts as failed."""
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     first, second = Request(basis, {"agent_timeout_s": 600}, "600 s"), Request(basis, {"agent_timeout_s": 60}, "60 s")

@@ -74,7 +74,7 @@ def recorded() -> set[str]:
     return found | {f"deployment.{event}" for event in NOTED.findall(text)}
 
 
-def test_every_action_has_phrase() -> None:
+def test_exactly_known_actions_have_phrases_and_source_code_names_no_others() -> None:
     assert set(PHRASES) == ACTIONS
     assert len(recorded()) > 60
     assert recorded() <= ACTIONS

@@ -22,7 +22,7 @@ def reads_json(operation: Operation) -> bool:
 WITH_BODY = [o for o in operations() if reads_json(o)]
 every_operation_with_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 DEEP = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
-# Name, body, status, the problem's code, and the pointer and code of the field error.
+# Name, body, status, the problem's code, and the pointer and code of the field error (None: not checked).
 BAD: list[tuple[str, bytes, int, str, tuple[str, str] | None]] = [
     ("truncated", b'{"name": "que', 400, "malformed_json", None),
     ("empty text", b" ", 400, "malformed_json", None),

@@ -39,7 +39,7 @@ def test_every_declared_error_is_documented(operation: Operation) -> None:
 
 
 @every_operation
-def test_specific_error_is_documented_only_where_declared(operation: Operation) -> None:
+def test_specific_errors_are_documented_exactly_where_declared(operation: Operation) -> None:
     declared = {str(error.status) for error in operation.view.errors_of(operation.action)}
     reads = operation.method in {"GET", "DELETE"}
 

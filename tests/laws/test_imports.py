@@ -11,7 +11,7 @@ PACKAGES = ("byteor", "byteor_cloud", "apps")
 
 
 def sort(imports: dict[str, set[str]]) -> list[str]:
-    """Return the modules so that each follows the modules that it imports. Raises CycleError."""
+    """Return the modules so that each follows the modules that it imports. Raises CycleError for a cycle."""
     return list(TopologicalSorter(imports).static_order())
 
 

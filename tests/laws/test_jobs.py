@@ -109,7 +109,10 @@ def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield the line and the job class of each call of ``enqueue``. For a parameter, its annotation is the class."""
+    """Yield the line and the job class of each call of ``enqueue``.
+
+    If the job is a parameter of the function, yields each class in the parameter's annotation.
+    """
     module = module_of(path)
     for function, call in calls(path):
         match call.func:

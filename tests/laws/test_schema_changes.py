@@ -53,7 +53,7 @@ def test_last_release_can_read_and_insert_rows(used: set[Name]) -> None:
 
 
 def test_columns_without_field_need_no_value() -> None:
-    """A column remains for one release after its last use. Rows of this release do not set it."""
+    """A column remains for one release after its last use. This release inserts rows without a value for it."""
     assert find_required(present_columns()) == set()
 
 

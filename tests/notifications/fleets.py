@@ -1,4 +1,4 @@
-"""Steps for tests of the sweep of agents: agents that go silent, and a control plane that is reachable."""
+"""Steps for tests of the agent sweep: run it, make agents go silent, and store that agents could send heartbeats."""
 
 from __future__ import annotations
 
