@@ -17,7 +17,7 @@ from tests.browser.filled import MODELS, act, fill, row_page, superuser, table
 from tests.browser.test_tables import newest
 from tests.worlds import World
 
-APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "artifacts")]
+APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet", "notifications"), ("releases", "artifacts")]
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
