@@ -15,7 +15,7 @@ import psycopg
 from tests.patience import PATIENCE_S, wait_until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-# As for the API in docs/scale.md, except for the addresses, the authentication and the size.
+# As for the API in docs/scale.md, except for the addresses, names, authentication and pool size.
 _SETTINGS = """
 [databases]
 byteor_cloud = host={host} port={port} user=byteor_cloud connect_query='{timeouts}'
@@ -70,7 +70,7 @@ class Pooler:
 
     @property
     def pid(self) -> int | None:
-        """The process id, or None if pgbouncer is not running."""
+        """The process id, or None before ``start`` and after ``kill``."""
         return None if self._process is None else self._process.pid
 
     def ask(self, command: str) -> list[tuple[Any, ...]]:

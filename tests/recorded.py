@@ -26,9 +26,10 @@ class Recorded[Made]:
     """The result of the first call of ``make`` in this process, and the changes to rows that this call made.
 
     Later calls make the same changes with the same ids, and return a copy of the result. Times (not those in JSON) are
-    shifted by the time since the recording, so that a test does not depend on the duration of earlier tests. Audit
-    events and signing keys keep their times, because hashes cover them: the hashes of the ledger, and the hash in the
-    key set's ETag. If the database role is not a superuser, nothing is recorded and each call calls ``make``.
+    shifted by the time since the recording, so that a test does not depend on the duration of earlier tests. The
+    rows of audit events and signing keys keep their times, because hashes cover them: the hashes of the ledger, and
+    the hash in the key set's ETag. If the database role is not a superuser, nothing is recorded and each call calls
+    ``make``.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:

@@ -42,7 +42,7 @@ def capture(stopped: Any = STOP, content: Any = PLAN) -> bytes:
 
 
 def events() -> QuerySet[MessageEvent]:
-    """Return the events, except invitations of the people in the worlds, oldest first."""
+    """Return all events except invitations, oldest first."""
     return MessageEvent.objects.exclude(type=MessageType.INVITATION).order_by("pk")
 
 
@@ -204,7 +204,7 @@ def test_concurrent_checks_of_one_artifact_record_one_incident(concurrently: Rac
     assert types() == [NEW]
 
 
-def test_message_names_fixtures_that_current_deployment_fails(world: World) -> None:
+def test_message_names_three_fixtures_that_current_deployment_fails_and_counts_others(world: World) -> None:
     claim_all()
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)

@@ -41,7 +41,10 @@ def mails_to(server: SmtpServer, person: Person) -> list[Received]:
 
 
 def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None:
-    """Delete all events, and record finished rollouts with different subjects, so that they are not grouped."""
+    """Delete all events, and record ``count`` others about a finished rollout.
+
+    Each has another subject, so that none is grouped.
+    """
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(count):
@@ -241,7 +244,7 @@ def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: Wor
 
 
 def add_copies(notification: Notification, *, count: int) -> None:
-    """Add ``count`` notifications about copies of this one's event. Their e-mails are due at the same time."""
+    """Add ``count`` notifications about copies of the notification's event. All e-mails are due at the same time."""
     row = MessageEvent.objects.filter(pk=notification.event_id).values().get()
     events = [MessageEvent(**{**row, "id": uuid7()}) for _ in range(count)]
     MessageEvent.objects.bulk_create(events)
@@ -251,7 +254,7 @@ def add_copies(notification: Notification, *, count: int) -> None:
     )
 
 
-def test_summary_neither_shows_nor_counts_events_that_person_can_no_longer_see(
+def test_summary_does_not_count_events_that_person_can_no_longer_see(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     choose(world.viewer, "now")

@@ -118,7 +118,7 @@ def test_mails_wait_while_no_server_is_running(settings: Any, world: World, bund
 
 
 def fail_eight_times(world: World) -> list[set[timedelta]]:
-    """Make eight failing attempts to send the due e-mails, and return the e-mails' waits after each but the last."""
+    """Try eight times to send the due e-mails. Return their waits after each of the first seven attempts."""
     waits = []
     for _ in range(7):
         before = timezone.now()
@@ -370,7 +370,8 @@ def test_hanging_mails_of_one_organization_delay_no_other_work(
             enqueue(Note(word="release"))
             wait_until(lambda: "release" in ran)
             sending.enqueue_due()
-            assert server.count(Step.CONNECT) == 2  # one for each organization, whose jobs run one after another
+            # One for each organization. The mail jobs of the same organization run one after another.
+            assert server.count(Step.CONNECT) == 2
             server.recover()
             server.released.set()
             wait_until(lambda: len(server.messages) >= 5)

@@ -42,7 +42,7 @@ def put(person: Person, chosen: Any, **headers: str) -> Any:
 # -- notifications -----------------------------------------------------------------------------------------------------
 
 
-def test_list_shows_own_notifications_newest_first_and_filters_unread_ones(world: World) -> None:
+def test_list_shows_own_notifications_newest_first_and_filters_by_unread_and_event(world: World) -> None:
     for text in ("first", "second"):
         notify(world, world.viewer, world.operator, text=text)
     notify(world, world.operator, text="not for the viewer")

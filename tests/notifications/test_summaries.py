@@ -1,4 +1,4 @@
-"""Summaries of grouped events, limits on e-mails, and notifications that only org_admins see.
+"""Summaries of grouped events, limits on e-mails, and notifications that count only for org_admins.
 
 Nobody misses a grouped event because another one is obsolete or concerns other people.
 """
@@ -168,7 +168,7 @@ def test_person_gets_at_most_20_invitation_mails_in_a_day(world: World, mail: No
     assert Notification.objects.filter(user=world.viewer.user, mail_due_at__isnull=False).count() == 20
 
 
-def test_notifications_for_org_admins_are_hidden_from_other_members(world: World) -> None:
+def test_notifications_for_org_admins_are_not_counted_for_other_members(world: World) -> None:
     event = MessageEvent.objects.create(
         organization=world.organization, type=MessageType.QUOTA_NEAR, resource_kind="organization",
         resource_id="1", outcome=EventOutcome.NOTIFIED,

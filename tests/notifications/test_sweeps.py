@@ -56,7 +56,7 @@ def world(world: World) -> World:
 
 
 def make_key(world: World, name: str = "ci", *, left: timedelta, life: timedelta = 30 * DAY) -> OrganizationKey:
-    """Create an API key that expires in ``left``, ``life`` after its creation."""
+    """Create an API key that expires in ``left`` and was created ``life`` before its expiry."""
     key, _ = tokens.create_organization_key(
         organization=world.organization, name=name, role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -117,7 +117,7 @@ def test_expiring_enrollment_token_notifies_people_who_can_replace_it(world: Wor
     ]  # fmt: skip
 
 
-def test_expired_revoked_spent_and_short_lived_credentials_notify_nobody(world: World) -> None:
+def test_invalid_and_short_lived_credentials_and_those_that_expire_much_later_notify_nobody(world: World) -> None:
     make_key(world, "expired", left=-DAY)
     make_key(world, "short", left=DAY, life=7.9 * DAY)
     make_key(world, "later", left=20 * DAY)
@@ -349,7 +349,10 @@ def test_last_call_is_not_sent_for_decided_expired_or_regular_approvals_or_in_de
 
 
 def fill(world: World, count: int) -> None:
-    """Create ``count`` failing webhooks and expiring credentials of each kind, and use up the quota of agents."""
+    """Create ``count`` webhooks and chat webhooks that fail, and ``count`` expiring credentials of each kind.
+
+    Also use up the quota of agents.
+    """
     for number in range(count):
         make_key(world, f"key-{timezone.now().timestamp()}-{number}", left=DAY)
         make_webhook(world, timedelta(hours=2))

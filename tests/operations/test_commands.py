@@ -56,7 +56,7 @@ def test_bootstrap_creates_organization_and_admin_who_can_sign_in() -> None:
     assert client.get(f"/auth/{path}").status_code == 200
     assert client.post(f"/auth/{path}").status_code == 302
     assert client.session["_auth_user_id"] == str(user.pk)
-    # The secrets are only in the output, not in the audit events.
+    # The secrets are in the output, but not in the audit events.
     events = " ".join(str(vars(event)) for event in AuditEvent.objects.all())
     assert made["token"] not in events
     assert path not in events
@@ -255,7 +255,7 @@ def test_bootstrap_and_migrate_report_unreachable_database(cold: Installation) -
 
 
 def test_django_system_checks_report_nothing() -> None:
-    """Most of our commands skip Django's checks. This test runs all of them, including those of the console."""
+    """Most of our commands skip Django's checks. The command ``check`` runs them, including those of the console."""
     call_command("check", "--fail-level", "INFO", stdout=StringIO())
     assert urls.urlpatterns
 

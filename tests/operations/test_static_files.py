@@ -43,7 +43,7 @@ def test_added_static_file_is_collected(source: Path) -> None:
     assert collected(source).keys() == {"logo.svg", "icon.svg"}
 
 
-def test_files_are_collected_again_when_their_folder_is_missing(source: Path, settings: Any) -> None:
+def test_files_are_collected_again_when_target_folder_is_missing(source: Path, settings: Any) -> None:
     static_files.collect()
     (settings.STATIC_ROOT / "logo.svg").unlink()
     settings.STATIC_ROOT.rmdir()

@@ -40,7 +40,7 @@ class Commit:
 
 
 def find_commit() -> tuple[Commit, ChangelogRelease]:
-    """Return the current commit and its release in the changelog. Raises Failed if it cannot be released."""
+    """Return the current commit and its release in the changelog. Raises Failed if the commit cannot be released."""
     # The option overrides git's configuration, which could hide untracked files that the wheels would contain.
     if run("git", "status", "--porcelain", "--untracked-files=all", folder=ROOT):
         raise Failed("the working tree has changes that are not committed")
@@ -57,7 +57,7 @@ def find_commit() -> tuple[Commit, ChangelogRelease]:
 
 
 def write_files(uv: str, cyclonedx: str, scratch: Path, commit: Commit) -> Path:
-    """Write all files of a release, except for the list and the key set, into a folder. Raises Failed."""
+    """Write a release's files, except for the signed list and the key set, and return their folder. Raises Failed."""
     files = scratch / "files"
     files.mkdir()
     wheels = build(uv, scratch / "build", epoch=commit.time)

@@ -56,9 +56,9 @@ class Host(Installation):
 
 
 def find_first_release() -> tuple[str, str]:
-    """Return the commit of release 0.1.0 and a sentence that says where it comes from.
+    """Return the commit of release 0.1.0 and a sentence that says where the commit comes from.
 
-    The changelog names it. Until it does, HEAD is used.
+    The commit is HEAD as long as the changelog names none for this release.
     """
     release = find_release((ROOT / "CHANGELOG.md").read_text(), "0.1.0")
     if release is not None and release.commit is not None:

@@ -1,4 +1,4 @@
-"""The fixture ``announce``, which prints results even if the test passes and runs in a process of xdist."""
+"""The fixture ``announce``, which prints results, even those of tests that pass or run in a process of xdist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def announce(record_property: Callable[[str, object], None]) -> Callable[[str], 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the lines that the tests have announced."""
+    """Print the announced lines of all tests whose setup succeeded."""
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport) and report.when == "call":

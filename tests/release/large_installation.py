@@ -1,7 +1,7 @@
 """The data of a large installation, and the removal of its artifacts, each in a process with ``tests.bench.settings``.
 
-``python -m tests.release.large_installation fill`` stores the data and prints how to use it.
-``python -m tests.release.large_installation remove ID …`` removes artifacts one by one until it is killed.
+``python -m tests.release.large_installation fill`` stores the data and prints what the test needs, as JSON.
+``python -m tests.release.large_installation remove ID …`` removes artifacts one by one, and runs until it is killed.
 """
 
 from __future__ import annotations

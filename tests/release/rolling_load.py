@@ -83,7 +83,7 @@ class Client:
 
 @dataclass
 class Person:
-    """Somebody who releases pipelines and replays incidents until stopped. ``failure`` is the error that ended this."""
+    """Somebody who releases pipelines and replays incidents. After the error ``failure``, the person stops."""
 
     client: Client
     environment: str
@@ -184,7 +184,7 @@ class SimulatedFleet:
     """A process that simulates agents. They call one host of the control plane, and retry while it restarts."""
 
     def __init__(self, host: Installation, *options: str, agents: int, log: Path, token: str = "") -> None:
-        """Start the process. ``options`` are those of ``simulate_fleet`` that say which agents it simulates."""
+        """Start the process. ``options`` are further options of ``simulate_fleet``."""
         self._agents, self._log = agents, log
         with self._log.open("wb") as file:
             self._process = subprocess.Popen(

@@ -114,7 +114,7 @@ class Site(Host):
             }
 
     def blobs(self, *, but: Sequence[str]) -> set[str]:
-        """Return the SHA-256 of each blob that a deployment or an artifact refers to, except these artifacts."""
+        """Return the SHA-256 of each blob that a deployment or an artifact refers to. Ignores the artifacts ``but``."""
         with psycopg.connect(self.url) as session:
             found = session.execute(
                 "SELECT content_hash FROM artifacts_artifact WHERE id <> ALL (%s::uuid[]) UNION"
@@ -173,7 +173,7 @@ def removing(site: Site, ids: Sequence[str]) -> Iterator[Callable[[], int]]:
 
 
 def refused_agents(site: Site) -> set[str]:
-    """Return the agents whose keys the site does not know, as an operator lists them."""
+    """Return the ids of the agents whose keys the site has refused, as an operator lists them."""
     return {refused["agent_id"] for refused in json.loads(site.manage("refused_agents", "--json").stdout)}
 
 

@@ -112,7 +112,7 @@ def test_data_folder_of_old_commit_is_upgraded(
     old = check_out("old", COMMIT, tmp_path_factory.mktemp("old"))
     installation = Host(old)
     try:
-        # The demo waits only a minute for its server. The first start takes longer on a busy machine.
+        # The demo waits only a minute for its server. The first start may take longer on a busy machine.
         installation.stop(installation.serve())
         installation.program, installation.folder = Installation.program, Installation.folder
         server = OldServer(old, installation)

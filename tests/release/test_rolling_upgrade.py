@@ -190,7 +190,8 @@ def test_rolling_upgrade_under_load_loses_no_request_and_no_job(
         by_release[release] += 0 if task in _NEXT_TASKS else count
     assert min(served[old.name], served[new.name], by_release[old.name], by_release[new.name]) > 0
 
-    announce(f"requests of people on the new schema by release: {json.dumps(served)}, retries: {dict(client.retries)}")
+    announce(f"requests of people on the new schema by release: {json.dumps(served)}")
+    announce(f"retries of people during the whole test: {dict(client.retries)}")
     for host, result in zip(site.apis, results, strict=True):
         statuses = result["answers"]
         assert {status for counts in statuses.values() for status in counts} <= {"0", "200", "201", "304", "503"}

@@ -263,7 +263,10 @@ class Model(Rollouts):
         return agent
 
     def report(self, agent: Agent, by: int, source: int, status: str) -> bool:
-        """Record a report. Return whether it is accepted, as are repetitions of accepted reports on the same offer."""
+        """Record a report, and return whether it is accepted.
+
+        Repetitions of an accepted report on the same offer are accepted as well.
+        """
         offer = agent.offer
         end = "rolled_back" if offer and offer.action == "rollback" else "active"
         if not offer or (offer.by, offer.source) != (by, source):

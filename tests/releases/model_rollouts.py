@@ -25,7 +25,10 @@ class Rollouts(Holds):
         return found
 
     def _can_be_restored(self, deployment: Deployment) -> bool:
-        """Return whether its configuration is not known bad and it is not an unapproved break-glass deployment."""
+        """Return whether the deployment's configuration may be restored.
+
+        The configuration must not be known bad. A break-glass approval must not be denied, expired or revoked.
+        """
         return deployment.bundle.number not in self.bad and not self._is_unapproved_break_glass(deployment)
 
     @staticmethod
@@ -216,7 +219,7 @@ class Rollouts(Holds):
         self._offer(deployment, numbers)
 
     def next_wave(self, deployment: Deployment) -> str | None:
-        """Start the next wave now, or return the problem code of the reason for which this is refused."""
+        """Start the next wave now. Return the problem code if the request is refused."""
         if deployment.status != "deploying":
             return "next_wave.not_deploying"
         if deployment.paused is not None:

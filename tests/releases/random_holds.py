@@ -97,7 +97,7 @@ class Holds(Worker):
 
     @random_action(1, when=lambda self: self.ids, which=any_index, agent=any_index)
     def retry_one(self, which: int, agent: int) -> None:
-        """Retry one agent of a deployment."""
+        """Request the retry of one agent in a deployment, preferably of an agent that failed."""
         deployment = self.model.deployments[which % len(self.ids)]
         number = agent % len(self.agents)
         failed = [n for n, part in deployment.parts.items() if part.progress == "failed"]
@@ -127,7 +127,7 @@ class Holds(Worker):
         self._note_approved(deployment)
 
     def _note_approved(self, deployment: m.Deployment) -> None:
-        """Note that the newest wave is approved, if it is. New reviewers can make earlier consents sufficient."""
+        """Note the wave of the newest approval if approved. New reviewers can make earlier consents sufficient."""
         for wave, approval in deployment.wave_approvals[-1:]:
             if approval.status == "approved":
                 self.let_start.setdefault(deployment.number, []).append((True, wave))
@@ -145,7 +145,10 @@ class Holds(Worker):
     # What deployments wait for.
 
     def _pass_hold(self, deployment: m.Deployment) -> None:
-        """Start the held wave, or approve it if it needs approval. Remove the approval's reviewers first."""
+        """Start the wave that a manual hold delays. Approve the wave that an approval hold delays.
+
+        Before the approval, remove its reviewers, so that other people may approve.
+        """
         hold = deployment.hold
         if hold is None:
             return
@@ -162,7 +165,10 @@ class Holds(Worker):
                 self._decide_wave(deployment, hold.wave, person, "approve")
 
     def _check_waits(self) -> None:
-        """Check the blockers and explanations of the deployments in flight. No job or unfinished offer may be left."""
+        """Check the blockers and explanations of the deployments in flight.
+
+        Call this when no job or unfinished offer is left.
+        """
         for deployment in self.model.deployments:
             if deployment.status in m.IN_FLIGHT:
                 self._check_wait(deployment)
