@@ -18,10 +18,12 @@ def announce(record_property: Callable[[str, object], None]) -> Callable[[str], 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the announced lines of all tests whose setup succeeded."""
+    """Print the announced lines of all tests, and those of fixtures that failed or skipped a test."""
     for reports in terminalreporter.stats.values():
         for report in reports:
-            if isinstance(report, pytest.TestReport) and report.when == "call":
+            if not isinstance(report, pytest.TestReport):
+                continue
+            if report.when == "call" or (report.when == "setup" and not report.passed):
                 for key, line in report.user_properties:
                     if key == _KEY:
                         terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {line}")
