@@ -1,4 +1,4 @@
-"""The blockers that a waiting deployment shows, compared with its explanation and its build, in random stories.
+"""The blockers that a waiting deployment shows, compared with agents' explanations and builds, in random stories.
 
 BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… their number.
 """
