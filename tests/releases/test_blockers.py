@@ -1,4 +1,4 @@
-"""The blockers that a waiting deployment shows, compared with the result of its build, in random stories.
+"""The blockers that a waiting deployment shows, compared with agents' explanations and builds, in random stories.
 
 BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… their number.
 """
@@ -50,7 +50,7 @@ class Requested:
 
 
 class Waiting(RuleBasedStateMachine):
-    """Deployments that wait for freeze windows, for the limit and for each other. No worker runs their jobs."""
+    """Deployments that wait for freeze windows, the in-flight limit and each other. No worker runs their jobs."""
 
     scene: ClassVar[StoryWorld]
     seen: ClassVar[Counter[str]]
@@ -196,7 +196,7 @@ class Waiting(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def begin(self, data: Any) -> None:
-        """Request three deployments, the first while the limit is low. The second is sometimes built immediately."""
+        """Request three deployments, the first while the limit is 1. The second is sometimes built immediately."""
         self._create(0, "a", set())
         self._set_limit(3)
         self._create(3, "b", set())

@@ -1,4 +1,4 @@
-"""Changes of reviewers that complete an approval, the limit of scheduled deployments, and errors in shared reads."""
+"""Changes of reviewers that complete an approval, the limit of scheduled deployments, and unsignable offers."""
 
 from __future__ import annotations
 

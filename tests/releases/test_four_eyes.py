@@ -176,7 +176,7 @@ def test_old_request_of_key_without_known_creator_can_only_be_denied(world: Worl
 
 
 def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
-    """Create an unused approval by ``approver`` of an operator's request. Return the bundle and the credential."""
+    """Approve the operator's deployment as ``approver``, then abort it. Return the bundle and the unused credential."""
     bundle = bundle_of(world)
     deployment = requested_deployment(world, world.operator.api, bundle)
     assert decide(world, approver, deployment).status_code == 201

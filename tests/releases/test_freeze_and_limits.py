@@ -312,7 +312,7 @@ def test_deployment_with_freeze_override_starts_before_one_that_waits_for_window
     assert statuses(waiting, urgent) == ["approved", "active"]
 
 
-def test_paused_rollout_blocks_next_deployment_until_it_is_aborted(world: World, run_jobs: Run) -> None:
+def test_next_deployment_waits_until_paused_rollout_is_aborted(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)

@@ -1,4 +1,4 @@
-"""The history of agents, the state of a fleet at a given time and its summary, with the deployments behind them."""
+"""Agents' history with deployments and approvers, a fleet's state at a given time, and the summary of a fleet."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_fleet_state_shows_what_each_agent_ran_at_given_time(world: World) -> No
     assert state(f"?at={at(19)}&limit=1") == [("two", STRANGE)]
 
 
-def test_history_includes_decommissioned_agents(world: World) -> None:
+def test_history_and_fleet_state_include_decommissioned_agents(world: World) -> None:
     agent, _ = old_agent(world)
     store(agent, 0, STRANGE)
     fleet.decommission(agent, actor=world.admin.actor)

@@ -38,7 +38,7 @@ def kept(deployment: Deployment) -> tuple[int, int, bool]:
     return deployment.agents.count(), deployment.reports.count(), deployment.timeline.exists()
 
 
-def test_details_of_superseded_deployment_are_deleted_after_one_year(world: World) -> None:
+def test_progress_and_timeline_of_superseded_deployment_are_deleted_after_one_year(world: World) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
@@ -46,7 +46,7 @@ def test_details_of_superseded_deployment_are_deleted_after_one_year(world: Worl
     age(364, new)
 
     tasks.delete_old_details()
-    assert kept(old) == (2, 0, True)  # reports are kept for 90 days
+    assert kept(old) == (2, 0, True)  # the reports are deleted after 90 days
     assert kept(new)[0] == 2
 
     age(366, old)

@@ -226,7 +226,7 @@ def test_agent_accepts_bundle_whose_key_is_retired_during_download(
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    # as if the agent's heartbeat had come before the first rotation, so that the agent does not fetch the key set then
+    # The agent fetches no key set after its heartbeat, as if the heartbeat had come before the first rotation.
     monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)
     node.agent.run_until_idle()
     run_jobs()

@@ -1,4 +1,4 @@
-"""A host that missed a rotation of the master key: polls return 503, and the console shows the reason."""
+"""A host that missed a rotation of the master key: it cannot sign offers, and the responses name the master key."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_relabelings_of_chosen_agents_wait_for_other_changes_to_many_agents(worl
 def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
     actor = world.admin.actor
     world.agent(name="z")
-    second, _ = world.agent(name="a")  # the second agent has the larger id, but the smaller name
+    second, _ = world.agent(name="a")  # the second agent has the larger id, but its name sorts first
     token, _ = enrollment.create_enrollment_token(environment=world.dev, max_uses=2, replace=True, actor=actor)
     requests = [Enrollment(token=token, environment=world.dev, name=name, actor=actor) for name in ("a", "z")]
     with ThreadPoolExecutor(2) as threads:

@@ -177,7 +177,7 @@ def request_action(world: World, deployment: Deployment, action: str) -> Any:
 
 @dataclass
 class Before:
-    """The initial state of every story: an agent and three bundles, the first of which is active."""
+    """The initial state of every story: an agent and three bundles. The deployment of the first bundle is active."""
 
     world: World
     agent: Agent

@@ -44,7 +44,7 @@ def reminders() -> list[MessageEvent]:
     return [event for event in MessageEvent.objects.order_by("pk") if event.data.get("is_reminder")]
 
 
-def test_reminder_notifies_everybody_who_can_decide(world: World, bundle: ConfigBundle) -> None:
+def test_reminder_notifies_everybody_who_can_approve(world: World, bundle: ConfigBundle) -> None:
     deployment = ask(world, bundle)
     handle(world)
     Notification.objects.all().delete()

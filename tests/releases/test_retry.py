@@ -1,4 +1,4 @@
-"""Retries of deployments: offers to failed agents, and refused retries."""
+"""Retries of deployments: new offers to agents, restarted timeouts, and refused retries."""
 
 from __future__ import annotations
 

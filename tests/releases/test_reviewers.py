@@ -37,7 +37,10 @@ def leave(*people: Person) -> None:
 
 
 def problem(response: Any) -> tuple[int, str, str]:
-    """Return the status, code and pointer of a refusal: those of its first error, or else the problem's code and ""."""
+    """Return the status of a refusal, and the code and pointer of its first error.
+
+    Without errors, the code is that of the problem and the pointer is empty.
+    """
     body = response.json()
     first = (body.get("errors") or [{}])[0]
     return response.status_code, first.get("code") or body["type"].rpartition(":")[2], first.get("pointer", "")
@@ -277,7 +280,7 @@ def test_only_reviewers_decide_regardless_of_role(world: World, run_jobs: Run) -
     assert decide(world, world.admin, third).status_code == 201
     deployments.abort(third, actor=world.admin.actor)
 
-    # The requester can decide if self-approval is allowed, but never after break-glass.
+    # The requester can approve if self-approval is allowed, but cannot be a reviewer of a break-glass deployment.
     put_settings(world.admin, prod, world, allow_self_approval=True)
     own = asked(world, bundle, reviewers=ids(world.operator))
     assert decide(world, world.operator, own).json()["status"] == "approved"
@@ -317,7 +320,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert sentence.endswith("can no longer see this environment. An org_admin can change the reviewers.")
     assert [each.user.email in sentence for each in (one, two, world.viewer)] == [False, True, True]
 
-    # Only an org_admin may change the reviewers, and only to people who can decide or have approved.
+    # Only an org_admin may change the reviewers, and only to people who can approve or have approved.
     before = Deployment.objects.values().get()
     good = [*ids(one), *ids(world.reviewer)]
     for by, expected in ((world.operator, 403), (world.project_admin, 403), (two, 404), (World("globex").admin, 404)):
