@@ -30,7 +30,7 @@ def guest(place: Place) -> User:
 
 
 def invited(place: Place) -> User:
-    """Return a person who never signed in. The invitations to the organization and project are a minute old or older."""
+    """Return an invited person who never signed in, and can be invited to the organization and the project again."""
     email = f"invited@{place.world.name}.example"
     if (found := User.objects.find_by_verified_email(email)) is not None:
         return found
