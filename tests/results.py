@@ -33,7 +33,7 @@ class Results:
 
 @contextmanager
 def results() -> Iterator[Results]:
-    """Record the results of all of Django's queries."""
+    """Record the results of the queries that Django sends in the block."""
     noted = Results()
     _columns()
     with connection.execute_wrapper(noted):

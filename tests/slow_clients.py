@@ -1,6 +1,6 @@
 """Slow clients that keep connections open, and normal clients whose latency is measured in the meantime.
 
-Used by the system test and by ``make bench ARGS=slow-clients``.
+Used by system tests and by ``make bench ARGS=slow-clients``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TICK_S = 1.0
 
 @dataclass
 class Target:
-    """A server with an organization that has an agent, an offer of a large bundle, and a long ledger."""
+    """A server and an organization. ``prepare`` adds an agent, an offer of a large bundle, and a long ledger."""
 
     base: str
     token: str
@@ -86,7 +86,7 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
 
 @dataclass
 class Crowd:
-    """The open connections by kind, and the number that the server has closed."""
+    """The open connections, and the number of connections that the server has closed, by kind."""
 
     sockets: dict[str, list[socket.socket]] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)

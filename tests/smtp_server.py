@@ -69,7 +69,10 @@ class SmtpServer:
     def __init__(self, tls: ssl.SSLContext | None, security: Literal["starttls", "tls", "off"]) -> None:
         self.messages: list[Received] = []
         self.steps: list[tuple[Step, str]] = []
-        """The steps of all connections, with the argument (EHLO, AUTH), the sender (MAIL) or the recipient (later)."""
+        """The steps of all connections, each with a text.
+
+        It is empty for CONNECT, the argument for EHLO and AUTH, the sender for MAIL, and the recipient for later steps.
+        """
         self.tls, self.security = tls, security
         self.released = threading.Event()
         self.host, self.port = "127.0.0.1", 0
@@ -83,7 +86,7 @@ class SmtpServer:
         return f"{scheme}://{USER}:{quote(PASSWORD, safe='')}@{self.host}:{self.port}{options}"
 
     def behave(self, step: Step, behavior: Behavior | Callable[[str], Behavior], *, times: int | None = None) -> None:
-        """Use this behavior at the step for the next ``times`` times, or always if ``times`` is None.
+        """Use this behavior whenever the step is reached, but at most ``times`` times if that is given.
 
         A function gets the text that ``steps`` contains for the step, for example the recipient's address.
         """

@@ -91,7 +91,7 @@ def test_take_over_waits_for_other_rollout_and_its_rollback_returns_agents(two_a
         deployment.refresh_from_db()
         assert (deployment.status, deployment.is_current) == ("active", True)
     assert state(taking)[0] == "rolled_back"
-    # The first two agents are assigned to ``quotes`` again: its next deployment enlists them without ``take_over``.
+    # The first two agents belong to the pipeline quotes again. Its next deployment needs no ``take_over`` for them.
     again = world.bundle(name="again", version=quotes.config_bundle.version, env={"NUMBER": "9"})
     assert stories.offered(world, again, target=ids(left)).agents.count() == 2
 

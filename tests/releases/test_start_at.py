@@ -81,7 +81,7 @@ def freeze(environment: Environment, start: str, end: str) -> None:
     environment.refresh_from_db()
 
 
-def test_start_time_is_refused_unless_it_is_within_30_days(world: World, clock: stories.Clock) -> None:
+def test_start_time_must_be_valid_and_within_next_30_days(world: World, clock: stories.Clock) -> None:
     stories.fleet(world, 1)
     bundle = world.bundle()
     for start_at, code in (
@@ -171,7 +171,7 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     explained = world.viewer.api.get(world.path(rest=f"/agents/{agents[0][0].pk}/explain")).json()
     assert "2027-03-19 17:00:00 UTC" in str(explained)
 
-    # Both are due. The first waits for its turn, and the second waits for the first. A further request is refused.
+    # Both are due. The first waits for ``late``, and the second waits for the first. A further request is refused.
     clock.forward(seconds=1)
     run_sweep(run_jobs)
     assert [code for code, _ in blockers(world, scheduled)] == ["in_flight_limit", "pipeline_busy"]
@@ -184,7 +184,9 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     assert (state(scheduled)[0], state(second)[0]) == ("active", "deploying")
 
 
-def test_lifetime_of_approval_is_counted_from_start_time(world: World, clock: stories.Clock, run_jobs: Run) -> None:
+def test_lifetime_of_approval_is_counted_from_start_time_or_later_decision(
+    world: World, clock: stories.Clock, run_jobs: Run
+) -> None:
     prod = world.prod
     stories.fleet(world, 1, prod)
     bundle = world.bundle(prod)

@@ -217,7 +217,7 @@ class Stories(Holds):
         )  # fmt: skip
 
     @random_action(
-        4, when=lambda self: not self._held(),  # type: ignore[attr-defined]  # the story has these actions
+        4, when=lambda self: not self._held(),  # type: ignore[attr-defined]  # the story has this method
         number=any_index, strategy=held_strategies, word=st.sampled_from(["end", "failed"]),
         people=st.just(()) | st.just(()) | reviewer_lists,
     )  # fmt: skip

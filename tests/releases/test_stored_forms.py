@@ -36,7 +36,7 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
 
 
 def column(model: type[Approval | Deployment], name: str) -> Any:
-    """Return the stored text of the column in the only row of the model's table."""
+    """Return the column's stored text in the only row of the model's table, or None for a null value."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {name}::text FROM {model._meta.db_table}")
         return cursor.fetchone()[0]

@@ -154,7 +154,7 @@ def test_poll_over_capacity_returns_retry_after(world: World, monkeypatch: pytes
 
 
 @pytest.mark.django_db
-def test_poll_without_change_returns_304_after_its_wait(world: World) -> None:
+def test_poll_without_change_returns_304_without_retry_after(world: World) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
     etag = api.get(path)["ETag"]
@@ -174,7 +174,7 @@ def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoo
     assert len(room) == 0
 
 
-def test_connections_pause_after_large_but_not_after_small_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_rest_after_large_but_not_after_small_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     room = WaitingRoom(capacity=3000, processes=2)

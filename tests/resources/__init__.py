@@ -1,8 +1,8 @@
 """Descriptions of the resources for tests, one module per resource. ``tests/described.py`` imports every module here.
 
 A module describes operations, tables and console pages, and how to create their rows. Tests fail for an operation,
-table, act or page without a description. The required permissions are written down here from the contract, and never
-read from the code under test.
+console table, act or page without a description. The required permissions are written down here from the contract, and
+never read from the code under test.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ A = "/api/v1/agents/{id}"
 class Place:
     """An environment, and the rows that were created for it.
 
-    A maker is a function that returns a row of a place, or its id, and creates the row if necessary. It calls ``get``
-    with other makers for the rows that it needs.
+    A maker is a function that returns something of a place, usually a row or its id, and creates it if necessary. It
+    calls ``get`` with other makers for the rows that it needs.
     """
 
     def __init__(self, world: World, environment: Environment, suffix: str = "1") -> None:
@@ -91,9 +91,9 @@ class Call:
 class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act with an ``operation`` needs the same permissions as the operation and, unless it has its own ``on``, is
-    possible on the same row. Everybody who sees the row may perform an act with neither ``operation`` nor ``needs``,
-    subject to the ``only_`` fields. ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the permission that the operation ``needs``. The default for its ``on`` is the
+    operation's, and ``on`` is as in ``Call``. Everybody who sees the row may perform an act with neither ``operation``
+    nor ``needs``, subject to the ``only_`` fields.
     """
 
     operation: str = ""
@@ -131,14 +131,14 @@ class Table:
     # None: only installation operators see the table.
     seen_by: Permission | str | None = None
     row: Maker | None = None  # makes sure that a row exists. None: the console does not show the table
-    title: str = ""  # the table's title on an environment's page, which shows the number of its rows
+    title: str = ""  # the table's title on an environment's page, which counts the environment's rows in the table
     acts: Mapping[str, Act] = field(default_factory=dict)
     pages: Mapping[str, Page] = field(default_factory=dict)
     # Columns whose type has no maximum length. Lists omit large values of ``large`` columns. ``short`` states, for the
     # other columns, what limits their size, or why it does not matter.
     large: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
-    in_organization: Permission | None = None  # also needed to see a row that belongs to no project
+    in_organization: Permission | None = None  # needed instead of ``seen_by`` for rows of no project
 
 
 @dataclass(frozen=True)

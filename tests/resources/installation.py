@@ -1,4 +1,4 @@
-"""The installation itself, sign-in, and tables that only installation operators see."""
+"""The installation itself, sign-in, and tables that nobody but installation operators sees in the console."""
 
 from __future__ import annotations
 

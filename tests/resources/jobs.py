@@ -10,7 +10,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from apps.releases.jobs import StepRollout
 from byteor_cloud.worker.jobs import Job, Periodic
 from tests.permissions import OPERATE, VIEW
-from tests.resources import MACHINE, Act, Place, Resource, Table
+from tests.resources import ERROR, MACHINE, Act, Place, Resource, Table
 from tests.resources.deployments import deployment
 
 
@@ -38,7 +38,7 @@ RESOURCE = Resource(
             large=frozenset({"args"}),
             short={
                 "lock": MACHINE, "queueing_lock": MACHINE, "byteor_person": "an id",
-                "byteor_error": "only the worker and the dead letter's page read it, for one job",
+                "byteor_error": ERROR,
             },
         ),
     ),

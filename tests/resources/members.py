@@ -30,7 +30,7 @@ def guest(place: Place) -> User:
 
 
 def invited(place: Place) -> User:
-    """Return a person who was invited to the organization and the project a minute ago, and never signed in."""
+    """Return an invited person who never signed in, and can be invited to the organization and the project again."""
     email = f"invited@{place.world.name}.example"
     if (found := User.objects.find_by_verified_email(email)) is not None:
         return found

@@ -10,7 +10,7 @@ from tests.resources import Call, Place, Resource, Table
 
 
 def notification(place: Place) -> Notification:
-    """Create a notification for each person in the world, and return that of the admin."""
+    """Create notifications for the admin, project admin, operator, reviewer and viewer. Return that of the admin."""
     world = place.world
     event = MessageEvent.objects.create(
         organization=world.organization, project=place.environment.project, environment=place.environment,

@@ -1,4 +1,4 @@
-"""Separate databases on the tests' server, migrated by ``manage.py`` with other or additional migrations."""
+"""Separate databases on the tests' server, and commands of ``manage.py`` that find chosen migrations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Migrations:
         self._modules: dict[str, str] = {}
 
     def add(self, app: str, name: str, source: str) -> None:
-        """Add a migration to the app. ``LATEST`` in ``source`` becomes the name of the app's newest migration."""
+        """Add a migration to the app. ``LATEST`` in ``source`` becomes the name of the newest one in the checkout."""
         if app not in self._modules:
             self._package(app, "later").joinpath("__init__.py").write_text(_ADDED.format(app=app))
         latest = max(file.stem for file in (ROOT / "apps" / app / "migrations").glob("0*.py"))
@@ -76,7 +76,10 @@ class Database:
     @classmethod
     @contextmanager
     def created(cls, *, is_migrated: bool = False) -> Iterator[Self]:
-        """Create the database, and drop it at the end. A migrated one is a copy of the embedded server's database."""
+        """Create a database, and drop it at the end. If ``is_migrated``, it is a copy of the server's own database.
+
+        Pass ``is_migrated`` only with the embedded server, whose database is migrated.
+        """
         name = f"byteor_{uuid4().hex}"
         template = urlsplit(_server()).path.lstrip("/") if is_migrated else "template1"
         _maintain(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')

@@ -24,8 +24,8 @@ from byteor_cloud.database.concurrent_index import BuildIndexConcurrently
 from tests.schema_changes import released
 from tests.schema_changes.released import Name
 
-# Squawk's rules about locks, rewritten tables and processes of the last release. Its other rules are about style, or
-# require timeouts, which ``manage.py migrate`` sets.
+# Squawk's rules about locks, rewritten tables, processes of the last release and syntax errors. Its other rules are
+# about style or not needed. For example, ``_lint`` checks drops, and ``manage.py migrate`` limits its waits for locks.
 SQUAWK_RULES = frozenset(
     {
         "adding-field-with-default",
@@ -102,7 +102,8 @@ def main() -> int:
     names = released.read_list()
     if {(file.parent.parent.name, file.stem) for file in released.APPS.glob("*/migrations/0*.py")} <= names:
         return 0
-    # The SQL of a migration depends on the schema before it, so this needs a server. Importing the module starts it.
+    # The SQL of a migration depends on the schema before it, so this needs a server. Importing the module starts one,
+    # unless BYTEOR_CLOUD_DATABASE_URL names a server.
     import tests.postgres  # noqa: F401
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "byteor_cloud.settings"

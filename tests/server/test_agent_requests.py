@@ -108,12 +108,12 @@ def test_agent_request_parser_agrees_with_gunicorn(data: bytes) -> None:
         with_fields(*(f"X-{number}: 1" for number in range(60))),
     ],
 )
-def test_requests_of_unsupported_form_are_left_to_gunicorn(data: bytes) -> None:
+def test_incomplete_heads_and_unsupported_requests_are_left_to_gunicorn(data: bytes) -> None:
     assert by_short_cut(data) is None
 
 
 # -- random requests ---------------------------------------------------------------------------------------------------
-# ``make fuzz`` sends many more. The templates are polls, heartbeats, reports, and several requests on one connection.
+# ``make fuzz`` tries many more. The templates are polls, heartbeats, reports, and several requests on one connection.
 
 CASES = int(os.environ.get("BYTEOR_FUZZ_CASES", "100"))
 POLL = f'GET {AGENT}/deployment?wait_s=30 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a"\r\nX-Forwarded-Proto: https\r\n\r\n'

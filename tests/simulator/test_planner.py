@@ -134,7 +134,7 @@ def test_rejected_body_is_not_resent_immediately() -> None:
 
 
 def accept(planner: Planner, machine: Machine, offer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Let a machine handle an offer that is not withdrawn. Returns its actions and reports."""
+    """Let a machine handle an offer that is not withdrawn. Return its actions and reports."""
     actions: list[tuple[str, str]] = []
     at = planner.after(machine, beat(offer), 0.0)
     while at is not None and machine.action is not ActionKind.BEAT:

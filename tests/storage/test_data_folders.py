@@ -52,7 +52,7 @@ def data(settings: Any, tmp_path: Path) -> Path:
 
 @contextmanager
 def unpacking(data: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that has received half an upload and unpacked half a bundle."""
+    """Run a process that has received a part of an upload and unpacked a part of a bundle."""
     bundle = data / "bundle"
     bundle.write_bytes(archive({"one": b"1" * 100, "two": b"2" * 100}))
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings", "BYTEOR_CLOUD_DATA_DIR": str(data)}

@@ -17,7 +17,8 @@ from tests.patience import PATIENCE_S
 CHECKOUT = Path(embedded.__file__).parents[2]
 NOBODY = pwd.getpwnam("nobody")
 
-# Acquires the database, prints its URL, acquires it again for every input line, and releases it at the end of input.
+# Acquires the database and prints its URL, and does both again for every input line. Releases the database at the end
+# of the input.
 COMMAND = """
 import sys
 from pathlib import Path
