@@ -23,7 +23,7 @@ from tests.slow_clients import PLAN, Target
 from tests.system.conftest import Installation
 
 AGENTS, FAILING, FAILING_PERCENT = 12, 3, 20
-# With this scale each agent sends one heartbeat per second, and each scenario takes a few seconds.
+# With this scale each agent sends one heartbeat per second. The test of polling agents uses another scale.
 SCALE = "0.2"
 
 

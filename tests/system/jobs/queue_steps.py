@@ -177,5 +177,5 @@ def kill_worker() -> None:
 
 
 def maintain_queue() -> None:
-    """Delete dead workers and take over their jobs, as every running worker does periodically."""
+    """Delete dead workers and take over their jobs of known kinds, as every running worker does periodically."""
     Worker(has_clock=False)._maintain_queue()
