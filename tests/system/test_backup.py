@@ -59,7 +59,7 @@ def start(
 
 @contextmanager
 def held_up(database: str) -> Iterator[psycopg.Connection[Any]]:
-    """Make each pg_dump wait, because another session has locked a table that only pg_dump reads."""
+    """Make each pg_dump wait by locking a table that it dumps. Yields the session that holds the lock."""
     with psycopg.connect(database) as session:
         session.execute("LOCK TABLE social_auth_nonce IN ACCESS EXCLUSIVE MODE")
         yield session
@@ -102,7 +102,9 @@ def upload(installation: Installation, *contents: bytes) -> str:
     return f"{environment}/artifacts"
 
 
-def test_running_installation_is_backed_up_and_verified(installation: Installation, target: Path) -> None:
+def test_backup_of_running_installation_is_verified_and_its_master_key_is_extracted(
+    installation: Installation, target: Path
+) -> None:
     installation.serve()
     upload(installation, b"kept" * 1000)
 
@@ -146,7 +148,9 @@ def test_running_installation_is_backed_up_and_verified(installation: Installati
     assert parsed(installation.get("/metrics").text)["byteor_last_backup_timestamp_seconds"] > 1_700_000_000
 
 
-def test_backup_to_bucket_is_verified(installation: Installation, object_store: ObjectStore) -> None:
+def test_backup_to_bucket_is_verified_and_missing_bucket_is_refused(
+    installation: Installation, object_store: ObjectStore
+) -> None:
     store = object_store.settings
     place = f"s3://{BUCKET}/nightly"
     settings = {name: store[name] for name in ("S3_ENDPOINT_URL", "S3_REGION")}
@@ -224,7 +228,7 @@ def test_next_backup_reuses_blobs_of_killed_backup(installation: Installation, d
 
 @contextmanager
 def unreadable(file: Path) -> Iterator[None]:
-    """Make each process that opens the file wait, because it is a pipe that nobody writes to."""
+    """Replace the file with a pipe that nobody writes to, so that each process that opens the pipe waits."""
     kept = file.with_name(f"{file.name}.kept")
     file.rename(kept)
     os.mkfifo(file)

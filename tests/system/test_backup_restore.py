@@ -62,13 +62,13 @@ def test_restored_installation_continues_from_state_of_backup(
         server.terminate()
         assert server.wait(PATIENCE_S) == 0
 
-        # Another installation may use a bucket that contains blobs.
+        # A bucket that contains blobs is refused, because another installation may use it.
         in_bucket = make_target(**object_store.settings)
         stray = object_store.bucket.put_object(Key=f"sha256/ab/{'ab' * 32}", Body=b"stray")
         whole = (tmp_path / "backup", "--passphrase-file", passphrase)
         refused(in_bucket.restore(*whole), f"the bucket {BUCKET} contains blobs")
 
-        # An altered blob stops the restore. The restore can be completed when the blob is repaired.
+        # An altered blob stops the restore. The restore can be completed after the blob is repaired.
         blob = sorted((tmp_path / "backup/blobs").rglob("?" * 64))[0]
         content = blob.read_bytes()
         blob.write_bytes(content[:-1] + b"?")
@@ -139,7 +139,7 @@ def _environment(admin: ApiClient, demo: Demo) -> str:
 
 
 def _approve_for_later(admin: ApiClient, demo: Demo, path: str) -> tuple[Any, str]:
-    """Turn off the replay gate. Create and approve a deployment for tomorrow. Returns it and its unused credential."""
+    """Create and approve a deployment for tomorrow, with the replay gate off. Returns the deployment and credential."""
     admin("PUT", path, {"settings": {"replay_gate": "off"}})
     current = next(each for each in admin("GET", f"{path}/deployments")["results"] if each["is_current"])
     start_at = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0).isoformat()
@@ -151,7 +151,7 @@ def _approve_for_later(admin: ApiClient, demo: Demo, path: str) -> tuple[Any, st
 
 
 def _all_online(admin: ApiClient, path: str, *, since: datetime) -> Any:
-    """Return the agents if all have sent a heartbeat since then, and otherwise None."""
+    """Return the demo's agents if all have sent a heartbeat since the given time, and otherwise None."""
     agents = admin("GET", f"{path}/agents")["results"]
     seen = [each["last_seen_at"] and datetime.fromisoformat(each["last_seen_at"]) >= since for each in agents]
     return agents if len(agents) == len(AGENTS) and all(seen) else None
@@ -173,7 +173,7 @@ def _offer(demo: Demo) -> Any:
     return requests.get(url, headers=headers, timeout=PATIENCE_S).json()["desired"]
 
 
-def test_unusable_backups_are_refused_and_change_nothing(
+def test_unusable_backups_and_wrong_keys_are_refused_and_do_not_prevent_later_restore(
     installation: Installation, passphrase: Path, tmp_path: Path, make_target: Any
 ) -> None:
     installation.bootstrap()

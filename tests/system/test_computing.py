@@ -208,7 +208,7 @@ def test_promotion_waits_without_row_locks_and_detects_changed_plan(server: Inst
     assert promote("third").status_code == 201
 
 
-def test_killed_api_process_leaves_no_child_process(server: Installation, author: Author) -> None:
+def test_killed_api_process_leaves_no_computing_process(server: Installation, author: Author) -> None:
     with ThreadPoolExecutor(8) as pool, lock_held(server):
         waiting = [pool.submit(_ignoring_errors, author.preview) for _ in range(8)]
         wait_until(lambda: len(set(computing(server).values())) == 2)
@@ -234,7 +234,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def test_stopping_server_finishes_requests_and_leaves_no_child_process(installation: Installation) -> None:
+def test_stopping_server_finishes_requests_and_leaves_no_computing_process(installation: Installation) -> None:
     server = installation.serve(RATE_LIMIT="off")
     author = Author(installation, "Leaving")
     with ThreadPoolExecutor(4) as pool:

@@ -28,7 +28,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 class Site:
-    """An installation with the environments ``dev``, in which ``run_agents`` starts two agents, and ``prod``."""
+    """An installation with the environments ``dev`` and ``prod``. ``run_agents`` starts two agents in ``dev``."""
 
     def __init__(self, installation: Installation, folder: Path) -> None:
         self.installation, self.folder = installation, folder

@@ -1,4 +1,4 @@
-"""A database or pooler that hangs: its processes are stopped (SIGSTOP) but keep their connections.
+"""A database or pooler that hangs: the tests stop some or all of its processes (SIGSTOP).
 
 The tests continue the processes only after all responses have arrived. A request that needs a stopped process
 therefore cannot succeed.

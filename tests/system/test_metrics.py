@@ -51,7 +51,7 @@ def _discard_earlier_requests() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the cache of the domain series, so that no test sees the series of another test."""
+    """Disable the cache of the domain series, which may contain the series of another test."""
     monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 

@@ -83,7 +83,7 @@ def test_listening_and_locking_sessions_bypass_pooler(pooled: Pooled) -> None:
     direct = pooled.ask("SELECT query FROM pg_stat_activity WHERE application_name = 'direct'")
     pooled.installation.manage("bootstrap", "--org", "Umbrella", "--email", "eve@umbrella.example", **pooled.settings)
 
-    # The worker listens, and two API processes check that their connections work.
+    # The last statement of each listening session: one of the worker, and one of each API process.
     assert sorted(query for (query,) in direct) == ["LISTEN procrastinate_any_queue_v1", "SELECT 1", "SELECT 1"]
     shared = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted"
     assert pooled.ask(shared) == [(1,)] * 3  # a restore refuses a database that these processes use
@@ -103,7 +103,7 @@ def test_key_of_decommissioned_agent_is_refused_by_both_processes(
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_deployment_wakes_waiting_poll_and_becomes_active(fleet: Fleet, sessions: list[requests.Session]) -> None:
+def test_waiting_poll_receives_deployment_that_becomes_active(fleet: Fleet, sessions: list[requests.Session]) -> None:
     agent_id, key = fleet.agent("deployed")
     path, headers = f"{fleet.base}/api/v1/agents/{agent_id}/deployment", {"Authorization": f"Bearer {key}"}
     etag = sessions[0].get(path, headers=headers, timeout=PATIENCE_S).headers["ETag"]

@@ -38,7 +38,7 @@ def test_server_is_ready_and_prints_its_address(running: Installation) -> None:
     assert list((running.data_dir / "artifacts").rglob("*")) == [running.data_dir / "artifacts" / "ready"]
 
 
-def test_worker_next_to_api_opens_no_port(running: Installation) -> None:
+def test_worker_next_to_api_does_not_listen_at_worker_bind_addr(running: Installation) -> None:
     assert len(children(running.servers[0].pid)) == 2
     wait_until(lambda: "procrastinate" not in running.output() and running.get("/readyz").ok)
     assert not _listens(running.worker_port)
@@ -254,7 +254,7 @@ def test_server_can_run_demo_agents(installation: Installation) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
 
 
-def test_worker_mode_serves_probes_and_metrics_at_worker_bind_addr(installation: Installation) -> None:
+def test_worker_mode_serves_healthz_and_metrics_at_worker_bind_addr(installation: Installation) -> None:
     port = installation.worker_port
     base = f"http://127.0.0.1:{port}"
 

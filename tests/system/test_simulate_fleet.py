@@ -23,13 +23,13 @@ from tests.slow_clients import PLAN, Target
 from tests.system.conftest import Installation
 
 AGENTS, FAILING, FAILING_PERCENT = 12, 3, 20
-# With this scale each agent sends one heartbeat per second, and each scenario takes a few seconds.
+# With this scale each agent sends one heartbeat per second. The test of polling agents uses another scale.
 SCALE = "0.2"
 
 
 @dataclass
 class Site:
-    """A server with an empty environment, an enrollment token for it, and the path of the fleet's key file."""
+    """A server, an environment, an enrollment token of the environment, and the path of the fleet's key file."""
 
     installation: Installation
     target: Target
@@ -103,7 +103,7 @@ def test_all_agents_are_healthy_at_end_of_scenario(site: Site, scenario: Scenari
     if scenario is Scenario.SLOW:
         assert results["latency_ms"]["max"] > 1000
     seen = site.agents()
-    assert len(seen) == AGENTS  # the token has only this many uses, so the key file was used again
+    assert len(seen) == AGENTS  # the token has only this many uses, so all runs use the same keys
     assert {(agent["liveness"], agent["status"]) for agent in seen} == {("online", "healthy")}
 
 

@@ -12,7 +12,7 @@ from tests.system.conftest import Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs hundreds of connections")
 
-# Clients of each kind, many more than the server has request slots. ``make bench ARGS=slow-clients`` opens 1,000.
+# The number of clients of each kind. It is much higher than the number of the server's request slots.
 MANY = 60
 
 

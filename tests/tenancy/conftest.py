@@ -52,7 +52,7 @@ def ignoring_earlier_events(world: World, other: World) -> None:
 
 @pytest.fixture
 def first_key(db: None) -> Iterator[None]:
-    """After the test, restore the id of the tests' master key, whose table is not emptied between tests."""
+    """After the test, restore the stored id of the master key, because its table is not emptied between tests."""
     yield
     MasterKey.objects.update_or_create(defaults={"key_id": vault.key_id(OLD), "previous_key_id": None})
 

@@ -23,7 +23,7 @@ type Claims = dict[str, Any]
 
 
 class Provider:
-    """A provider for one person with ``claims``. ``change_claims`` changes an ID token's claims before it is signed."""
+    """A provider for one person with ``claims``. ``change_claims`` changes the claims of an ID token before signing."""
 
     def __init__(self) -> None:
         self.claims: Claims = {"sub": "1", "email": "ada@acme.example", "email_verified": True, "name": "Ada"}

@@ -19,7 +19,7 @@ JSON, HTML = "application/json", "text/html,application/xhtml+xml,*/*;q=0.8"
 
 
 def configure(settings: Any, issuer: str | None) -> None:
-    """Configure ``issuer`` as the identity provider, or none, as environment variables would."""
+    """Configure the identity provider as environment variables would, or no provider if ``issuer`` is None."""
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer=issuer)
     settings.SOCIAL_AUTH_OIDC_OIDC_ENDPOINT = issuer
     settings.SOCIAL_AUTH_OIDC_KEY, settings.SOCIAL_AUTH_OIDC_SECRET = CLIENT_ID, CLIENT_SECRET

@@ -50,7 +50,10 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Move all repetitions to the previous minute and return that minute. The database's clock stops during a test."""
+    """Move all repetitions to the previous minute and return that minute.
+
+    All repetitions of a test have the same minute, because ``now()`` is the start of the test's transaction.
+    """
     RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
     minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()

@@ -1,4 +1,4 @@
-"""Credentials: their text form, lifetime and revocation."""
+"""Credentials: their text form, lifetime, revocation and roles."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_key_role_applies_only_in_its_organization(world: World, other: World) -
     assert me["roles"] == [{"organization_id": str(world.organization.pk), "project_id": None, "role": "operator"}]
 
 
-def test_project_key_sees_only_its_project(world: World) -> None:
+def test_project_key_sees_only_its_project_and_is_rejected_after_project_deletion(world: World) -> None:
     project = organizations.create_project(organization=world.organization, name="x", actor=world.admin.actor)
     api = key(world, Role.PROJECT_ADMIN, project=project)
     org = f"/api/v1/orgs/{world.organization.pk}"
@@ -206,7 +206,9 @@ def test_project_key_sees_only_its_project(world: World) -> None:
     assert api.get("/api/v1/me").status_code == 401
 
 
-def test_key_with_project_of_another_organization_or_too_high_role_is_rejected(world: World, other: World) -> None:
+def test_key_with_project_of_another_organization_or_org_admin_role_in_project_is_rejected(
+    world: World, other: World
+) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     foreign = {"name": "a", "role": "viewer", "project_id": str(other.project.pk)}
     too_high = {"name": "a", "role": "org_admin", "project_id": str(world.project.pk)}

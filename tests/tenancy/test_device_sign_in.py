@@ -64,7 +64,7 @@ def decide(person: Client, code: str, decision: str) -> Any:
 
 
 def wait_for_interval() -> None:
-    """Let the interval pass since each machine's last request."""
+    """Change the time of each machine's last request, as if the interval had passed since then."""
     DeviceSignIn.objects.update(polled_at=timezone.now() - device_sign_ins.INTERVAL)
 
 

@@ -93,7 +93,7 @@ def test_invalid_keys_are_kept_longer_than_longest_approval_lifetime() -> None:
     """The creator of a key must be known as long as an approval that the key requested can be decided."""
     longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # an IntegerField has a max_value
 
-    latest_start = timedelta(days=30)  # an approval of a later deployment expires only after its start time
+    latest_start = timedelta(days=30)  # if a deployment has a start time, the lifetime of its approval begins then
     assert latest_start + timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
 
 

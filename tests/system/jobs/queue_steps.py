@@ -177,5 +177,5 @@ def kill_worker() -> None:
 
 
 def maintain_queue() -> None:
-    """Maintain the queue, as every running worker does periodically."""
+    """Delete dead workers and take over their jobs of known kinds, as every running worker does periodically."""
     Worker(has_clock=False)._maintain_queue()

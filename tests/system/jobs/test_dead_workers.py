@@ -1,4 +1,4 @@
-"""Workers that die, stall or stop during a job: another worker takes the job over, and the old run may not write."""
+"""Workers that die, stall or stop: when another worker takes over their jobs, and what an old run of a job may do."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_claim_ensure_waits_when_unsure_and_raises_when_claim_is_lost() -> None:
     assert outcomes == ["mine", "lost"]
 
 
-def test_retry_until_stored_retries_during_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_until_stored_retries_only_outages_until_claim_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_S", 0.01)
     run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0, ""), 1)
     claim = claims.HeldClaim(run, lambda: True)

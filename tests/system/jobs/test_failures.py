@@ -193,7 +193,9 @@ def test_early_exit_of_child_process_is_not_treated_as_outage(tmp_path: Path, mo
 # -- deletion of old rows
 
 
-def test_dead_letters_are_kept_for_90_days_up_to_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_are_kept_for_90_days_up_to_limit_and_old_events_are_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 3)
     greedy, other = uuid7(), uuid7()
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Jobs that kill their worker process: their back-off, runs without other suspects, and dead letters."""
+"""Jobs that kill their worker process: their back-off, dead letters, and waits for other suspected killers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None
     assert [(why.killed, arguments) for why, arguments in gave_up] == [(True, {"word": "poison"})]
     assert ran == []
 
-    # Enqueueing the same work again does nothing until the dead letter is retried.
+    # While the dead letter exists, enqueueing the same job again does nothing.
     enqueue(Note(word="poison"), serial="s", once="s")
     assert waiting() == [("test.note", "failed")]
     assert dead_letters.find_obstacles(["s"])["s"].is_dead

@@ -116,7 +116,7 @@ def test_full_lane_does_not_delay_other_lanes() -> None:
     assert waiting() == []
 
 
-# Only the installation has jobs in HOUSEKEEPING. The only slot of REGRESSIONS is shared by requeuing its jobs.
+# Only the installation has jobs in HOUSEKEEPING. REGRESSIONS has only one slot, and its jobs requeue themselves.
 SHARED_LANES = [lane for lane in JobLane if lane not in {JobLane.HOUSEKEEPING, JobLane.REGRESSIONS}]
 
 
@@ -316,7 +316,7 @@ def test_queue_names_fit_into_notification_channel_names() -> None:
         assert len(f"procrastinate_queue_v1#{jobs.queue_of(lane, owner)}") <= 63
 
 
-def test_worker_has_connection_for_every_thread() -> None:
+def test_worker_has_connection_for_every_thread_and_small_installation_fits_into_max_connections() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == connections.WORKER_THREADS
     assert connection.settings_dict["OPTIONS"]["pool"]["max_size"] == connections.WORKER_THREADS + 2
     # Two API processes and a worker must fit into the default max_connections of 100, of which 3 are reserved, and
