@@ -56,14 +56,14 @@ class Terminal:
         )  # fmt: skip
 
     def run(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
-        """Run a command to its end, which must have this exit code. Returns its output."""
+        """Run a command, check its exit code, and return its standard output."""
         process = self.start(*arguments)
         out, err = process.communicate(stdin, timeout=PATIENCE_S)
         assert process.returncode == code, f"byteor {' '.join(arguments)}: exit {process.returncode}\n{out}\n{err}"
         return out
 
     def json(self, *arguments: str, stdin: str = "") -> Any:
-        """Run a command with ``--json``, and return what it prints."""
+        """Run a command with ``--json``, and return the parsed output."""
         return json.loads(self.run(*arguments, "--json", stdin=stdin))
 
     def sign_in(self, base: str, allow: Callable[[str], None], *options: str) -> None:
@@ -155,7 +155,7 @@ class Story:
         assert [each["running"] is not None for each in self.ada.json("agents", "list")] == [True, True]
 
     def _verify_evidence(self) -> None:
-        """Save the evidence, and prove it offline. Set ``evidence`` to the file, and ``kid`` to the id of the key."""
+        """Save the evidence, and verify it. Sets ``evidence`` to the file, and ``kid`` to the id of the signing key."""
         self.evidence = self.ada.folder / "evidence.tar"
         self.ada.run("deployments", "evidence", "quotes", "-o", str(self.evidence))
         self.kid = self.ada.json("api", "GET", "/api/v1/orgs/{org}/signing-keys")["results"][0]["kid"]
@@ -176,7 +176,7 @@ class Story:
         self.grace.run("approve", "--comment", "looks right", "--yes", *options)
 
     def _study_incident(self) -> str:
-        """Capture an incident, fetch it, replay it locally and on the server, trace a record, and keep a fixture."""
+        """Capture an incident, fetch it, replay it locally and on the server, trace a record, and keep the incident."""
         ada = self.ada
         upload = ("upload", "--state", "edge-1", "--kind", "incident_bundle", "--capture")
         incident: str = json.loads(self._machine.run("agent", *upload))["id"]

@@ -1,4 +1,4 @@
-"""A test that the section of docs/backup.md on jobs in the queue names every job that is not periodic."""
+"""A test that docs/backup.md names, as jobs in the queue, all jobs that are not periodic and no others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from byteor_cloud.worker.jobs import KINDS
 GUIDE = Path(__file__).parents[1] / "docs/backup.md"
 
 
-def test_guide_names_every_job_that_is_not_periodic() -> None:
+def test_guide_names_all_jobs_that_are_not_periodic_once_and_no_others() -> None:
     table = GUIDE.read_text().partition("## Jobs in the queue")[2]
     named = re.findall(r"`([a-z_]+\.[a-z_]+)`", table)
     ours = [name for name, kind in KINDS.items() if kind.periodic is None and not name.startswith("test.")]

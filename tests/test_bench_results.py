@@ -24,7 +24,7 @@ def test_ratio_row_contains_ratio_of_medians_and_range_over_rounds() -> None:
     assert [(each.is_reached, round(each.share, 2)) for each in ROWS[1:]] == [(False, 0.83), (True, 2.0)]
 
 
-def test_table_shows_goals_and_verdicts() -> None:
+def test_table_shows_goals_and_whether_they_are_reached() -> None:
     lines = table(ROWS).splitlines()
 
     assert len({len(line) for line in lines[:5]}) == 1

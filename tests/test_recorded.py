@@ -32,7 +32,7 @@ def times(world: World, agent: Agent) -> list[datetime]:
 
 @pytest.fixture
 def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that advances the clock by an hour."""
+    """Return a function that sets the clock an hour ahead."""
     clock = timezone.now
     return lambda: monkeypatch.setattr(timezone, "now", lambda: clock() + PASSED)
 

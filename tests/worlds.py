@@ -102,7 +102,7 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """In a transaction, save statements by creating no savepoints. An error in the block breaks the transaction."""
+    """In a transaction, create no savepoints, to need fewer statements. An error then breaks the transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 
@@ -223,9 +223,10 @@ class World:
 
 
 def run_jobs(*, limit: int = 200) -> int:
-    """Run all jobs in the queue and the jobs that these enqueue, in the order of their ids. Returns their number.
+    """Run all jobs in the queue, even scheduled ones, and the jobs that they enqueue. Returns how many ran.
 
-    Jobs that these schedule for later are left for the next call. Raises AssertionError after ``limit`` jobs.
+    The jobs run in the order of their ids. A job that is enqueued during the call for a later time is left
+    for the next call. Raises AssertionError after ``limit`` jobs.
     """
     newest = ProcrastinateJob.objects.aggregate(id=Max("id"))["id"]
     for ran in range(limit):
@@ -236,7 +237,7 @@ def run_jobs(*, limit: int = 200) -> int:
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [row.pk])
         run_job(row)
-    raise AssertionError(f"more than {limit} jobs: something enqueues itself")
+    raise AssertionError(f"{limit} jobs ran: perhaps a job enqueues itself")
 
 
 def run_job(row: ProcrastinateJob) -> None:

@@ -1,4 +1,4 @@
-"""The command ``installation_operator``, and the events that operators see."""
+"""The command ``installation_operator``, and the events, seals and keys that operators see."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_operator_role_of_inactive_account_can_be_revoked(world: World) -> None:
 
 
 def test_account_with_unverified_address_is_not_found(world: World) -> None:
-    """Somebody with an unverified address may not be the person to whom the address belongs."""
+    """Somebody with an unverified address might not own the address."""
     User.objects.create(email="root@acme.example", email_verified=False)
 
     assert run("installation_operator", "grant", "--email", "root@acme.example")[0] == 1
@@ -96,7 +96,7 @@ def test_account_with_unverified_address_is_not_found(world: World) -> None:
     assert operators() == []
 
 
-def test_operators_see_events_without_organization(world: World, other: World) -> None:
+def test_operators_see_events_seals_and_keys_without_organization(world: World, other: World) -> None:
     make_token(other.viewer)
     run("installation_operator", "grant", "--email", "viewer@acme.example")
     client, admins = sign_in(world.viewer.user), sign_in(world.admin.user)

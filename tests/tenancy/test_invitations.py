@@ -184,11 +184,11 @@ def test_removing_last_role_makes_link_invalid(world: World) -> None:
     assert use(url) == 401
 
 
-# Accounts that somebody claimed with a link that an admin saw
+# Accounts claimed with a link that an admin could see
 
 
 def test_account_that_admin_could_have_claimed_is_not_used_by_other_organizations(world: World, other: World) -> None:
-    """Otherwise, an admin could claim the account of an address in advance, and wait until others invite it."""
+    """Otherwise, an admin could claim the account of an address in advance, and wait until others invite the person."""
     assert use(invite(world).json()["invitation_url"]) == 302
     squatted = bob()
 
@@ -211,7 +211,7 @@ def test_own_organization_can_give_more_roles_to_account_claimed_with_its_link(w
     assert accounts.get_or_create_account(BOB, organization=world.organization).pk == person.pk
 
 
-def test_account_that_admin_could_have_claimed_cannot_become_installation_operator(world: World) -> None:
+def test_account_cannot_become_installation_operator_until_its_address_is_confirmed(world: World) -> None:
     assert use(invite(world).json()["invitation_url"]) == 302
 
     with pytest.raises(Conflict) as refused:
@@ -246,7 +246,7 @@ def test_first_sign_in_with_identity_provider_keeps_account_but_ends_earlier_acc
     assert sign_in(Client(), provider).json()["user"]["id"] == str(invited.pk)
 
 
-def test_unverified_address_of_identity_provider_does_not_get_account(world: World, provider: Provider) -> None:
+def test_sign_in_with_unverified_address_does_not_use_account_of_that_address(world: World, provider: Provider) -> None:
     assert use(invite(world).json()["invitation_url"]) == 302
     provider.claims |= {"email": BOB, "email_verified": False}
 
@@ -266,7 +266,7 @@ def test_sign_in_with_identity_provider_makes_link_invalid(world: World, provide
 # Repetitions, messages and records
 
 
-def test_repeated_request_with_idempotency_key_gets_same_link_for_ten_minutes(world: World) -> None:
+def test_repeated_request_with_idempotency_key_gets_same_link_for_at_most_ten_minutes(world: World) -> None:
     first, again = (invite(world, Idempotency_Key="k") for _ in range(2))
 
     assert first.json()["invitation_url"] == again.json()["invitation_url"] is not None

@@ -1,4 +1,4 @@
-"""Rate limits: exact with concurrent threads, shown in headers, and counted by caller instead of by token."""
+"""Rate limits: exact with concurrent threads, shown in headers, shared by the tokens of a person or an environment."""
 
 from __future__ import annotations
 

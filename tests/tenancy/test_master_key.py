@@ -28,9 +28,6 @@ pytestmark = pytest.mark.django_db
 NEW = b"n" * 32
 
 
-# -- the master key ---------------------------------------------------------------------------------------------
-
-
 def configure(settings: Any, **changes: Any) -> None:
     """Replace the tests' master keys."""
     settings.CONFIG = replace(django_settings.CONFIG, **changes)

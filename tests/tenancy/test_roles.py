@@ -206,7 +206,7 @@ def test_one_admin_remains_after_concurrent_removals(
 
 
 @pytest.mark.parametrize("role", ["org_admin", "project_admin"])
-def test_project_admin_can_grant_only_roles_up_to_project_admin(world: World, role: str) -> None:
+def test_project_admin_can_grant_own_role_but_not_org_admin(world: World, role: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}/members"
 
     response = world.project_admin.api.post(path, {"email": "new@acme.example", "role": role})

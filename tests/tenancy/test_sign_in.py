@@ -131,7 +131,7 @@ def test_session_key_changes_at_sign_in(client: Client, provider: Provider) -> N
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_provider_tokens_are_not_stored(
+def test_provider_tokens_are_neither_stored_nor_logged(
     client: Client, provider: Provider, accept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):

@@ -144,7 +144,7 @@ def test_rotation_stores_earlier_status_changes_that_worker_has_not_stored(
     ]
 
 
-def test_new_key_is_active_after_three_longest_heartbeat_intervals_by_default(world: World) -> None:
+def test_new_key_is_active_after_three_times_longest_heartbeat_interval_by_default(world: World) -> None:
     world.environment("dev", "slow", heartbeat_interval_s=300)
     gone = world.environment("dev", "slowest", heartbeat_interval_s=3000)
     type(gone).objects.filter(pk=gone.pk).update(deleted_at=timezone.now())
@@ -306,7 +306,7 @@ def test_key_of_another_organization_is_not_found(world: World, other: World) ->
     assert states(other) == ["active", "next"]
 
 
-def test_database_rejects_second_active_or_next_key_and_retired_private_key(world: World) -> None:
+def test_database_rejects_second_active_or_next_key_and_private_key_of_retired_key(world: World) -> None:
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
         signing_keys.create(organization=world.organization, actor=world.admin.actor)
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)

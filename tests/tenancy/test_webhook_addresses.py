@@ -24,7 +24,8 @@ PRIVATE = [
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::", "100::1",
 ]  # fmt: skip
-# The first and last address of each range that is not public. The addresses just outside are tested as well.
+# The first and last addresses of ranges that are not public. The addresses next to a range must be public, except for
+# those in ``ALSO_INSIDE``.
 EDGES = [
     ("0.0.0.0", "0.255.255.255"), ("10.0.0.0", "10.255.255.255"), ("100.64.0.0", "100.127.255.255"),
     ("127.0.0.0", "127.255.255.255"), ("168.63.129.16", "168.63.129.16"), ("169.254.0.0", "169.254.255.255"),
@@ -40,7 +41,7 @@ EDGES = [
     ("64:ff9b::1:0:0", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
     ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 ]  # fmt: skip
-# Addresses just outside one of these ranges that are not public either.
+# Addresses that are next to one of these ranges, but are not public either.
 ALSO_INSIDE = set(map(ip_address, ("::ffff:0.0.0.0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff", "64:ff9b::ffff:ffff")))
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 

@@ -45,7 +45,7 @@ CONFIG: Json = {
 def config_hash(spec: bytes = SPEC, config: Json = CONFIG, capabilities: tuple[str, ...] = ("deploy",)) -> str:
     """Compute a config hash as documented, without the code under test."""
     hashed = {**config, "spec_hash": _sha256(spec), "required_capabilities": list(capabilities)}
-    # Without numbers and with ASCII keys, this is the RFC 8785 JSON.
+    # Without numbers and with only ASCII strings, this is the RFC 8785 JSON.
     return _sha256(json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode())
 
 

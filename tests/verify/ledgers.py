@@ -35,7 +35,7 @@ def event(number: int, **changes: object) -> LedgerEvent:
 
 
 def chained(*events: LedgerEvent) -> list[str]:
-    """Return the export lines of these events, each linked to the one before it by its hash."""
+    """Return the export lines of these events. Each line contains the hash of the previous link."""
     lines, last = [], GENESIS
     for seq, one in enumerate(events, start=1):
         link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)

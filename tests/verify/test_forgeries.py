@@ -24,7 +24,7 @@ EXEC = SPEC.replace(b"op=identity", b"op=exec:/bin/sh")
 EVE = {**DECISION, "user_id": "user-3", "decided_by": "eve@example.com"}
 
 
-# -- evidence that another key or nobody signed, and evidence that contradicts itself ---------------------------------
+# -- forged content ---------------------------------------------------------------------------------------------------
 
 
 def _bound(**changes: Any) -> Json:

@@ -161,7 +161,7 @@ def test_only_regular_files_are_read(download: Download, replace: Callable[[Path
 @pytest.mark.parametrize(
     "name", ["../x", "/etc/passwd", "..", "a/b", "a\\b", "", ".bashrc", "-x", "a\nb", "a\0b", "ä", "x" * 201]
 )
-def test_list_may_contain_only_file_names(download: Download, name: str) -> None:
+def test_list_with_path_or_unusual_file_name_is_refused(download: Download, name: str) -> None:
     (download.folder.parent / "x").write_bytes(b"agent")
     download.list.write_bytes(
         signed_list({**hashes(), name: hashes()[WHEEL]}, sizes={**{n: len(d) for n, d in FILES.items()}, name: 5})

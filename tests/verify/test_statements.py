@@ -48,7 +48,10 @@ type Forge = Callable[[World, Files], Files]
 
 
 def pair(makers: World, **changes: Any) -> Files:
-    """Return both files, by default signed for the sample deployment. ``changes`` are those of ``samples.signed``."""
+    """Return the files of both statements, by default for the sample deployment.
+
+    ``changes`` are those of ``samples.signed``.
+    """
     return dict(zip(STATEMENTS, map(canonical, samples.signed(makers, **changes)), strict=True))
 
 
@@ -202,7 +205,8 @@ def test_statements_by_key_that_was_retired_later_are_proven(makers: World, veri
 def _swapped(*names: str, **changes: Any) -> Forge:
     """Return a forgery that replaces files with those of another pair, by default signed by the organization.
 
-    ``changes`` are those of ``pair``. With ``key``, somebody else has signed the other pair.
+    ``changes`` are those of ``pair``. With ``key``, somebody else has signed the other pair. With ``world``, the other
+    pair has the spec and configuration of that world.
     """
 
     def forge(makers: World, files: Files) -> Files:
@@ -299,7 +303,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         lambda _, files: {**files, "gate.json": files["test-result.json"]}, "gate.malformed: gate.json: "),
     "the approval record instead of the gate": (
         lambda _, files: {**files, "gate.json": files["approval.json"]}, "gate.malformed: gate.json: "),
-    # Edits without the key.
+    # Edits without the key, and files without an envelope.
     "an edited acceptance": (
         _edited("gate.json", _edit_payload(lambda gate: gate["acceptances"][0].update(accepted_by="eve"))),
         "gate.bad_signature: gate.json: "),
@@ -308,8 +312,8 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an edited result": (
         _edited("test-result.json", _edit_payload(lambda result: result.update(result="PASSED"))),
         "test_result.bad_signature: "),
-    "no envelope": (lambda _, files: {**files, "gate.json": b"x"}, "gate.malformed: gate.json: "),
-    "no result's envelope": (lambda _, files: {**files, "test-result.json": b"[]"}, "test_result.malformed: "),
+    "a gate without an envelope": (lambda _, files: {**files, "gate.json": b"x"}, "gate.malformed: gate.json: "),
+    "a result without an envelope": (lambda _, files: {**files, "test-result.json": b"[]"}, "test_result.malformed: "),
     # Removed files.
     "no gate": (_removed("gate.json"), "statements.missing: gate.json is missing"),
     "no result": (_removed("test-result.json"), "statements.missing: the test result that the gate used"),
@@ -377,7 +381,7 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
 
 
 def test_statements_missing_from_record_are_compared_with_deployment_json(makers: World, verify: Verifier) -> None:
-    """A record from an older server lists no statements. If a record has a list, this signed list has priority."""
+    """A record from an older server has no list of statements. Otherwise, the list in the record has priority."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0
 

@@ -181,7 +181,7 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
 
 
 def test_repeated_and_own_approvals_are_proven(makers: World, verify: Verifier) -> None:
-    """The approval of the wave is withdrawn. Then the requester approves the wave, which the settings allow."""
+    """After the first approval was withdrawn, the requester approved the wave. The settings allow self-approval."""
     found = bundle_hash_of(makers)
     again = wave(found, approval_id="approval-3", reviewers=(), allow_self_approval=True, decisions=(decision(BOB),))
 
@@ -213,7 +213,7 @@ def test_evidence_without_approval_record_says_what_is_not_covered(makers: World
     assert facts(verify, "NOT COVERED") == ["nothing signed states whether a wave needed an approval"]
 
 
-def test_statements_are_also_proven_as_individual_file(makers: World, verify: Verifier) -> None:
+def test_statements_are_also_proven_if_their_file_is_named_individually(makers: World, verify: Verifier) -> None:
     assert verify(approved_with(makers, genuine(makers)), "--trust", KID) == 0
     names = {
         "bundle": "deploy-bundle.tar", "envelope": "envelope.json", "keys": "signing_keys.json",
@@ -304,7 +304,7 @@ def _holds(*holds: Any) -> Forge:
 
 OTHER_REPORT = report_of(sha256(b"other"), 1)
 FORGERIES: dict[str, tuple[Forge, str]] = {
-    # Statements about another subject or report, which the organization signed.
+    # Statements about another subject or report. The organization signed them.
     "another bundle": (_signed(about=sha256(b"other")), "wave_approval.subject: wave-approvals.json: wave 2: "),
     "another deployment": (
         _signed(deployment_id="2"), "wave_approval.deployment: wave-approvals.json: wave 2: its deployment_id is 2"),

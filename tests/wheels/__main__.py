@@ -34,7 +34,7 @@ PATIENCE_S = 300.0
 
 
 def build_twice(uv: str, folder: Path) -> dict[str, Path]:
-    """Build both wheels twice, in different folders. Raises Failed if a build fails or their bytes differ."""
+    """Build both wheels twice, in different folders. Raises Failed if a build fails or the two builds differ."""
     first, second = (build(uv, folder / name) for name in ("first", "another"))
     for name, wheel in first.items():
         if wheel.read_bytes() != second[name].read_bytes():
@@ -46,7 +46,7 @@ def build_twice(uv: str, folder: Path) -> dict[str, Path]:
 def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
     """Install the agent's distribution, and return the folder with its programs.
 
-    Raises Failed if this fails or installs packages of the service.
+    Raises Failed if the installation fails or contains packages of the service.
     """
     locked = ("--constraint", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, folder / "agent", *locked, wheel)
@@ -119,7 +119,7 @@ class Browser:
         self._fill_in(page, found, decision="allow")
 
     def _fill_in(self, url: str, page: str | None = None, **values: str) -> str:
-        """Submit the form of a page, and return the next page. Raises Failed."""
+        """Submit the form of a page, and return the next page. Raises Failed if the form is refused."""
         page = self._session.get(url, timeout=30).text if page is None else page
         hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
         response = self._session.post(url, data={**dict(hidden), **values}, headers={"Referer": url}, timeout=30)
@@ -129,7 +129,7 @@ class Browser:
 
 
 def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
-    """Release a pipeline and roll it back with the installed command. Raises Failed."""
+    """Release a pipeline and roll it back with the installed command. Raises Failed if a check fails."""
 
     def sign_in(email: str) -> Callable[[str], None]:
         link = run(service / "byteor-cloud", "sign_in_link", "--email", email, "--json", folder=folder)
@@ -145,7 +145,10 @@ def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
 
 
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path], *, runs_demo: bool) -> None:
-    """Install both distributions with this Python, and run the agent, the verifier and the service. Raises Failed."""
+    """Install both distributions with this Python, and run the agent, the verifier and the service.
+
+    Raises Failed if a step or a check fails.
+    """
     folder.mkdir()
     for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder
         (folder / name).mkdir()

@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
 
 
 def copy_checkout(target: Path) -> Path:
-    """Copy the files that a commit would contain, so that a build uses no other files and leaves none."""
+    """Copy the files that a commit would contain. A build then uses no others, and leaves none in the checkout."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, check=True, text=True,
