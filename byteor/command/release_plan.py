@@ -150,7 +150,7 @@ def _approval(session: Session, settings: m.EnvironmentSettings, request: Releas
     needed = settings.required_approvals or 1
     people = "1 person" if needed == 1 else f"{needed} people"
     own = ", but not you" if not settings.allow_self_approval or request.break_glass else ""
-    who = f"{deciders(reviewers, names(session, reviewers))} can decide{own}."
+    who = f"{deciders(reviewers, names(session, reviewers))} can approve{own}."
     if request.break_glass:
         return f"Break-glass: starts without approval, and {people} must approve afterwards. {who}"
     return f"{people} must approve. {who}"

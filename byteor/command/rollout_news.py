@@ -220,7 +220,7 @@ def _waits(what: str, approval_id: str | None, people: People | None) -> str:
         approval = people.approval
         if approval.required_approvals > 1:
             lines[0] += f" {count_consents(approval)} of {approval.required_approvals} people have approved."
-        lines[0] += f" {deciders(approval.reviewers, people.names)} can decide"
+        lines[0] += f" {deciders(approval.reviewers, people.names)} can approve"
         lines[0] += "." if approval.allow_self_approval else f", but not {approval.requested_by}, who requested it."
         if approval.wave_report is not None:
             lines.append(f"  {approval.wave_report.summary}")

@@ -215,5 +215,5 @@ def test_command_exits_8_if_deployment_still_waits_for_approval_at_timeout(site:
     found = site.byteor("deploy", site.bundle(prod), "--env", "prod", "--yes", "--timeout", "1")
 
     assert found.returncode == 8, found.stdout + found.stderr
-    assert "Waiting for approval. Any operator or admin can decide, but not" in found.stdout
+    assert "Waiting for approval. Any operator or admin can approve, but not" in found.stdout
     assert "byteor deployments watch " in found.stderr
