@@ -40,7 +40,7 @@ from byteor_cloud.worker.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.worker.turns import TURNS, Turn
 
 _TICK_S = 0.5  # seconds between checks that a replay has not been canceled while it waits for its turn
-INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed, and of one that a restore stopped
+INTERRUPTED = "interrupted"  # the error of an interrupted replay, for example after its worker was killed
 RELATED = (
     "artifact__deployment__config_bundle",
     "config_bundle",

@@ -32,7 +32,7 @@ from byteor.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.worker.jobs import enqueue
 
-_BUNDLES = 10  # the newest config bundles that are offered for each version; the deployed one is always offered
+_BUNDLES = 10  # how many of a version's newest config bundles are offered; the deployed one is always offered
 
 
 @transaction.atomic
@@ -54,7 +54,7 @@ def request(
     ``config_bundle`` implies its version and provides the parameters. ``repeats`` is an earlier replay, whose fallback
     config bundle is used again. ``credential`` belongs to an earlier approval. Raises Conflict if the artifact, the
     environment's policy or the approval does not permit the replay, or if too few of the environment's reviewers can
-    decide, InvalidInput for contradictory arguments or an invalid credential, Forbidden if the caller may not use or
+    approve, InvalidInput for contradictory arguments or an invalid credential, Forbidden if the caller may not use or
     request the approval, and Unprocessable if no version is given and none has the artifact's spec hash.
     """
     check_permitted(artifact, environment, mode)

@@ -58,7 +58,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
     most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # the maximum number of rows of a bulk act with ``run_all``
-    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than a bulk act may
+    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than ``most_bulk_rows``
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row; None if the table or the row has none."""
@@ -218,7 +218,8 @@ def _bulk(act: Act) -> Any:
         most = model_admin.most_bulk_rows if act.run_all is not None else MAX_BULK_ROWS
         rows = list(queryset[: most + 1])
         if len(rows) > most:
-            detail = f"You selected more than {most:,} rows. Select at most {most:,}. {model_admin.bulk_hint}".strip()
+            hint = model_admin.bulk_hint if act.run_all is not None else ""
+            detail = f"You selected more than {most:,} rows. Select at most {most:,}. {hint}".strip()
             model_admin.message_user(request, detail, "error")
             return None
         if not rows:

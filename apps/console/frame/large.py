@@ -103,7 +103,7 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
     """Return a note on the limit that a search of ``rows`` may have reached, or "". The search found ``found`` rows."""
     if found >= FOUND:
-        return f"A search by words finds at most {FOUND:,} rows."
+        return f"A search by words or by an id finds at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
         return f"Words are searched in the first {SEARCHED:,} rows only."
     return ""

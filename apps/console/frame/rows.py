@@ -91,7 +91,7 @@ class RowsWidget(forms.Widget):
 
 
 class _HiddenRows(forms.Widget):
-    """The same rows as hidden inputs."""
+    """The rows as hidden inputs."""
 
     is_hidden = True
 

@@ -43,7 +43,7 @@ class Setup(StrEnum):
 class SetupBar:
     """The next step, as the bar shows it. ``url`` leads to its page, ``skip`` to the next step that is not done.
 
-    ``url`` is empty if this is the step's page, and ``skip`` is empty if the step cannot be skipped.
+    ``url`` is empty on the page that ``ShownStep.shown_by`` names, and ``skip`` if the step cannot be skipped.
     """
 
     number: int
@@ -69,7 +69,7 @@ def set_setup(request: HttpRequest, state: Setup) -> None:
 def next_step_url(request: HttpRequest, *, after: str = "") -> str:
     """Return the URL that redirects to the next step, if possible one that follows the step ``after``.
 
-    If there is no next step that the person can do, the URL redirects to the overview.
+    If no step is left, or if the person cannot do the next one, the URL redirects to the overview.
     """
     url = reverse("admin:setup") + (f"?{urlencode({'after': after})}" if after else "")
     return with_scope(url, scope_of(request))
