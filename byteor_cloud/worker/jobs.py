@@ -101,7 +101,7 @@ class Requeued(BaseException):
 
 
 class Claim:
-    """The claim to a running job. This base class is for jobs that tests run directly: it is never lost."""
+    """The claim to a running job. A claim of this base class is never lost. Tests use it to run jobs directly."""
 
     owners: tuple[str, ...] = ()  # the organization and the person that the job's cost is charged to
     is_paused = False  # whether a stopping worker requeues the job immediately instead of waiting for its end
@@ -241,7 +241,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# Nothing is enqueued while a dead letter for the same work killed its process, because a new job would do the same.
+# Nothing is enqueued if the same work is a dead letter because it killed its process. A new job would do the same.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s

@@ -109,8 +109,8 @@ class ArtifactSerializer(ModelSerializer):
             "check failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the "
             "check waits until the control plane's database and storage are available."
         ),
-        "agent_id": "The id of the agent that uploaded the artifact. If the artifact has an `origin`, the agent "
-        "uploaded the original artifact.",
+        "agent_id": "The id of the agent that uploaded the artifact. If the artifact has an `origin`, this is "
+        "the agent of the original artifact.",
         "deployment_id": "The id of the deployment that ran when the data was captured. Null if the agent "
         "reported none, or if the deployment was deleted.",
         "version_id": "The id of the version that produced the incident bundle. Null before the check, for other "

@@ -168,7 +168,8 @@ class FixtureSerializer(ModelSerializer):
         "newest 20, newest first. A deployment is added after it has become current, if all its differences on this "
         "fixture were accepted. Results of configurations that are known bad are not expected. If a candidate gives "
         "none of the expected results, it is compared with the configuration of the newest one or, if that "
-        "configuration is too large to be kept, of the golden result. A change of `expect` clears the list.",
+        "configuration is known bad or too large to be kept, of the golden result. A change of `expect` clears the "
+        "list.",
     }
 
     class Meta:

@@ -294,12 +294,12 @@ class RegressionSerializer(ModelSerializer):
         "deleted.",
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
         "of_current": "Whether the worker requested the regression to test what the environment runs now with the "
-        "golden fixtures of the pipeline. This happens once after a release, after a fixture was added or changed, and "
-        "after the engine has changed.",
+        "golden fixtures of the pipeline. This happens once after a release, after a fixture was added, after the "
+        "`expect` or `expires_at` of a fixture was changed, and after the engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
         "not_tested": "Other configurations of the pipeline that agents ran at the time of the request. The candidate "
-        "is not compared with them.",
+        "is not compared with them. Empty if `of_current` is true.",
         "fixtures": "The number of tested fixtures: those of the pipeline that had not expired when the regression "
         "started. If `of_current` is true, only golden fixtures are tested. It is 0 until the start.",
         "vacuous": (
