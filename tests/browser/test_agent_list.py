@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
+from apps.console.frame import large
 from apps.fleet.models import Agent, AgentKey, Assignment, Heartbeat, SavedSearch
 from apps.fleet.services import saved_searches
 from apps.tenancy.models import AuditEvent
@@ -80,6 +81,19 @@ def test_list_finds_agents_by_search_terms_and_names_versions(world: World) -> N
     assert names(listed(client, "zone=eu")) == ["new", "old"]
     assert names(listed(client, "drift:yes")) == ["moving"]
     assert names(listed(client, "MOV")) == ["moving"]
+
+
+def test_list_notes_limit_only_for_searches_that_compare_names(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("edge-1", "edge-2"):
+        world.agent(name=name, zone="eu")
+    client = signed_in(world.viewer.user)
+    monkeypatch.setattr(large, "FOUND", 2)
+
+    by_name, by_label = listed(client, "edge"), listed(client, "zone=eu")
+
+    assert names(by_name) == names(by_label) == ["edge-1", "edge-2"]
+    assert "finds at most 2 rows" in by_name.text
+    assert "finds at most" not in by_label.text
 
 
 def test_label_link_narrows_current_search_and_keeps_scope(world: World) -> None:

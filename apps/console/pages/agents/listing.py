@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, override
 from urllib.parse import urlencode
 
 from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR
@@ -62,6 +62,16 @@ class AgentChangeList(ScopedChangeList):
         found = super().get_filters_params(params)
         found.pop(GROUP, None)
         return found
+
+    @property
+    @override
+    def search_note(self) -> str:
+        """A note on the limit of a search that compares names; empty for any other search, which has no limit."""
+        try:
+            is_limited = agent_search.finds_words(agent_search.parse(self.query))
+        except InvalidInput:
+            return ""
+        return super().search_note if is_limited else ""
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page and the versions in their bundles. If agents are grouped, read only the groups."""
