@@ -146,7 +146,7 @@ def test_packet_headline_says_why_nothing_or_not_everything_was_tested(world: Wo
     )
     assert headline() == "Nothing was tested: the pipeline quotes has no fixtures to test."
     kept(world, capture(world, now))
-    why = "no agent runs a configuration to compare with, and no fixture has a golden result"
+    why = "there was no configuration to compare with, and no fixture had a golden result"
     assert headline() == f"Nothing was tested: {why}."
     Deployment.objects.all().delete()
     require(world, replay_gate="off", approvals_required=False)

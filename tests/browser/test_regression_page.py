@@ -135,7 +135,7 @@ def test_headline_describes_state_and_result_of_regression(world: World) -> None
     candidate = bundle(world, "next", STRICT, OTHER_MASK)
     assert tested(now) == "Nothing was tested: the pipeline quotes has no fixtures to test."
     kept(world, capture(world, now))
-    why = "no agent runs a configuration to compare with, and no fixture has a golden result"
+    why = "there was no configuration to compare with, and no fixture had a golden result"
     assert tested() == f"Nothing was tested: {why}."
     assert tested(now) == "2 groups of differences on 1 of 1 fixture."
     assert tested(candidate) == "No differences on 1 fixture."

@@ -234,8 +234,8 @@ def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regress
 def is_proof() -> Q:
     """Return the condition for the regressions that ``queue_due`` still needs.
 
-    They test the config bundle of a current deployment, and the pipeline's fixtures have not changed since. Without
-    these regressions, ``queue_due`` would test the deployment again.
+    They test the config bundle of a current deployment, and the ``revision`` of the pipeline's fixtures is still the
+    same. Without these regressions, ``queue_due`` would test the deployment again.
     """
     revisions = FixtureRevision.objects.filter(environment=OuterRef("environment"), pipeline=OuterRef("pipeline"))
     current = Deployment.objects.filter(is_current=True, config_bundle=OuterRef("config_bundle"))

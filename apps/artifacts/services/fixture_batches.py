@@ -60,7 +60,7 @@ class Item:
 
     @property
     def uses_packages(self) -> bool:
-        """Whether a stage of either side uses an op of an installed package."""
+        """Whether a stage of either side uses an op of a package."""
         return uses_packages(self.candidate.ops | self.baseline.ops)
 
 

@@ -184,8 +184,8 @@ def _read_examples(
 ) -> list[tuple[bool, dict[str, Any] | None]]:
     """Return, for each group, whether its example has its payloads, and the example.
 
-    An example is None if it was deleted with its artifact or its verdict, if it was not stored for lack of space, or if
-    the regression's environment no longer has the capture.
+    An example is None if its artifact or its verdict was deleted, if the examples of the organization take too much
+    space, or if the regression's environment no longer has the capture.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {

@@ -76,5 +76,5 @@ def why_vacuous(row: Regression) -> str:
     if not row.fixtures:
         return f"the pipeline {row.pipeline} has no fixtures to test"
     if not row.progress_total:
-        return "no agent runs a configuration to compare with, and no fixture has a golden result"
+        return "there was no configuration to compare with, and no fixture had a golden result"
     return "the fixtures were changed or are no longer available, or the baselines were deleted or cannot run"
