@@ -187,10 +187,10 @@ def test_consent_of_former_reviewer_is_shown_but_does_not_count(world: World) ->
 
 def test_page_warns_if_too_few_people_can_approve(world: World) -> None:
     row = requested(world, [world.viewer, world.reviewer], required=2)
-    assert "Too few reviewers" not in warnings(row, world.operator)
+    assert "Too few people can approve" not in warnings(row, world.operator)
     world.viewer.user.memberships.all().delete()
 
-    assert warnings(row, world.operator)["Too few reviewers"] == [
+    assert warnings(row, world.operator)["Too few people can approve"] == [
         "2 approvals are needed, but only 1 person can approve.",
         "An org_admin can change the reviewers on the page of the deployment.",
     ]
@@ -200,7 +200,7 @@ def test_page_of_request_by_unknown_creator_does_not_name_who_can_approve(world:
     row = requested(world, requester_id=None)
 
     assert panel(row, world.viewer)["lead"] == f"1 approval is needed. {approvals.REQUESTER_UNKNOWN}"
-    assert "Too few reviewers" not in warnings(row, world.viewer)
+    assert "Too few people can approve" not in warnings(row, world.viewer)
 
 
 def test_reviewers_are_undecided_if_requester_is_unknown(world: World) -> None:
@@ -217,7 +217,7 @@ def test_closed_request_offers_nothing_and_says_who_did_not_decide(world: World,
     for person in (world.operator, world.viewer):
         shown = summary(row, person)
         assert (shown["ask"], shown["decide"]) == (None, None)
-        assert "Too few reviewers" not in warnings(row, person)
+        assert "Too few people can approve" not in warnings(row, person)
         assert shown["panels"][0]["lead"] == ""
         assert set(states(row, person).values()) == {"did not decide"}
         assert "to decide" not in shown["request"]

@@ -34,7 +34,7 @@ def plain(text: str) -> str:
         (b"[1]", b'"<b>"', 'the record is `"<b>"`, expected `[1]`'),
         (b'{"p": 0.10000000000000000001}', b'{"p": 0.1}', "`p` is `0.1`, expected `0.10000000000000000001`"),
         (b'{"p": {"x": 1.10}}', b'{"p": -0}', '`p` is `-0`, expected `{"x": 1.10}`'),
-        (b'{"a":1}', b'{"a": 1}', "the JSON is equal, but the bytes differ from byte 5"),
+        (b'{"a":1}', b'{"a": 1}', "the JSON is equal, but the bytes differ, first at byte 5"),
         (b"abc", b"abd", "byte 2 is `0x64`, expected `0x63`"),
         (b"abc", b"ab", "the record is too short and ends at byte 2"),
         (b"ab", b"abc", "the record is too long and ends at byte 3"),

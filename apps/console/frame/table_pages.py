@@ -8,7 +8,7 @@ from dataclasses import dataclass
 def page_of(text: str, total: int, size: int) -> tuple[int, int]:
     """Return the number of the page that a query parameter names, and the position of its first row, from 0.
 
-    Without a valid number, the page is the first. If the number is too large, the page is the last.
+    Without a number of at most 9 digits, the page is the first. If the number is too large, the page is the last.
     """
     pages = max(1, -(-total // size))
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1

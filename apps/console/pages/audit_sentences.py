@@ -75,7 +75,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "capture.expire": "closed {} as expired",
     "capture.request": "requested {}",
     "capture.upload": "uploaded {}",
-    "capture.upload_late": "uploaded {} after it had expired",
+    "capture.upload_late": "uploaded {} after the request had expired",
     "chat_webhook.create": "created {}",
     "chat_webhook.delete": "deleted {}",
     "chat_webhook.disable": "disabled {}",
@@ -112,7 +112,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "environment.resume_offers": "resumed the offers in {}",
     "environment.update": "changed {}",
     "fixture.create": "created {}",
-    "fixture.current_fails": "found failing golden fixtures in {}",
+    "fixture.current_fails": "found that the current deployment did not pass {}",
     "fixture.delete": "deleted {}",
     "fixture.expect_accepted": "updated golden fixtures with the accepted results of {}",
     "fixture.expire": "deleted {}, which had expired",
@@ -256,11 +256,11 @@ RESOURCES: Final = frozenset(
 
 
 def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
-    """Annotate the phrase for each event's resource, and the name of its environment or project.
+    """Annotate the phrase for each event's resource, and the names of the event's project and environment.
 
-    Each is null if the row that it names was deleted. The phrase is also null if ``_KINDS`` does not list the kind of
-    resource, and the name if the event belongs to no project. PostgreSQL reads the rows by their primary keys, and only
-    for the events that it returns.
+    The phrase is null if the resource's row no longer exists, or if ``_KINDS`` does not list the kind of resource.
+    Without the row of the environment, only the project is named. Without that of the project, the name is null.
+    PostgreSQL reads the rows by their primary keys, and only for the events that it returns.
     """
     named = [When(resource_kind=kind, then=phrase_of(kind, OuterRef("resource_id"))) for kind in _KINDS]
     environment = Environment.objects.filter(pk=OuterRef("environment_id")).order_by()

@@ -62,7 +62,7 @@ def captures_panel(agent: Any, records: AgentRecords) -> dict[str, Any]:
         "url": with_scope(f"{list_url(Artifact)}?agent__id__exact={agent.pk}", agent.environment),
         "columns": ("Capture", "Why", "Status", "Latest replay"),
         "rows": [row for _, row in sorted(rows, key=lambda each: each[0], reverse=True)],
-        "empty": "No captures. The agent uploads a capture when somebody requests one, and may upload one when a "
+        "empty": "No captures. Agents upload a capture when somebody requests one, and may upload one when a "
         "stage stops.",
     }
 

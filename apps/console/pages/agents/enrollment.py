@@ -42,7 +42,8 @@ class _EnrollmentTokenForm(ActForm):
     )  # fmt: skip
     replace = forms.BooleanField(
         required=False, label="Replace agents with the same name", widget=UnfoldBooleanWidget,
-        help_text="For machines that were reinstalled. The old agent is decommissioned, and its key is revoked.",
+        help_text="For machines that were reinstalled. Add --name to byteor-agent enroll. If an agent already has this "
+        "name, it is decommissioned, and its key is revoked.",
     )  # fmt: skip
 
     def offer(self, row: Environment, held: frozenset[P]) -> None:

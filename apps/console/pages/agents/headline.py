@@ -17,7 +17,7 @@ _STARTED: Final = frozenset({AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING
 
 
 def agent_pills(agent: Any) -> list[str]:
-    """Return the agent's states that need no sentence."""
+    """Return the agent's states as pills; only "decommissioned" for a decommissioned agent."""
     if agent.decommissioned_at is not None:
         return [state_pill("decommissioned")]
     words = [agent.liveness, agent.heartbeat.status or ""]
@@ -89,7 +89,10 @@ def _failure(agent: Any, deployments: Deployments, running: str) -> str:
 
 
 def _short_name(agent: Any, deployments: Deployments) -> str:
-    """Return the name of the desired bundle, without the parts that it shares with the running bundle's name."""
+    """Return the desired bundle's version, or the config bundle's name if the agent runs the same version.
+
+    Returns the full name if the agent runs nothing or another pipeline, or if one of the bundles is unknown.
+    """
     assignment, heartbeat = agent.assignment, agent.heartbeat
     wanted = deployments.find(assignment.bundle_hash, assignment.bundle_deployment_id)
     runs = deployments.find(heartbeat.running_bundle_hash, heartbeat.running_deployment_id)

@@ -73,7 +73,7 @@ def _banners(agent: Any) -> list[tuple[str, str, list[str]]]:
     banners = []
     cloned_at = agent.heartbeat.clone_suspected_at
     if cloned_at is not None:
-        then = "Rotate the key through the API with the mode `now`, or enroll the agent again."
+        then = "Rotate the key through the API with a user token and the mode `now`, or enroll the agent again."
         banners.append(("bad", "Clone suspected", [relative_time(cloned_at), then]))
     if agent.drained_at is not None:
         then = "The agent gets no new offers except rollbacks, and no rollout waits for it."

@@ -45,7 +45,7 @@ def subject(row: Approval) -> str:
 def describe_request(row: Approval) -> str:
     """Return sentences about the request, and the time left to decide.
 
-    The service requests the approval of a wave, so its sentences name the requester of the deployment.
+    The service requests the approval of a wave. The sentences about it also name the requester of the deployment.
     """
     deployment = row.rollout or deployment_of(row)
     agents = "" if deployment is None else f" for {agent_count(deployment.target_count)}"
@@ -62,14 +62,17 @@ def describe_request(row: Approval) -> str:
 
 
 def _pause_of_deadline(row: Approval) -> str:
-    """Return until when the deadline of a pending approval is paused, if it has passed; "" if it is ahead or over."""
+    """Return until when the deadline of a pending approval is paused.
+
+    Returns "" if the approval is not pending, or if its deadline is in the future or not paused.
+    """
     if row.status != ApprovalStatus.PENDING or row.expires_at > timezone.now() or is_overdue(row):
         return ""
     return f"paused until the {'regression has finished' if row.rollout is None else 'deployment is resumed'}"
 
 
 def _requester(row: Approval) -> tuple[str, str]:
-    """Return a label and the person. The service requests the approval of a wave, so it shows no time for it."""
+    """Return a label and the person. For a wave, this is the requester of the deployment, without a time."""
     if row.wave is not None:
         return "Deployment requested by", row.requested_by
     return "Requested by", with_note(row.requested_by, relative_time(row.created_at))

@@ -190,7 +190,7 @@ def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
     text = f"{_needed(found)}, but {able} can approve."
     has_page = found.row.reviewers and found.row.replay_id is None  # a replay's reviewers cannot be changed
     remedy = "An org_admin can change the reviewers on the page of the deployment."
-    return [("warn", "Too few reviewers", [text, *([remedy] if has_page else [])])]
+    return [("warn", "Too few people can approve", [text, *([remedy] if has_page else [])])]
 
 
 def _count_people(count: int) -> str:

@@ -90,7 +90,7 @@ def describe_difference(expected: bytes, actual: bytes, start: int = 0) -> str:
         )  # fmt: skip
     found = find_changes(one, other, _MAX_FOUND)
     if not found:
-        return f"the JSON is equal, but the bytes differ from byte {offset:,}"
+        return f"the JSON is equal, but the bytes differ, first at byte {offset:,}"
     first = found[0]
     path = format_html("<code>{}</code>", name_path(first.path)) if first.path else "the record"
     more = format_html(" ({} differences in total)", "100 or more" if len(found) == _MAX_FOUND else len(found))
