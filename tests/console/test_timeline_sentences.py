@@ -188,7 +188,7 @@ def test_every_event_in_code_is_listed() -> None:
         ),
         ("break_glass_approved", {}, ADA, f"{ADA} completed the approval after break-glass."),
         ("break_glass_denied", {}, ADA, f"{ADA} denied the approval after break-glass."),
-        ("break_glass_expired", {}, WORKER, "Nobody approved the deployment in time after break-glass."),
+        ("break_glass_expired", {}, WORKER, "The deployment was not approved in time after break-glass."),
         ("break_glass_revoked", {}, ADA, "The request for approval after break-glass was withdrawn."),
         ("from_the_future", {"x": 1}, WORKER, "From the future."),
     ],

@@ -12,7 +12,7 @@ from apps.console.frame.acts import Refusal, permitted_by
 from apps.console.frame.columns import TONES, row_url
 from apps.console.frame.forms import ActForm
 from apps.console.pages.approvals.deciding import APPROVE, DENY, may_decide
-from apps.console.pages.deployments.phrases import FAILED_HOW
+from apps.console.pages.deployments.phrases import FAILED_HOW, describe_detail
 from apps.releases.models import Approval
 from apps.releases.services import approvals, wave_reports
 from apps.tenancy.permissions import Permission as P
@@ -100,6 +100,9 @@ def report_of(row: Approval) -> dict[str, Any] | None:
     counts = [(word, report.progress[word]) for word in AgentProgress if report.progress.get(word)]
     parts = [(TONES.get(word, "plain"), count) for word, count in counts]
     key = [(tone, f"{count:,}", word.replace("_", " ")) for (word, count), (tone, _) in zip(counts, parts, strict=True)]
-    causes = [(with_note(each.detail or "no detail", FAILED_HOW[each.reason]), each.count) for each in report.failures]
+    causes = [
+        (with_note(describe_detail(each.reason, each.detail), FAILED_HOW[each.reason]), each.count)
+        for each in report.failures
+    ]
     panel = {"id": "causes", "title": "Why agents failed", "columns": ("Cause", "Agents"), "rows": causes}
     return {"bar": {"text": report.summary, "parts": parts, "key": key}, "causes": panel if causes else None}

@@ -315,11 +315,9 @@ _COLUMNS = {"percents": "percent", "holds": "hold"}  # the column of a wave by i
 
 
 def _custom_waves(rows: list[Row]) -> dict[str, Any]:
-    """Return the strategy with these waves. A percentage that is no number of at most 3 digits stays a text.
+    """Return the strategy with these waves. The first wave has no hold, because it starts with the deployment.
 
-    The API refuses such texts.
-
-    The form shows no hold for the first wave, because the wave starts with the deployment.
+    A percentage that is not a number of at most 3 digits stays a text, which the API refuses.
     """
     texts = [row["percent"].strip(" %") for row in rows]
     percents = [int(text) if text.isdecimal() and len(text) <= _DIGITS else text for text in texts]
@@ -474,7 +472,8 @@ def describe_consent(
     if len(people) < needed:
         those = "1 person" if needed == 1 else f"{needed} people"
         able = f"only {shown} can approve" if shown else "nobody can approve"
-        return f"The {what} the approval of {those}, but {able}. {_INVITE}"
+        advice = "" if reviewer_ids else f" {_INVITE}"  # only reviewers can approve, so more people would not help
+        return f"The {what} the approval of {those}, but {able}.{advice}"
     return f"The {what} the approval of {needed} of these people: {shown}."
 
 

@@ -10,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 
 from apps.console.frame import with_note
 from apps.console.frame.columns import page_url, text_link
-from apps.console.pages.deployments.phrases import FAILED_HOW, agent_count
+from apps.console.pages.deployments.phrases import FAILED_HOW, agent_count, describe_detail
 from apps.fleet.models import Agent
 from apps.releases.models import Deployment
 from apps.releases.services.failures import Cause, plan_causes
@@ -37,7 +37,7 @@ def failures_panel(
         "columns": ("Cause", "Agents", "Now", "Names"),
         "rows": [
             (
-                with_note(cause.detail or "no detail", FAILED_HOW[cause.reason]),
+                with_note(describe_detail(cause.reason, cause.detail), FAILED_HOW[cause.reason]),
                 f"{cause.count:,}",
                 _now(cause),
                 _names(cause, names),

@@ -94,3 +94,8 @@ FAILED_HOW = {
     FailureReason.ROLLBACK_TIMEOUT: "no report in time during the rollback",
     OTHER_CAUSES: "further causes",
 }
+
+
+def describe_detail(reason: str, detail: str) -> str:
+    """Return the detail of a failure cause, or a phrase if it is empty. The sum of rarer causes has no detail."""
+    return detail or ("various details" if reason == OTHER_CAUSES else "no detail")

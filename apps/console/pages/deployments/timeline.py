@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.html import format_html, format_html_join
 
 from apps.console.frame.columns import page_url, row_link, text_link
-from apps.console.pages.deployments.phrases import FAILED_HOW, HOLDS, agent_count, offers
+from apps.console.pages.deployments.phrases import FAILED_HOW, HOLDS, agent_count, describe_detail, offers
 from apps.releases.models import Approval, Deployment, Regression, TimelineEntry
 from byteor.engine.canonical import parse_time
 from byteor.engine.counted import count_of
@@ -21,7 +21,7 @@ _BY_APPROVAL = frozenset({"pending_approval", "approved"})
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An event, who caused it, its detail, and the deployment with its config bundle and version."""
+    """Who caused an event, the event's detail, and the deployment with its config bundle and version."""
 
     actor: str
     detail: Mapping[str, Any]
@@ -145,10 +145,10 @@ def _reviewers_changed(entry: _Entry) -> str:
 
 
 def _agents_failed(entry: _Entry) -> str:
-    causes = [
-        f"{agent_count(each['count'])} ({each['detail'] or 'no detail'}; {FAILED_HOW[each['reason']]})"
-        for each in entry.detail["causes"]
-    ]
+    causes = []
+    for each in entry.detail["causes"]:
+        detail = describe_detail(each["reason"], each["detail"])
+        causes.append(f"{agent_count(each['count'])} ({detail}; {FAILED_HOW[each['reason']]})")
     where = f" of wave {entry.detail['wave']}" if "wave" in entry.detail else ""
     return f"{agent_count(entry.detail['failed'])}{where} failed: {', '.join(causes)}."
 
@@ -184,6 +184,6 @@ SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "restore": lambda entry: "The rollback has finished.",
     "break_glass_approved": lambda entry: f"{entry.actor} completed the approval after break-glass.",
     "break_glass_denied": lambda entry: f"{entry.actor} denied the approval after break-glass.",
-    "break_glass_expired": lambda entry: "Nobody approved the deployment in time after break-glass.",
+    "break_glass_expired": lambda entry: "The deployment was not approved in time after break-glass.",
     "break_glass_revoked": lambda entry: "The request for approval after break-glass was withdrawn.",
 }
