@@ -267,7 +267,7 @@ def test_environment_page_follows_rollout_without_reload(world: World, page: Pag
     page.evaluate("window.isSamePage = true")
     page.get_by_text("Settings and freeze windows").click()
     pipelines, squares = page.locator("#pipelines"), page.locator("#fleet .fleet a")
-    expect(pipelines).to_contain_text("No deployments yet.")
+    expect(pipelines).to_contain_text("No pipeline is deployed, and no deployment is under way.")
 
     deployment = stories.offered(world, world.bundle(), strategy={**ALL_AT_ONCE, "failure_threshold_percent": 90})
     expect(pipelines).to_contain_text("deploying")

@@ -115,7 +115,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
         expect(page.locator(".frame-empty")).to_contain_text("To create one, open")
         shot(page, f"fixture-none-{model.__name__.lower()}", widths=WIDTHS)
     page.goto(row_page(draft))
-    expect(page.get_by_text("The pipeline quotes has 0 fixtures.")).to_be_visible()
+    expect(page.get_by_text("The pipeline quotes has 0 fixtures that have not expired.")).to_be_visible()
 
     # The person keeps the records around the divergence. A refusal is shown at its field.
     page.goto(row_page(replay))

@@ -107,7 +107,8 @@ def _describe(status: str, name: str | None, incident: dict[str, str] | None, *,
         return f"Requested capture of {pipeline}"
     if incident and incident["stage"]:
         return format_html("Stage <code>{}</code> of {} stopped", incident["stage"], incident["pipeline"])
-    return f"Incident of {pipeline} without a stopped stage"
+    # If the pipeline is unknown, the incident names no stage, even if one stopped.
+    return f"Incident of {pipeline} without a stopped stage" if name else f"Incident of {pipeline}"
 
 
 def _versions(group: _Group) -> str:

@@ -137,7 +137,7 @@ def pipelines_panel(
             )
             for pipeline in sorted({*found.current, *found.under_way})
         ],
-        "empty": "No deployments yet.",
+        "empty": "No pipeline is deployed, and no deployment is under way.",
         "url": with_scope(f"{list_url(Deployment)}?environment__id__exact={environment.pk}", environment),
         "link": "All deployments",
     }

@@ -43,7 +43,7 @@ class _Step:
     continues: type[Model] | None = None
     page: Callable[[Any], str] = row_url
     is_optional: bool = False
-    shown_by: str = ""  # the name of the URL of the page on which the bar does not link to the step
+    shown_by: str = ""  # the URL name of the step's page, where the bar has no link to the step
 
 
 def _steps() -> list[_Step]:
@@ -219,7 +219,7 @@ def _next_view(request: HttpRequest) -> HttpResponseRedirect:
 
 @require_GET
 def _step_view(request: HttpRequest, name: str) -> HttpResponseRedirect:
-    """Redirect to the form of the step for the newest row with which it continues, or to the step's URL without one.
+    """Redirect to the step's form for the newest row to continue with, or to the step's URL if there is no such row.
 
     An unknown name stands for the first step.
     """

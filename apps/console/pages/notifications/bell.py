@@ -47,7 +47,7 @@ def mark_all_view(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def open_view(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Mark a notification as read, and redirect to the page that it is about, or to the notifications without one."""
+    """Mark a notification as read, and redirect to the page that it is about, or to the list if there is no page."""
     user = user_of(request)
     row = bell.notifications_of(user).filter(pk=pk).first()
     if row is None:

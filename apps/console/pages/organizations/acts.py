@@ -45,7 +45,10 @@ class _EnvironmentForm(ActForm):
     rules = EnvironmentSerializer
     name = name_field()
     posture = radio_field(
-        _POSTURES, initial=Posture.DEV, help_text="The posture cannot be changed later. The settings can."
+        _POSTURES,
+        initial=Posture.DEV,
+        help_text="The posture cannot be changed later. The settings can. "
+        "If the organization has default settings of its own, they override these defaults.",
     )
 
 

@@ -36,7 +36,7 @@ def draw_matrix(
     If the environment ``only`` is given, other columns are left out. ``key`` is the id of the panel's element.
     """
     pipelines, columns = count_of(len(matrix.pipelines), "pipeline"), count_of(len(matrix.environments), "environment")
-    limit = f"The table is limited to {pipelines} in the first {columns}."
+    limit = f"The table shows {pipelines} in {columns}. Others may be missing."
     if only is not None:
         limit = "Some pipelines may be missing."
     places = [place for place, each in enumerate(matrix.environments) if only is None or each == only]

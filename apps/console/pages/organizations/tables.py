@@ -66,7 +66,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
         return "Audit" if match and match.url_name == _LEDGER else self.section_for(request)
 
     def get_urls(self) -> list[Any]:
-        """Return the URLs of the table, and the URL of the export of the ledger."""
+        """Return the URLs of the table, and the URL of the ledger export."""
         ledger = self.admin_site.admin_view(self.ledger_view)
         return [path("<uuid:pk>/ledger/", ledger, name=_LEDGER), *super().get_urls()]
 

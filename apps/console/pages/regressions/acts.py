@@ -130,9 +130,12 @@ def tests_panel(row: Candidate) -> dict[str, Any]:
     if pipeline is None:
         return panel | {"empty": "The plan has no name, so it belongs to no pipeline with fixtures."}
     count = fixtures.live(environment, pipeline).count()
-    named = f"{count:,} fixture{'' if count == 1 else 's'}"
+    named = f"{count:,} fixture that has" if count == 1 else f"{count:,} fixtures that have"
     url = with_scope(f"{list_url(Fixture)}?{urlencode({'pipeline__exact': pipeline})}", environment)
     empty = "Not tested yet." if count else "To create a fixture, open an artifact or a replay of the pipeline."
     return panel | {
-        "lead": f"The pipeline {pipeline} has {named}.", "url": url, "link": f"Fixtures of {pipeline}", "empty": empty
-    }  # fmt: skip
+        "lead": f"The pipeline {pipeline} has {named} not expired.",
+        "url": url,
+        "link": f"Fixtures of {pipeline}",
+        "empty": empty,
+    }
