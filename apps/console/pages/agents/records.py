@@ -151,8 +151,8 @@ class Deployments:
     def find(self, bundle_hash: str | None, deployment_id: UUID | None = None) -> Any:
         """Return the deployment that built the bundle, otherwise the one with the id, or None if both are unknown.
 
-        The two differ if, after a rollback, the agent reports the deployment of its offer instead of the one in the
-        bundle's manifest.
+        The two can differ in a rollback: its offer names the deployment that is rolled back, not the one that built the
+        bundle.
         """
         return self.by_hash.get(bundle_hash) or self.by_id.get(deployment_id)
 
