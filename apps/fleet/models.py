@@ -1,4 +1,7 @@
-"""Agents with their keys, heartbeats, assignments, facts, history and series; enrollment tokens and refused agents."""
+"""Agents with their keys, heartbeats, assignments, facts, history and series.
+
+Also enrollment tokens, refused agents and saved searches.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ def describe_attempt(attempt: Mapping[str, Any]) -> str:
 def show_last_attempt(row: Delivery) -> str:
     """Return the last attempt as ``describe_attempt`` does, with its number and the duration.
 
-    Returns "-" if there was no attempt. Only the latest attempts are stored, so a high number is a lower bound.
+    Returns "-" if there was no attempt. Only the latest ``KEPT_ATTEMPTS`` attempts are stored. If that many are stored,
+    the text says that the number may be higher.
     """
     if not row.attempts:
         return "-"
@@ -331,7 +332,8 @@ class WebhookAdmin(ReadOnlyAdmin):
                         )
                         for each in last
                     ],
-                    "empty": "Nothing was sent in the last 30 days. Send a test to try the receiver.",
+                    "empty": "Nothing was sent in the last 30 days."
+                    + (" Send a test to try the receiver." if row.enabled else ""),
                 }
             ],
         }

@@ -58,7 +58,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "name": rf'(?:[^ "=:!{_CONTROLS}][^ "=:{_CONTROLS}]{{0,199}}|{_quoted("{1,200}")})',
 }
 PATTERN: Final = f"^ *(?:(?:{'|'.join(_KINDS.values())})(?: +|$)){{1,{MAX_TERMS}}}$"
-"""The pattern of a valid search, in the syntax of JSON Schema."""
+"""The pattern of a valid search with at least one term, in the syntax of JSON Schema."""
 _TERM = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*(?:"|\\?$))+')
 _matchers = {kind: matcher(f"^(?:{pattern})$") for kind, pattern in _KINDS.items()}
 _VERSION = re.compile(rf"(?:({_PIPELINE})@)?v([1-9][0-9]{{0,8}})")

@@ -52,7 +52,8 @@ def find_origins(environment: Environment, intervals: Collection[RunningInterval
     """Return the origin of each interval by the interval's primary key, in at most two queries.
 
     The origin is the environment's deployment that built the bundle, or otherwise the one that the agent reported. The
-    two differ after a rollback, because the agent then reports the deployment that was rolled back.
+    two differ if, after a rollback, the agent reports the deployment of its offer instead of the one in the bundle's
+    manifest.
     """
     hashes = {each.bundle_hash for each in intervals}
     named = {each.deployment_id for each in intervals if each.deployment_id is not None}

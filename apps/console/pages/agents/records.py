@@ -151,7 +151,8 @@ class Deployments:
     def find(self, bundle_hash: str | None, deployment_id: UUID | None = None) -> Any:
         """Return the deployment that built the bundle, otherwise the one with the id, or None if both are unknown.
 
-        The two differ after a rollback, because the agent then reports the deployment that was rolled back.
+        The two can differ in a rollback: its offer names the deployment that is rolled back, not the one that built the
+        bundle.
         """
         return self.by_hash.get(bundle_hash) or self.by_id.get(deployment_id)
 

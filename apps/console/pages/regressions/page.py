@@ -269,7 +269,7 @@ def _short(name: str) -> str:
 
 
 def _baselines(group: Mapping[str, Any], links: Mapping[str, str]) -> str:
-    """Return the baselines of a group, with the number of differences if there are several."""
+    """Return the baselines of a group. If there are several, each has its number of differences."""
     found = group["baselines"]
     counts = [f": {each['count']:,}" if len(found) > 1 else "" for each in found]
     named = (link_baseline(links, each["config_hash"]) for each in found)
@@ -299,7 +299,7 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
 
 
 def _side(title: str, shown: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a payload around the first difference: as text, or as hex unless both payloads are text."""
+    """Return a payload around the first difference: as text, or as hex if one of the payloads is not text."""
     if shown is None:
         return {"title": title}
     payload, opposite = payload_bytes(shown), None if other is None else payload_bytes(other)

@@ -304,8 +304,8 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     where = f"The first difference is at {first['egress']}, record {first['sequence']:,}." if first else ""
     verdict = "The results are equal." if found["equal"] else f"The results differ. {where}"
     unchecked = (
-        format_html(" In the replay through {}: {}", replay.version, wording.describe_unchecked(stages))
-        for replay in (row, other)
+        format_html(" In {} replay: {}", which, wording.describe_unchecked(stages))
+        for which, replay in (("this", row), ("the other", other))
         if (stages := unchecked_stages(replay.result))
     )
     lead = format_html("{}{}", verdict, format_html_join("", "{}", ((each,) for each in unchecked)))
