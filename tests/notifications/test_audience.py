@@ -178,12 +178,12 @@ CASES = [
         "rollout.stopped", abort, "The deployment of quotes v1 to prod stopped: it was aborted.", ALL_BUT_OPERATOR,
     ),
     Case(
-        "rollout.finished", finish, "The rollout of quotes v1 to 4 agents in prod has finished.",
+        "rollout.finished", finish, "The rollout of quotes v1 in prod has finished.",
         {**ALL_BUT_OPERATOR, "operator": "off"},
     ),
     Case(
         "rollout.rolled_back", restore,
-        "The deployment of quotes v1 to prod was rolled back. prod runs quotes v1 again.",
+        "The deployment of quotes v1 to prod was rolled back. The rollback restored quotes v1.",
         {**ALL_BUT_OPERATOR, "operator": "now"},
     ),
 ]  # fmt: skip

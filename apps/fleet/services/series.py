@@ -177,7 +177,7 @@ def _move_batch(slot: int, after: UUID) -> list[UUID]:
         oldest = slot - MAX_SLOTS
         for statement, by_slot in ((_UPSERT_AGENTS, of_agents), (_UPSERT_ENVIRONMENTS, of_environments)):
             for number in sorted(by_slot):
-                if number > oldest:  # older rows would be deleted immediately
+                if number > oldest:  # older slots are never read
                     day, place = _day(number), number % SLOTS_PER_DAY + 1
                     rows = [{"owner": str(owner), **dict(zip(VALUES, values, strict=True))}
                             for owner, values in by_slot[number].items()]  # fmt: skip

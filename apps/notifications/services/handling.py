@@ -43,7 +43,7 @@ def enqueue_pending() -> None:
 
 
 def handle_pending(organization_id: UUID) -> None:
-    """Handle the organization's new events, oldest first. Starts with no further event after ``MAX_JOB_S`` seconds.
+    """Handle the organization's new events, oldest first. After ``MAX_JOB_S`` seconds, no further event is started.
 
     An error while handling one event does not delay the others, unless it is an outage (``is_outage``), which is
     raised. The event is retried later, up to ``MAX_TRIES`` attempts in total. At the end, enqueues the job that sends

@@ -11,7 +11,7 @@ from apps.notifications.models import ChatFormat
 from apps.notifications.services.wording import Content
 
 MAX_LENGTH = 3500
-"""The maximum total length of the lines with details. Some chat servers split or refuse over 4,000 characters."""
+"""The maximum total length of the lines with details. Some servers split or refuse messages over 4,000 characters."""
 # A zero-width space. After a character such as "@", it prevents a mention or a link.
 _BREAK = "\u200b"
 

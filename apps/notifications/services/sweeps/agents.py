@@ -82,8 +82,9 @@ DELETE FROM notifications_notifiedstate AS state WHERE kind = %(type)s AND NOT E
     WHERE pulse.agent_id = state.resource_id
         AND (pulse.status = 'failed' OR assigned.failed_since > %(failed_after)s))
 """
-# Inserts the states, and returns the number of agents in each environment with the first names. Excludes environments
-# with a recent message of this type: their next message covers the agents that are still offline or failed then.
+# Inserts the states. Returns the number of agents in each environment, and the first of their names. Excludes
+# environments with a recent event of this type: their next event covers the agents that are still offline or failed
+# then.
 _RECORD = f"""
 WITH found AS MATERIALIZED ({{found}}),  -- so that no scan reads the rows that this statement inserts
 places AS MATERIALIZED (

@@ -122,10 +122,10 @@ def describe_rollout(event: MessageEvent) -> Content | None:
     name, place = _name(deployment), deployment.environment
     match event.type:
         case MessageType.ROLLOUT_FINISHED:
-            sentence = f"The rollout of {name} to {count_of(deployment.target_count, 'agent')} in {place} has finished."
+            sentence = f"The rollout of {name} in {place} has finished."
         case MessageType.ROLLOUT_ROLLED_BACK:
             restored = deployment.restores
-            back = f" {place} runs {_name(restored)} again." if restored is not None else ""
+            back = f" The rollback restored {_name(restored)}." if restored is not None else ""
             sentence = f"The deployment of {name} to {place} was rolled back.{back}"
         case _:
             why = "approval_denied" if deployment.status == DeploymentStatus.DENIED else deployment.reason
