@@ -67,7 +67,7 @@ NAMES: Final[Mapping[str, str]] = {
     "approval.deny": "Approval denied",
     "approval.expire": "Approval expired",
     "approval.revoke": "Approval revoked",
-    "fixture.current_fails": "Current deployment fails a golden fixture",
+    "fixture.current_fails": "Current deployment fails a golden fixture or cannot be tested",
 }
 """The display name of each pattern, in the order in which the events of a deployment usually occur."""
 

@@ -151,8 +151,11 @@ def test_page_of_decommissioned_agent_names_last_bundle_and_does_not_update(worl
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
     assert 'data-moving="yes"' in signed_in(world.viewer.user).get(live(agent)).text
+    fleet_services.set_drained(Agent.objects.get(pk=agent.pk), drained=True, actor=world.operator.actor)
     fleet_services.decommission(Agent.objects.get(pk=agent.pk), actor=world.operator.actor)
 
+    page = signed_in(world.viewer.user).get(row_page(agent))
+    assert page.context["summary"]["banners"] == []
     assert headline(world, agent) == "Decommissioned now. It last ran quotes v1 (bundle bundle-0)."
     assert pills(world, agent) == ["decommissioned"]
     assert 'data-moving="no"' in signed_in(world.viewer.user).get(live(agent)).text

@@ -174,6 +174,7 @@ def test_incidents_are_grouped_by_pipeline_stage_and_kind(world: World) -> None:
     requested = capture(original)
     RequestedCapture.objects.update(artifact=requested)
     capture(original, status="rejected", version=None)
+    capture(original, origin={"artifact_id": str(original.pk), "records": [1, 2]})  # kept as a fixture, not uploaded
 
     shown = panel(signed_in(world.viewer.user).get(row_page(environment)), "Incidents")
 

@@ -348,6 +348,19 @@ def test_many_due_events_are_sent_in_one_message(world: World, chat: Receiver, d
     assert outcome(world, path) == [("delivered", [(200, "")])] * 25
 
 
+def test_summary_of_grouped_events_names_time_of_first(world: World, chat: Receiver, deployment: Deployment) -> None:
+    add(world, chat)
+    happen(deployment, 12)
+    grouped, *others = MessageEvent.objects.order_by("pk")
+    grouped.data, grouped.count = {**grouped.data, "since": "2026-01-02T03:04:05+00:00"}, 3
+    grouped.save(update_fields=["data", "count"])
+    MessageEvent.objects.filter(pk__in=[each.pk for each in others[:3]]).update(summary=grouped)
+
+    work()
+
+    assert texts(chat)[0].startswith("14 events since 2026-01-02 03:")
+
+
 def test_few_due_events_are_sent_one_by_one(world: World, chat: Receiver, deployment: Deployment) -> None:
     path = add(world, chat)
     happen(deployment, 10)

@@ -69,8 +69,10 @@ def _read_deployments(agent: Any, records: AgentRecords) -> Deployments:
 
 
 def _banners(agent: Any) -> list[tuple[str, str, list[str]]]:
-    """Return the tone, title and sentences of each banner."""
-    banners = []
+    """Return the tone, title and sentences of each banner. A decommissioned agent has none."""
+    banners = list[tuple[str, str, list[str]]]()
+    if agent.decommissioned_at is not None:
+        return banners
     cloned_at = agent.heartbeat.clone_suspected_at
     if cloned_at is not None:
         then = "Rotate the key through the API with a user token and the mode `now`, or enroll the agent again."

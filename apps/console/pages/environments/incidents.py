@@ -73,6 +73,7 @@ def _read(environment: Environment, visible: QuerySet[Artifact], now: datetime) 
     newest = visible.filter(
         environment=environment,
         kind=Artifact.Kind.INCIDENT_BUNDLE,
+        origin__isnull=True,  # leave out reduced captures, which nobody uploaded
         pk__gte=smallest_uuid7(now - timedelta(days=_DAYS)),
     ).order_by("-pk")
     events = MessageEvent.objects.filter(resource_id=Cast(OuterRef("pk"), CharField()), type__in=TYPES)

@@ -117,7 +117,10 @@ def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
     """Return the content of a message that summarizes several events."""
     first, count = described[0][0], sum(event.count for event, _ in described)
     environments = {event.environment_id for event, _ in described}
-    since = min(event.created_at for event, _ in described)
+    since = min(
+        datetime.fromisoformat(event.data["since"]) if "since" in event.data else event.created_at
+        for event, _ in described
+    )
     sentence = f"{count:,} events since {format_time(since)}."
     lines = shorten([content.sentence for _, content in described])
     if len(environments) == 1 and first.environment_id is not None:
