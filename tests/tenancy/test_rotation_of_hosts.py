@@ -45,9 +45,10 @@ def test_rotation_command_lists_hosts_that_use_previous_master_key(world: World,
     first, *rest = rotate_master_key()
 
     assert first.startswith("1 value was re-encrypted")
-    assert rest[0] == "These hosts still have the previous key as BYTEOR_CLOUD_MASTER_KEY:"
+    assert rest[0] == "These hosts have this key only as BYTEOR_CLOUD_MASTER_KEY_PREVIOUS:"
     assert rest[1].startswith("  edge-2 (api, /srv), since 20")
     assert rest[2:] == [
+        "If BYTEOR_CLOUD_MASTER_KEY is already the new key there, run rotate_master_key on one of them instead.",
         "Next: set BYTEOR_CLOUD_MASTER_KEY to the current key on these hosts, and restart them.",
         "Then run rotate_master_key again. Keep the previous key until that command lists no hosts.",
     ]

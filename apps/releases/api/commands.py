@@ -76,7 +76,8 @@ def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def pause(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Pause a deployment.
 
-    Stops offering the deployment to further agents until it is resumed. Pausing does not change the status.
+    Stops offering the deployment to further agents until it is resumed. Pausing does not change the status. A paused
+    deployment can still fail, or become `active` when its last wave has finished. Both end the pause.
     """
     deployments.set_paused(deployment, paused=True, reason=reason, actor=actor)
 

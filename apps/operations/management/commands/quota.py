@@ -18,7 +18,7 @@ from byteor_cloud.errors import InvalidInput
 _OPTIONS = {
     "--agents": "maximum number of enrolled agents",
     "--stored-bytes": "maximum bytes of artifacts, of data derived from them, and of deploy bundles",
-    "--captures-per-day": "maximum number of incident bundles uploaded in a day (UTC)",
+    "--captures-per-day": "maximum number of incident bundles uploaded in a day (UTC); reduced captures count as well",
     "--drafts": "maximum number of drafts",
 }
 

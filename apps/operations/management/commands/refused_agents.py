@@ -18,8 +18,8 @@ class Command(OperatorCommand):
         "List the agents whose keys were refused in the last 30 days, the latest first. After a restore, an unknown "
         "agent may have been enrolled after the backup, and the key of a known agent may have been rotated since. "
         "The key of a decommissioned agent is always refused. Requests with a made-up agent id are listed as well. An "
-        "agent appears within a few seconds of its request, and each server process updates its entry at most once an "
-        f"hour. At most {MOST_ROWS:,} agents are stored."
+        "agent usually appears within a few seconds of its request, and each server process updates the agent's entry "
+        f"at most once an hour. At most {MOST_ROWS:,} agents are stored."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

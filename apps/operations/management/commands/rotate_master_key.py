@@ -115,8 +115,9 @@ def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
         yield "These hosts do not have this key. They are not ready, and return 503 for requests that need it:"
         yield _format_hosts(without)
     if behind:
-        yield f"These hosts still have the previous key as {CURRENT}:"
+        yield f"These hosts have this key only as {PREVIOUS}:"
         yield _format_hosts(behind)
+        yield f"If {CURRENT} is already the new key there, run rotate_master_key on one of them instead."
     if without or behind:
         yield f"Next: set {CURRENT} to the current key on these hosts, and restart them."
         yield "Then run rotate_master_key again. Keep the previous key until that command lists no hosts."

@@ -51,7 +51,7 @@ class RefusedAgents:
             threading.Timer(PAUSE_S, self.store).start()
 
     def store(self) -> None:
-        """Store the collected agents. Those that cannot be stored now are noted again at their next requests."""
+        """Store the collected agents. If that fails or the disk is almost full, their next requests are noted again."""
         with self._lock:
             due, self._due = self._due, []
         try:
