@@ -504,7 +504,8 @@ class Regression(Stateful):
     # results that were accepted. Null if no such differences were accepted, and once a job has added the results to
     # the fixtures.
     newly_accepted: models.JSONField[Any, Any] = models.JSONField(null=True)
-    # The number of results whose verdict was already stored, and the number of verdicts that this regression computed.
+    # The number of results whose verdict was already known, from another regression or from another fixture with equal
+    # records, and the number of verdicts that this regression computed.
     reused = models.PositiveIntegerField(default=0)
     computed = models.PositiveIntegerField(default=0)
     # The differences of all fixtures, merged by group, without payloads.
@@ -540,9 +541,9 @@ class Regression(Stateful):
 class FixtureRevision(models.Model):
     """The numbers of changes to a pipeline's fixtures, which show whether a regression has tested the present fixtures.
 
-    ``revision`` counts new fixtures and changed expectations, and how often a configuration of the pipeline became
-    known bad or was cleared. ``removed`` counts deleted fixtures, and releases whose accepted results the fixtures then
-    also expect. A regression that passed stays valid after the changes that ``removed`` counts.
+    ``revision`` counts new fixtures, changes of a fixture's expectation or expiry, and how often a configuration of the
+    pipeline became known bad or was cleared. ``removed`` counts deleted fixtures, and releases whose accepted results
+    the fixtures then also expect. A regression that passed stays valid after the changes that ``removed`` counts.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)

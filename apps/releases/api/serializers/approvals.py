@@ -141,7 +141,10 @@ class ApprovalSerializer(ModelSerializer):
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, approval: Approval) -> list[dict[str, str]] | None:
-        """Return the warnings about the deployment, if any, or None in a list, whose query reads no parameters."""
+        """Return the warnings about the deployment's config bundle, or an empty list for a replay or a wave.
+
+        In a list, return None, because the list's query reads no parameters.
+        """
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         deployment = getattr(approval, "deployment", None)

@@ -24,10 +24,11 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
 
     descriptions = {
         "agent_name": "The agent's current name.",
-        "from": "When a heartbeat first reported the bundle.",
+        "from": "When the first heartbeat of the interval arrived. All heartbeats of an interval report the same "
+        "bundle, deployment and spec hash.",
         "to": "When a heartbeat first reported another bundle, deployment or spec hash, or no bundle. Null if no "
         "heartbeat did, even if the agent has been decommissioned.",
-        "confirmed_until": "When a heartbeat last reported the bundle.",
+        "confirmed_until": "When the last heartbeat of the interval arrived.",
         "deployment_id": "The id of this environment's deployment for which the bundle was built. If there is none, "
         "the id of the deployment that the agent reported. Null if it reported none, or one of another environment.",
         "bundle_hash": "The SHA-256 of the deploy bundle.",
