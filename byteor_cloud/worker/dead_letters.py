@@ -43,7 +43,7 @@ def retry_dead_letter(job_id: int) -> bool:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE procrastinate_jobs dead SET status = 'todo', scheduled_at = NULL, worker_id = NULL,"
+            "UPDATE procrastinate_jobs dead SET status = 'todo', scheduled_at = now(), worker_id = NULL,"
             " byteor_errors = 0, byteor_kills = 0, byteor_outages = 0"
             " WHERE id = %s AND status = 'failed' AND NOT EXISTS ("
             "  SELECT FROM procrastinate_jobs twin WHERE twin.status = 'todo'"

@@ -5,6 +5,7 @@ tests/system/test_host_keys.py tests ``serve`` with real processes.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -150,13 +151,32 @@ def test_database_description_omits_user_and_password(monkeypatch: pytest.Monkey
     assert database_wait.describe() == "db.example:6432/byteor"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("code", [0, 1])
+def test_signal_while_waiting_ends_process_with_given_code(
+    settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    settings.CONFIG = replace(settings.CONFIG, database_url="postgresql://db.example/byteor")
+    before = signal.getsignal(number)
+
+    def interrupted() -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(database_wait, "ConnectionAttempts", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        database_wait.wait_for_database(lines.append, stopped_code=code)
+
+    assert ended.value.code == code
+    assert signal.getsignal(number) is before
+
+
 def test_wait_does_nothing_for_embedded_database(
     settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.CONFIG = replace(settings.CONFIG, database_url=None)
     monkeypatch.setattr(database_wait, "ConnectionAttempts", _unexpected)
 
-    database_wait.wait_for_database(lines.append)
+    database_wait.wait_for_database(lines.append, stopped_code=0)
 
     assert lines == []
 

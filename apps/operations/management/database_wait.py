@@ -46,16 +46,16 @@ class Attempts(Protocol):
         """Whether the error is one that waiting cannot resolve."""
 
 
-def wait_for_database(report: Callable[[str], object]) -> None:
+def wait_for_database(report: Callable[[str], object], *, stopped_code: int) -> None:
     """Wait until the database responds. Raises OperationalError after a minute, or if waiting cannot help.
 
-    ``report`` is called with a line every five seconds. SIGTERM and SIGINT end the process with code 0. Does nothing
-    for the embedded database, which is already running.
+    ``report`` is called with a line every five seconds. SIGTERM and SIGINT end the process with the exit code
+    ``stopped_code``. Does nothing for the embedded database, which is already running.
     """
     current: Config = settings.CONFIG
     if current.database_url is None:
         return
-    with _exit_on_signals():
+    with _exit_on_signals(stopped_code):
         wait_for_attempts(ConnectionAttempts(), report, clock=time.monotonic)
 
 
@@ -133,9 +133,9 @@ def _query(session: psycopg.Connection[Any]) -> None:
 
 
 @contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Exit with code 0 on SIGTERM or SIGINT while the block runs."""
-    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
+def _exit_on_signals(code: int) -> Iterator[None]:
+    """Exit with this code on SIGTERM or SIGINT while the block runs."""
+    before = {number: signal.signal(number, lambda *_: sys.exit(code)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ COMMON_DESCRIPTIONS = {
 _NOUNS = {
     "DeploymentAgent": "agent's part in the deployment",
     "InvitedMember": "membership",
-    "MatrixVersion": "version",
+    "MatrixVersion": "promoted version",
     "Member": "membership",
     "OrganizationKey": "organization API key",
 }

@@ -38,7 +38,7 @@ class Command(OperatorCommand):
             _ensure_port_free(current.api_bind_addr, "API_BIND_ADDR")
         elif current.worker_bind_addr is not None:
             _ensure_port_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
-        database_wait.wait_for_database(lambda line: self.stderr.write(f"byteor-cloud: {line}"))
+        database_wait.wait_for_database(lambda line: self.stderr.write(f"byteor-cloud: {line}"), stopped_code=0)
         _ensure_connections(current)
         installation.migrate()
         vault.ensure_key()
