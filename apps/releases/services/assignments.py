@@ -4,7 +4,8 @@ An ``Assignment`` states what an agent should run now. Enrolling an agent create
 ``DeploymentAgent`` stores an agent's progress in one deployment. The functions here run in their caller's transaction,
 except ``delete_deployment_agents``.
 
-Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
+Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. The approval of a
+wave may also be locked after the deployment, because every change to it locks the environment first. A change to many
 agents of an environment locks the environment, so such changes never run concurrently (except
 ``delete_deployment_agents`` and, after a restore, ``hold_all``). A report takes exclusive locks only on rows of its
 agent. Statements change many agents at a time, because a deployment may have 100,000 agents.

@@ -49,9 +49,9 @@ def compare(base: Deployment | None, new: ConfigBundle, *, compute: Compute) -> 
 def find_base(deployment: Deployment) -> Deployment | None:
     """Return the deployment with which this one is compared, or None.
 
-    The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
-    otherwise the pipeline's current deployment in the environment. Returns None if no other deployment meets one of
-    these conditions.
+    The base is the first of these deployments that exists and is not this one: the one that this one superseded, the
+    one that this one's rollback restores (if a rollback was started), and the pipeline's current deployment in the
+    environment.
     """
     return find_bases(deployment).first()
 

@@ -139,7 +139,7 @@ def check_may_decide(approval: Approval, user: User) -> None:
 
 
 def check_permissions(approval: Approval, user_id: UUID | None, granted: Collection[Permission]) -> None:
-    """Raise Forbidden unless a person who has the permissions ``granted`` in the environment may decide."""
+    """Raise Forbidden unless the person, who has the permissions ``granted`` in the environment, may decide."""
     if approval.reviewers and str(user_id) not in approval.reviewers:
         raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
     needed = Permission.VIEW_ENVIRONMENT if approval.reviewers else Permission.OPERATE_ENVIRONMENT

@@ -101,8 +101,7 @@ def check_start(deployment: Deployment) -> Deployment:
 def find_restored(deployment: Deployment, target: Deployment) -> list[Deployment]:
     """Return the deployments that a rollback would restore, without duplicates.
 
-    The first is ``target``, which is current after the rollback. The others are further deployments whose bundles would
-    be offered to touched agents.
+    The first is ``target``. The others are further deployments whose bundles would be offered to touched agents.
     """
     before_ids = touched_agents(deployment).order_by().values_list("before_id", flat=True).distinct()
     offered = assignments.find_restored(deployment, before_ids, fallback=target).values()
@@ -180,7 +179,7 @@ def roll_back_break_glass(deployment_id: str) -> None:
     A deployment that has not finished fails if it cannot be rolled back. A current deployment that cannot be rolled
     back keeps running, because stopping it would be no safer, but its configuration becomes known bad.
 
-    Does nothing while the deployment's offers are held since a restore, unless a person denied the approval after the
+    Does nothing while the deployment's offers are held after a restore, unless a person denied the approval after the
     restore. When a person resumes the offers, the rollback is enqueued again.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
@@ -202,7 +201,7 @@ def roll_back_break_glass(deployment_id: str) -> None:
 
 
 def _is_held(deployment: Deployment, approval: Approval) -> bool:
-    """Return whether offers of the deployment are held since a restore, and nobody has denied the approval since."""
+    """Return whether offers of the deployment are held after a restore, and nobody has denied the approval since."""
     backup_at = touched_agents(deployment).aggregate(at=Max("agent__assignment__held_backup_at"))["at"]
     if backup_at is None:
         return False

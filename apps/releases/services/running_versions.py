@@ -26,7 +26,7 @@ class BundleVersion:
 
 
 def runs(pipeline: str | None, number: int | None) -> Q:
-    """Return the condition that a pulse's agent runs this pipeline, if given, in this version, if given."""
+    """Return the condition that a pulse's agent runs this version of this pipeline. None means any."""
     own = Deployment.objects.filter(environment=OuterRef("environment"), bundle_hash=OuterRef("running_bundle_hash"))
     return Q(Exists(_with_version(own, pipeline, number)))
 

@@ -64,7 +64,7 @@ class ApiViewSet(ResourceViewSet):
     def check_permissions(self, request: Request) -> None:
         """Check the caller in this order: 401, 403 (family), 429, 404 (not a member, or a wrong id), 403 (role).
 
-        The request counts as soon as the credential is recognized, so that refused requests are limited as well.
+        Refused requests also count toward the rate limit if their credential is recognized.
         """
         if request.user is None:
             raise Unauthenticated("A bearer credential is required. Send it as: Authorization: Bearer <token>.")
