@@ -21,8 +21,8 @@ from apps.tenancy.models import (
 )
 from byteor_cloud.database.deletion import delete_in_batches
 
-# Keep an invalid credential longer than requests for approval stay pending. Without a start time, a request expires
-# after at most 30 days. A start time, which is at most 30 days ahead, is added to that.
+# Keep an invalid credential longer than requests for approval usually stay pending: at most 30 days, counted from the
+# start time if there is one. A start time is at most 30 days ahead. Pauses and regressions can extend this time.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
 DEVICE_SIGN_INS_KEPT_FOR = timedelta(minutes=10)  # so that a machine gets the error expired_token
