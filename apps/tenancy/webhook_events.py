@@ -48,7 +48,7 @@ NAMES: Final[Mapping[str, str]] = {
     "deployment.build": "Deployment build started",
     "deployment.offer": "Deployment offered to agents",
     "deployment.hold": "Deployment held before its next wave",
-    "deployment.next_wave": "Next wave of a deployment started",
+    "deployment.next_wave": "Next wave of a deployment started manually",
     "deployment.pause": "Deployment paused",
     "deployment.resume": "Deployment resumed",
     "deployment.retry": "Deployment retried",
@@ -67,7 +67,7 @@ NAMES: Final[Mapping[str, str]] = {
     "approval.deny": "Approval denied",
     "approval.expire": "Approval expired",
     "approval.revoke": "Approval revoked",
-    "fixture.current_fails": "Current deployment fails a golden fixture",
+    "fixture.current_fails": "Current deployment fails a golden fixture or cannot be tested",
 }
 """The display name of each pattern, in the order in which the events of a deployment usually occur."""
 
