@@ -85,7 +85,7 @@ def find_or_bind_account(
     try:
         return bind()
     except IntegrityError:
-        # A concurrent sign-in with this identity or address has just committed, so its rows can be read.
+        # A concurrent sign-in or invitation has just committed this identity or address, so its rows can be read.
         social = identities.get_social_auth(backend.name, uid, id_key=id_key)
         return bind() if social is None else {"user": social.user, "social": social, "is_new": False}
 

@@ -33,7 +33,7 @@ def deliver_webhooks(job: DeliverWebhooks) -> None:
 
 @runs_periodically(kinds.WAKE_WEBHOOKS)
 def wake_webhooks() -> None:
-    """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting."""
+    """Enqueue a job for each webhook with due deliveries, unless the job of an earlier run is still waiting."""
     delivery.enqueue_due()
 
 

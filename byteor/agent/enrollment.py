@@ -56,8 +56,9 @@ def enroll_agent(
 
     Stores the identity, the agent's key and the organization's published signing keys in the state folder. Retries send
     the same idempotency key, so they count as one use of the token. Raises StateError if the folder already belongs to
-    an agent or the response is unreadable, Refused if the signing keys in the response are malformed, IdentityError for
-    invalid input or credentials, and the errors of ``Client.send`` if the request fails.
+    an agent, or if a field of the response is missing or has the wrong type. Raises Refused if the signing keys in the
+    response are malformed, IdentityError for invalid input or credentials, and the errors of ``Client.send`` if the
+    request fails.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")

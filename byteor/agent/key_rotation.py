@@ -25,7 +25,7 @@ _LONGEST_PAUSE_S = 600.0
 
 
 class KeyRotation:
-    """Fetches and stores new keys. ``stores_key`` is False if the environment sets the key."""
+    """Fetches and stores new keys. ``stores_key`` is False if an environment variable sets the key."""
 
     def __init__(
         self,
@@ -64,15 +64,16 @@ class KeyRotation:
         self._next = None
 
     def rotate(self) -> None:
-        """Fetch a new key and switch to it. Does nothing if the environment sets the key, or during a requested pause.
+        """Fetch a new key and switch to it.
 
-        Raises ControlPlaneUnavailable or RequestRejected if a request fails, and OSError if the key cannot be stored.
-        After a conflict (409), later calls do nothing.
+        Does nothing if an environment variable sets the key, or during a requested pause. After a conflict (409), later
+        calls do nothing. Raises ControlPlaneUnavailable or RequestRejected if a request fails, and OSError if the key
+        cannot be stored.
         """
         if self._clock() < self._not_before:
             return
         if not self._stores_key:
-            _log.warning("cannot rotate the key, because it is set in the environment: replace it there")
+            _log.warning("cannot rotate the key, because an environment variable sets it: replace it there")
             return
         self._state.check_writable()  # before a key is created that cannot be stored
         try:

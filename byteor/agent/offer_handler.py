@@ -74,10 +74,10 @@ class OfferHandler:
 
     @property
     def health(self) -> str:
-        """The status in heartbeats: ``healthy``, or ``degraded`` or ``failed`` if the last handled offer has failed.
+        """The status in heartbeats: ``healthy``, unless the last handled offer has failed.
 
-        Until a heartbeat is accepted, the heartbeats have the status ``starting`` instead. The agent is degraded if a
-        bundle is running, and failed otherwise.
+        After such a failure, the status is ``degraded`` if a bundle is running, and ``failed`` otherwise. Until a
+        heartbeat is accepted, the heartbeats have the status ``starting`` instead.
         """
         attempted, failed = self.progress.attempted, self.progress.last_failed
         if not (attempted and failed and attempted.offer == failed.offer):

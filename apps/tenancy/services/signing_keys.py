@@ -103,7 +103,11 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
     key = SigningKey.objects.get(pk=key.pk)
     match KeyStatus(key.status):
         case KeyStatus.ACTIVE:
-            raise Conflict("This key is active. Rotate the signing key first.", code="signing_key.active")
+            detail = (
+                "This key is active. It can be retired after a next key has replaced it. To create a next key, rotate "
+                "the signing key."
+            )
+            raise Conflict(detail, code="signing_key.active")
         case KeyStatus.RETIRED:
             raise IllegalTransition("This key is already retired.")
         case KeyStatus.RETIRING:

@@ -54,8 +54,8 @@ def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[We
 def enqueue_sending(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
     """Enqueue a job that sends the webhook's due deliveries. Jobs of the same webhook run one after another.
 
-    ``once`` enqueues nothing if such a job is already waiting. Do not use ``once`` in a transaction that changes other
-    rows, because concurrent transactions would wait for its commit.
+    ``once`` enqueues nothing if a job that was enqueued with ``once`` is already waiting. Do not use ``once`` in a
+    transaction that changes other rows, because concurrent transactions would wait for its commit.
     """
     key = f"webhook:{webhook_id}"
     enqueue(

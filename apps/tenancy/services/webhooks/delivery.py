@@ -45,7 +45,7 @@ def deliver_due(webhook_id: UUID) -> None:
 
 
 def enqueue_due() -> None:
-    """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting.
+    """Enqueue a job for each webhook with due deliveries, unless the job of an earlier call is still waiting.
 
     These deliveries are retries, or deliveries that earlier jobs did not reach.
     """
