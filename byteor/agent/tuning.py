@@ -1,4 +1,4 @@
-"""Applies a tuning profile to this host, as far as the host permits it."""
+"""Applies a tuning profile to this process, as far as the host permits it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PAGE: Final = 200  # rows per request
 _PAUSE_S: Final = 2.0  # between two requests for the state of a requested capture
 _NAMED: Final = 20  # how many deployments one command requests at most, to name their bundles
-_SHOWN: Final = 10  # the most values of a label or state that the summary shows
+_SHOWN: Final = 10  # the most values in a line of the summary
 _CHANGED: Final = ("matched", "changed", "deployments_offered")
 _ENROLLMENT: Final = ("id", "prefix", "token", "command", "expires_at", "max_uses", "labels", "replace")
 _PART_OF_ID: Final = frozenset("0123456789abcdef-")

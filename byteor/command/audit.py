@@ -238,10 +238,10 @@ EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
 def export(session: Session, path: Path, after_seq: int, as_json: str | None) -> None:
     """Export the ledger of the organization.
 
-    The file contains the sealed audit events, oldest first, and a signed checkpoint.
+    The file contains the sealed audit events, ordered by sequence number, and a signed checkpoint.
     `byteor verify ledger` checks the file offline. It needs the organization's keys, which are in the evidence of any
-    deployment. Export the evidence after the ledger. To continue an earlier export, pass its last sequence number to
-    --after-seq.
+    deployment whose bundle was built. Export the evidence after the ledger. To continue an earlier export, pass its
+    last sequence number to --after-seq.
 
     \b
     Examples:

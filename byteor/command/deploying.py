@@ -420,7 +420,7 @@ def _strategy(values: dict[str, Any]) -> m.StrategyRequest | None:
 def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
     """Return the hold before each wave. ``manual`` holds all waves but the first, ``2=manual`` only wave 2.
 
-    Raises Refusal for an invalid text, or if there is only one wave.
+    Raises Refusal for an invalid text, and for any text if there is only one wave.
     """
     if texts and waves < 2:
         raise Refusal("--hold requires at least two waves.", USAGE)
@@ -510,7 +510,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--override-freeze", metavar="REASON", help="Deploy during a freeze window. Requires the role org_admin.")
 @click.option("--override-gate", metavar="REASON", help="Override the replay gate. Requires the role org_admin.")
 @click.option("--break-glass", metavar="REASON", help=(
-    "In an emergency, deploy without waiting for approval. Requires the role org_admin."
+    "In an emergency, deploy without waiting for approval. Requires a person with the role org_admin."
 ))  # fmt: skip
 @click.option("--approval", metavar="FILE", help="A file with the unused credential of an approval, or - for stdin.")
 @click.option(
