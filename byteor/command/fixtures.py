@@ -215,7 +215,7 @@ def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | Non
     "--against",
     type=BUNDLE,
     multiple=True,
-    help="Compare with this config bundle. Default: what the agents run. Can be repeated.",
+    help="Compare with this config bundle. Default: the configurations that most agents run. Can be repeated.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown for a comment on a pull request.")
 @click.option("--payloads", is_flag=True, help="Print example payloads for up to 5 groups of differences.")

@@ -143,7 +143,7 @@ def _strategy(strategy: m.StrategyRequest | None) -> str:
 
 def _approval(session: Session, settings: m.EnvironmentSettings, request: Release, names: NamesOf) -> str:
     if not settings.approvals_required:
-        return "not needed"
+        return "not needed to start"
     if request.approval:
         return "already given by the credential of --approval"
     reviewers = request.reviewers or settings.reviewers or []

@@ -209,8 +209,11 @@ def _standing(session: Session, row: m.Replay) -> str:
         case "diverged":
             return _divergence((row.result or {})["divergence"])
         case "denied" | "failed" if str(row.error).startswith("approval."):
-            ended = {"approval.expired": "expired", "approval.revoked": "was revoked"}
-            return f"Not started, because its approval {ended.get(str(row.error), 'was denied')}."
+            ended = {
+                "approval.denied": "was denied", "approval.expired": "expired", "approval.revoked": "was revoked",
+                "approval.used": "was already used",
+            }  # fmt: skip
+            return f"Not started, because its approval {ended.get(str(row.error), 'does not permit it')}."
     stopped = " It stopped as in the capture." if (row.result or {}).get("reproduced") else ""
     return f"{str(row.status).capitalize()}: {str(row.error or '').rstrip('.')}.{stopped}"
 
@@ -538,7 +541,7 @@ def _show_bisect(session: Session, row: m.Bisect, as_json: str | None) -> None:
     pipeline = session.environment.get_version(replayed[0].version_id).name if replayed else ""
     columns = {
         "version": lambda each: f"{pipeline}:{each.number}",
-        "verdict": lambda each: each.verdict or "being replayed",
+        "verdict": lambda each: each.verdict or (None if row.finished_at else "being replayed"),
         "without parameters": lambda each: each.no_parameters or None,
         "replay": lambda each: each.replay_id,
     }

@@ -136,7 +136,8 @@ def retry(
     ids = [find_agent_id(session, each) for each in agents]
     changed = session.environment.retry_deployment(found.id, reason=reason, agents=ids or None)
     count = found.progress.failed - changed.progress.failed
-    done = f"Retrying {news.agents_of(count)} of {_title(session, changed)}"
+    failed = f"{news.agents_of(count)} of " if count else ""  # an aborted deployment may have no failed agents
+    done = f"Retrying {failed}{_title(session, changed)}"
     return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
 
 
@@ -156,7 +157,7 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
     found = _under_way(session, id)
     title, active = _title(session, found), found.progress.active
     kept = (
-        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it and will keep running it."
+        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it, and the abort does not change that."
         if active
         else ""
     )
