@@ -51,8 +51,7 @@ _REASONS = {
     (OfferAction.ROLLBACK, False): FailureReason.ROLLBACK_REPORTED,
     (OfferAction.ROLLBACK, True): FailureReason.ROLLBACK_TIMEOUT,
 }
-# Ids come before numbers, because an id may contain digits. Each pattern takes linear time: no repetition is nested in
-# another that matches the same characters.
+# Ids come before numbers, because an id may contain digits. Each pattern takes linear time.
 _MASKS = (
     (re.compile(r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"(?i)\b(?:sha\d+:)?[0-9a-f]{32,}\b"), "<hash>"),

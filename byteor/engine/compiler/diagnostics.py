@@ -113,7 +113,7 @@ class CompileReport:
             first_hidden.code,
             "",
             f"There are more diagnostics; only the first {MAX_DIAGNOSTICS - 1} are shown.",
-            "Fix these first and compile again." if not self.ok else "The drawing shows all inserted roles.",
+            "Fix these first and compile again." if not self.ok else "The spec lists all inserted roles.",
         )
         return (*self._found[: MAX_DIAGNOSTICS - 1], more)
 

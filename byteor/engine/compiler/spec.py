@@ -70,7 +70,7 @@ class GraphRole:
 class LaneGraph:
     """A graph of roles that are connected by lanes.
 
-    Lanes, endpoints and roles are numbered in the order in which the compiler walks from the ingresses to the egresses.
+    The compiler numbers lanes, endpoints and roles in the order in which it walks from the ingresses to the egresses.
     """
 
     on_full: Literal["block", "drop"]

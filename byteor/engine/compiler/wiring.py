@@ -116,7 +116,7 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
-                f"The ingress {quote(node.name)} has no outgoing connection.",
+                f"The ingress {quote(node.name)} is not connected to a stage or egress.",
                 f"Add a connection from {quote(node.name)}, or remove the ingress.",
             )
     for node in wiring.egresses:
@@ -124,7 +124,7 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
-                f"The egress {quote(node.name)} has no incoming connection.",
+                f"The egress {quote(node.name)} is not connected to an ingress or stage.",
                 f"Add a connection to {quote(node.name)}, or remove the egress.",
             )
     nodes = wiring.nodes

@@ -89,7 +89,7 @@ class DeploymentFacts:
     config_hash: str = ""
     target: TargetFacts = field(default_factory=TargetFacts)
     strategy: Strategy = field(default_factory=Strategy.all_at_once)
-    timeout_s: int | None = 600  # None while timeouts are suspended because the control plane was unavailable
+    timeout_s: int | None = 600  # None while timeouts are suspended
     take_over: bool = False
     is_enlisting: bool = False  # more agents will be added to the deployment
     is_current: bool = False

@@ -71,7 +71,8 @@ def _unfinished(facts: Facts, offer: OfferFacts, label: str) -> Finding:
     agent, since = facts.agent, at(offer.since)
     silent = ""
     if agent.liveness != "online":
-        silent = f"; it is {agent.liveness}, last seen at {at(agent.last_seen_at or agent.enrolled_at)}"
+        since_when = at(agent.last_seen_at or agent.enrolled_at)
+        silent = f"; it is {agent.liveness} and has sent no heartbeat since {since_when}"
     match offer.progress:
         case AgentProgress.DOWNLOADING | AgentProgress.ACTIVATING:
             code = B(offer.progress)
@@ -182,7 +183,7 @@ def _rollback(facts: Facts, owner: DeploymentFacts, offer: OfferFacts, label: st
             task = f"It runs {label} again, but has not confirmed it"
         yield Finding(B.ROLLING_BACK, f"{task}: a rollback of {owner.label} was started{who}{why}.", owner.id)
     if failure is not None and failure.deployment == owner.id and offer.progress is not AgentProgress.FAILED:
-        yield _failure(B.FAILED, f"It had failed to activate {owner.label}", failure, offer)
+        yield _failure(B.FAILED, f"It had failed in the deployment of {owner.label}", failure, offer)
 
 
 def _failure(code: B, what: str, failure: FailureFacts | None, offer: OfferFacts, error: str = "") -> Finding:
@@ -237,5 +238,6 @@ def _joins(current: DeploymentFacts) -> Statements:
         yield Finding(B.OFFER_DUE, f"{current.label} is current, and the agent matches its target.", current.id)
         yield NextEvent(
             N.OFFER,
-            f"The control plane offers {current.label} to it, unless another deployment is changing the agent now.",
+            f"The control plane offers {current.label} to it, unless another deployment is changing the agent now"
+            " or offers are held in its environment.",
         )

@@ -224,7 +224,7 @@ def test_plan_with_too_many_info_diagnostics_compiles() -> None:
         Code.LOWER_BRIDGE,
         "",
         "There are more diagnostics; only the first 199 are shown.",
-        "The drawing shows all inserted roles.",
+        "The spec lists all inserted roles.",
     )
 
 

@@ -69,7 +69,7 @@ PENDING = [
         facts(new(enlistment=enlistment(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
-            " download it; it is offline, last seen at 2026-01-01 01:53:20 UTC."
+            " download it; it is offline and has sent no heartbeat since 2026-01-01 01:53:20 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
         ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
@@ -86,7 +86,7 @@ PENDING = [
         ),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
-            " download it; it is stale, last seen at 2026-01-01 02:56:40 UTC."
+            " download it; it is stale and has sent no heartbeat since 2026-01-01 02:56:40 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
         ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
