@@ -97,7 +97,7 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     start_at = next((each.until for each in deployment.blockers if each.code is BlockerCode.START_AT), None)
     if start_at is not None:
         yield NextEvent(N.START_TIME, f"The start time of the deployment of {label} is reached.", start_at)
-    if any(blocker.ids for blocker in deployment.blockers):
+    if any(each.ids or (each.code is BlockerCode.GATE_RUNNING and not each.until) for each in deployment.blockers):
         yield NextEvent(N.TURN, f"The deployment of {label} starts when no blockers remain.")
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
         when = "due to start, but is held up" if deployment.held_up else "about to start"
@@ -238,7 +238,8 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
             deployment.id,
             approval.id if approval else None,
         )
-        if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
+        is_superseded = deployment.status is DeploymentStatus.ACTIVE and not deployment.is_current
+        if not ratified and not is_superseded and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
             yield NextEvent(
                 N.RATIFICATION_DUE,
                 f"If the deployment of {label} has not been approved by then, it is rolled back, if possible.",

@@ -198,6 +198,17 @@ ENDED = [
         (BEAT, (N.REPORT, None)),
     ),
     Case(
+        "superseded break-glass",
+        facts(
+            new(S.ACTIVE, enlistment=enlistment(P.ACTIVE), break_glass=GLASS, approval=APPROVAL),
+            offer=offer(NEW),
+            **runs(NEW),
+        ),
+        "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
         "break-glass",
         facts(
             new(S.ACTIVE, is_current=True, enlistment=enlistment(P.ACTIVE), break_glass=GLASS, approval=APPROVAL),

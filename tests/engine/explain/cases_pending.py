@@ -323,6 +323,13 @@ PENDING = [
         (BEAT, (N.GATE_DEADLINE, 60)),
     ),
     Case(
+        "waits without a deadline for the replay gate",
+        facts(new(S.APPROVED, approval=replace(GIVEN, is_used=True), blockers=(RUNNING,)), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits for the replay gate. The regression has not finished.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_GATE, B.TARGET_ALL),
+        (BEAT, (N.TURN, None)),
+    ),
+    Case(
         "is approved and about to start",
         facts(new(S.APPROVED, approval=GIVEN), old(), **SETTLED),
         AS_IT_SHOULD + "The deployment of quotes/two is about to start.",
