@@ -1422,7 +1422,8 @@ class AsyncEnvironment(AsyncCalls):
     ) -> m.Deployment:
         """Pause a deployment.
 
-        Stops offering the deployment to further agents until it is resumed. Pausing does not change the status.
+        Stops offering the deployment to further agents until it is resumed. Pausing does not change the status. A
+        paused deployment can still fail, or become `active` when its last wave has finished. Both end the pause.
 
         Requires the permission `environment:operate`.
 

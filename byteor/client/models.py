@@ -512,8 +512,8 @@ class Fixture(Model, kw_only=True):
     """The deployments whose results a fixture with a golden result also expects, at most the newest 20, newest
     first. A deployment is added after it has become current, if all its differences on this fixture were accepted.
     Results of configurations that are known bad are not expected. If a candidate gives none of the expected
-    results, it is compared with the configuration of the newest one or, if that configuration is too large to be
-    kept, of the golden result. A change of `expect` clears the list."""
+    results, it is compared with the configuration of the newest one or, if that configuration is known bad or too
+    large to be kept, of the golden result. A change of `expect` clears the list."""
     created_by: str
     """Who created the fixture: an e-mail address or the name of an API key."""
     created_at: datetime
@@ -683,7 +683,7 @@ class MatrixVersion(Model, kw_only=True):
     """The version of a current deployment."""
 
     id: str
-    """The id of the version, a UUIDv7. Ids sort by creation time."""
+    """The id of the promoted version, a UUIDv7. Ids sort by creation time."""
     number: int
     """The number of the version. Environments number their versions independently."""
     spec_hash: str
@@ -1134,12 +1134,13 @@ class RunningInterval(Model, kw_only=True):
     agent_name: str
     """The agent's current name."""
     from_: datetime = field(name="from")
-    """When a heartbeat first reported the bundle."""
+    """When the first heartbeat of the interval arrived. All heartbeats of an interval report the same bundle,
+    deployment and spec hash."""
     to: datetime | None
     """When a heartbeat first reported another bundle, deployment or spec hash, or no bundle. Null if no heartbeat
     did, even if the agent has been decommissioned."""
     confirmed_until: datetime
-    """When a heartbeat last reported the bundle."""
+    """When the last heartbeat of the interval arrived."""
     deployment_id: str | None
     """The id of this environment's deployment for which the bundle was built. If there is none, the id of the
     deployment that the agent reported. Null if it reported none, or one of another environment."""
@@ -1642,7 +1643,7 @@ class Artifact(Model, kw_only=True):
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
     until the control plane's database and storage are available."""
     agent_id: str
-    """The id of the agent that uploaded the artifact. If the artifact has an `origin`, the agent uploaded the
+    """The id of the agent that uploaded the artifact. If the artifact has an `origin`, this is the agent of the
     original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
@@ -2165,7 +2166,7 @@ class ListedArtifact(Model, kw_only=True):
     until the control plane's database and storage are available. In a list, this field is null if it is larger than
     4 KiB; `getArtifact` returns it."""
     agent_id: str
-    """The id of the agent that uploaded the artifact. If the artifact has an `origin`, the agent uploaded the
+    """The id of the agent that uploaded the artifact. If the artifact has an `origin`, this is the agent of the
     original artifact."""
     deployment_id: str | None
     """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
@@ -2353,13 +2354,13 @@ class ListedReplay(Model, kw_only=True):
     Each of the result's `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about
     a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the
     stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes`
-    if another record or only the notation of JSON differs, `missing` if only the capture has the record, and
-    `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members,
-    with array indices written as `*`. If there are more than 64 pointers, or they are long, their common parent
-    replaces them. The list is empty for the other kinds. In results of earlier releases, `changed` includes
-    `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the permission
-    `environment:operate`. Null if the replay has not finished or has no result. In a list, this field is null if it
-    is larger than 4 KiB; `getReplay` returns it."""
+    if the records differ, but their JSON values are equal or cannot be compared, `missing` if only the capture has
+    the record, and `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the
+    changed members, with array indices written as `*`. If there are more than 64 pointers, or they are long, their
+    common parent replaces them. The list is empty for the other kinds. In results of earlier releases, `changed`
+    includes `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the
+    permission `environment:operate`. Null if the replay has not finished or has no result. In a list, this field is
+    null if it is larger than 4 KiB; `getReplay` returns it."""
     audit: dict[str, Any] | None
     """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
     finished or has no result. In a list, this field is null if it is larger than 4 KiB; `getReplay` returns it."""
@@ -2823,12 +2824,12 @@ class Replay(Model, kw_only=True):
     Each of the result's `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about
     a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the
     stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes`
-    if another record or only the notation of JSON differs, `missing` if only the capture has the record, and
-    `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members,
-    with array indices written as `*`. If there are more than 64 pointers, or they are long, their common parent
-    replaces them. The list is empty for the other kinds. In results of earlier releases, `changed` includes
-    `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the permission
-    `environment:operate`. Null if the replay has not finished or has no result."""
+    if the records differ, but their JSON values are equal or cannot be compared, `missing` if only the capture has
+    the record, and `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the
+    changed members, with array indices written as `*`. If there are more than 64 pointers, or they are long, their
+    common parent replaces them. The list is empty for the other kinds. In results of earlier releases, `changed`
+    includes `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the
+    permission `environment:operate`. Null if the replay has not finished or has no result."""
     audit: dict[str, Any] | None
     """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
     finished or has no result."""
@@ -3741,15 +3742,16 @@ class ListedRegression(Model, kw_only=True):
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
     """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
-    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
-    changed."""
+    the pipeline. This happens once after a release, after a fixture was added, after the `expect` or `expires_at`
+    of a fixture was changed, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
     """The configurations that the candidate is compared with."""
     not_tested: list[Untested] | None
     """Other configurations of the pipeline that agents ran at the time of the request. The candidate is not
-    compared with them. In a list, this field is null if it is larger than 4 KiB; `getRegression` returns it."""
+    compared with them. Empty if `of_current` is true. In a list, this field is null if it is larger than 4 KiB;
+    `getRegression` returns it."""
     fixtures: int
     """The number of tested fixtures: those of the pipeline that had not expired when the regression started. If
     `of_current` is true, only golden fixtures are tested. It is 0 until the start."""
@@ -4020,15 +4022,15 @@ class Regression(Model, kw_only=True):
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
     """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
-    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
-    changed."""
+    the pipeline. This happens once after a release, after a fixture was added, after the `expect` or `expires_at`
+    of a fixture was changed, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
     """The configurations that the candidate is compared with."""
     not_tested: list[Untested]
     """Other configurations of the pipeline that agents ran at the time of the request. The candidate is not
-    compared with them."""
+    compared with them. Empty if `of_current` is true."""
     fixtures: int
     """The number of tested fixtures: those of the pipeline that had not expired when the regression started. If
     `of_current` is true, only golden fixtures are tested. It is 0 until the start."""
