@@ -223,7 +223,7 @@ REGRESSION = StateMachine(
     },
 )
 UNFINISHED_REGRESSION = (_G.QUEUED, _G.RUNNING)
-# The final states of a regression that was not canceled. A regression that could not be completed has failed, too.
+# The final states of a regression that was not canceled. ``failed`` includes regressions that could not be completed.
 FINISHED_REGRESSION = (_G.PASSED, _G.DIFFERS, _G.FAILED)
 
 

@@ -73,8 +73,9 @@ class JournalReader:
 
     Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If only the end of the
     journal is damaged, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or
-    zeros fill the rest of the file, or a record has a bad CRC and at most such a tail follows. ``offset`` is where the
-    latest record begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
+    zeros fill the rest of the file, or a record has a bad CRC and at most such a tail follows (nothing, if the record
+    is longer than about ``_LARGE``). ``offset`` is where the latest record begins, unless ``rows`` is used. After the
+    iteration, ``end`` is where the last record ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:

@@ -212,7 +212,7 @@ def count_nodes(value: Any) -> int:
 
 
 def has_decimal(value: Any) -> bool:
-    """Return whether a JSON value contains a ``Decimal``, a number that is no double's shortest text."""
+    """Return whether a JSON value contains a ``Decimal`` (see ``JsonLimits.decimal``)."""
     waiting = [value]
     while waiting:
         node = waiting.pop()

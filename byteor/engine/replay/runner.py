@@ -183,7 +183,8 @@ class PipelineRunner:
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
         """Process an input record at the default entry, and return its outputs as pairs of egress and payload.
 
-        Raises StageError or LimitExceeded, after which no more records may be fed, and Unsupported without an entry.
+        Raises Unsupported if there is no default entry. Raises StageError or LimitExceeded; do not feed more records
+        after that.
         """
         outputs: list[tuple[str, bytes]] = []
         self.connect({egress: partial(_collect, outputs, egress) for egress in self.egresses})
