@@ -193,9 +193,9 @@ def plan_rollout(
 
     No wave is done before all agents are enlisted (``complete``). Pending agents that cannot get the offer now, such as
     drained agents, are not in ``agents``. Nothing waits for them, but the holds of their waves apply: ``unavailable``
-    contains these waves, and may contain those of other pending agents. The holds before the wave ``released`` are
-    over, because that wave was approved. If somebody starts the next wave now (``is_started``), the wave does not wait
-    for a manual hold or the pause.
+    contains these waves, and may contain those of other pending agents. If ``released`` is the next wave, no hold
+    applies to it, because it was approved. If somebody starts the next wave now (``is_started``), it does not wait for
+    a manual hold or for the strategy's pause between waves.
     """
     if complete and not any(a.counted for a in agents):
         # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.
@@ -213,7 +213,7 @@ def plan_rollout(
         plural = "" if len(in_wave) == 1 else "s"
         detail = f"{failed} of {len(in_wave)} agent{plural} of wave {wave + 1} failed"
         if failed > reported:
-            detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
+            detail += f", most recently {failed - reported} by not finishing within {timeout_s} s"
         return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
     if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):

@@ -18,7 +18,7 @@ _START = re.compile(r"([0-9]{1,18})(?::(sha256:[0-9a-f]{64}))?", re.ASCII)
 _OUTCOMES = """\
 outcome (at the start of the output) and exit code:
   PROVEN      0  all checks passed, you named the keys with --trust or --keys, and no approval record is missing
-  CONSISTENT  3  all checks passed, but nothing is proven: the keys came with the files, so anybody could have created
+  CONSISTENT  3  all checks passed, but this is no proof: the keys came with the files, so anybody could have created
                  both, or the signed approval record is missing; the output states the reason
   NOT PROVEN  1  a check failed; the output states the reason
   (stderr)    2  the command line is wrong, or a file cannot be read

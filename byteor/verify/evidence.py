@@ -238,7 +238,7 @@ def _check_configuration(bundle: VerifiedBundle) -> None:
         raise Refused(DeliveryCode.BUNDLE_MALFORMED, f"{SPEC}: {error}") from error
     capabilities = required_capabilities(ops)
     if list(manifest.capabilities) != capabilities:
-        detail = f"{SPEC} needs the capabilities {', '.join(capabilities)}; the manifest lists others"
+        detail = f"{SPEC} needs the capabilities {', '.join(capabilities)}; the manifest does not list exactly these"
         raise Unproven(EvidenceCode.CAPABILITIES, detail)
     expected = {field.name for field in fields(RuntimeConfig)}
     if bundle.runtime_config.keys() != expected:

@@ -33,7 +33,7 @@ def escape(line: str) -> str:
 
 
 def _discard() -> None:
-    """Discard the buffered output. The interpreter would fail to write it at exit and change the exit code."""
+    """Discard the buffered output. Otherwise, the interpreter would fail to write it and change the exit code."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

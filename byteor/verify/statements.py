@@ -167,7 +167,7 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
         yield "NOT TESTED", "nothing was tested: there was no regression"
         return
     if result.is_vacuous:
-        reason = f"{count_of(len(result.tests), 'test')} could not run" if result.tests else "there were no tests"
+        reason = f"{count_of(len(result.tests), 'test')} could not run" if result.tests else "there are no results"
         yield "NOT TESTED", f"nothing was tested: {reason}"
     else:
         counts = ", ".join(

@@ -116,7 +116,7 @@ def test_proof_shows_tests_and_acceptances(makers: World, verify: Verifier) -> N
 SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "vacuous": (
         {"result_changes": {"tests": (), "fixtures": (), "baselines": ()}, "setting": setting(min_fixtures=0)},
-        ["NOT TESTED    nothing was tested: there were no tests"]),
+        ["NOT TESTED    nothing was tested: there are no results"]),
     "no test could run": (
         {"result_changes": {"tests": (outcome_of(OUTAGE, None, "not_tested"),)}, "setting": setting(min_fixtures=0)},
         ["NOT TESTED    nothing was tested: 1 test could not run"]),

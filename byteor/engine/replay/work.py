@@ -33,7 +33,7 @@ class LimitExceeded(Exception):
 class RecordOverLimit(Exception):
     """Raised when one record costs more work than allowed, or when its JSON exceeds a limit of ``payload.py``.
 
-    If a stage is processing the record, the stage fails.
+    If a stage is processing the record, the stage fails. JSON that nests too deep raises MalformedPayload instead.
     """
 
 

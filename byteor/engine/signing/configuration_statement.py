@@ -25,7 +25,7 @@ class SignedOnce(Protocol):
 
     @property
     def signed_at(self) -> datetime:
-        """When the statement was signed."""
+        """The time that counts as that of the signature."""
 
 
 class Content(SignedOnce, Protocol):
