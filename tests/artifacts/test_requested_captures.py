@@ -206,7 +206,7 @@ def test_late_upload_is_stored_and_expired_request_refers_to_it(world: World) ->
     assert audited(capture_id) == [
         ("capture.request", "user"), ("capture.expire", "system"), ("capture.upload_late", "agent"),
     ]  # fmt: skip
-    # The hour of the next request is over when the capture is uploaded, but the job has not expired the request yet.
+    # The next request is overdue when the capture is uploaded, but the job has not expired it yet.
     later = requested(world, agent)
     overdue(later)
     third = upload(api, agent, b"first", capture_id=later)

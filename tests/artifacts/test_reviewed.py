@@ -76,7 +76,7 @@ def test_reviewers_of_environment_decide_on_execute_replays(world: World) -> Non
     last.refresh_from_db()
     assert (last.status, last.error) == ("succeeded", None), last.error
 
-    # The request is refused if nobody could decide.
+    # The request is refused if nobody can approve it.
     set_reviewers(world, environment, world.operator)
     before = Replay.objects.count()
     refused = post_replay(world, artifact)

@@ -106,7 +106,7 @@ def test_removing_incomplete_backup_keeps_its_blobs(tmp_path: Path, object_store
         assert target.list_blobs("ab") == {DIGEST: 4}
 
 
-def test_folder_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+def test_files_and_folders_in_target_folder_are_readable_by_owner_only(tmp_path: Path) -> None:
     target = FolderTarget(tmp_path / "backups")
     target.prepare()
     target.write(dump_path(NAME), io.BytesIO(b"dump"))

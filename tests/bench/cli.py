@@ -38,7 +38,7 @@ WITHOUT_GOAL = (YARDSTICK, "import byteor.client, models and httpx2", "import th
 
 
 def processor_ms(command: Sequence[str], variables: Mapping[str, str]) -> float:
-    """Return the processor time (user and system) of the process in milliseconds."""
+    """Run a command, and return its processor time (user and system) in milliseconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BYTEOR_", "PYTHON"))}
     subprocess.run(command, env={**environment, **variables}, check=True, capture_output=True)

@@ -145,7 +145,8 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
 def _measure(world: Any, requests: int) -> dict[str, tuple[float, int]]:
     """Return the p95 in milliseconds and the number of queries of each page for an administrator.
 
-    Also print the slowest pages. ``requests`` is the number of requests for each of them.
+    Also print the slowest pages. ``requests`` is the number of timed requests for each page with one of the longest
+    medians.
     """
     from tests.browser.every_page import walk
     from tests.browser.filled import signed_in

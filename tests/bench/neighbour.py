@@ -144,7 +144,10 @@ class _Neighbour:
             self._idle[connection.kind].append(connection)
 
     def _lose(self, connection: _Connection, why: str) -> None:
-        """Drop the connection. If it was reused and received nothing, resend the request; otherwise count a failure."""
+        """Drop the connection. If a request was waiting for its response, resend it or count a failure.
+
+        The request is resent only if the connection was reused and has received no part of the response.
+        """
         was_busy = connection in self._busy
         self._drop(connection)
         if not was_busy:

@@ -190,7 +190,10 @@ class _Sender:
             self._send(connection)
 
     def _send(self, connection: _Connection) -> None:
-        """Send the rest of the last request, or the next one. Unpaced pipelines do not wait for responses."""
+        """Send the rest of the last request, or the next one.
+
+        After a whole request, wait for the response, except in pipelines. ``_send_paced`` continues paced pipelines.
+        """
         assert connection.socket is not None
         if not connection.unsent:
             connection.unsent = memoryview(self._next(connection))

@@ -65,7 +65,7 @@ def place_of(row: Any) -> Place:
 
 
 def environment_of(row: Any) -> Environment:
-    """Return the environment of a row that belongs to one, or the row itself."""
+    """Return the environment of the row, or the row itself if it is an environment."""
     environment: Environment = row if isinstance(row, Environment) else row.environment
     return environment
 
@@ -335,7 +335,7 @@ class Tenants:
         for each in ACTS.values():
             if each.on is not None:
                 made.get(each.on)
-        for environment in (acme.dev, acme.prod):  # the acts above may have resumed held offers
+        for environment in (acme.dev, acme.prod):  # creating the rows above may have replaced held offers
             hold_offer(acme.agent(environment, "held")[0])
         facts.catch_up(Environment.objects.all())  # otherwise the first request for the agents list would do this
 
