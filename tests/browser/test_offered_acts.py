@@ -175,7 +175,7 @@ def test_rotate_key_is_neither_offered_nor_accepted_for_suspected_clone(world: W
     others = {"Drain", "Request capture", "Change labels", "Decommission"}
     assert offered(row, world) == accepted(AgentAdmin.acts, row, world, reason="slow") == others
     operator = signed_in(world.operator.user)
-    assert "with the mode `now`, or enroll the agent again" in operator.get(row_page(row)).text
+    assert "and the mode `now`, or enroll the agent again" in operator.get(row_page(row)).text
     refused = operator.post(act(row, "rotate_key"), YES, follow=True)
     ((level, text),) = shown_messages(refused)
     assert (level, "A clone of this agent is suspected" in text) == ("error", True)

@@ -73,9 +73,8 @@ class JournalReader:
 
     Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If only the end of the
     journal is damaged, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or
-    zeros fill the rest of the file, or a record has a bad CRC and at most such a tail follows (nothing, if the record
-    is longer than about ``_LARGE``). ``offset`` is where the latest record begins, unless ``rows`` is used. After the
-    iteration, ``end`` is where the last record ends.
+    zeros fill the rest of the file, or a record has a bad CRC and at most such a tail follows. ``offset`` is
+    where the latest record begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:
@@ -128,14 +127,11 @@ class JournalReader:
                 payload = buffer = more = b""  # release the previous record
                 payload = _read(source, length)
                 if len(payload) < length:
-                    self.end, self.warning = base, f"torn tail: the record at offset {base} is cut off"
-                    return
+                    return self._finish(base, f"torn tail: the record at offset {base} is cut off")
                 head = b"" if is_first_version else rest[: header_size - 4]
                 if checks_crc and crc32(payload, crc32(head)) != crc:
-                    if source.read(1):
-                        raise BadJournal(base, f"bad CRC of record {sequence}")
-                    self.warning, self.end = f"bad CRC of the last record at offset {base}", base
-                    return
+                    stop = base + header_size + length
+                    return self._finish(base, file.tail_warning(base, stop, sequence))
                 yield base, sequence, unix_ns, payload
                 base, at = base + header_size + length, 0
                 continue

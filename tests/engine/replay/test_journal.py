@@ -251,7 +251,13 @@ def test_large_records_are_read_and_checked(version: int) -> None:
     written = encode_journal(records, version)
 
     assert list(JournalReader(BytesIO(written))) == records
-    for damaged, warning in ((written[:-1], "torn tail"), (written[:-1] + b"y", "bad CRC of the last record")):
+    bad = written[:-1] + b"y"
+    for damaged, warning in (
+        (written[:-1], "torn tail"),
+        (bad, "bad CRC of the last record"),
+        (bad + bytes(100), "bad CRC of the last record"),
+        (bad + encode_journal([Record(5, 14, large)], version)[8:-1], "bad CRC of the last record"),
+    ):
         reader = JournalReader(BytesIO(damaged))
         assert list(reader) == records[:3]
         assert str(reader.warning).startswith(warning)
