@@ -161,7 +161,7 @@ def test_silent_or_canceled_child_process_is_killed(tmp_path: Path, monkeypatch:
     assert [process.kill() for process in started] == [-signal.SIGKILL] * 2
 
 
-def test_hanging_dry_run_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_dry_run_times_out_and_can_be_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
     run_in_child = children.run_in_child
 
@@ -272,5 +272,6 @@ def test_denied_side_effect_that_child_process_requests_raises_child_died(
     theirs.sendall(json.dumps({"effect": effect}).encode() + b"\n")
     monkeypatch.setattr(children, "Child", lambda *_, **__: child)
 
+    # If ``DryRun.perform`` was called, it would raise AssertionError.
     with theirs, pytest.raises(children.ChildDied, match="not permitted"):
-        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())  # DryRun.perform would raise
+        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())

@@ -279,7 +279,7 @@ def test_current_configuration_is_tested_again_only_after_change_of_engine_or_fi
         scan()
         scan()
         assert statuses(now) == ["cancelled", "passed"]
-    scan()  # this engine has tested it before
+    scan()  # the canceled regression was requested with this engine, so no other one is queued
     assert statuses(now) == ["cancelled", "passed"]
     kept(world, fixture.artifact, "same")  # changes the revision of the fixtures
     scan()

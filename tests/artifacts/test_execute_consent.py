@@ -74,7 +74,7 @@ def test_queued_replay_fails_when_its_approval_is_revoked(world: World, receiver
     assert (replay.started_at, audit_actions(replay)[-1]) == (None, "replay.fail")
 
 
-def test_queued_replay_fails_when_its_approval_expires(
+def test_queued_replay_fails_if_its_approval_has_expired(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))

@@ -57,7 +57,7 @@ def test_difference_from_configuration_that_agents_no_longer_run_does_not_block(
     agent, api = agents[1]
     send_heartbeat_running(agent, api, runs=first)
     renew: Callable[[], object] = renew_tests
-    if cancels:  # a canceled regression is not renewed until another one is requested
+    if cancels:  # a canceled regression is not renewed, so another one is requested
         renew = lambda: regressions.request(  # noqa: E731
             environment=world.dev, config_bundle=bundles[2], actor=world.operator.actor
         )

@@ -530,7 +530,7 @@ class Stories(RuleBasedStateMachine):
         for row in Regression.objects.filter(environment=self.scene.here).exclude(pk__in=self.model.regressions):
             deployment = asked.get(row.pk)
             if deployment is None:
-                continue  # ``request_regression`` adds it
+                continue  # for no deployment, such as a regression of what runs now
             baselines = self.model.baselines(deployment.site)
             assert tuple(each["config_hash"] for each in row.baselines) == tuple(
                 self.model.hashes[each] for each in baselines

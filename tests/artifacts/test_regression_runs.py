@@ -217,7 +217,7 @@ def test_regression_of_deleted_environment_does_not_run(world: World) -> None:
     assert not ProcrastinateJob.objects.exists()
 
 
-def test_regression_that_exceeds_its_quantum_is_requeued_with_progress(
+def test_regression_progresses_in_each_quantum_until_it_is_completed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(regression_runs, "QUANTUM_S", 0)
