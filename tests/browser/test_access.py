@@ -169,8 +169,8 @@ def test_row_pages_open_only_with_permission(tenants: Tenants) -> None:
                     assert_refused(tenants.send(person, url))
         if not guest.sees(near) and admin.sees(near):
             assert tenants.send(admin, row_page(near)).status_code == 200, near
-        # Check the pages of the people with the fewest permissions, on rows with possible acts and in the project
-        # where they have fewer permissions.
+        # Check the pages of the people with the fewest permissions, and of the project admin in the project in which
+        # that person is only a viewer.
         shown = [(viewer, row) for row in tenants.acted_on(label)] + [(guest, near), (lowered, far)]
         for person, row in shown:
             if row is not None and person.sees(row):

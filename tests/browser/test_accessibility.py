@@ -1,4 +1,4 @@
-"""Accessibility of the console's pages, checked with axe-core in light mode, dark mode and a narrow window."""
+"""Accessibility of the console's pages: checks with axe-core, and keyboard use of the menu and filters."""
 
 from __future__ import annotations
 

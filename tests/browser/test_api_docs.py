@@ -24,7 +24,8 @@ OPERATIONS = {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_documentation_is_accessible_after_rendering(open_page: Callable[..., Page], scheme: str) -> None:
     page = prepare(open_page(color_scheme=scheme))
-    page.set_viewport_size({"width": 1440, "height": 4000})  # tall, since the page removes operations that are far away
+    # Tall, because the page contains only the operations that are near the visible part.
+    page.set_viewport_size({"width": 1440, "height": 4000})
     found = []
     for method, operation in OPERATIONS.items():
         page.goto("about:blank")

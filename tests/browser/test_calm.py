@@ -38,7 +38,7 @@ def test_lists_and_pages_show_names_instead_of_ids(world: World) -> None:
 
     for model in (*MAIN, Bisect, RequestedCapture, KnownBad):
         assert END_OF_ID.findall(text_of(client.get(table(model)).text)) == [], model
-        if model is not AuditEvent:  # its page is about ids
+        if model is not AuditEvent:  # its page also shows ids
             page = client.get(row_page(model._default_manager.latest("pk")))
             assert END_OF_ID.findall(text_of(page.text)) == [], model
 

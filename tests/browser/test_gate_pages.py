@@ -142,7 +142,7 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
     def waits_for(summary: Any) -> list[list[str]]:
         return texts(next((each["rows"] for each in summary["panels"] if each["title"] == "Waiting for"), []))
 
-    # Finished: each blocker is named, and the panel says how long the request is open.
+    # Finished: each blocker is named, and the panel says when the request expires.
     summary, shown = change()
     assert [each[:2] for each in waits_for(summary)] == [
         ["replay gate: failed", "The candidate needs 10.0% more work, and at most 5% more is permitted."],
@@ -161,7 +161,8 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
     # Without required approvals, the build waits only for the gate, and the page says when the deployment fails.
     require(world, approvals_required=False)
     approved = waiting(world, 1, name="approved")
-    # No agent runs a configuration here. With other baselines, the build would request another regression.
+    # No agent runs a configuration here, so no baselines are needed. If the regression had some, the build would
+    # request another one.
     Regression.objects.filter(deployments=approved).update(baselines=[])
     builds.build(str(approved.pk))
     summary, shown = change(approved)

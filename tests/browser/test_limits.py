@@ -42,7 +42,7 @@ def test_person_over_rate_limit_sees_when_to_retry(
     notice = page.locator("[data-trouble]")
     expect(notice).to_contain_text("You have sent too many requests to the console. Updates continue in ")
     page.clock.run_for(2100)
-    assert updates == [429]  # the page sends no request before the seconds in Retry-After are over
+    assert updates == [429]  # the page requests no update before the seconds in Retry-After are over
     page.keyboard.press("Control+k")
     expect(page.locator(".search-note")).to_contain_text("Too many requests. Search again in ")
     page.goto(row_page(deployment))
