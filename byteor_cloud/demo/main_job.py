@@ -125,7 +125,7 @@ class Demo(Processes):
                 return response
 
             def fill_in(url: str, **values: str) -> str:
-                """Open a page, submit its form, and return the next page. Raises DemoError."""
+                """Open a page, submit its form, and return the next page. Raises DemoError if the form is refused."""
                 hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', send("GET", url).text)
                 response = send("POST", url, {**dict(hidden), **values})
                 if not response.ok:

@@ -34,11 +34,11 @@ class ApiClient:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of the response. Raises DemoError if the request fails."""
+        """Send a request and return the JSON of the response. Raises DemoError if the API returns an error."""
         return self._send(method, path, body).json()
 
     def download(self, path: str) -> bytes:
-        """Return the bytes of a file. Raises DemoError if the request fails."""
+        """Return the bytes of a file. Raises DemoError if the API returns an error."""
         return self._send("GET", path).content
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> requests.Response:
@@ -48,7 +48,10 @@ class ApiClient:
         return response
 
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
-        """Poll ``path`` until ``is_done`` accepts its JSON, and return it. Raises DemoError on failure or timeout."""
+        """Poll ``path`` until ``is_done`` accepts its JSON, and return it.
+
+        Raises DemoError if the API returns an error, or after ``TIMEOUT_S``.
+        """
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             if is_done(found := self("GET", path)):

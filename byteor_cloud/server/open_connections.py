@@ -98,7 +98,7 @@ def note_caller(environ: Mapping[str, Any], caller: str) -> None:
 
 
 def note_address(environ: Mapping[str, Any], address: str) -> None:
-    """Record the address that the connection counts for, if trusted proxies report another address than the peer's."""
+    """Record the address that the connection counts for, which may differ from the peer's."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.address = address

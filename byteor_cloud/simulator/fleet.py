@@ -20,7 +20,7 @@ _TRIES = 10
 
 
 class SimulationError(Exception):
-    """The simulation cannot run. The message is one line."""
+    """The simulation cannot start or continue."""
 
 
 @dataclass(frozen=True, slots=True)

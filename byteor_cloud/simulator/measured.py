@@ -200,7 +200,8 @@ class Summary:
         lines += [
             f"latency     {_times(document['latency_ms'])}",
             f"lateness    {_times(document['lateness_ms'])} (in the simulator, before a request was sent)",
-            f"errors      {measured.errors}; also {count_of(measured.busy, 'response')} with Retry-After",
+            f"errors      {measured.errors};"
+            f" also {count_of(measured.busy, 'response')} with status 429 or 503 and Retry-After",
             *(f"  {reason}: {count}" for reason, count in measured.failures.most_common()),
             f"generator   {self.cpu_share * 100:.0f} % of one core",
         ]

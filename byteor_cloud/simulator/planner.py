@@ -349,9 +349,8 @@ class Planner:
 def _read_manifest(offer: Offer, envelope: Mapping[str, Any]) -> dict[str, str]:
     """Return the offered bundle in the form in which heartbeats describe the running bundle.
 
-    The hashes come from the bundle's signed statement.
-
-    Simulated agents do not verify signatures: that would measure the simulator instead of the server.
+    Its deployment id and spec hash come from the bundle's signed statement. Simulated agents do not verify signatures:
+    that would measure the simulator instead of the server.
     """
     manifest = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
     return {

@@ -33,7 +33,7 @@ DESCRIPTIONS = {
 }
 
 HERD_WITHIN_S = 10.0
-_CONNECTED_PER_S = 1000  # agents of the scenario ``poll`` that connect in a second
+_CONNECTED_PER_S = 1000  # agents that connect in a second in the scenario ``poll``, in each process
 _TROUBLE_SHARE = 0.6
 _FLAPPING_SHARE, _SLOW_SHARE, _CLONED_SHARE = 0.2, 0.05, 0.05
 _SLOW_SEND_S = (1.0, 2.0)

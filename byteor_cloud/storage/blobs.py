@@ -158,7 +158,7 @@ def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  
     except Unavailable as unavailable:
         if isinstance(unavailable.__cause__, OSError) and unavailable.__cause__.errno in _NO_SPACE:
             raise InsufficientStorage(
-                "There is not enough space to store the file. Nothing was stored; try again later.", retry_after=30
+                "There is not enough space to store the file, so it was not stored. Try again later.", retry_after=30
             ) from unavailable.__cause__
         raise
 

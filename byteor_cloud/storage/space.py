@@ -10,8 +10,9 @@ from django.conf import settings
 from django.db import DatabaseError
 from psycopg import errors as pg
 
-# A disk is almost full if fewer than LOW_BYTES and less than LOW_SHARE of it are free. LOW_BYTES is two segments of
-# PostgreSQL's write-ahead log: without space for the next segment, PostgreSQL stops, even for reads.
+# A disk is almost full if fewer than LOW_BYTES bytes and less than LOW_SHARE of it are free, or if fewer than LOW_FILES
+# more files can be created. LOW_BYTES is two segments of PostgreSQL's write-ahead log: without space for the next
+# segment, PostgreSQL stops, even for reads.
 LOW_BYTES = 32 << 20
 LOW_SHARE = 0.05
 LOW_FILES = 64

@@ -57,7 +57,7 @@ def retry_dead_letter(job_id: int) -> bool:
 class Troubles:
     """How often a job raised an error, was killed, and had to wait for the database or the storage.
 
-    ``outages`` counts only the waits since the job last raised an error or was requeued by ``Requeued``. ``error``
+    ``outages`` counts only the waits since the job was last requeued after an error or by ``Requeued``. ``error``
     describes the latest error, kill or outage; it is empty if there was none, or none since a ``Requeued``.
     """
 
@@ -96,7 +96,10 @@ class Obstacle:
 
 
 def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
-    """Return the obstacles of jobs with these ``serial`` keys. Keys whose jobs can continue are left out."""
+    """Return the obstacles of jobs with these ``serial`` keys. Keys without obstacles are left out.
+
+    A job that is running again after an outage still counts as waiting.
+    """
     if not serials:
         return {}
     with connection.cursor() as cursor:
