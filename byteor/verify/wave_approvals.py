@@ -90,8 +90,8 @@ def _check_subject(statement: WaveStatement, manifest: Manifest, bundle_hash: st
 def check_holds(approvals: WaveApprovals, record: ApprovalRecord | None) -> None:
     """Check that the approved strategy has an approval hold for each statement. Raises Refused or Unproven.
 
-    The hold may also be that of an earlier wave, because the hold of a wave without agents applies to the next wave
-    that has agents. Without a record, the strategy is unknown, and nothing is checked.
+    The hold may also be that of an earlier wave, because the hold of a wave without available agents applies to the
+    next wave that has some. Without a record, the strategy is unknown, and nothing is checked.
     """
     holds = _read_holds(record)  # fail here, not while the proof is printed
     for each in approvals.statements if record is not None else ():
@@ -132,10 +132,11 @@ def lines(approvals: WaveApprovals, record: ApprovalRecord | None, *, is_complet
     approved = {each.content.wave for each in approvals.statements if _is_approved(each)}
     for wave, hold in enumerate(holds):
         if hold is Hold.APPROVAL and wave not in approved:
-            reason = "; it had not been started at the time of the export, or has no agents" if is_complete else ""
-            yield "NOT APPROVED", f"wave {wave + 1}: {APPROVAL_RECORD} requires an approval before it{reason}"
+            reason = "it had not been started at the time of the export, or had no available agents"
+            detail = f"wave {wave + 1}: {APPROVAL_RECORD} requires an approval before it"
+            yield "NOT APPROVED", f"{detail}; {reason}" if is_complete else detail
         elif hold is not Hold.APPROVAL and wave in approved:
-            reason = f"the hold of an earlier wave without agents applied to wave {wave + 1}"
+            reason = f"the hold of an earlier wave without available agents applied to wave {wave + 1}"
             yield "hold", f"wave {wave + 1} has no approval hold in {APPROVAL_RECORD}: {reason}"
     if is_complete:
         return

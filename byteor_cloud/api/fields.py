@@ -199,7 +199,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
 
 
 class NameField(TextField):
-    """A name that people read: 1 to 200 characters on one line, without spaces around them."""
+    """A name that people read: one line of at most ``max_length`` characters (default 200), not padded with spaces."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 200, "pattern": NAME, "rule": _NAME_RULE, **kwargs})

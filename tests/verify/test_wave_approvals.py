@@ -142,7 +142,7 @@ def test_proof_shows_decisions_on_waves_and_reports_of_earlier_waves(makers: Wor
         "2 failed). 2 agents failed (reported): cannot open port <number>.",
         "deny by ada@example.com at 2026-10-20T09:59:00Z: Two failed.",
         "wave 4: approval.json requires an approval before it; it had not been started at the time of the export, or "
-        "has no agents",
+        "had no available agents",
     ]
     result = verify.result(files, "--trust", KID)
     payloads = [json.loads(base64.b64decode(each["payload"])) for each in json.loads(files[FILE])]
@@ -176,7 +176,8 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
         "of wave 3 differ from those in approval.json: user-3, user-4; an org_admin can change the reviewers, and the "
         "ledger records who did and why",
         "of wave 3 differ from those in approval.json: 2 approvals were required, self-approval was not allowed",
-        "wave 3 has no approval hold in approval.json: the hold of an earlier wave without agents applied to wave 3",
+        "wave 3 has no approval hold in approval.json: the hold of an earlier wave without available agents applied to "
+        "wave 3",
     ]
 
 
