@@ -76,7 +76,7 @@ def encrypt_key(key: bytes, key_id: str, passphrase: str) -> EncryptedKey:
 
 
 def decrypt_key(encrypted: EncryptedKey, key_id: str, passphrase: str) -> bytes:
-    """Return the master key. Raises BackupError if the passphrase is wrong, or the manifest was altered."""
+    """Return the master key. Raises BackupError if the passphrase is wrong, or if the key or its id was altered."""
     try:
         return encrypted._derive(passphrase).decrypt(encrypted.nonce, encrypted.ciphertext, key_id.encode())
     except InvalidTag:

@@ -1,4 +1,7 @@
-"""Reads backups, and checks every byte against the hashes in the manifest."""
+"""Reads backups.
+
+Checks the dump and the blob list against their hashes in the manifest, and each blob against its hash in the blob list.
+"""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _errors(compilation: Compilation) -> list[dict[str, str]]:
 def preview(plan: object, target: str | None) -> bytes:
     """Compile a plan and return the body of the response, which may be many times as large as the plan.
 
-    Parts that do not fit into ``MAX_BYTES`` are null, and ``truncated`` is true.
+    If parts do not fit into ``MAX_BYTES``, they are null, and ``truncated`` is true.
     """
     found = {**_compile(plan, target).to_json(), "truncated": False}
     left = MAX_BYTES - len(_body({**found, **dict.fromkeys(_LARGE_PARTS)}))

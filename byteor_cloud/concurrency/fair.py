@@ -140,7 +140,7 @@ class FairSlots:
         self._waiting[waiter.holder.organization] += 1
 
     def _leave(self, waiter: _Waiter) -> None:
-        """Remove a waiter from its queue, unless a refusal has already removed it."""
+        """Remove a waiter from its queue. Do nothing if it was already removed, because it was served or refused."""
         queue = self._queues.get(waiter.holder, deque())
         if waiter not in queue:
             return
