@@ -196,7 +196,7 @@ def test_page_warns_if_too_few_people_can_approve(world: World) -> None:
     ]
 
 
-def test_page_of_request_by_unknown_creator_does_not_name_who_can_approve(world: World) -> None:
+def test_page_does_not_name_who_can_approve_if_requester_is_unknown(world: World) -> None:
     row = requested(world, requester_id=None)
 
     assert panel(row, world.viewer)["lead"] == f"1 approval is needed. {approvals.REQUESTER_UNKNOWN}"
@@ -210,7 +210,7 @@ def test_reviewers_are_undecided_if_requester_is_unknown(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["approved", "denied", "expired", "revoked"])
-def test_closed_request_offers_nothing_and_says_who_did_not_decide(world: World, status: str) -> None:
+def test_closed_request_offers_no_decision_or_reminder_and_says_who_did_not_decide(world: World, status: str) -> None:
     row = requested(world, [world.viewer, world.reviewer])
     Approval.objects.filter(pk=row.pk).update(status=status)
 
@@ -349,7 +349,7 @@ def test_requester_copies_link_and_sends_reminder_by_keyboard(
     expect(page.get_by_role("cell", name="viewer@acme.example The masks")).to_contain_text(
         "The masks are what the venue wants."
     )
-    # The last decision appears without a reload, and the page then asks for nothing.
+    # The last decision appears without a reload. The link and the reminder are then no longer offered.
     page.evaluate("document.body.dataset.loaded = 'once'")
     decide(row, world.admin)
     expect(page.locator("#headline")).to_contain_text("Approved by")

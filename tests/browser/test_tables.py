@@ -56,7 +56,7 @@ def tenant(world: World) -> tuple[World, Filled]:
     return world, fill(world)
 
 
-def test_every_model_is_described_and_console_shows_tables_as_described() -> None:
+def test_every_model_outside_notifications_is_described_and_console_shows_tables_as_described() -> None:
     ours = {model._meta.label_lower for name in OURS for model in apps.get_app_config(name).get_models()}
 
     assert {label for label in TABLES if label.partition(".")[0] in OURS} == ours

@@ -134,7 +134,7 @@ def test_people_can_click_from_empty_installation_to_rollback_and_second_environ
     transactional_db: None, open_page: Callable[..., Page], shot: Callable[..., None]
 ) -> None:
     Hand.clicks = 0
-    # Each step of the setup leads to the next one. The invited person gets a link.
+    # Each step of the setup leads to the next one. After the invitation, the page shows a sign-in link for Grace.
     ada = open_console(open_page(), "ada@acme.example")
     ada.link("Create an organization")
     ada.fill("Name", "Acme")
