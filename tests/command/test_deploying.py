@@ -150,7 +150,7 @@ def test_failures_are_printed_during_rollout_and_rollback_exits_3(
     assert "The rollout of quotes was rolled back: 3 of 4 agents of wave 1 failed." in lines
 
 
-def test_timeout_while_waiting_for_approval_exits_8_and_names_who_can_decide(terminal: Terminal, world: World) -> None:
+def test_timeout_while_waiting_for_approval_exits_8_and_names_who_can_approve(terminal: Terminal, world: World) -> None:
     terminal.use(world.operator.api.token, organization="acme", project="trading", environment="prod")
     world.agent(world.prod)
     world.bundle(world.prod, name="quotes-1")

@@ -186,7 +186,7 @@ def test_login_refuses_invalid_server_url(url: str, terminal: Terminal) -> None:
     assert terminal("login", url).code == 2
 
 
-def test_context_of_another_server_is_not_replaced(terminal: Terminal) -> None:
+def test_login_refuses_name_of_context_of_another_server(terminal: Terminal) -> None:
     found = terminal("login", "https://byteor.example.com", "--name", "test")
 
     assert found.code == 2
@@ -298,7 +298,7 @@ def test_config_file_that_others_can_read_becomes_private(terminal: Terminal) ->
 def test_unwritable_config_file_is_reported_before_sign_in(terminal: Terminal) -> None:
     config().unlink()
     config().parent.rmdir()
-    config().parent.write_text("")  # no folder
+    config().parent.write_text("")  # a file instead of the folder
 
     found = terminal("login", terminal.url)
 

@@ -80,7 +80,7 @@ def test_abort_requires_confirmation_and_counts_agents_that_keep_running_bundle(
 def test_failed_agents_are_retried_by_name(terminal: Terminal, world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = held(world, agents, second, run_jobs, "failed")
-    # Without a name, the command could also mean the current deployment.
+    # Without an argument, the command could also mean the current deployment.
     ambiguous = terminal("retry")
     assert (ambiguous.code, str(deployment.pk) in ambiguous.err) == (2, True)
 

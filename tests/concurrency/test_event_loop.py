@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
-    """Start greenlets that each wait for a turn, in this order. Return the owners in the order of their turns."""
+    """Start a greenlet for each owner, and return the owners in the order of their turns, numbered as in ``b4``."""
     order: list[str] = []
 
     def work(number: int, owner: str) -> None:
@@ -81,7 +81,7 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     def beat() -> None:
         for _ in range(50):
             order.append("beat")
-            gevent.sleep(1e-6)  # waits for the next iteration, like a request whose response arrives
+            gevent.sleep(1e-6)  # until the next iteration of the event loop, like a wait for the database
 
     turns = Turns()
     gevent.joinall([gevent.spawn(work) for _ in range(4)] + [gevent.spawn(beat)], raise_error=True)

@@ -1,4 +1,4 @@
-"""How many queries the pages of a deployment and its approval take, and how they say that the replay gate blocks."""
+"""How many queries the pages of deployments and approvals take, and what an approval says about the replay gate."""
 
 from __future__ import annotations
 
