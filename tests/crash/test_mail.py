@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 COUNT_MAILED = "SELECT count(*) FROM notifications_notification WHERE mailed_at IS NOT NULL"
 REVIEWER = "reviewer@acme.example"
-# Adds an org_admin who has signed in: the requester gets no e-mail, and the API cannot sign in a person.
+# Adds another org_admin, because the requester gets no e-mail. The API cannot mark this person as signed in.
 ADD_REVIEWER = f"""
 from django.utils import timezone
 from apps.tenancy.actors import system_actor

@@ -61,7 +61,7 @@ def kill_in(job: str) -> None:
 
 @pytest.fixture
 def made() -> Any:
-    """Create two organizations. Queue a verification, a replay and a build for the first, and a build for the other."""
+    """Create two organizations. Queue an ingest, a replay and a build for the first, and a build for the other."""
     acme, other = World("acme"), World("other")
     agent, api = acme.agent()
     version = acme.version()

@@ -57,7 +57,7 @@ def test_regression_finishes_once_and_computes_each_verdict_once(victim: str, mo
     with subprocess.Popen([sys.executable, "-c", ONE_FIXTURE_IN_EACH_PROCESS], env=worker_environment()) as worker:
         try:
             child = stop_next_replay(worker.pid)
-            wait_until(lambda: progress() == 3)  # the other process judged the other fixtures
+            wait_until(lambda: progress() == 3)  # other processes judged the other fixtures
             before = dict(Verdict.objects.values_list("key", "pk"))
             if victim == "child":
                 os.kill(child, signal.SIGKILL)
@@ -69,7 +69,7 @@ def test_regression_finishes_once_and_computes_each_verdict_once(victim: str, mo
             worker.kill()
             worker.wait()
             with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGCONT)  # it was stopped before it could ask to die with the worker
+                os.kill(child, signal.SIGCONT)  # it may have been stopped before it asked to die with the worker
     wait_until(lambda: not lives(child))
     if victim != "child":
         assert (progress(), row.status) == (3, "running")

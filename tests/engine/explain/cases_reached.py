@@ -1,4 +1,4 @@
-"""Basic cases: no deployment targets the agent, or one of the same pipeline does, or one of another pipeline."""
+"""Basic cases, for example: no deployment targets the agent, or a deployment of another pipeline takes it over."""
 
 from __future__ import annotations
 

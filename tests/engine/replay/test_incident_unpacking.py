@@ -155,7 +155,7 @@ def test_number_of_implicit_folders_is_limited(root: Path) -> None:
     assert refused(targz(*members), root, ArchiveLimits(max_entries=10)) == "too_many_entries"
 
 
-def test_file_that_exceeds_size_limit_is_not_written(root: Path) -> None:
+def test_file_that_takes_archive_over_size_limit_is_not_written(root: Path) -> None:
     data = targz(member("a", b"12345"), member("b", b"678901"))
 
     assert refused(data, root, ArchiveLimits(max_bytes=10)) == "too_large"
@@ -175,7 +175,7 @@ def zeros(size: int) -> bytes:
     return packed.getvalue()
 
 
-def test_decompression_bomb_in_entry_is_refused_by_its_header(root: Path) -> None:
+def test_decompression_bomb_in_entry_is_refused_because_of_size_in_header(root: Path) -> None:
     header = tarfile.TarInfo("bomb")
     header.size = 600 * 1024 * 1024
 

@@ -68,7 +68,9 @@ def test_rule_composed_of_example_parts_is_accepted(template: str) -> None:
         ({"type": object()}, None),
     ],
 )
-def test_docstring_and_only_usable_schema_of_package_are_shown(declared: Any, parameters: list[str] | None) -> None:
+def test_summary_is_first_paragraph_of_docstring_and_only_usable_schema_is_shown(
+    declared: Any, parameters: list[str] | None
+) -> None:
     op = package(__doc__="Appends a\nsuffix.\n\nMore.", parameters=declared)
 
     reference = reference_of(Ops(stages={"append": op}))["append"]
