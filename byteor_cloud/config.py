@@ -124,7 +124,10 @@ def _choice(*values: str) -> Callable[[str], str]:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # its text may contain a password
+            raise ValueError("must be a valid URL, with special characters in it percent-encoded") from None
         if parts.scheme not in schemes or not (parts.netloc or "postgresql" in schemes):
             raise ValueError(f"must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
         return text.rstrip("/")

@@ -48,6 +48,7 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
 # Other settings that a setting requires.
 MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://cloud.example"}
 REQUIRED = {"SMTP_URL": MAIL}
+URL_FORM = "must be a valid URL, with special characters in it percent-encoded"
 SMTP_FORM = (
     "must be like smtp://user:password@host:587 or smtps://user:password@host:465, with special characters in the user "
     "and the password percent-encoded; add ?tls=off to smtp:// for a server without TLS"
@@ -103,6 +104,8 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
     [
         ("DEPLOYMENT_MODE", "both", "must be one of combined, api, worker"),
         ("DATABASE_URL", "sqlite:///db", "must be a URL that starts with postgresql:// or postgres://"),
+        ("DATABASE_URL", "postgresql://user:hunter[2@host/db", URL_FORM),
+        ("DATABASE_URL", "postgresql://user:hunter\N{CARE OF}2@host/db", URL_FORM),
         ("API_BIND_ADDR", "8080", "must be HOST:PORT"),
         ("API_BIND_ADDR", ":8080", "must be HOST:PORT"),
         ("API_BIND_ADDR", "localhost:²", "must be HOST:PORT"),

@@ -27,8 +27,11 @@ class Url:
         # urlsplit would drop tabs and newlines, and a browser or server may read \ as /.
         if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
             raise ValueError("contains a character that is not allowed in a URL")
-        parts = urlsplit(text)
-        port = parts.port
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise ValueError("is not a URL with a valid host and port") from None
         if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc or port == 0:
             raise ValueError("must start with http:// or https://, and have a host, no user and no port 0")
         # Some servers also read ..;x as ..

@@ -37,7 +37,7 @@ class CreateMixin(ResourceViewSet):
             made = Created(made)
         response = self.represent(made.row, status=201 if made.is_new else 200, **made.secrets)
         if made.is_new:
-            response["Location"] = f"{request.path}/{made.row.pk}"
+            response["Location"] = f"{request.path}/{self.path_id(made.row)}"
         return response
 
     def perform_create(self, data: dict[str, Any]) -> Model | Created:

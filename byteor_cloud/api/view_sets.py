@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, final
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Model, Q, QuerySet
@@ -204,6 +205,11 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     def object_lookup(self) -> dict[str, Any]:
         """Return the lookup that finds the row by the last id in the path."""
         return {"pk": self.kwargs[self.lookup_url_kwarg]}
+
+    def path_id(self, row: Any) -> UUID:
+        """Return the last id in the path of a row, which ``object_lookup`` finds."""
+        found: UUID = row.pk
+        return found
 
     def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
         """Return the body, checked by the serializer of the operation or of the view. Raises ValidationError."""

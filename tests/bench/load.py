@@ -26,19 +26,20 @@ done = function(summary, latency)
     latency:percentile(50), latency:percentile(95), latency:percentile(99)))
 end
 """
-# Reads "ID KEY" lines and sends the request that ``send(id, key)`` returns for each of them in turn. The requests are
-# built in advance, so that the generator uses as little processor time as possible.
+# Reads "ID KEY" lines and sends the request that ``send(id, key)`` returns for each of them in turn. Unless the script
+# sets ``differ``, the requests are built in advance, so that the generator uses as little processor time as possible.
 _AGENTS = """
-local requests, at = {}, 0
+local agents, requests, at = {}, {}, 0
 init = function()
   for line in io.lines("FILE") do
     local id, key = line:match("(%S+) (%S+)")
-    requests[#requests + 1] = send(id, key)
+    agents[#agents + 1] = {id, key}
+    if not differ then requests[#agents] = send(id, key) end
   end
 end
 request = function()
-  at = at % #requests + 1
-  return requests[at]
+  at = at % #agents + 1
+  return requests[at] or send(agents[at][1], agents[at][2])
 end
 """
 

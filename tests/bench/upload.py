@@ -17,9 +17,9 @@ MIB = 1 << 20
 SIZES = {"1 MiB": (MIB, 0.5), "32 MiB": (32 * MIB, 0.6)}
 YARDSTICK = "write, SHA-256, fsync"
 CONNECTIONS, PIECE = 4, 64 * 1024
-# Each agent's request has new bytes in each run of ``wrk``. Within a run, ``wrk`` repeats these requests, and repeated
-# content is not stored again.
+# Each upload has different bytes, because repeated content would not be stored again.
 _SCRIPT = """
+differ = true
 local filler, number = string.rep("0123456789abcdef", SIZE / 16 - 4), os.time() * 1000000
 local head = '--xx\\r\\nContent-Disposition: form-data; name="kind"\\r\\n\\r\\ntelemetry\\r\\n'
   .. '--xx\\r\\nContent-Disposition: form-data; name="captured_at"\\r\\n\\r\\n2026-11-01T10:00:00Z\\r\\n'

@@ -84,3 +84,9 @@ def test_program_must_be_normalized_absolute_path() -> None:
     for entry in ("tr", "./tr", "/", "", "/usr/../bin/tr", "/usr/bin/", "//usr/bin/tr", "/usr/bin/t\nr"):
         with pytest.raises(ValueError, match="must be the absolute path of a program"):
             check_program(entry)
+
+
+@pytest.mark.parametrize("entry", ["http://host:99999/", "http://[x/", "http://[::1/x", "http://host:port/"])
+def test_entry_without_valid_host_and_port_is_refused_in_words_of_allowlist(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"^is not a URL with a valid host and port$"):
+        parse_url_prefix(entry)

@@ -55,6 +55,17 @@ def invite_again(world: World, by: Person | None = None, *, project: bool = Fals
     return (by or world.admin).api.post(f"{members_of(world, project=project)}/{bob().pk}/invite")
 
 
+@pytest.mark.parametrize("project", [False, True])
+def test_location_of_added_member_accepts_changes(world: World, project: bool) -> None:
+    made = invite(world, project=project)
+
+    changed = world.admin.api.put(made["Location"], {"role": "operator"})
+
+    assert made["Location"] == f"{members_of(world, project=project)}/{bob().pk}"
+    assert (changed.status_code, changed.json()["role"]) == (200, "operator")
+    assert world.admin.api.delete(made["Location"]).status_code == 204
+
+
 def wait_a_minute() -> None:
     """Pretend that all invitations were sent a minute ago."""
     Membership.objects.update(invited_at=timezone.now() - timedelta(minutes=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Model, QuerySet
@@ -41,6 +42,9 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, Organizat
 
     def object_lookup(self) -> dict[str, Any]:
         return {"user_id": self.kwargs["user_id"]}
+
+    def path_id(self, row: Membership) -> UUID:
+        return row.user_id
 
     def _invite_again(self) -> Response:
         invitation = members.invite_again(self.get_object(), granter=self.granted_permissions, actor=self.actor)
