@@ -105,7 +105,7 @@ def test_unavailable_server_gets_one_attempt_for_all_due_mails(
 
 
 @pytest.mark.django_db
-def test_mails_wait_while_no_server_is_running(settings: Any, world: World, bundle: ConfigBundle) -> None:
+def test_refused_connection_counts_as_attempt_for_all_mails(settings: Any, world: World, bundle: ConfigBundle) -> None:
     with smtp_server() as server:
         use_mail_server(settings, server)
     ask(world, bundle)

@@ -349,7 +349,7 @@ def test_last_call_is_not_sent_for_decided_expired_or_regular_approvals_or_in_de
 
 
 def fill(world: World, count: int) -> None:
-    """Create ``count`` webhooks and chat webhooks that fail, and ``count`` expiring credentials of each kind.
+    """Create ``count`` of each: failing webhooks, failing chat webhooks, and each kind of expiring credential.
 
     Also use up the quota of agents.
     """

@@ -204,7 +204,7 @@ def test_outage_of_control_plane_gives_agents_ten_intervals_to_come_back(world: 
     assert recorded() == [("prod", 1, ["lost"])]
 
 
-def test_many_agents_that_go_silent_together_notify_nobody_until_heartbeats_arrive_again(world: World) -> None:
+def test_many_agents_that_go_silent_together_notify_nobody_while_no_heartbeat_arrives(world: World) -> None:
     ((agent, api),) = enroll(world, "edge-0")
     made = [Agent(environment=world.prod, name=f"edge-{number}") for number in range(1, 150)]
     Agent.objects.bulk_create(made)
@@ -302,7 +302,9 @@ def test_number_of_queries_does_not_depend_on_number_of_agents_and_environments(
     assert count(world.dev) == count(world.staging, world.prod)
 
 
-def test_clone_notifies_once_for_each_suspicion(world: World, bundle: ConfigBundle) -> None:
+def test_each_suspected_clone_records_one_event_which_is_obsolete_if_suspicion_is_cleared(
+    world: World, bundle: ConfigBundle
+) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     for boot in ("one", "two", "one"):
         beat(agent, api, boot_id=boot)

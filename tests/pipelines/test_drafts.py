@@ -165,7 +165,7 @@ def test_repeated_preview_writes_nothing_but_rate_counters(world: World) -> None
     assert all("tenancy_ratecounter" in sql for sql in written)
 
 
-def test_preview_of_plan_that_does_not_compile_returns_200(world: World) -> None:
+def test_preview_of_plan_that_does_not_compile_has_diagnostics_but_no_spec_or_graph(world: World) -> None:
     body = preview(world, create(world, BROKEN).json()).json()
 
     assert (body["ok"], body["spec_kv"], body["spec_hash"], body["spec"], body["graph"], body["dot"]) == (
