@@ -66,7 +66,7 @@ def write_files(uv: str, cyclonedx: str, scratch: Path, commit: Commit) -> Path:
     print(f"  ✓ built {', '.join(wheel.name for wheel in wheels.values())}", flush=True)
     environment = scratch / "environment"
     install(uv, sys.executable, environment, "--require-hashes", "--requirement", files / "runtime.lock")
-    # The wheels are found by name, because the installation would record their path, and the SBOM would contain it.
+    # The wheels are installed by name. If they were installed by path, the SBOM would contain the path.
     install(
         uv, sys.executable, environment, "--no-deps", "--no-index", "--find-links", files,
         *(f"{name}=={__version__}" for name in wheels),

@@ -1,4 +1,4 @@
-"""The file with the private key that signs releases: the JSON Web Key in the key set, with the member ``d``."""
+"""The file with the private key that signs releases: the key's entry in the key set, plus the member ``d``."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Site:
             return found.fetchall() if found.description else []
 
     def jobs(self, what: str) -> Counter[tuple[str, str]]:
-        """Return the number of jobs for which ``what`` was recorded, by release and task."""
+        """Return how many times ``what`` was recorded for a job, by release and task."""
         counted = f"SELECT release, task, count(*) FROM noted WHERE what = '{what}' GROUP BY 1, 2"
         return Counter({(release, task): count for release, task, count in self.ask(counted)})
 

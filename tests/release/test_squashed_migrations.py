@@ -54,7 +54,7 @@ def count_rows(database: Database) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """Create a database with the squashed migrations."""
+    """Create a database with the squashed migrations and those that follow them."""
     with Database.created() as database:
         database.manage("migrate", migrations=Migrations(tmp_path_factory.mktemp("migrations")))
         yield database
@@ -74,7 +74,7 @@ def test_database_of_earlier_revision_becomes_equal_to_new_one(revision: str, fr
         database.manage("migrate", "--check", migrations=Migrations(tmp_path))
 
 
-def test_replaced_migrations_create_new_database_without_trigger_migrations(fresh: Database, tmp_path: Path) -> None:
+def test_replaced_migrations_create_same_schema_without_trigger_migrations(fresh: Database, tmp_path: Path) -> None:
     """The replaced migrations have already created the triggers, so the trigger migrations have nothing to change."""
     earlier = Migrations(tmp_path / "earlier")
     newest = {

@@ -192,7 +192,7 @@ def test_each_wave_without_retry_has_one_timeline_entry_for_its_failures(
     assert failed_entries(deployment)[2:] == [{"failed": 2, "causes": causes}]
 
 
-def test_late_joiner_keeps_failure_of_withdrawn_offer(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiner_keeps_failure_of_earlier_offer(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)

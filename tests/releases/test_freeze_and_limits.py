@@ -155,7 +155,7 @@ def test_freeze_window_does_not_stop_rollouts_or_rollbacks(
     refused(request_deployment(world, two), "freeze_window", 2)
 
 
-def test_deployment_fails_when_approval_expires_during_freeze_window(
+def test_deployment_fails_if_approval_expires_during_freeze_window(
     world: World, clock: stories.Clock, run_jobs: Run
 ) -> None:
     clock.set("2027-03-26T16:30:00+00:00")
