@@ -111,7 +111,7 @@ def _key(story: Story) -> AgentKey:
 
 
 ENVIRONMENT = "tenancy_environment"
-# Each request, with the table before which the purge stops.
+# Each request, and a table. The purge stops just before it deletes from this table.
 REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
     "drain": (ENVIRONMENT, lambda s: fleet.set_drained(s.agent, drained=True, actor=s.world.admin.actor)),
     "undrain": (ENVIRONMENT, lambda s: fleet.set_drained(s.drained, drained=False, actor=s.world.admin.actor)),

@@ -77,7 +77,7 @@ def test_one_failure_exceeds_threshold_of_zero(world: World, run_jobs: Callable[
     assert state(deployment) == ("failed", "threshold")
     assert deployment.detail == "1 of 2 agents of wave 1 failed"
     assert KnownBad.objects.get().config_hash == deployment.config_hash
-    # The offer that the agent had not started is withdrawn, so an agent that comes back later does not start it.
+    # The second agent had not started its offer. The offer is withdrawn, so the agent cannot start it later.
     assert stories.desired(two) == (None, None)
     assert two_api.get(f"/api/v1/agents/{two.pk}/deployment").json() == {"desired": None}
     assert stories.progress(deployment) == ["failed", "pending"]

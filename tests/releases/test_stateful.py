@@ -40,7 +40,7 @@ targets = st.one_of(
     st.sampled_from("ab").map(lambda site: m.Target(site=site)),
     st.sets(st.integers(0, 3), min_size=1, max_size=3).map(lambda ns: m.Target(agents=tuple(sorted(ns)))),
 )
-# Percentages of the waves with their holds. Fewer than five agents cannot fill five waves.
+# Percentages of the waves with their holds. With fewer than five agents, some of five waves are empty.
 waves = st.sampled_from([(50, 100), (25, 50, 100), (20, 40, 60, 80, 100)]).flatmap(
     lambda percents: st.tuples(
         st.just(percents),

@@ -264,7 +264,7 @@ def test_query_count_of_offers_does_not_depend_on_number_of_agents(
         mixed = offered.read_offers([*ids, stranger.pk, newcomer.pk, uuid7()])
     monkeypatch.setattr(offered, "KEPT_S", PATIENCE_S)
     offered.read_offers(ids)
-    with django_assert_num_queries(2):  # the texts are kept while the key is active
+    with django_assert_num_queries(2):  # assignments, active key; the kept texts are used
         again = offered.read_offers(ids)
 
     assert together[:1] == alone
