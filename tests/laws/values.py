@@ -199,7 +199,7 @@ def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
 def batches(base: Any, variants: Iterable[Variant]) -> Iterator[tuple[Any, list[Variant]]]:
     """Group variants that change ``base`` at different places, and yield each group with one combined body.
 
-    A server reports all errors of a body at once, so one request checks a group.
+    One request usually checks a group, because the server can report several errors of a body in one response.
     """
     found: list[tuple[bool, dict[tuple[str, ...], Variant]]] = []
     for variant in variants:
