@@ -176,7 +176,7 @@ def test_changed_agents_are_settled_by_first_read_of_environment_or_by_job(world
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (False, 2)
 
 
-def test_any_number_of_changed_agents_adds_at_most_one_query(world: World) -> None:
+def test_changed_agents_of_one_batch_add_at_most_one_query(world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}")
     facts.maintain()
@@ -476,7 +476,7 @@ def test_pulses_are_correct_after_changes_during_settling(world: World, concurre
     assert PulseCount.objects.count() == 1
 
 
-def test_migration_writes_same_pulses_intervals_and_label_counts_as_triggers(world: World) -> None:
+def test_migrations_lead_to_same_pulses_intervals_and_counts_as_triggers(world: World) -> None:
     for number, (running, desired) in enumerate([(None, None), (A, None), (A, A), (A, B), (None, B)]):
         agent, api = world.agent(name=f"agent-{number}", zone="ab"[number % 2], rack=f"{number}")
         if desired is not None:

@@ -383,7 +383,7 @@ def test_use_of_key_fetched_before_clone_suspicion_keeps_suspicion(world: World)
 
 
 def test_key_rotation_by_agent_keeps_earlier_boot_ids(world: World) -> None:
-    """Without these ids, a clone that fetches the new key could hide that the original agent still runs."""
+    """If the agent and a clone share the new key as well, the earlier ids still reveal the clone."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)

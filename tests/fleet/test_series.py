@@ -54,7 +54,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace now() in the database with a function that returns the clock's time.
 
-    The series service uses the clock only when it is ahead of the real time.
+    In Python, ``timezone.now()`` returns the clock's time only if it is ahead of the real time.
     """
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA clock")

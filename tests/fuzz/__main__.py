@@ -1,9 +1,8 @@
-"""``make fuzz``: run schemathesis against a live server with a temporary data folder.
+"""Run schemathesis against a live server with a temporary data folder. ``make fuzz`` runs this module.
 
-The exit code is 1 if the server cannot be prepared, and 2 if schemathesis then tests no operation. Otherwise, it is 1
-if schemathesis or a check of a response fails, and 0 if not. For each distinct failure, schemathesis prints a curl
-command.
-To repeat a run, pass its printed seed as ``--seed``.
+The exit code of this module is 1 if the server cannot be prepared, and 2 if schemathesis then tests no operation.
+Otherwise, it is 1 if schemathesis or a check of a response fails, and 0 if not. For each distinct failure, schemathesis
+prints a curl command. To repeat a run, pass its printed seed as ``--seed``.
 """
 
 from __future__ import annotations

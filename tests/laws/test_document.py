@@ -107,7 +107,7 @@ def test_openapi_document_contains_each_operation_of_public_reference(
     assert operation.get("security", []) == ([{scheme: []}] if scheme else [])
 
 
-def test_document_contains_exactly_routed_operations() -> None:
+def test_document_contains_exactly_routed_api_operations() -> None:
     api = {(method, path) for method, path, _ in documented() if path.startswith("/api/")}
 
     assert api == {(o.method, o.path) for o in operations()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Generated from the OpenAPI document, in which the target of an assignment may be any object.
+# Generated from the OpenAPI document, in which the target and the strategy of an approval may be any object.
 WRITTEN = ROOT / "byteor/client/models.py"
 # Names of the parameters, attributes and columns whose values have specific types.
 TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})

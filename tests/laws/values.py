@@ -1,4 +1,4 @@
-"""Valid and invalid values around every constraint of a JSON Schema in the OpenAPI document."""
+"""Valid and invalid values around the constraints of a JSON Schema in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TIMES = [
     "2026-11-24 12:00:00Z", "20261124T120000Z", "2026-02-30T12:00:00Z", "2026-11-24T24:00:00Z", "1700000000",
     "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0000-01-01T00:00:00Z", "2026-11-24T12:00:00+24:00",
 ]  # fmt: skip
-# Strings for patterns. Each pattern of the document matches at least one of these and rejects at least one.
+# Strings for patterns. Each pattern of the document rejects at least one of these, and most match at least one.
 _TEXTS = [
     "sha256:" + "5f" * 32, "sha256:" + "5F" * 32, "5f" * 32, "a", "A", "name", "edge-1", "host.example", "a b", " a",
     "a ", "-a", "a\nb", "a\x07b", "a\u202eb", "", " ", "\t", "k=v", "k=v,l=w", "k", "=v", "a" * 64, "a" * 300, "SECRET",
@@ -199,7 +199,7 @@ def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
 def batches(base: Any, variants: Iterable[Variant]) -> Iterator[tuple[Any, list[Variant]]]:
     """Group variants that change ``base`` at different places, and yield each group with one combined body.
 
-    A server reports all errors of a body at once, so one request checks a group.
+    One request usually checks a group, because the server can report several errors of a body in one response.
     """
     found: list[tuple[bool, dict[tuple[str, ...], Variant]]] = []
     for variant in variants:
