@@ -1,4 +1,4 @@
-"""Four state machines have exactly the listed transitions, and all state machines use every event and status."""
+"""Four state machines have exactly the listed transitions, and each state machine uses all its events and statuses."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_empty_waves_are_skipped() -> None:
 
 
 def test_failures_of_earlier_wave_do_not_count_in_next_wave() -> None:
-    agents = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE), agent(THREE, P.ACTIVE, 1), agent(FOUR, P.OFFERED, 1)]
+    agents = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE), agent(THREE, P.FAILED, 1), agent(FOUR, P.OFFERED, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == StepPlan(wave=1)
 
@@ -160,7 +160,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (1, {}, Hold.MANUAL),
         (1, {"paused": True, "wave_done_at": NOW}, Hold.MANUAL),
         (1, {"wave_done_at": NOW - timedelta(days=9)}, Hold.MANUAL),  # the end of the pause does not end a hold
-        (1, {"is_started": True}, None),  # without the pause
+        (1, {"is_started": True}, None),  # a wave that somebody starts does not wait for the pause
         (1, {"is_started": True, "wave_done_at": NOW}, None),
         (1, {"released": 2, "is_started": False}, Hold.MANUAL),  # an approval of a later wave is not for this wave
         (2, {"is_started": True}, Hold.APPROVAL),  # the second wave is empty, and its manual hold is weaker

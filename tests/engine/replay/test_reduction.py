@@ -90,7 +90,8 @@ def test_reduction_keeps_records_of_one_journal_by_positions_in_sequence_order(t
 
 
 def test_reduction_keeps_records_of_several_journals_by_positions_in_merge_order(tmp_path: Path) -> None:
-    # The time of record 8 counts as 30. With equal times, the first endpoint comes first.
+    # Record 8 counts as having the time 30, the highest so far in its journal. With equal times, the first journal
+    # comes first.
     one = [Record(1, 10, b"a"), Record(2, 30, b"b"), Record(8, 5, b"c"), Record(9, 40, b"d")]
     two = [Record(1, 20, b"A"), Record(2, 30, b"B"), Record(3, 60, b"C")]
     bundle = made(tmp_path / "whole", TWO, {"in1": one, "in2": two})
@@ -162,7 +163,7 @@ def test_reduction_of_one_journal_keeps_expected_frames_if_only_kept_records_hav
         (5, 5, "only 5 records"),
     ],
 )
-def test_reduction_to_positions_out_of_bounds_is_refused(tmp_path: Path, first: int, last: int, detail: str) -> None:
+def test_reduction_to_invalid_positions_is_refused(tmp_path: Path, first: int, last: int, detail: str) -> None:
     bundle = made(tmp_path / "whole", graph("in>out"), {"in": numbered(1, 2, 3, 4, 5)})
 
     with pytest.raises(BadInput, match=detail):

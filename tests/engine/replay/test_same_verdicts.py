@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def drawn_cases() -> list[Any]:
-    """Return random cases, and one with many groups and many members."""
+    """Return generated cases, and one with many groups and many members."""
     found: list[Any] = []
 
     @settings(max_examples=100, derandomize=True, database=None)

@@ -141,7 +141,7 @@ def number_texts(draw: st.DrawFn) -> str:
 
 
 @given(text=number_texts(), limit=number_texts(), keyword=st.sampled_from([*EXPECTED]))
-@settings(max_examples=600)  # only some of them have a usable limit; rejecting the others would fail a health check
+@settings(max_examples=600)  # only some examples have a usable limit; rejecting the others would fail a health check
 @example(text="9007199254740993.5", limit="1", keyword="multipleOf")
 @example(text="99999999999999999999.9", limit="1e20", keyword="minimum")
 def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> None:

@@ -60,7 +60,7 @@ def test_array_over_work_limit_raises_error_instead_of_being_dropped() -> None:
 
 
 @pytest.mark.parametrize("number", [b"1" * 1_001, b"1e1001", b"1e-99999999999999999999"])
-def test_overlong_number_raises_error_instead_of_being_dropped(number: bytes) -> None:
+def test_record_with_overlong_number_or_too_large_exponent_raises_error(number: bytes) -> None:
     with pytest.raises(RecordOverLimit):
         guard_bytes("dataguard_check", {"schema": True})(b'{"n":' + number + b"}")
 
