@@ -53,7 +53,7 @@ def test_malformed_changelog_is_refused(old: str, new: str, reason: str) -> None
         read_releases(EXAMPLE.replace(old, new))
 
 
-def test_changelog_starts_with_unreleased_changes_and_lists_newest_release_first() -> None:
+def test_changelog_has_section_for_unreleased_changes_and_lists_newest_release_first() -> None:
     releases = read_releases(PAGE)
     versions = [tuple(map(int, release.version.split("."))) for release in releases]
 

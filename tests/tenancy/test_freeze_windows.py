@@ -29,7 +29,7 @@ SENT = [
     # For a time with an offset, the time zone does not matter.
     ("2026-07-01T18:00:00-05:00", "2026-07-02T06:00:00Z", "Asia/Tokyo", "2026-07-01T23:00:00Z", "2026-07-02T06:00:00Z"),
     ("2026-07-01T18:00:00+00:00", "2026-07-02T06:00:00", "Asia/Tokyo", "2026-07-01T18:00:00Z", "2026-07-01T21:00:00Z"),
-    # 02:30 occurs twice that night; a window covers both times.
+    # 02:30 occurs twice that night. A window opens at the first occurrence and closes at the second.
     ("2026-10-25T02:30:00", "2026-10-25T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"),
     ("2026-10-25T02:30:00", "2026-10-26T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
 ]

@@ -150,7 +150,7 @@ def test_first_master_key_must_decrypt_values_stored_by_older_release(world: Wor
     assert not MasterKey.objects.exists()
     assert refused.value.advice.startswith("tenancy.SigningKey ")
 
-    # During a rotation, the stored values are encrypted under a host's previous key.
+    # During a rotation, the stored values may still be encrypted under a host's previous key.
     on_host(NEW, OLD)
     assert vault.ensure_key() == vault.key_id(OLD)
 

@@ -98,7 +98,7 @@ def test_event_is_not_copied_to_organization_for_role_in_deleted_project(world: 
     assert [event.organization_id for event in recorded("token.create")] == [None]
 
 
-def test_event_is_not_copied_to_organization_for_unclaimed_invitation(world: World, other: World) -> None:
+def test_event_of_unclaimed_account_is_not_copied_to_organization(world: World, other: World) -> None:
     """Until somebody claims the account, the organization does not see the account's events."""
     invited = add_member(world, "new@acme.example")
     LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)

@@ -133,7 +133,7 @@ def test_project_admin_gets_no_link(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", ["signed in", "identity bound", "token used"])
-def test_no_link_is_shown_for_claimed_account(world: World, other: World, how: str) -> None:
+def test_no_link_is_shown_for_claimed_account_with_confirmed_address(world: World, other: World, how: str) -> None:
     person = accounts.get_or_create_account(BOB)
     if how == "signed in":
         User.objects.filter(pk=person.pk).update(last_login=timezone.now())
@@ -295,7 +295,7 @@ def test_etag_of_invited_member_can_be_used_to_change_role(world: World) -> None
     assert world.admin.api.put(path, {"role": "operator"}, If_Match=response["ETag"]).status_code == 200
 
 
-def test_secret_appears_in_no_event_and_no_message(world: World) -> None:
+def test_secret_of_shown_link_is_stored_in_no_audit_event_and_no_message_event(world: World) -> None:
     first = invite(world)
     wait_a_minute()
     secrets = [each.json()["invitation_url"].rpartition("/")[2] for each in (first, invite_again(world))]

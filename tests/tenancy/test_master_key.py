@@ -196,7 +196,7 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
     assert command().startswith("2 values")
 
 
-def test_undecryptable_value_leaves_key_files_unchanged(world: World, settings: Any, tmp_path: Path) -> None:
+def test_rotation_with_wrong_master_key_file_changes_nothing(world: World, settings: Any, tmp_path: Path) -> None:
     present, previous = store_in_files(settings, tmp_path, NEW)
     before, text = sealed(), present.read_text()
 

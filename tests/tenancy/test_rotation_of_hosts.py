@@ -73,7 +73,7 @@ def test_master_key_rotation_ignores_hosts_not_seen_for_one_minute(world: World,
     assert [host.name for host in Host.objects.all()] == ["edge-1"]
 
 
-def test_rotation_command_explains_next_step_if_new_master_key_is_not_current(world: World, on_host: Any) -> None:
+def test_rotation_command_reports_unused_or_missing_previous_key(world: World, on_host: Any) -> None:
     on_host(OLD, NEW)
 
     first, *rest = rotate_master_key()

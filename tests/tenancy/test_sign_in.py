@@ -24,7 +24,7 @@ from tests.tenancy.sign_in_flow import HTML, JSON, begin, configure, finish, sig
 pytestmark = pytest.mark.django_db
 
 
-# Sign-ins with the provider of the package oidc_provider_mock, which was written independently of our own
+# Sign-ins with the package oidc_provider_mock, a provider that was written independently of ``Provider``
 
 
 @pytest.fixture

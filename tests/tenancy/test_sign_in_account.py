@@ -1,4 +1,4 @@
-"""The account of a sign-in: who counts as the same person, who claims an invitation, and who is rejected."""
+"""The account of a sign-in: who counts as the same person, who claims an invited account, and who is rejected."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_changed_email_address_keeps_account(client: Client, provider: Provider)
     assert User.objects.get().email == "ada@acme.example"
 
 
-def test_verified_address_claims_invitation_once(client: Client, provider: Provider) -> None:
+def test_verified_address_claims_invited_account_once(client: Client, provider: Provider) -> None:
     invited = accounts.get_or_create_account("ADA@acme.example")
 
     first = sign_in(client, provider).json()["user"]
@@ -76,7 +76,7 @@ def test_verified_address_claims_invitation_once(client: Client, provider: Provi
         ({"email": "eve@acme.example"}, {"email": "ada@acme.example", "email_verified": False}),
     ],
 )
-def test_unverified_address_claims_no_invitation(
+def test_unverified_address_claims_no_account(
     client: Client, provider: Provider, claims: Claims, userinfo: Claims
 ) -> None:
     invited = accounts.get_or_create_account("ada@acme.example")
@@ -102,7 +102,7 @@ def test_inactive_account_cannot_sign_in(client: Client, provider: Provider) -> 
     assert not any("_auth_user_id" in session.get_decoded() for session in Session.objects.all())
 
 
-def test_inactive_invitation_is_not_claimed(client: Client, provider: Provider) -> None:
+def test_inactive_invited_account_is_not_claimed(client: Client, provider: Provider) -> None:
     accounts.get_or_create_account("ada@acme.example")
     User.objects.update(is_active=False)
 

@@ -243,7 +243,7 @@ def test_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> None
     tasks.note_keys()
     assert states(world) == published(world) == ["active", "retired"]
     assert signs(world) == old.kid
-    # The withdrawn key verifies nothing, whatever time a signature claims.
+    # The withdrawn key verifies no signature that was made at or after the key's creation.
     found = signing_keys.key_set(world.organization.pk).find(new.kid)
     assert found is not None
     assert not found.trusts(new.created_at)
