@@ -13,7 +13,7 @@ from tests.resources.replays import replay
 
 
 def fixture(place: Place) -> Fixture:
-    """Keep the artifact as a fixture that expects the result of the replay."""
+    """Keep the artifact as a fixture with the replay as its golden replay, and with an empty golden result."""
     kept, expected = place.get(artifact), place.get(replay)
     golden = {"result": {"egress": {}, "stop": None, "actions": ""}, "spec_kv": expected.version.spec_kv}
     return fixtures.create(

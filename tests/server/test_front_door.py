@@ -73,7 +73,7 @@ def test_client_below_minimum_rate_is_disconnected(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TimeoutError) as raised:
         receive_all(paced, 10_000)
 
-    assert raised.value.errno == errno.ECONNRESET  # gunicorn does not log this error
+    assert raised.value.errno == errno.ECONNRESET  # gunicorn logs no traceback for this error
     assert client.now - 1000 <= PATIENCE_S + 2
 
 
@@ -144,7 +144,7 @@ def test_other_greenlets_run_while_client_sends_without_pause(monkeypatch: pytes
 
     receive_all(PacedSocket(client, keepalive_s=75), 20_000_000)
 
-    assert loop.turns >= 19  # at least one turn per megabyte
+    assert loop.turns >= 19  # at least one turn per MiB
 
 
 def test_other_greenlets_run_while_client_sends_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def history(scenario: Scenario, **changes: Any) -> list[tuple[int, float | None,
     return happened
 
 
-@pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.POLL])  # POLL also polls
+@pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.POLL])  # its agents also poll
 def test_simulations_with_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
     assert history(scenario) == history(scenario)
     assert history(scenario) != history(scenario, seed=8)

@@ -39,7 +39,7 @@ def test_job_of_worker_with_old_heartbeat_is_taken_over() -> None:
 
 
 def test_starting_worker_does_not_take_over_jobs_of_live_worker() -> None:
-    """A worker counts as live if its heartbeat is recent, even if it has no database session."""
+    """The other worker has a recent heartbeat, but no database session."""
     enqueue(Note(word="running"))
     kill_worker()
     execute("UPDATE procrastinate_workers SET last_heartbeat = now()")

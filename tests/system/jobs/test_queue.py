@@ -65,7 +65,7 @@ def test_job_is_not_enqueued_while_another_with_same_once_key_waits() -> None:
     assert len(waiting()) == 1
 
 
-def test_jobs_with_same_serial_key_run_one_at_a_time_in_order() -> None:
+def test_jobs_with_same_serial_key_run_in_order() -> None:
     for number in range(8):
         enqueue(Note(word=str(number)), serial="s")
 
