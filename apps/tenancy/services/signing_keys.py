@@ -113,7 +113,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
         case KeyStatus.RETIRING:
             key.not_after = now
         case KeyStatus.NEXT:
-            # Since the key is retired as of its creation, it verifies no signature that was made after its creation.
+            # A retired key without any time between these moments is trusted for no signature (``PublicKey.trusts``).
             key.not_before = key.not_after = key.created_at
             SigningKey.objects.filter(organization=organization, status=KeyStatus.ACTIVE).update(
                 signs_until=None, not_after=None

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -65,9 +65,16 @@ def test_signature_verifies_only_with_its_own_key_and_message() -> None:
     ],
 )
 def test_trust_depends_on_status_and_signing_time(status: KeyStatus, signed_at: datetime | None, trusted: bool) -> None:
-    key = PublicKey(from_base64url(X), status, not_before=NOON, not_after=NOON)
+    key = PublicKey(from_base64url(X), status, not_before=NOON - timedelta(days=1), not_after=NOON)
 
     assert key.trusts(signed_at) is trusted
+
+
+@pytest.mark.parametrize("signed_at", [None, NOON - timedelta(days=1), NOON, NOON + timedelta(days=1)])
+def test_key_that_was_withdrawn_before_its_use_is_never_trusted(signed_at: datetime | None) -> None:
+    key = PublicKey(from_base64url(X), KeyStatus.RETIRED, not_before=NOON, not_after=NOON)
+
+    assert not key.trusts(signed_at)
 
 
 def test_published_key_set_round_trips(world: Any) -> None:
