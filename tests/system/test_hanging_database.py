@@ -204,7 +204,7 @@ def has_ended(pid: int) -> bool:
 
 
 def deploy(site: Site) -> str:
-    """Request a deployment, whose bundle a job builds. Returns its id."""
+    """Request a deployment and return its id. A job builds the deployment's bundle."""
     call, environment = site.fleet.call, site.fleet.environment
     draft = call("POST", f"{environment}/drafts", {"name": f"quotes-{os.urandom(4).hex()}", "plan": PLAN})
     version = call("POST", f"{environment}/drafts/{draft['id']}/version", {})

@@ -89,7 +89,9 @@ def test_killed_restore_is_completed_only_by_same_command(target: RestoreTarget,
     refused(target.restore(backups), "the database is not empty")
 
 
-def test_restore_succeeds_although_pg_restore_of_killed_restore_is_left(target: RestoreTarget, backups: Path) -> None:
+def test_restore_succeeds_although_pg_restore_of_killed_restore_is_still_connected(
+    target: RestoreTarget, backups: Path
+) -> None:
     # Until this transaction ends, pg_restore waits, because it creates a table with the same name.
     with psycopg.connect(target.url) as session:
         session.execute("CREATE TABLE notifications_chatwebhook ()")

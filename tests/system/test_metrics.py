@@ -190,7 +190,7 @@ def test_concurrent_scrapers_share_one_collection_of_metrics(
     def slow_read() -> Any:
         collections.append(1)
         if len(collections) == 1:
-            for _ in range(10):  # so that all requests arrive before the first collection
+            for _ in range(10):  # so that all requests arrive before the first collection ends
                 arrived.acquire()
         return read()
 

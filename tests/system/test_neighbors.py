@@ -159,7 +159,7 @@ def is_ended(connection: socket.socket) -> bool:
 
 @contextmanager
 def locked_rows(database: psycopg.Connection[Any], ids: list[str]) -> Iterator[None]:
-    """Lock these drafts, so that requests that change them occupy their slots until the block ends."""
+    """Lock these drafts during the block. Requests that change them wait for the lock and occupy their slots."""
     with database.transaction():
         database.execute("SELECT FROM pipelines_draft WHERE id = ANY(%s::uuid[]) FOR UPDATE", [ids])
         yield

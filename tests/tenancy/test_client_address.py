@@ -65,7 +65,7 @@ def test_last_forwarded_address_is_used_and_normalized(trust_proxies: Any, forwa
         "for=203.0.113.9",
     ],
 )  # fmt: skip
-def test_missing_or_malformed_header_yields_peer_address_or_address_before_percent_sign(
+def test_missing_or_malformed_header_yields_peer_address_or_another_valid_address(
     trust_proxies: Any, forwarded: str | None
 ) -> None:
     found = client_ip_for(forwarded)
