@@ -1,4 +1,4 @@
-"""Tests of recorded rows: times shift with the clock, but not those of audit events, so that ledgers stay valid."""
+"""Tests of recorded rows: times shift with the clock unless a hash covers them, and ledgers stay valid."""
 
 from __future__ import annotations
 
