@@ -1,4 +1,4 @@
-"""Tests that recorded rows are as old in later tests as in the first one, and that recorded ledgers stay valid."""
+"""Tests of recorded rows: times shift with the clock unless a hash covers them, and ledgers stay valid."""
 
 from __future__ import annotations
 

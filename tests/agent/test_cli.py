@@ -242,7 +242,7 @@ def test_enrollment_retries_share_one_idempotency_key(agent: Cli, plane: Any) ->
     assert len(plane.requests) == 4
 
 
-def test_enrollment_fails_after_five_attempts(agent: Cli, plane: Any) -> None:
+def test_enrollment_is_attempted_at_most_five_times(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", *[plane.reply(503, {"detail": "down"})] * 5)
 
     assert agent.enroll() == 1

@@ -99,7 +99,7 @@ def test_failed_bundle_is_retried_when_offered_again(node: Any, plane: Any) -> N
     assert node.state.progress().last_failed is not None
 
 
-def test_agent_runs_current_offer_if_offer_changed_since_heartbeat(node: Any, plane: Any) -> None:
+def test_current_offer_is_handled_if_offer_changed_since_heartbeat(node: Any, plane: Any) -> None:
     plane.offer("d1")
     earlier_offer = plane.desired
     plane.offer("d2")

@@ -1,4 +1,4 @@
-"""Tests of the agent's retry delays: never shorter than ``Retry-After``, and spread over a fleet."""
+"""Tests of the agent's retry delays: never shorter than the error's ``retry_after``, and spread over a fleet."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_altered_export_is_not_proven_and_fault_is_reported(
 
 
 def test_changed_bit_in_signed_file_is_detected(approved: Files, verify: Verifier) -> None:
-    """The test changes one bit at a time, in a sample of the bytes of each file."""
+    """The test changes one bit at a time, in a sample of the bytes of the credential, the envelope and the bundle."""
     for name, step in (("approval.cred", 11), ("envelope.json", 61), ("deploy-bundle.tar", 397)):
         for at in range(0, len(approved[name]), step):
             assert verify({**approved, name: flipped(approved[name], at)}) == 1, (name, at)
