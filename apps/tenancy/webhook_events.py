@@ -48,7 +48,7 @@ NAMES: Final[Mapping[str, str]] = {
     "deployment.build": "Deployment build started",
     "deployment.offer": "Deployment offered to agents",
     "deployment.hold": "Deployment held before its next wave",
-    "deployment.next_wave": "Next wave of a deployment started manually",
+    "deployment.next_wave": "Next wave started manually",
     "deployment.pause": "Deployment paused",
     "deployment.resume": "Deployment resumed",
     "deployment.retry": "Deployment retried",

@@ -126,7 +126,7 @@ def parse_canonical_object(data: bytes) -> Json:
 
 
 class Fields:
-    """Typed access to the members of a JSON object. A missing member or another type raises a ValueError."""
+    """Typed access to the members of a JSON object. Raises ValueError for members that a method does not permit."""
 
     def __init__(self, value: object) -> None:
         if not isinstance(value, dict):

@@ -64,9 +64,8 @@ class Client:
             except requests.ConnectionError as error:
                 reason = "connection refused" if "refused" in str(error) else "connection closed"
             else:
-                is_in_use = (
-                    response.status_code == 409 and "Retry-After" in response.headers
-                )  # the first try still runs
+                # While the first try still runs, its Idempotency-Key is in use.
+                is_in_use = response.status_code == 409 and "Retry-After" in response.headers
                 if response.status_code != 503 and not (reasons and is_in_use):
                     assert response.ok, f"{method} {path} after {reasons}: {response.status_code} {response.text[:300]}"
                     if release == host.release.name:  # otherwise another release runs on the host now

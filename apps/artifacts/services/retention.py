@@ -94,7 +94,7 @@ def _record_expired_fixtures(environment: Environment, artifact_ids: list[UUID])
 def delete_old_regressions(now: datetime | None = None) -> int:
     """Delete regressions that finished more than 90 days ago, with their results. Returns their number.
 
-    A regression of what runs now is kept while its configuration is current and the fixtures are unchanged.
+    Keeps regressions that tested a current deployment (``is_proof``) while it is current and the fixtures are the same.
     """
     old = Regression.objects.filter(~is_proof(), finished_at__lt=(now or timezone.now()) - REGRESSIONS_KEPT_FOR)
     delete_in_batches(RegressionResult.objects.filter(regression__in=old))

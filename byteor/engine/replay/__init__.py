@@ -36,7 +36,7 @@ from byteor.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, ensure_index, index_file
+from byteor.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, index_file
 from byteor.engine.replay.journal_pages import journal_page
 from byteor.engine.replay.op_reference import OpReference, find_reference, reference_of
 from byteor.engine.replay.parameters import (
@@ -123,7 +123,6 @@ __all__ = [
     "compare",
     "encode_frame",
     "encode_journal",
-    "ensure_index",
     "extract_incident",
     "file_digests",
     "find_reference",

@@ -384,7 +384,10 @@ def _is_pairs(env: object) -> bool:
 
 
 def _binaries(folder: Path) -> dict[str, Path]:
-    """Return the ``<name>.bin`` files of a folder by name. Listing avoids paths from untrusted names."""
+    """Return the ``<name>.bin`` files of a folder by name.
+
+    The folder is listed, so that no path is built from a name in the bundle, which may lead out of the folder.
+    """
     return {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
 
 

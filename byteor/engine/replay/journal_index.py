@@ -289,15 +289,3 @@ def index_file(journal: Path, target: Path) -> JournalScan:
     finally:
         part.unlink(missing_ok=True)
     return scan
-
-
-def ensure_index(journal: Path, target: Path) -> JournalIndex:
-    """Open the index of a journal, after building it if it is missing or stale.
-
-    Raises BadJournal, or FileNotFoundError if the journal is missing.
-    """
-    try:
-        return JournalIndex.open(journal, target)
-    except (StaleIndex, FileNotFoundError):
-        index_file(journal, target)
-    return JournalIndex.open(journal, target)

@@ -15,7 +15,6 @@ from byteor.engine.replay import (
     Record,
     StaleIndex,
     encode_journal,
-    ensure_index,
     index_file,
     journal_index,
     journal_page,
@@ -69,14 +68,6 @@ def test_damaged_index_and_index_of_changed_journal_are_refused(tmp_path: Path) 
         index.write_bytes(broken)
         with pytest.raises(StaleIndex):
             JournalIndex.open(journal, index)
-
-
-def test_missing_or_stale_index_is_rebuilt(tmp_path: Path) -> None:
-    journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
-    for count in (3, 5):
-        journal.write_bytes(encode_journal([Record(number, 0, b"x") for number in range(count)]))
-        with ensure_index(journal, index) as opened:
-            assert opened.total == count
 
 
 def test_bad_journal_is_not_indexed(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class AcceptanceSerializer(ModelSerializer):
     descriptions = {
         "regression_id": "The id of the regression that showed the differences. Null if the regression was deleted.",
         "config_hash": "The config hash for which the differences are accepted.",
-        "differences": "The accepted groups, once for each configuration that shows them.",
+        "differences": "The accepted groups, once for each baseline or golden result from which they differ.",
         "reason": "Why the differences are wanted.",
         "user_id": "The id of the person who accepted. Null for an API key.",
         "accepted_by": "The e-mail address of the person, or the name of the API key.",

@@ -185,7 +185,7 @@ def _break_glass(found: Found, button: str) -> Need:
     return Need(
         key=f"approval-{about['id']}", rank=_BREAK_GLASS, tone="bad", where=_where(about), at=found.at, due=due,
         title=_with_warnings("{} does not wait for its approval.", about),
-        reason=format_html("If it is not approved in time, it is rolled back if possible: {}.", time_left(due)),
+        reason=format_html("Time to approve it: {}. Otherwise, it is rolled back, if possible.", time_left(due)),
         button=button, url=page_url(Approval, "change", about["id"]),
         kind="approval", all_url=f"{list_url(Approval)}?status__exact=pending",
     )  # fmt: skip
