@@ -58,7 +58,7 @@ def test_times_of_recorded_rows_shift_with_clock(world: World, pass_time: Callab
     assert passed >= PASSED
 
 
-def test_recorded_ledger_stays_valid(db: None, pass_time: Callable[[], None]) -> None:
+def test_ledger_of_recorded_rows_is_valid_when_they_are_inserted_later(db: None, pass_time: Callable[[], None]) -> None:
     recorded = Recorded(lambda: World("acme"))
     sealed = Recorded(lambda: ledger.seal_chain(recorded_world.organization.pk))
     with transaction.atomic():

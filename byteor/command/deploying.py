@@ -161,7 +161,8 @@ class _Watch:
             left = LAST_POLL_S if deadline is None else deadline - monotonic()
             if left <= 0:
                 if found is None:
-                    raise Refusal(f"All requests failed.{how_to_continue(self._id)}", PENDING)
+                    unknown = "All requests failed, so the state of the deployment is unknown."
+                    raise Refusal(f"{unknown}{how_to_continue(self._id)}", PENDING)
                 return found
             sleep(min(pause, left))
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from byteor.client import ByteOr
     from byteor.client.resources import Environment, Organization, Project
 
+NOTHING_TO_SELECT: Final = {
+    "organization": "You can see no organization.",
+    "project": "You can see no project in the organization. Create one, or select another organization.",
+    "environment": "The project has no environment. Create one, or select another project.",
+}
 SHORTEST: Final = 4  # the fewest characters by which an id can be found
 MOST_SEARCHED: Final = 2000  # the most rows of a list that are searched
 MOST_COMPLETED: Final = 400  # the most names that completion reads, because a list can be long
@@ -142,7 +147,7 @@ class Session:
             return str(rows[0].id)
         known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
         if not rows:
-            raise Refusal(f"You do not have access to any {what}.", FAILED)
+            raise Refusal(NOTHING_TO_SELECT[what], FAILED)
         raise Refusal(f"Select the {what} with {option} or `byteor context set {option}`: {known}.", USAGE)
 
     def close(self) -> None:

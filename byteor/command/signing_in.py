@@ -18,7 +18,7 @@ from byteor.command import contexts
 from byteor.command.contexts import Context
 from byteor.command.exits import USAGE, Refusal
 from byteor.command.output import confirm, is_terminal, json_option, list_options, note, say, show, show_list, when
-from byteor.command.session import connect, find
+from byteor.command.session import NOTHING_TO_SELECT, connect, find
 
 if TYPE_CHECKING:
     from byteor.client import ByteOr
@@ -241,9 +241,7 @@ def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: s
         return rows[0]
     if below:
         known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
-        raise Refusal(
-            f"Select the {what} with {option}: {known}." if known else f"You do not have access to any {what}.", USAGE
-        )
+        raise Refusal(f"Select the {what} with {option}: {known}." if known else NOTHING_TO_SELECT[what], USAGE)
     return None
 
 

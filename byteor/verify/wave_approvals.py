@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from byteor.engine.canonical import Json, canonical, format_time, parse_objects, sha256
+from byteor.engine.counted import count_of
 from byteor.engine.machines import ApprovalStatus
 from byteor.engine.rollout import Hold
 from byteor.engine.signing import wave_statement
@@ -176,12 +177,10 @@ def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Itera
     name = f"wave {statement.wave + 1}"
     if statement.reviewers != record.reviewers:
         now = ", ".join(statement.reviewers) or "anybody with the permission"
-        text = f"of {name} differ from those in {APPROVAL_RECORD}: {now}"
+        text = f"of {name} ({now}) differ from those in {APPROVAL_RECORD}"
         yield "reviewers", f"{text}; an org_admin can change the reviewers, and the ledger records who did and why"
     ours = (statement.required_approvals, statement.allow_self_approval)
     if ours != (record.required_approvals, record.allow_self_approval):
         self_approval = "allowed" if statement.allow_self_approval else "not allowed"
-        count = statement.required_approvals
-        approvals = "1 approval was" if count == 1 else f"{count} approvals were"
-        text = f"{approvals} required, self-approval was {self_approval}"
-        yield "rules", f"of {name} differ from those in {APPROVAL_RECORD}: {text}"
+        text = f"{count_of(statement.required_approvals, 'required approval')}, self-approval {self_approval}"
+        yield "rules", f"of {name} ({text}) differ from those in {APPROVAL_RECORD}"

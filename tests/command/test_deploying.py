@@ -410,7 +410,7 @@ def test_deployment_in_freeze_window_is_refused_and_window_is_shown(terminal: Te
     assert not Deployment.objects.exists()
 
 
-def test_deployment_is_found_without_argument_by_id_or_by_pipeline(terminal: Terminal, world: World) -> None:
+def test_deployment_is_found_by_id_by_pipeline_or_without_argument(terminal: Terminal, world: World) -> None:
     assert terminal("deployments", "show") == (1, "", "byteor: There are no deployments in this environment.\n")
     fleet = Fleet(world, world.dev, 1)
     first = world.deployment(world.bundle(name="quotes-1"))

@@ -18,7 +18,7 @@ def test_percentiles_are_accurate_to_2_5_percent() -> None:
     assert Histogram().percentile_s(99) == 0
 
 
-def test_responses_with_retry_after_and_withdrawn_offers_are_not_errors() -> None:
+def test_withdrawn_offers_and_responses_with_retry_after_are_not_errors() -> None:
     measured = Measured()
     for kind, status, failure, has_retry_after in (
         ("heartbeat", 200, "", False),

@@ -155,7 +155,7 @@ def test_proof_says_what_is_not_tested_or_not_accepted(makers: World, verify: Ve
     assert facts[0].startswith(f"  {expected[0]}" if name in {"vacuous", "no test could run"} else "  tested ")
 
 
-def test_statements_are_also_proven_without_approval_and_as_individual_files(makers: World, verify: Verifier) -> None:
+def test_statements_of_unapproved_deployment_and_in_single_files_are_proven(makers: World, verify: Verifier) -> None:
     files = unapproved_with(makers, pair(makers, override=OVERRIDE), "urgent")
     assert verify(files, "--trust", KID) == 0
     assert "  override      by eve@example.com: urgent\n" in verify.output

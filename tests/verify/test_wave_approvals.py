@@ -173,9 +173,9 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
         "(does not count) approve by ada@example.com at 2026-10-20T08:59:00Z",
         "approve by grace@example.com at 2026-10-20T08:59:00Z: fine",
         "approve by eve@example.com at 2026-10-20T08:59:00Z",
-        "of wave 3 differ from those in approval.json: user-3, user-4; an org_admin can change the reviewers, and the "
+        "of wave 3 (user-3, user-4) differ from those in approval.json; an org_admin can change the reviewers, and the "
         "ledger records who did and why",
-        "of wave 3 differ from those in approval.json: 2 approvals were required, self-approval was not allowed",
+        "of wave 3 (2 required approvals, self-approval not allowed) differ from those in approval.json",
         "wave 3 has no approval hold in approval.json: the hold of an earlier wave without available agents applied to "
         "wave 3",
     ]

@@ -198,7 +198,7 @@ def check_update(
     """Check the values of ``update``, and return the new values of columns.
 
     If a new golden result is expected, the capture is replayed once. Call this outside of a transaction. Raises the
-    errors of ``update``, except PreconditionFailed and errors about other fixtures.
+    errors of ``update``, except PreconditionFailed and the errors for a used name and for too many fixtures.
     """
     changed, environment = dict(values), fixture.environment
     if "expect" in changed:

@@ -381,7 +381,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def _plan_below(self, request: HttpRequest, row: Model) -> Plan[list[tuple[str, int | str, str]]]:
-        """Return the query plan of the title, row count and URL of each list of rows that refer to this row."""
+        """Return the ``Plan`` for the title, row count and URL of each list of rows that refer to this row."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             fields = [field for field in model._meta.fields if self._is_below(model, field)]

@@ -43,7 +43,7 @@ class Bell:
 
 
 def plan_counts(request: HttpRequest) -> Plan[tuple[int, int]]:
-    """Return the query plan of the numbers of unread notifications and approvals, each at most ``MOST`` + 1."""
+    """Return the ``Plan`` for the numbers of unread notifications and approvals, each at most ``MOST`` + 1."""
     query, values = personal_query(_count, None, console_user_of(request))
     (((unread, approvals),),) = yield [query.statement(*values)]
     return unread, approvals

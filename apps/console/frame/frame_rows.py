@@ -27,7 +27,7 @@ class FrameRows:
         return self._read()[1]
 
     def read_with[T](self, plan: Plan[T]) -> T:
-        """Read the frame's rows together with the query plan of a page, and return the plan's result."""
+        """Read the frame's rows together with the ``Plan`` of a page, and return the plan's result."""
         result, counts, choices = run(together(plan, plan_counts(self._request), plan_choices(self._request)))
         self._found = counts, choices
         return result  # type: ignore[no-any-return]  # the results of ``together`` have different types

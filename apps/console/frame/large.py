@@ -46,7 +46,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs d
         return min(self._found, MOST_LISTED)
 
     def page(self, number: int | str) -> Page[Any]:
-        """Return a page. For pages after the first, the database joins other tables only to the page's own rows."""
+        """Return a page. For pages after the first, related rows are read only for the page's own rows."""
         number = self.validate_number(number)
         if number == 1:
             return super().page(number)

@@ -46,7 +46,7 @@ def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]
 
 
 def plan_counts_below(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> Plan[list[int | str]]:
-    """Return the query plan of the numbers of visible rows in each table that refer to the row ``pk``.
+    """Return the ``Plan`` for the numbers of visible rows in each table that refer to the row ``pk``.
 
     Each table is given by its admin class and the name of the foreign key. Large numbers become texts, as in
     ``count_each``.

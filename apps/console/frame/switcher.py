@@ -106,7 +106,7 @@ class Switcher:
 
 
 def plan_choices(request: HttpRequest) -> Plan[list[tuple[Any, ...]]]:
-    """Return the query plan of the rows that the switcher offers in the page's scope."""
+    """Return the ``Plan`` for the rows that the switcher offers in the page's scope."""
     chosen = lineage(scope_of(request))
     query, values = personal_query(_choices, len(chosen), console_user_of(request), *(level.pk for level in chosen))
     (rows,) = yield [query.statement(*values)]

@@ -152,7 +152,7 @@ def list_blockers(
 
 
 def plan_missing(deployment: Deployment) -> Plan[list[Blocker] | None]:
-    """Return the query plan of the blockers for a lack of reviewers.
+    """Return the ``Plan`` for the blockers for a lack of reviewers.
 
     The result is None if the deployment has a hold, because the hold may have another approval.
     """

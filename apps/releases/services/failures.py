@@ -43,7 +43,7 @@ def find_causes(deployment: Deployment) -> list[Cause]:
 
 
 def plan_causes(deployment: Deployment) -> Plan[list[Cause]]:
-    """Return the query plan of ``find_causes``."""
+    """Return the ``Plan`` of ``find_causes``."""
     return _plan(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
 
 

@@ -104,7 +104,7 @@ def running(environment: Environment, pipeline: str, target: Target | None = Non
 
 
 def plan_bundles(environment: Environment, pipeline: str, target: Target | None) -> Plan[Counter[str]]:
-    """Return the query plan that counts the agents by the bundle that they run.
+    """Return the ``Plan`` that counts the agents by the bundle that they run.
 
     With a target, takes one query, or two if there are recent deployments.
     """

@@ -185,7 +185,7 @@ def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
 
 
 def plan_missing(approvals: Iterable[Approval]) -> Plan[dict[UUID, Blocker]]:
-    """Return the query plan of ``find_missing``."""
+    """Return the ``Plan`` of ``find_missing``."""
     rows = [row for row in approvals if row.reviewers and row.status == ApprovalStatus.PENDING]
     if not rows:
         return {}

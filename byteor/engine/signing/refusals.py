@@ -81,8 +81,7 @@ class StatementCode(StrEnum):
     UNACCEPTED = "gate.unaccepted"
     TOO_FEW_FIXTURES = "gate.too_few_fixtures"
     WORK = "gate.work"
-    # A wave statement is about another deployment, wave or report, its decisions do not have the stated result, or the
-    # statements are incomplete or not in order.
+    # A wave statement has a wrong subject, wrong decisions or wrong times; or statements are missing or not in order.
     WAVE_SUBJECT = "wave_approval.subject"
     WAVE_DEPLOYMENT = "wave_approval.deployment"
     WAVE_REPORT = "wave_approval.report"

@@ -197,7 +197,9 @@ def test_malformed_document_is_rejected(root: Path, ring: MakeRing, documents: D
     assert (reason.code, reason.detail.split(":")[0]) == ("bad_json", "environment.json")
 
 
-def test_missing_keys_are_reported_if_crate_is_not_object(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_missing_keys_are_reported_if_crate_in_runtime_json_is_not_object(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
     write(root, encode(ring("identity")), documents | {"runtime.json": {"crate": "x"}})
 
     assert reasons(root) == [

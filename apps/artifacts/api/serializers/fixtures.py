@@ -167,9 +167,9 @@ class FixtureSerializer(ModelSerializer):
         "also_expected": "The deployments whose results a fixture with a golden result also expects, at most the "
         "newest 20, newest first. A deployment is added after it has become current, if all its differences on this "
         "fixture were accepted. Results of configurations that are known bad are not expected. If a candidate gives "
-        "none of the expected results, it is compared with the configuration of the newest one or, if that "
-        "configuration is known bad or too large to be kept, of the golden result. A change of `expect` clears the "
-        "list.",
+        "none of the expected results, it is compared with the configuration of the newest deployment in this list. "
+        "If that configuration is known bad or too large to be kept, it is compared with the configuration that gave "
+        "the golden result. A change of `expect` clears the list.",
     }
 
     class Meta:

@@ -31,7 +31,7 @@ _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which exampl
 
 
 def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
-    """Return the query plan of the packet's summary. ``show`` gets the summary from the request.
+    """Return the ``Plan`` for the packet's summary. ``show`` gets the summary from the request.
 
     Without a regression, the summary is None.
     For a person who may decide, the summary has the groups that the form for the decision offers.

@@ -87,7 +87,7 @@ def _is_requester_unknown(row: Approval) -> bool:
 
 
 def plan_reviewing(request: HttpRequest, row: Approval) -> Plan[Reviewing]:
-    """Return the query plan of who decided and who can still decide."""
+    """Return the ``Plan`` for who decided and who can still decide."""
     is_open = row.status == ApprovalStatus.PENDING and not approvals.is_overdue(row)
     needs_able = is_open and not _is_requester_unknown(row)
     decisions, named, memberships = yield [

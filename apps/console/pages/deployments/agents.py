@@ -32,7 +32,7 @@ class AgentsPage(TablePage[DeploymentAgent]):
 
 
 def plan_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, str]) -> Plan[AgentsPage]:
-    """Return the query plan for a page of agents, failed ones first.
+    """Return the ``Plan`` for a page of agents, failed ones first.
 
     Each agent has ``failure_detail``, which is None without a failure. ``query`` may have ``q`` (part of a name),
     ``progress`` and ``page``.

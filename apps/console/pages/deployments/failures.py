@@ -18,7 +18,7 @@ from byteor_cloud.database.together import Plan
 
 
 def plan_failures(deployment: Deployment) -> Plan[tuple[list[Cause], dict[UUID, str]]]:
-    """Return the query plan for the deployment's failure causes, and for the names of their first agents."""
+    """Return the ``Plan`` for the deployment's failure causes, and for the names of their first agents."""
     causes = yield from plan_causes(deployment)
     if not (ids := {pk for cause in causes for pk in cause.agents}):
         return causes, {}

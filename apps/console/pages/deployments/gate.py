@@ -52,7 +52,7 @@ class Tested:
 
 
 def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
-    """Return the query plan for the regression that the replay gate evaluates; None without one.
+    """Return the ``Plan`` for the regression that the replay gate evaluates; None without one.
 
     For a person who may decide on the deployment's pending approval, ``gate`` has the groups that can be accepted
     with it. Takes at most two queries.
@@ -72,7 +72,7 @@ def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | N
 
 
 def _plan_groups(deployment: Deployment) -> Plan[tuple[list[Any], list[Any], list[Any], list[Any]]]:
-    """Return the query plan for the counted results, first groups, their acceptances, and the baselines' bundles."""
+    """Return the ``Plan`` for the counted results, first groups, their acceptances, and the baselines' bundles."""
     rows = Regression.objects.filter(deployments=deployment).annotate(first=first_groups(GROUPS))
     found, counted = yield [
         rows.only("environment", "config_hash", "baselines"), counted_results(deployment.regression_id)

@@ -18,7 +18,7 @@ from byteor_cloud.ids import smallest_uuid7
 
 
 def plan_progress(row: Any, timeline: Sequence[TimelineEntry]) -> Plan[str]:
-    """Return the query plan for a phrase: how much of the rollout or the rollback is done, and the time left.
+    """Return the ``Plan`` for a phrase: how much of the rollout or the rollback is done, and the time left.
 
     The phrase is empty if neither is under way, or if there are no agents to count. It has no time left while the
     deployment is paused, held or stalled, while agents cannot download the bundle, and until the first agent of the

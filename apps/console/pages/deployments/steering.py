@@ -110,7 +110,7 @@ def describe_hold(
 
 
 def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
-    """Return the query plan for phrases about who started or approved waves, by wave number from 1.
+    """Return the ``Plan`` for phrases about who started or approved waves, by wave number from 1.
 
     The result is empty if the strategy has no holds.
     """

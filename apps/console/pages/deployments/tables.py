@@ -340,7 +340,7 @@ class DeploymentAdmin(LiveAdmin):
 
 
 def _plan_timeline(row: Any) -> Plan[tuple[list[TimelineEntry], str]]:
-    """Return the query plan for the newest timeline entries, and for the phrase about the progress."""
+    """Return the ``Plan`` for the newest timeline entries, and for the phrase about the progress."""
     (timeline,) = yield [row.timeline.order_by("-id")[:_SHOWN]]
     return timeline, (yield from plan_progress(row, timeline))
 

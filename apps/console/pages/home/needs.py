@@ -397,10 +397,11 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
         )  # fmt: skip
         yield replace(need, at=fleet.offline_since) if offline else need
     if fleet.cloned:
-        url = f"{base}&cloned=yes"
+        url, seem = f"{base}&cloned=yes", "seems" if fleet.cloned == 1 else "seem"
+        agents = text_link(url, agent_count(fleet.cloned))
         yield Need(
             key=f"clones-{environment.pk}", rank=_REST, tone="bad", url=url,
-            title=format_html("{} may run more than once.", text_link(url, agent_count(fleet.cloned))),
+            title=format_html("{} {} to run on more than one machine.", agents, seem),
             reason="Different machines seem to use the same key. Enroll each machine separately.",
             **{**shared, "at": fleet.cloned_since},
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The query behind the overview: what may need the person in the scope, the counts of the tiles, and the steps.
+"""The query behind the overview: the rows behind "Needs you", the counts of the tiles, and the setup steps.
 
 One query reads all of this except the numbers of agents, which come from ``fleet.services.facts``. It is compiled once
 for all people whose roles have the same form (see ``frame/personal.py``). It has a part for each kind of need, with at
