@@ -40,8 +40,8 @@ DESCRIPTIONS: Mapping[MessageType, str] = {
     _M.ROLLOUT_ROLLED_BACK: "A deployment was rolled back.",
     _M.INCIDENT_NEW: "An agent uploaded an incident capture that was not requested.",
     _M.INCIDENT_REOPENED: (
-        "An incident happened again after 7 to 30 days, or a reopened one happened again. "
-        "After more than 30 days, it counts as new."
+        "An incident happened again after 7 to 30 days, or a reopened incident happened again. "
+        "An incident that happens again after more than 30 days counts as new."
     ),
     _M.FIXTURE_CURRENT_FAILS: "The current deployment of an environment fails a golden fixture or cannot be tested.",
     _M.AGENTS_FAILED: "Agents failed.",

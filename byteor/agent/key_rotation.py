@@ -73,7 +73,9 @@ class KeyRotation:
         if self._clock() < self._not_before:
             return
         if not self._stores_key:
-            _log.warning("cannot rotate the key, because an environment variable sets it: replace it there")
+            _log.warning(
+                "cannot rotate the key, because it is set by the variable BYTEOR_AGENT_API_KEY: replace the key there"
+            )
             return
         self._state.check_writable()  # before a key is created that cannot be stored
         try:

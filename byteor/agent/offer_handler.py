@@ -167,7 +167,10 @@ class OfferHandler:
     def _download(self, delivery: OfferedBundle) -> bytes:
         bundle_hash, size = delivery.offer.bundle_hash, delivery.bundle_size
         if size > MAX_BUNDLE_BYTES:
-            raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"the offered bundle has {size} bytes")
+            raise Refused(
+                DeliveryCode.BUNDLE_TOO_LARGE,
+                f"the offered bundle has {size} bytes: at most {MAX_BUNDLE_BYTES} are allowed",
+            )
         try:
             chunks = self._plane.download_bundle(delivery.bundle_url, size)
             self._state.save_bundle(bundle_hash, _check_hash(chunks, bundle_hash))

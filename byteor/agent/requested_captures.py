@@ -129,7 +129,7 @@ class RequestedCaptures:
             raise StateError("no pipeline is running, so there is nothing to capture")
         data = capture(self._state, running, request.last_n)
         if len(data) > MAX_UPLOAD:
-            raise StateError(f"the capture has {len(data)} bytes: request one with fewer records (`last_n`)")
+            raise StateError(f"the capture is too large ({len(data)} bytes): request one with fewer records (`last_n`)")
         about = {"spec_hash": running.spec_hash, "deployment_id": running.deployment_id}
         return _Upload(self._fields(request, "incident_bundle", {}) | about, "incident.tar.gz", data)
 

@@ -148,7 +148,7 @@ def _state(agent: m.Agent | m.ListedAgent) -> str:
 
 @agents.command("list")
 @click.option("-q", "--query", help="A search, such as 'zone=eu-1 status:failed quotes@v7'.")
-@click.option("--liveness", type=click.Choice(["online", "stale", "offline"]), help="Only agents in this state.")
+@click.option("--liveness", type=click.Choice(["online", "stale", "offline"]), help="Only agents with this liveness.")
 @click.option(
     "--status", type=click.Choice(["starting", "healthy", "degraded", "failed", "draining"]),
     help="Only agents that last reported this status.",
@@ -399,7 +399,7 @@ def _read_labels(texts: Iterable[str]) -> dict[str, str]:
 @click.argument("words", nargs=-1, required=True, metavar="[AGENT...] KEY=VALUE|KEY-...", type=AGENT)
 @click.option(
     "--selector", metavar="KEY=VALUE,...",
-    help="Change all agents that have these labels, in one transaction, instead of named agents.",
+    help="Instead of named agents, change all agents that have these labels, in one transaction.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print how many agents would change, without changing them.")
 @click.option("--yes", is_flag=True, help="With --selector, skip the confirmation prompt.")
@@ -536,7 +536,9 @@ def undrain(session: Session, agent: str, reason: str | None, as_json: str | Non
     "-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label for the agents. Can be repeated."
 )
 @click.option(
-    "--replace", is_flag=True, help="Let a new agent replace an agent of the same name, which is then decommissioned."
+    "--replace",
+    is_flag=True,
+    help="Let a new agent replace an agent of the same name. The old agent is decommissioned.",
 )
 @json_option(_ENROLLMENT)
 @with_session

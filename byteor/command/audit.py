@@ -278,7 +278,7 @@ def _checkpoint_seq(end: bytes) -> int:
     try:
         return int(json.loads(end.rstrip(b"\n").rpartition(b"\n")[2])["checkpoint"]["seq"])
     except (ValueError, KeyError, TypeError):
-        raise Refusal("The export is incomplete: it has no checkpoint. Export it again.") from None
+        raise Refusal("The export is incomplete: it has no checkpoint. Run the command again.") from None
 
 
 @click.command()

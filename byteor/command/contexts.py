@@ -89,14 +89,19 @@ def load() -> Contexts:
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
             path.chmod(0o600)
-            note(f"Note: Other users had permissions on {path}, so its mode was changed to 0600. Replace its tokens.")
+            note(
+                f"Note: Other users had permissions on {path}, so its mode was changed to 0600. Replace the tokens in "
+                "this file."
+            )
         stored = json.loads(path.read_text())
         return Contexts(_text(stored["current"]), {name: _context(each) for name, each in stored["contexts"].items()})
     except FileNotFoundError:
         return Contexts()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise Refusal(f"{path} cannot be read ({what}). Correct it, or remove it and sign in again.", USAGE) from None
+        raise Refusal(
+            f"{path} cannot be read ({what}). Correct the file, or remove it and sign in again.", USAGE
+        ) from None
 
 
 def _context(stored: dict[str, object]) -> Context:

@@ -394,7 +394,7 @@ class _Review:
             if packet.more:
                 what = "difference is" if packet.more == 1 else "differences are"
                 lines.append(f"{packet.more} further {what} in no group and cannot be accepted.")
-            lines += _section("Fixtures removed since the current release:", packet.removed_fixtures, _removed)
+            lines += _section("Fixtures removed since the current deployment:", packet.removed_fixtures, _removed)
         lines += _section("Explanations:", found.explain, lambda each: f"{each.group}: {each.text}")
         lines += _section("Warnings:", found.warnings or [], lambda each: each.detail)
         blockers = [each for each in (deployment.blockers if deployment else None) or [] if each.code != "wave_hold"]

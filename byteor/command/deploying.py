@@ -127,8 +127,8 @@ def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
 def how_to_continue(deployment_id: str) -> str:
     """Return the commands that follow a deployment or abort its rollout, as lines."""
     return (
-        f"\n  To follow it: byteor deployments watch {deployment_id}"
-        f"\n  To stop it, unless it is a rollback: byteor abort {deployment_id}"
+        f"\n  To follow the deployment: byteor deployments watch {deployment_id}"
+        f"\n  To stop it, unless it is being rolled back: byteor abort {deployment_id}"
     )
 
 
@@ -161,8 +161,8 @@ class _Watch:
             left = LAST_POLL_S if deadline is None else deadline - monotonic()
             if left <= 0:
                 if found is None:
-                    unknown = "All requests failed, so the state of the deployment is unknown."
-                    raise Refusal(f"{unknown}{how_to_continue(self._id)}", PENDING)
+                    problem = "The state of the deployment is unknown, because all requests failed."
+                    raise Refusal(f"{problem}{how_to_continue(self._id)}", PENDING)
                 return found
             sleep(min(pause, left))
 
@@ -488,7 +488,8 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
     help="Deploy in waves, up to these percentages of the agents, such as 10,50,100.",
 )
 @click.option("--hold", "holds", multiple=True, metavar="[WAVE=]KIND", help=(
-    "Hold the later waves, or only WAVE: manual (until somebody starts the wave) or approval. Can be repeated."
+    "Hold all waves after the first, or only WAVE. KIND is manual (somebody must start the wave) or approval (people "
+    "must approve it). Can be repeated."
 ))  # fmt: skip
 @click.option(
     "--pause", "pause_s", type=click.IntRange(0), metavar="SECONDS", help="Pause this long between two waves."

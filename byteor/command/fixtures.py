@@ -387,7 +387,9 @@ def _say_regression(
         columns: dict[str, Callable[[Any], Any]] = {
             "fixture": lambda each: each.fixture_name,
             "verdict": lambda each: each.outcome.replace("_", " "),
-            "reason": lambda each: each.error or (each.stage and f"stage {each.stage} gave different results twice"),
+            "reason": lambda each: (
+                each.error or (each.stage and f"stage {each.stage} gave different results for the same records")
+            ),
         }
         show_list(broken[:MOST_SHOWN], None, columns, MOST_SHOWN)
         _say_rest(len(broken) - MOST_SHOWN, "fixture")

@@ -204,7 +204,7 @@ def test_incomplete_export_keeps_old_file_and_creates_no_new_one(
     for file in (old, tmp_path / "new.ndjson"):
         found = admin("audit", "export", "-o", str(file))
         assert (found.code, found.out) == (1, "")
-        assert found.err == "byteor: The export is incomplete: it has no checkpoint. Export it again.\n"
+        assert found.err == "byteor: The export is incomplete: it has no checkpoint. Run the command again.\n"
 
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["old.ndjson"]
     assert old.read_text() == "an earlier export"

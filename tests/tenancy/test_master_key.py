@@ -164,8 +164,8 @@ def test_undecryptable_value_stops_rotation(world: World, settings: Any) -> None
 
     assert str(refused.value) == (
         "neither BYTEOR_CLOUD_MASTER_KEY nor BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts"
-        f" tenancy.IdempotencyKey.response of {row.pk}. A host with a third key may have encrypted such values: set"
-        " its key as the previous one, and try again; nothing was changed"
+        f" tenancy.IdempotencyKey.response of {row.pk}. If a host with a third key encrypted these values, set"
+        " the key of that host as the previous key here, and try again; nothing was changed"
     )
     assert sealed() == before
     assert MasterKey.objects.get().key_id == vault.key_id(read_key(django_settings.CONFIG.master_key_previous) or b"")

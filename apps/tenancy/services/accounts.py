@@ -218,8 +218,8 @@ def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) ->
         raise Conflict(f"The account of {locked.email} is not active.", code="not_active")
     if is_operator and locked.vouched_by_id is not None:
         raise Conflict(
-            f"The address of the account {locked.email} is not confirmed. Create a link with `manage.py sign_in_link`, "
-            "and let the person sign in with it first.",
+            f"The address of the account {locked.email} is not confirmed. Before you grant the role, create a "
+            "link with `manage.py sign_in_link`, and let the person sign in with it.",
             code="not_confirmed",
         )
     locked.is_superuser = is_operator

@@ -181,7 +181,9 @@ class Verification:
             self.unsealed, since, early = cursor.fetchone()
             self.unsealed_since = since if self.unsealed else None
         for event_id in early or []:
-            detail = "over an hour older than the last sealed event: it was inserted, or its seal was removed"
+            detail = (
+                "unsealed, but over an hour older than the last sealed event: inserted later, or its seal was removed"
+            )
             yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
 
 

@@ -55,8 +55,8 @@ def _reseal(actor: Actor) -> dict[str, int]:
     if lost:
         more = f" and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
         raise vault.VaultError(
-            f"neither {vault.SETTINGS} decrypts {', '.join(lost[:MAX_NAMED])}{more}. A host with a third key may have"
-            f" encrypted such values: set its key as the previous one, and try again"
+            f"neither {vault.SETTINGS} decrypts {', '.join(lost[:MAX_NAMED])}{more}. If a host with a third key"
+            " encrypted these values, set the key of that host as the previous key here, and try again"
         )
     old, new = stored.key_id, vault.own_key_ids()[0]
     if new != old:

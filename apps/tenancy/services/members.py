@@ -53,8 +53,8 @@ def check_not_last_admin(membership: Membership) -> None:
         ).exclude(pk=membership.pk)
         if not others.exists():
             raise Conflict(
-                "The organization has no other active org_admin, so this one cannot be removed or demoted. Make "
-                "another member org_admin first.",
+                "The organization has no other active org_admin, so this member cannot be removed or demoted. "
+                "Make another member org_admin first.",
                 code="last_org_admin",
             )
 
@@ -124,7 +124,9 @@ def add(
         raise InvalidInput.at("/role", "org_admin is a role of the whole organization. Choose another role.")
     domains = organization.settings_with_defaults["email_domains"]
     if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
-        raise InvalidInput.at("/email", "The organization's setting `email_domains` does not contain this domain.")
+        raise InvalidInput.at(
+            "/email", "The organization's setting `email_domains` does not contain the domain of this address."
+        )
     user = accounts.get_or_create_account(email, organization=organization, actor=actor)
     if Membership.objects.filter(user=user, organization=organization, project=project).exists():
         raise Conflict("This person already has a role here. Change that role instead.", code="exists")

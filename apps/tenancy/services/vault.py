@@ -42,8 +42,7 @@ class MasterKeyUnavailable(Unavailable):
 
     def __init__(self, advice: str) -> None:
         super().__init__(
-            "This server does not have the master key of the installation, which protects stored secrets. Try again"
-            " later.",
+            "This server does not have the installation's master key, which protects stored secrets. Try again later.",
             retry_after=5,
         )
         self.advice = advice

@@ -199,7 +199,7 @@ def _captures(packet: Packet) -> dict[str, Any]:
 def _removed(packet: Packet) -> dict[str, Any]:
     return {
         "id": "removed",
-        "title": "Fixtures removed since the current release",
+        "title": "Fixtures removed since the current deployment",
         "columns": ("Fixture", "Why", "When", "By"),
         "rows": [
             (each["name"], each["why"], relative_time(each["removed_at"]), each["removed_by"] or "-")

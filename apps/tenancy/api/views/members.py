@@ -82,7 +82,7 @@ class OrganizationMemberViewSet(_Members):
             "listOrganizationMembers",
             P.VIEW_ORG,
             "List members of an organization",
-            "Returns the people with a role in the whole organization, who can have other roles in projects. The list "
+            "Returns the people with a role in the whole organization. They can have other roles in projects. The list "
             "is empty for callers who only have a role in a project.",
         ),
         "create": Operation(
