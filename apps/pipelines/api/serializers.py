@@ -102,8 +102,8 @@ class PreviewSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     descriptions = {
         "ok": "Whether the plan compiles.",
-        "target": "The target of the compilation: the requested one or, by default, that of the plan. Null if there is "
-        "no valid target.",
+        "target": "The target that the plan was compiled for: the `target` of the request or, by default, the plan's "
+        "own target. Null if there is no valid target.",
         "spec_kv": "The canonical text of the spec. Null if the plan does not compile or the value is too "
         "large (see `truncated`).",
         "spec_hash": "The spec hash. Null if the plan does not compile.",
@@ -141,8 +141,8 @@ class VersionSerializer(ModelSerializer):
         "spec": "The spec as JSON.",
         "spec_kv": "The canonical text of the spec.",
         "compiler_version": "The version of the compiler.",
-        "origin": "The id of the version in another environment that this one was copied from, even if the original "
-        "was deleted. Null if this one was promoted.",
+        "origin": "If this version is a copy: the id of the original version in another environment, even if the "
+        "original was deleted. Null if this version was promoted.",
     }
 
     class Meta:

@@ -189,7 +189,7 @@ def remind(approval: Approval, *, actor: Actor) -> None:
     body=OptionalReasonSerializer,
     responses={200: HeldOffersSerializer},
     errors=(Conflict,),
-    example={"reason": "The agents that differ may return to these releases."},
+    example={"reason": "The agents may return to the bundles that they had at the time of the backup."},
 )
 def resume_offers(environment: Environment, *, reason: str, actor: Actor) -> restored.HeldOffers:
     """Resume the offers of an environment.

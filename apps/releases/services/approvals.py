@@ -261,7 +261,7 @@ def decide(
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     deployment = _deployment_of(locked)
     if regression_id is not None and (deployment is None or deployment.regression_id != regression_id):
-        detail = "This regression does not belong to the approval now. Look at the differences again."
+        detail = "This is not the current regression of the approval's deployment. Look at the differences again."
         raise Conflict(detail, code="acceptance.outdated")
     if accept_groups:
         _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
@@ -310,13 +310,16 @@ def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | No
     if digest is None:
         raise InvalidInput.at("/digest", "Send the digest of the report that you have read.", code="required")
     if digest != report.digest or not wave_reports.is_up_to_date(approval, rollout):
-        detail = "The report that you read does not show what the earlier waves have done until now."
+        detail = "The report that you read is outdated, because the earlier waves have done more since."
         raise Conflict(f"{detail} Read the approval of the wave again.", code="approval.outdated")
 
 
 def _accept(deployment: Deployment | None, groups: Sequence[str], *, decision: str, reason: str, actor: Actor) -> None:
     if deployment is None or deployment.regression is None:
-        detail = "Differences can be accepted only in a decision on a deployment itself, if it has a regression."
+        detail = (
+            "A decision can accept differences only if it is on a deployment that has a regression. Decisions on waves "
+            "and replays cannot accept differences."
+        )
         raise InvalidInput.at("/accept_groups", detail, code="contradiction")
     if decision != "approve":
         detail = "Differences can be accepted only together with an approval."

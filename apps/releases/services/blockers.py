@@ -178,7 +178,7 @@ def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(
                 row.pk,
-                "Agents cannot download the bundle, because it cannot be read from the blob store or offers have been "
+                "Agents cannot download the bundle. Either it cannot be read from the blob store, or offers have been "
                 "held since a restore. Agent timeouts are suspended.",
             )
     return reasons

@@ -144,7 +144,7 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
         raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
     needed = Permission.VIEW_ENVIRONMENT if approval.reviewers else Permission.OPERATE_ENVIRONMENT
     if needed not in granted:
-        raise Forbidden(f"Deciding needs the permission {needed}.")
+        raise Forbidden(f"To decide, you need the permission {needed}.")
 
 
 def find_deciders(approval: Approval) -> set[UUID]:

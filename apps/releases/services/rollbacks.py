@@ -90,7 +90,7 @@ def check_start(deployment: Deployment) -> Deployment:
     check_transition(deployment, DeploymentEvent.ROLL_BACK)
     if deployment.status == DeploymentStatus.FAILED and not touched_agents(deployment).exists():
         # A rollback would only make the configuration known bad, although it may run well on other agents.
-        detail = "The deployment has failed, and there is no agent to roll back: none is assigned its bundle."
+        detail = "The deployment has failed, and no agent is assigned its bundle, so there is nothing to roll back."
         raise Conflict(detail, code="nothing_to_roll_back")
     target = find_target(deployment)
     if target is None:

@@ -57,7 +57,8 @@ class WaveReportSerializer(serializers.Serializer[Any]):
     progress = serializers.DictField(child=serializers.IntegerField())
     failures = WaveFailureSerializer(many=True)
     descriptions = {
-        "digest": "The digest of the report, the deployment, the bundle and the wave. A decision must contain it.",
+        "digest": "The digest of the whole report, which includes the deployment, the bundle and the wave. A decision "
+        "on the wave must contain this digest.",
         "summary": "The report in words.",
         "progress": "The number of agents by progress.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Failures of agents that "
@@ -202,10 +203,10 @@ class DecideSerializer(StrictSerializer):
         "regression_id": "The id of the regression that you have read. If it is no longer the deployment's regression, "
         "returns 409 `acceptance.outdated`. By default, this is not checked. Do not send it with `wave` or "
         "`replay_id`.",
-        "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or, if "
-        "that is later, from the start time of the deployment. Used only with the last required "
-        "approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and the maximum. "
-        "For a deployment, the value at its creation applies.",
+        "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or "
+        "from the start time of the deployment, whichever is later. Used only for the last required approval, which "
+        "issues the credential. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and "
+        "the maximum. For a deployment, the setting's value at the creation of the deployment applies.",
     }
 
     def validate(self, attrs: Any) -> Any:

@@ -156,10 +156,10 @@ class ConfigBundleSerializer(ModelSerializer):
         "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
         "warnings": WARNINGS,
         "known_bad": "Whether the configuration is known bad in this environment and cannot be deployed.",
-        "origin": "The id of the config bundle in another environment that this one was copied from, even if the "
-        "original was deleted. Null if this one is not a copy.",
-        "missing_secrets": "A warning about a copy: the names of secrets that it refers to, but that no other config "
-        f"bundle of this environment refers to (at most {MAX_MISSING:,}). The agents' hosts may lack these secrets. "
+        "origin": "If this config bundle is a copy: the id of the original config bundle in another environment, even "
+        "if the original was deleted. Null if this config bundle is not a copy.",
+        "missing_secrets": "A warning about a copy: the names of secrets to which the copy refers, but no other config "
+        f"bundle of this environment (at most {MAX_MISSING:,}). The agents' hosts may lack these secrets. "
         "Empty if the config bundle is not a copy. Null in a list.",
     }
 

@@ -87,7 +87,7 @@ class CauseSerializer(serializers.Serializer[Any]):
         "`other`, and if the agents reported no detail.",
         "count": "The number of agents whose latest failure to activate the bundle, or whose latest failure to roll "
         "back, had this cause. Includes agents that have been retried or rolled back since.",
-        "agents": "The ids of the first five of these agents. Empty for `other`.",
+        "agents": "The ids of the first five agents that `count` includes. Empty for `other`.",
     }
 
 
@@ -122,16 +122,16 @@ class BlockerSerializer(serializers.Serializer[Any]):
     until = serializers.DateTimeField(allow_null=True)
     ids = serializers.ListField(child=serializers.UUIDField())
     descriptions = {
-        "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
-        "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
-        "or with some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` "
-        "(the next wave waits for approval or a manual start), `too_few_reviewers` (the reviewers who have approved "
-        "and those who still can are together too few), `replay_gate.running` (the regression has not finished), "
-        "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
-        "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
-        "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
-        "failed permanently or waits for the control plane's database or storage, or agents cannot download the "
-        "bundle).",
+        "code": "A stable code. `freeze_window`: a freeze window is open. `in_flight_limit`: as many deployments are "
+        "under way as the environment permits. `pipeline_busy`: another deployment of the pipeline comes first. "
+        "`agents_busy`: another deployment with some of the agents comes first. `start_at`: the start time has not "
+        "been reached. `wave_hold`: the next wave waits for approval or a manual start. `too_few_reviewers`: fewer "
+        "reviewers than required have approved or can still approve. `replay_gate.running`: the regression has not "
+        "finished. `replay_gate.differs`: differences are not accepted, or are too many to be grouped. "
+        "`replay_gate.failed`: the candidate failed or is unstable for a fixture, the candidate needs too much work, "
+        "or the regression has no result. `replay_gate.too_few_fixtures`: the regression has too few verdicts. "
+        "`held_up`: the deployment's job failed permanently, the job waits for the control plane's database or "
+        "storage, or agents cannot download the bundle.",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
         "still exists. Null if there is no such time or it is not known.",
@@ -159,7 +159,7 @@ class ReviewersSerializer(OptionalReasonSerializer):
     reviewers = serializers.ListField(child=IdField(), max_length=100)
     descriptions = {
         "reviewers": "The ids of the users who may decide on the deployment's approvals. If empty, everybody "
-        "with the permission `environment:operate` may decide. The list cannot be empty unless the environment's "
+        "with the permission `environment:operate` may decide. The list may be empty only if the environment's "
         "setting `reviewers` is empty."
     }
 
@@ -198,9 +198,10 @@ class DeploymentSerializer(ModelSerializer):
         "target_count": "The number of agents that matched the target when the deployment was created.",
         "strategy": "How the deployment spreads over the agents. Defaults to `all_at_once`.",
         "take_over": "Whether the deployment may take over agents that run another pipeline. Defaults to false.",
-        "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
-        "`take_over`, `override_freeze`, `override_replay_gate`, `explain`, `start_at`, `reviewers` and the "
-        "environment's `agent_timeout_s` must be the same. The note may differ.",
+        "approval": "The credential of an unused approval. This request must be the same as the request that was "
+        "approved: the configuration, target, strategy, `take_over`, `override_freeze`, `override_replay_gate`, "
+        "`explain`, `start_at` and `reviewers` must be equal. The note may differ. The environment's `agent_timeout_s` "
+        "must not have changed since.",
         "override_freeze": "Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
@@ -223,18 +224,19 @@ class DeploymentSerializer(ModelSerializer):
         "deployment overrides freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if "
         "the deployment starts as soon as possible.",
         "reviewers": "The ids of the users who may decide on the approvals of the deployment, whatever their role. "
-        "They must be in the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or "
-        "`prod`, only an `org_admin` can name people without the permission `environment:operate`. Defaults to that "
-        "setting. Always empty if the deployment needs no approval. If empty, everybody with the permission "
-        "`environment:operate` may decide.",
+        "Defaults to the environment's setting `reviewers`. If the setting is not empty, only people in the setting "
+        "can be named. If the setting is empty in `staging` or `prod`, only an `org_admin` can name people without the "
+        "permission `environment:operate`. If the deployment needs no approval, the list is always empty. If the "
+        "deployment needs approval and the list is empty, everybody with the permission `environment:operate` may "
+        "decide.",
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
-        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
-        "a deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate. "
-        "Nobody can approve the deployment until the latter are gone. If too few reviewers remain for a pending "
-        "approval after break-glass, contains `too_few_reviewers`, which does not stop the deployment. For a "
-        "deployment that has finished, contains nothing else. Null in lists.",
+        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
+        "While the deployment is pending approval, the list contains only `too_few_reviewers` and the blockers of the "
+        "replay gate. Nobody can approve the deployment while the replay gate blocks it. After break-glass, the list "
+        "contains `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues "
+        "despite this blocker, which is the only one that a finished deployment can have. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",

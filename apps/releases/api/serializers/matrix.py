@@ -51,7 +51,7 @@ class MatrixCellSerializer(serializers.Serializer[Any]):
         "decommissioned agents. 0 if `deployment_id` is null.",
         "under_way": "The unfinished deployment of the pipeline in this environment. If there are several, the one "
         "whose status comes first in the order `rolling_back`, `deploying`, `building`, `approved`, "
-        "`pending_approval`, and the oldest of several with this status. Null if there is none.",
+        "`pending_approval`. If several have this status, the oldest of them. Null if there is none.",
         "differs_from_previous": "Whether the config hash differs from the one in the previous environment. Because a "
         "config hash covers the spec hash, equal config hashes mean equal specs and configurations. Null for the "
         "first environment, and if the pipeline has no current deployment in this environment or in the previous one.",

@@ -74,9 +74,9 @@ class DesiredSerializer(OfferSerializer):
     envelope = serializers.DictField()
     attestations = AttestationSerializer(many=True)
     descriptions = {
-        "attestations": "The signed statements about the deployment for which the bundle was built: why the replay "
-        "gate let it start and, unless its regression had been deleted, how its configuration was tested. Empty if the "
-        "gate was off.",
+        "attestations": "The signed statements about the deployment for which the bundle was built. One states why the "
+        "replay gate let the deployment start. The other one states how the deployment's configuration was tested. "
+        "This one is missing if the regression had been deleted. The list is empty if the gate was off.",
         "bundle_size": "The size of the deploy bundle in bytes.",
         "envelope": "The DSSE envelope with the signed in-toto statement about the deploy bundle.",
     }

@@ -34,7 +34,7 @@ class FoundAgentViewSet(AgentViewSet):
             "`zone=eu-1` (has this label), `has:zone` (has a label with this key), `!zone` (has no label with this "
             "key), `status:failed`, `liveness:offline`, `drift:yes`, `drained:no`, `cloned:yes`, `pipeline:quotes` "
             "(runs this pipeline), `v7` or `quotes@v7` (runs this version), `agent:1.4.2` (has this agent version). "
-            "Any other word is a part of the name or the host name, or the id. Put values with spaces in double "
-            "quotes.",
+            "Any other word must be a part of the agent's name or host name, or the agent's whole id. Put values with "
+            "spaces in double quotes.",
         ),
     }  # fmt: skip

@@ -45,8 +45,9 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
             "environment of the project, with its name, its configuration and its version, so that the `config_hash` "
             "is the same. If this environment has no version of the pipeline with the same spec hash, the version is "
             "copied as well. If this environment already has a config bundle with the same name and `config_hash`, a "
-            "copy request returns 200 with that config bundle. It fails with `name_taken` if another configuration has "
-            "the name. A copy deploys nothing, and may be known bad in this environment.",
+            "copy request returns 200 with that config bundle. If a config bundle of this environment has the name but "
+            "another `config_hash`, the request fails with `name_taken`. A copy deploys nothing, and may be known bad "
+            "in this environment.",
             body=CreateConfigBundleSerializer,
             responses={201: ConfigBundleSerializer, 200: ConfigBundleSerializer},
             example={"name": "trades-1", "version_id": ID},

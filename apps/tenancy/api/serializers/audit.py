@@ -16,7 +16,7 @@ class AuditActorSerializer(serializers.Serializer[Any]):
     display = serializers.CharField(source="actor_display")
     descriptions = {
         "kind": "The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`.",
-        "id": "The actor's id. For `system`, the name of a group of jobs, a service or a command.",
+        "id": "The actor's id. For `system`, the name of a job group, of a service or of a command.",
         "display": "The actor's name or e-mail address at the time of the event.",
     }
 
@@ -63,7 +63,7 @@ class AuditEventSerializer(ModelSerializer):
         "action": "The action, such as `deployment.create`.",
         "outcome": "Whether the action succeeded, was denied, or failed with an error.",
         "resource_scope": "The resource that the action affected. For a denial, the `kind` is `credential`, and the "
-        "`id` is that of the actor.",
+        "`id` is the actor's id.",
         "request_id": "The `X-Request-ID` of the request that caused the event. Empty if it was not recorded.",
         "ip": "The IP address of the client. Null if it was not recorded.",
         "changes": "The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are "

@@ -26,7 +26,8 @@ class UserTokenSerializer(ModelSerializer):
         "prefix": "The first characters of the secret, by which you recognize the token.",
         "expires_in_s": (
             "The number of seconds until the token expires. The maximum is the lowest `token_max_days` of the person's "
-            "organizations, or 90 days if there are none. Defaults to 30 days, or to the maximum if it is shorter."
+            "organizations, or 90 days if the person is in no organization. Defaults to 30 days, or to the maximum if "
+            "that is shorter."
         ),
         "expires_at": "When the token expires.",
         "last_used_at": "When the token was last used, to the minute. Null if it was never used.",

@@ -71,8 +71,8 @@ class EnvironmentSerializer(ModelSerializer):
         "position": "The environment's place in the order of the project's environments, counted from 1. By default, a "
         "new environment is the last one. When an environment is moved, the positions of the environments between its "
         "old and its new position change by 1. When an environment is inserted or deleted, the positions of the "
-        "following ones increase or decrease by 1. A position that is greater than the number of environments, "
-        "including a new one, is refused with 400.",
+        "following ones increase or decrease by 1. A position that is greater than the number of environments "
+        "is refused with 400. A new environment counts in this number.",
     }
 
     class Meta:
@@ -120,8 +120,8 @@ class InvitedMemberSerializer(MemberSerializer):
         **MemberSerializer.descriptions,
         "invitation_url": "A link with which the person signs in. It works once, within 7 days, and is returned only "
         "in this response. Null if a mail server is configured, if the caller is not an `org_admin` of the "
-        "organization, or if a link must not sign in to the person's account. For example, the person may already have "
-        "signed in with a confirmed address, or have a role in another organization.",
+        "organization, or if no link may be created for the person's account, for example because the person has "
+        "already signed in with a confirmed address or has a role in another organization.",
     }
 
     class Meta(MemberSerializer.Meta):

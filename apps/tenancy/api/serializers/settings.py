@@ -132,10 +132,10 @@ class EnvironmentSettingsSerializer(StrictSerializer):
             "false."
         ),
         "approval_ttl_s": "The number of seconds until a pending approval expires, and the maximum number of seconds "
-        "for which a granted approval is valid. For a deployment whose start time has not been reached, counted from "
-        "that time. A pending approval gets more time if its deployment waits for a regression, or if the approval is "
-        "for a wave and the deployment is paused. A request for a break-glass deployment can set a shorter time. "
-        "Defaults to 3600.",
+        "for which a granted approval is valid. If the start time of a deployment has not been reached, both periods "
+        "begin at the start time. A pending approval gets more time if its deployment waits for a regression, or if "
+        "the approval is for a wave and the deployment is paused. A request for a break-glass deployment can set a "
+        "shorter time. Defaults to 3600.",
         "replay_policy": "Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`.",
         "heartbeat_interval_s": "The usual number of seconds between an agent's heartbeats. Defaults to 30.",
         "agent_timeout_s": (
@@ -155,10 +155,11 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         ),
         "replay_gate_min_fixtures": "The number of verdicts that the regression needs if `replay_gate` is `require`. "
         "Verdicts that are `not_tested` do not count. Defaults to 0.",
-        "max_work_increase_percent": "By how many percent the work of a deployment's configuration may exceed that of "
-        "the configurations that it is compared with, if `replay_gate` is `require`. Null means no limit. Defaults to "
-        "null.",
-        "freeze_windows": "The periods in which a deployment starts only if it overrides them. Defaults to none.",
+        "max_work_increase_percent": "How much more work, in percent, the configuration of a deployment may need "
+        "than the configurations with which the regression compares it. Used only if `replay_gate` is `require`. "
+        "Null means no limit. Defaults to null.",
+        "freeze_windows": "The periods in which no deployment starts, unless its request overrides freeze windows. "
+        "Defaults to none.",
         "reviewers": "The ids of the users who may decide on approvals, whatever their role. Each must be a member. If "
         "empty, everybody with the permission `environment:operate` may decide. Defaults to none.",
     }

@@ -20,7 +20,7 @@ class SigningKeySerializer(ModelSerializer):
         "kid": "The key's id: its RFC 7638 thumbprint.",
         "status": (
             "`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only "
-            "verifies signatures that contain their time and were made before `not_after`."
+            "verifies signatures that contain the time of signing, if that time is before `not_after`."
         ),
         "not_before": "When the key starts to sign, unless it is withdrawn first.",
         "signs_until": "When the key stops signing. Null if the key has no successor.",

@@ -43,8 +43,8 @@ class UsedSerializer(serializers.Serializer[Any]):
         "stored_bytes": "The size in bytes of all artifacts, the data derived from them, and all deploy bundles. Equal "
         "content counts once for each artifact.",
         "captures_per_day": (
-            "The number of incident bundles that agents have uploaded today (UTC), including rejected ones, and of "
-            "reduced captures that were created for fixtures today."
+            "The number of incident bundles that agents have uploaded today (UTC), including rejected ones, plus the "
+            "number of reduced captures that were created for fixtures today."
         ),
         "drafts": "The number of drafts.",
     }
@@ -66,8 +66,8 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
         "uploaded_bytes": "The size in bytes of all new artifacts, including those that have been deleted since.",
         "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if there is no count.",
         "replays": "The number of requested replays, including those of bisects.",
-        "work": "The units of work of replays, including those of regressions, that produced a result: about one per "
-        "record and stage, and one more per KiB of the record.",
+        "work": "The work of all replays that produced a result, including those of regressions, in units. For each "
+        "record that a stage processes, about one unit is counted, plus one for each KiB of the record.",
     }
 
 
