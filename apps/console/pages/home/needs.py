@@ -400,7 +400,10 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
         url = f"{base}&cloned=yes"
         yield Need(
             key=f"clones-{environment.pk}", rank=_REST, tone="bad", url=url,
-            title=format_html("{} may run more than once.", text_link(url, agent_count(fleet.cloned))),
+            title=format_html(
+                "{} {} to run on more than one machine.",
+                text_link(url, agent_count(fleet.cloned)), "seems" if fleet.cloned == 1 else "seem",
+            ),
             reason="Different machines seem to use the same key. Enroll each machine separately.",
             **{**shared, "at": fleet.cloned_since},
         )  # fmt: skip
