@@ -108,7 +108,7 @@ def test_break_glass_and_freeze_override_are_marked_in_lists_and_on_pages(world:
         (glass, freeze, _) = page.context["summary"]["marks"]
         assert glass[:2] == ("bad", "Break glass")
         assert glass[2][:2] == ["“the market is down”", "admin@acme.example deployed before approval."]
-        assert "The deployment is rolled back, if possible, unless another person approves it" in glass[2][2]
+        assert "Time for another person to approve the deployment: " in glass[2][2]
         assert "data-until" in glass[2][2]
         assert freeze == ("warn", "Freeze window overridden", ["“it can't wait”"])
         assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}

@@ -127,7 +127,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     page.get_by_role("button", name="Keep as fixture").click()
     expect(alert).to_contain_text("Not possible with `records`")
     shot(page, "fixture-keep", widths=WIDTHS, full_page=True)
-    page.get_by_label("The same as the baseline").check()
+    page.get_by_label("The same result as the baseline").check()
     page.get_by_role("button", name="Keep as fixture").click()
     expect(page.get_by_text("Fixture masked cards of quotes created.")).to_be_visible()
     kept = Fixture.objects.get()

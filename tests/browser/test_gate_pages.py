@@ -106,7 +106,7 @@ def test_accepted_differences_are_shown_with_reason_on_regression_and_deployment
         third
     ]
     Acceptance.objects.update(user=world.operator.user)
-    assert "This is not sufficient for this deployment." in texts(gate(reviewer, made)["rows"])[0][1]
+    assert "The acceptances so far are not sufficient for this deployment." in texts(gate(reviewer, made)["rows"])[0][1]
     sent(reviewer, regression, "accept", {"every": "on", "reason": REASON})
     assert [each[1].startswith("accepted") for each in texts(gate(reviewer, made)["rows"])] == [True] * 3
     again = sent(reviewer, regression, "accept", {"every": "on", "reason": REASON})

@@ -102,7 +102,7 @@ def test_incident_can_be_replayed_traced_and_bisected(
     expect(page.get_by_role("link", name="Cancel")).to_be_visible()
     shot(page, "incident-running", widths=WIDTHS, full_page=True)
     held.may_run.set()
-    expect(headline).to_have_text("Diverged at quotes_out, record 3: stage limit dropped it (schema).")
+    expect(headline).to_have_text("Diverged at quotes_out, record 3: stage limit dropped the record (schema).")
     worker.join(PATIENCE_S)
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator(".live")).to_have_attribute("data-moving", "no")

@@ -93,8 +93,8 @@ def test_event_literals_in_services_are_listed() -> None:
             "create",
             {"targets": [None, 2], "start_at": "2026-01-02T03:04:05Z", "regression": str(OTHER)},
             ADA,
-            f"{ADA} requested quotes v8 for 2 agents. It starts at 2026-01-02 03:04:05 UTC at the earliest. "
-            "It is tested by a regression.",
+            f"{ADA} requested quotes v8 for 2 agents. The deployment starts at 2026-01-02 03:04:05 UTC at the "
+            "earliest. The deployment is tested by a regression.",
         ),
         ("approve", {"status": ["pending_approval", "approved"]}, ADA, f"{ADA} completed the approval."),
         ("deny", {"status": ["pending_approval", "denied"]}, ADA, f"{ADA} denied the approval."),

@@ -64,7 +64,10 @@ def test_divergence_sentence_names_place_and_dropping_stage() -> None:
         sentence("extra", ingress="in") == "Diverged at `md_out`, record 1,204 of `in`: the capture has no such record."
     )
     drop = wording.find_drop(stages, found)
-    assert sentence("missing", drop=drop) == "Diverged at `md_out`, record 1,204: stage `limit` dropped it (schema)."
+    assert (
+        sentence("missing", drop=drop)
+        == "Diverged at `md_out`, record 1,204: stage `limit` dropped the record (schema)."
+    )
     assert wording.find_drop(several, found) is None
     assert wording.find_drop(stages, {**found, "sequence": 1}) is None
 

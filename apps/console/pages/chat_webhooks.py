@@ -194,8 +194,8 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             name="enable",
             label="Enable",
             done="{} enabled",
-            explain="Messages are sent again, including those that were pending when the chat webhook was disabled, "
-            "unless they are older than 3 days or no longer apply.",
+            explain="New messages are sent. Messages that were pending when the chat webhook was disabled are also "
+            "sent, unless they are older than 3 days or no longer apply.",
             run=_set_enabled(enabled=True),
             needs=P.MANAGE_PROJECT,
             icon="play_arrow",

@@ -68,7 +68,7 @@ def describe_divergence(found: Mapping[str, Any], difference: str, dropped: tupl
         case "changed" | "bytes":
             what = difference or "the record differs from the captured one"
         case "missing" if dropped is not None:
-            what = format_html("stage <code>{}</code> dropped it ({})", *dropped)
+            what = format_html("stage <code>{}</code> dropped the record ({})", *dropped)
         case "missing":
             what = "the record is missing"
         case _:

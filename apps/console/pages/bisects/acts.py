@@ -14,9 +14,9 @@ BISECT = Act.of(
     commands.bisect,
     label="Bisect",
     done="{} requested",
-    explain="Find the first bad version of this pipeline. If the capture has expected output, a version is bad if its "
-    "output differs, or if a stage fails and the recording did not stop in the same way. Otherwise, a version is bad "
-    "if a stage fails.",
+    explain="Find the first bad version of this pipeline. If the capture has expected output, a version is bad in two "
+    "cases: its output differs, or a stage fails and the recording does not contain this failure. Without expected "
+    "output, a version is bad if a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),
     form=ActForm,
     icon="search_insights",

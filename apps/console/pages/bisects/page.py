@@ -53,8 +53,8 @@ def _finding(row: Bisect) -> str:
 def predicate(row: Bisect) -> str:
     """Return the condition under which a version is bad, as a phrase."""
     texts = {
-        "diverges": "its output differs from the captured one, or a stage fails and the recording did not stop in the "
-        "same way",
+        "diverges": "its output differs from the captured output, or a stage fails and the recording does not contain "
+        "this failure",
         "fails": "a stage fails",
     }
     if isinstance(row.predicate, str):

@@ -50,7 +50,7 @@ class BisectAdmin(RunningAdmin):
             "strip": page.verdict_strip(row),
             "facts": [
                 ("First known bad version", row_link(row.first_bad)),
-                ("Last known good version before it", row_link(row.last_good)),
+                ("Last known good version before the bad one", row_link(row.last_good)),
                 ("Bad if", page.predicate(row)),
                 ("Monotone (bad versions only at the end)", {None: "unknown", True: "yes", False: "no"}[row.monotone]),
                 ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),

@@ -56,8 +56,8 @@ COPY_BUNDLE = Act(
     label="Copy to environment",
     done="{} is available in the environment",
     explain="The version and the configuration are copied to another environment of the project. Nothing is deployed. "
-    "If that environment already has this configuration under this name, the existing config bundle is shown "
-    "instead. The values of secrets are not copied: each agent reads them on its own host.",
+    "If the other environment already has a config bundle with this name and configuration, that config bundle is "
+    "shown instead. The values of secrets are not copied: each agent reads them on its own host.",
     run=_copy,
     needs=P.OPERATE_ENVIRONMENT,
     icon="content_copy",

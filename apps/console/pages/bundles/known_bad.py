@@ -54,5 +54,5 @@ class KnownBadAdmin(ReadOnlyAdmin):
             ("Config hash", short_id(row.config_hash)),
         ]
         if newest is not None and may_operate(request, row.environment):
-            facts.append(("To deploy it again", text_link(act_url(newest, CLEAR.name), CLEAR.label)))
+            facts.append(("To deploy the configuration again", text_link(act_url(newest, CLEAR.name), CLEAR.label)))
         return {"facts": facts}

@@ -120,8 +120,8 @@ ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
     name="rotate_signing_key_at_once",
     label="Rotate immediately",
     done="{} created",
-    explain="For emergencies. A new key signs from now on. Agents fetch it after their next heartbeat, or earlier when "
-    "they see a signature by it. The previous key remains valid for a week unless you retire it.",
+    explain="For emergencies. A new key signs from now on. Agents fetch the new key after their next heartbeat, or "
+    "earlier if they see a signature by this key. The previous key remains valid for a week unless you retire it.",
     run=_rotate_immediately,
     form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,

@@ -189,7 +189,7 @@ class _Acceptances:
         texts = page.describe_acceptances(given, limit=_REASON)
         if page.is_accepted(group, given) and group["id"] not in self._open:
             return format_html("{}{}", state_pill("accepted"), texts)
-        why = with_note("", "This is not sufficient for this deployment.") if given else ""
+        why = with_note("", "The acceptances so far are not sufficient for this deployment.") if given else ""
         return format_html("{}{}{}", state_pill("not accepted"), texts, why)
 
 

@@ -29,9 +29,9 @@ class _RollBackForm(ActForm):
         empty_value=None,
         label="Prove with a capture",
         widget=UnfoldAdminSelectWidget,
-        help_text="Unless you choose to roll back without the proof, the capture is first replayed on each "
-        "configuration that the rollback would restore, and the rollback starts only if these replays succeed. Send "
-        "the form again when they have finished.",
+        help_text="The capture is first replayed on each configuration that the rollback would restore. When these "
+        "replays have finished, send the form again. The rollback starts only if all of them have succeeded, or if "
+        "you choose to roll back without the proof.",
     )
     proceed = forms.BooleanField(required=False, label="Roll back without the proof", widget=UnfoldBooleanWidget)
 
@@ -71,9 +71,9 @@ ROLL_BACK = Act.of(
     label="Roll back",
     also="rollback revert undo",
     done="Rollback of {} started",
-    explain="Each agent that runs this deployment's bundle, or should run it, is offered the bundle that it ran before "
-    "or, if that is not possible, the bundle of the restored deployment. The configuration becomes known bad in this "
-    "environment.",
+    explain="Each agent that runs this deployment's bundle, or should run it, is offered the bundle that it ran "
+    "before. If that is not possible, the agent is offered the bundle of the deployment that the rollback "
+    "restores. The configuration becomes known bad in this environment.",
     preview=preview_rollback,
     run=_roll_back,
     form=_RollBackForm,

@@ -30,7 +30,7 @@ START_NEXT_WAVE = Act.of(
     commands.next_wave,
     label="Start next wave",
     done="Next wave of {} started",
-    explain="The next wave starts now, even during the pause between two waves or a manual hold.",
+    explain="The next wave starts now. A manual hold and the rest of the pause between waves are skipped.",
     preview=preview_next_wave,
     icon="skip_next",
     comment="optional",
@@ -73,8 +73,8 @@ CHANGE_REVIEWERS = Act.of(
     commands.change_reviewers,
     label="Change reviewers",
     done="Reviewers of {} changed",
-    explain="These people decide on the pending and later approvals of this deployment and its waves. The consent of "
-    "somebody who is no longer a reviewer does not count.",
+    explain="The chosen people decide on the pending and later approvals of this deployment and its waves. The consent "
+    "of somebody who is no longer a reviewer does not count.",
     icon="group",
     form=_ReviewersForm,
     run=_change_reviewers,

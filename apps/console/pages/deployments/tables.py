@@ -287,7 +287,7 @@ class DeploymentAdmin(LiveAdmin):
             waits = describe_consent(row.environment, row.requested_by, row.reviewers, roles=roles, policy=row.policy)
             then = "After the approval, the rollout starts as soon as nothing blocks it."
             if any(each.code.is_of_gate for each in found):
-                then = "It cannot start while the replay gate blocks it."
+                then = "The deployment cannot start while the replay gate blocks it."
             panels.append({"title": "Next step", "lead": f"{waits} {then}"})
         panels += blockers_panels(found)
         if row.consent is not None:

@@ -65,8 +65,8 @@ def _created(entry: _Entry) -> str:
         (f" The replay gate is overridden{because(entry.text('override_replay_gate'))}.", "override_replay_gate"),
         (_starts(entry), "start_at"),
         (f" Only {count_of(len(entry.detail.get('reviewers') or ()), 'reviewer')} can decide.", "reviewers"),
-        (_link(Regression, entry, "regression", " It is tested by {}.", "a regression"), "regression"),
-        (_link(Approval, entry, "approval", " It uses {}.", "an earlier approval"), "approval"),
+        (_link(Regression, entry, "regression", " The deployment is tested by {}.", "a regression"), "regression"),
+        (_link(Approval, entry, "approval", " The deployment uses {}.", "an earlier approval"), "approval"),
     ]
     link = row_link(entry.deployment.config_bundle, entry.version)
     said = format_html("{} requested {} for {}.", entry.actor, link, agent_count(targets[-1]))
@@ -75,7 +75,7 @@ def _created(entry: _Entry) -> str:
 
 def _starts(entry: _Entry) -> str:
     at = entry.detail.get("start_at")
-    return f" It starts at {parse_time(at):%Y-%m-%d %H:%M:%S} UTC at the earliest." if at else ""
+    return f" The deployment starts at {parse_time(at):%Y-%m-%d %H:%M:%S} UTC at the earliest." if at else ""
 
 
 def _link(model: Any, entry: _Entry, name: str, sentence: str, text: str) -> str:

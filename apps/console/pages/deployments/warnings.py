@@ -21,7 +21,10 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         if waits and approval is not None:
             left = time_left(approval.expires_at)
             lines.append(
-                format_html("The deployment is rolled back, if possible, unless another person approves it: {}.", left)
+                format_html(
+                    "Time for another person to approve the deployment: {}. Otherwise, it is rolled back, if possible.",
+                    left,
+                )
             )
         elif approval is not None:
             lines.append(f"The approval that was requested afterwards is {approval.status}.")

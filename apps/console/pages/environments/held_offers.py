@@ -11,9 +11,9 @@ RESUME_OFFERS = Act.of(
     commands.resume_offers,
     label="Resume offers",
     done="Offers in {} resumed",
-    explain="The agents get the offers of the backup again. Agents that were moved to a newer release after the backup "
-    "return to the release of the backup. To avoid that, first deploy what they should run: a new deployment replaces "
-    "the held offers of its agents.",
+    explain="The agents get the offers of the backup again. If an agent was moved to a newer release after the backup, "
+    "it returns to the release of the backup. To avoid that, first deploy what the agent should run: a new deployment "
+    "replaces the held offers of its agents.",
     comment="optional",
     icon="play_arrow",
 )

@@ -116,7 +116,7 @@ def pipelines_panel(
         "title": "Pipelines",
         "id": "pipelines",
         "wide": True,
-        "lead": f"There are more than {MAX_DEPLOYMENTS} current and unfinished deployments. Some may be missing."
+        "lead": f"More than {MAX_DEPLOYMENTS} deployments are current or unfinished. Some may be missing."
         if found.is_cut
         else "",
         "columns": (

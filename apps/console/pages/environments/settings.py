@@ -63,11 +63,12 @@ _MEANINGS = {
     "time zone. Repeated windows keep their local time in this time zone.",
     "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
     "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod need approval.",
-    "allow_self_approval": "Whether the requester may approve, except after break-glass. By default, only in dev.",
+    "allow_self_approval": "Whether people may approve their own requests. After break-glass, they never may. By "
+    "default, only dev permits this.",
     "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
     "operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
-    "block it. An organization admin can override this for a deployment.",
+    "block the deployment. An organization admin can override the gate for a single deployment.",
     "replay_gate_min_fixtures": "A deployment starts only if its test has at least this many results. Results of "
     "fixtures that could not be tested do not count. Used only if the replay gate is required.",
     "max_work_increase_percent": "How much more work a new configuration may need for the same records than what "
@@ -219,9 +220,9 @@ EDIT_SETTINGS = Act(
     label="Edit settings",
     also="freeze window policy reviewers approvals",
     done="Settings of {} changed",
-    explain="A deployment keeps the rules for approvals and the replay gate, the agent timeout and the in-flight limit "
-    "that applied when it was requested. The other settings apply immediately. Outside of dev environments, only an "
-    "organization admin can loosen the rules for approvals, the replay gate, replays and freeze windows.",
+    explain="Deployments that have already been requested keep their rules for approvals and the replay gate, their "
+    "agent timeout and their in-flight limit. All other changes apply immediately. Outside of dev environments, only "
+    "an organization admin can loosen the rules for approvals, the replay gate, replays and freeze windows.",
     run=_edit,
     needs=P.MANAGE_ENVIRONMENT,
     icon="tune",

@@ -92,7 +92,7 @@ class _SettingsForm(CheckedForm):
 
 
 def _field(event: MessageType, column: _Column, chosen: Mapping[str, str]) -> forms.ChoiceField:
-    unset = "Default" if column.key == choices.ANY else "Same as for all"
+    unset = "Default" if column.key == choices.ANY else "Same as for all environments"
     attrs = {"aria-label": f"{DESCRIPTIONS[event]} {column.title}"}
     if column.is_new and event == CHOOSABLE[0]:
         attrs["autofocus"] = ""

@@ -47,8 +47,8 @@ class _EnvironmentForm(ActForm):
     posture = radio_field(
         _POSTURES,
         initial=Posture.DEV,
-        help_text="The posture cannot be changed later. The settings can. "
-        "If the organization has default settings of its own, they override these defaults.",
+        help_text="The posture cannot be changed later, but the settings can. "
+        "If the organization has its own default settings, these override the defaults of the posture.",
     )
 
 
@@ -139,8 +139,8 @@ MOVE_ENVIRONMENT = Act(
     name="move",
     label="Move",
     done="{} moved",
-    explain="The position decides where the environment is listed, and with which other environment the matrix of the "
-    "project compares it. The environments between the old and the new position move by 1.",
+    explain="The position decides where the environment is listed. The matrix of the project compares the environment "
+    "with the one before it. The environments between the old and the new position move by 1.",
     run=_move,
     needs=P.MANAGE_ENVIRONMENT,
     icon="swap_vert",
