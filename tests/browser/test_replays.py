@@ -243,7 +243,7 @@ def test_other_version_replay_form_lists_last_deployed_bundle_of_version_first(w
     first, *_, last = choices(through[0])[1:]
     assert choices(through[0])[0] == "quotes v3 with the parameters of the capture"
     assert first == "quotes v2 with deployed, deployed last"
-    assert last == "quotes v2 with the parameters of the capture, otherwise of b10"
+    assert last == "quotes v2 with the parameters of the capture, and of b10 where the capture has none"
     assert len(choices(through[0])) == 1 + 1 + 10 + 1
     assert choices(through[1])[-1] == "quotes v1 with the parameters of the capture"
 
@@ -252,7 +252,7 @@ def test_other_version_replay_form_lists_last_deployed_bundle_of_version_first(w
     made = Replay.objects.order_by("-pk")[:2]
     assert [(each.config_bundle, each.fallback_config_bundle) for each in made] == [(None, newest), (deployed, None)]
     page = client.get(row_page(made[0]))
-    assert "the capture, otherwise from" in dict(page.context["summary"]["facts"])["Parameters from"]
+    assert "the capture, and from" in dict(page.context["summary"]["facts"])["Parameters from"]
     wrong = client.post(act(through[0], "other"), new_form(version=f"{versions[2].pk}:{deployed.pk}"))
     assert list(wrong.context["form"].errors) == ["version"]
 

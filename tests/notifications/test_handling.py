@@ -110,7 +110,7 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
 
     summary = MessageEvent.objects.get(count=20)
     assert summary.outcome == EventOutcome.NOTIFIED
-    assert summary.text.startswith("This and 19 more like it: The deployment of quotes v1 to prod stopped")
+    assert summary.text.startswith("1 of 20 similar events: The deployment of quotes v1 to prod stopped")
     assert Notification.objects.filter(user=world.viewer.user).count() == 11
 
 

@@ -129,7 +129,8 @@ def test_incident_is_reopened_after_a_week(world: World, days: float, then: Mess
 
     assert types() == [NEW, then]
     text = MessageEvent.objects.latest("pk").text
-    assert text.endswith(" again. The incident was reopened after at least a week without it.") == (then == REOPENED)
+    reopened = " again. The incident was reopened, because it had not occurred for at least a week."
+    assert text.endswith(reopened) == (then == REOPENED)
     assert str(artifact.agent) in text
 
 

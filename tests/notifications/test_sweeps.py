@@ -324,7 +324,8 @@ def test_last_call_is_sent_15_minutes_or_half_of_approval_time_before_deadline(
     assert len(found) == 1 + is_due
     if is_due:
         start = f"{world.admin.user.email} started the deployment of quotes v1 to 1 agent in prod without approval"
-        assert found[1].startswith(f"Only {int(left / MINUTES)} minutes left: {start}")
+        minutes = int(left / MINUTES)
+        assert found[1] == f"Only {minutes} minutes left to approve or deny this break-glass deployment: {start}."
         assert notified_of(world.reviewer).count(MessageType.BREAK_GLASS_NEEDED) == 2
         assert notified_of(world.admin).count(MessageType.BREAK_GLASS_NEEDED) == 0
 

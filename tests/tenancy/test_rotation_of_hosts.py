@@ -48,7 +48,8 @@ def test_rotation_command_lists_hosts_that_use_previous_master_key(world: World,
     assert rest[0] == "These hosts have this key only as BYTEOR_CLOUD_MASTER_KEY_PREVIOUS:"
     assert rest[1].startswith("  edge-2 (api, /srv), since 20")
     assert rest[2:] == [
-        "If BYTEOR_CLOUD_MASTER_KEY is already the new key there, run rotate_master_key on one of them instead.",
+        "If BYTEOR_CLOUD_MASTER_KEY is already set to the new key on these hosts, run rotate_master_key on one of them,"
+        " and skip the next steps.",
         "Next: set BYTEOR_CLOUD_MASTER_KEY to the current key on these hosts, and restart them.",
         "Then run rotate_master_key again. Keep the previous key until that command lists no hosts.",
     ]
@@ -80,7 +81,7 @@ def test_rotation_command_reports_unused_or_missing_previous_key(world: World, o
 
     assert first.startswith("0 values")
     assert rest[0] == (
-        f"BYTEOR_CLOUD_MASTER_KEY_PREVIOUS ({vault.key_id(NEW)}) is not the key that was replaced (none yet)."
+        f"BYTEOR_CLOUD_MASTER_KEY_PREVIOUS ({vault.key_id(NEW)}) is set, but no key has been replaced yet."
     )
     assert MasterKey.objects.get().key_id == vault.key_id(OLD)
     on_host(OLD)

@@ -383,7 +383,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = SECTION
     holds = "Deliveries of events to webhooks, with the receivers' responses."
-    hint = "A delivery appears here when a webhook's event happens, or when you send a test."
+    hint = "A delivery appears here when an event happens that a webhook sends, or when you send a test."
     related = ("webhook__organization", "event")
     reads = ("attempts",)
     list_display = ("event_name", "status", "webhook", "last_response", "created_at", "next_attempt_at", "finished_at")

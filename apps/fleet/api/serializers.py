@@ -89,8 +89,8 @@ class RunningStateSerializer(BundleStateSerializer):
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
     descriptions = {
-        "detail": "Why the agent failed: the reason that it reported, which may be empty, or that it did not finish in "
-        "time.",
+        "detail": "Why the agent failed. If the agent reported the failure, this is the reason that it gave, which may "
+        "be empty. Otherwise, it is a text that states that the agent did not finish in time.",
         "since": "When the failure was recorded. Null if unknown.",
     }
 

@@ -165,7 +165,7 @@ def _explain(part: str) -> str:
     if _split(part, "=")[0] != part:
         return (
             f"{part} is invalid. Write KEY=VALUE to find a label, as in zone=eu-1. "
-            "Put a key or value in double quotes if it contains spaces, or a key if it contains a colon."
+            "Put double quotes around a key or value that contains spaces, and around a key that contains a colon."
         )
     if key != part:
         return f"{key or 'The empty text'} is not a search key. Use {_either(KEYS)}. {_HELP}"

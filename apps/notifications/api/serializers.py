@@ -129,12 +129,12 @@ class NotificationSettingsSerializer(StrictSerializer):
     mail_configured = serializers.SerializerMethodField()
     descriptions = {
         "id": "The id of the person whose settings these are.",
-        "settings": "The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or "
-        "`*` for all other environments. An update replaces the choices for the events in the body, and keeps all "
-        "others. An empty object removes the choices for an event.",
+        "settings": "The caller's choices: for each event, an object that maps ids of environments to `off`, `now` or "
+        "`daily`. The key `*` stands for all other environments. An update replaces the choices for the events in the "
+        "body, and keeps all others. An empty object removes the choices for an event.",
         "defaults": "For each event, when e-mails are sent to people who have not chosen, unless their organization "
-        "has other defaults. If neither the person who requested a deployment nor the organization has chosen, this "
-        "person gets e-mails about `rollout.stopped` and `rollout.rolled_back` immediately.",
+        "has other defaults. The person who requested a deployment gets its e-mails about `rollout.stopped` and "
+        "`rollout.rolled_back` immediately, unless this person or the organization has chosen otherwise.",
         "mail_configured": "Whether the installation can send e-mails. If it cannot, notifications appear only in the "
         "console and in the API.",
     }

@@ -112,9 +112,11 @@ def verify(manifest: Manifest, *, report: Callable[[str], object]) -> int:
     if repeated is None:
         report("there is no completed dry run to repeat")
     elif repeated.is_equal:
-        report(f"the replay {repeated.replay_id} was repeated, and its output has the same digests")
+        report(
+            f"the replay {repeated.replay_id} was repeated, and its output has the same digests as the stored result"
+        )
     else:
-        report(f"the replay {repeated.replay_id} was repeated, and its output differs")
+        report(f"the replay {repeated.replay_id} was repeated, and its output differs from the stored result")
         faults += 1
     return faults
 

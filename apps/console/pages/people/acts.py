@@ -107,10 +107,10 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "If a mail server is configured, the person gets an e-mail, with a sign-in link if the person has never signed in "
-    "or the address is not confirmed yet. Otherwise, if you are an organization admin, the link is shown to you, "
-    "unless the person also belongs to another organization. The person can also sign in with the identity provider "
-    "if it has verified this address."
+    "If a mail server is configured, the person gets an e-mail. It contains a sign-in link if the person has never "
+    "signed in or the address is not confirmed yet. If no mail server is configured, the link is shown to you instead, "
+    "but only if you are an organization admin and the person belongs to no other organization. The person can also "
+    "sign in with an identity provider that has verified this address."
 )
 _INVITE_ANOTHER = NextStep("Invite another person", lambda row: act_url(row.project or row.organization, "invite"))
 INVITE_TO_ORGANIZATION = Act(
@@ -158,9 +158,9 @@ INVITE_AGAIN = Act(
     name="invite_again",
     label="Invite again",
     done="{} invited again",
-    explain="If a mail server is configured, the person gets a new invitation by e-mail. Otherwise, if you are an "
-    "organization admin, a new link is shown to you, unless the person also belongs to another organization. A new "
-    "link that is shown to you makes earlier links invalid.",
+    explain="If a mail server is configured, the person gets a new invitation by e-mail. If no mail server is "
+    "configured, a new link is shown to you instead, but only if you are an organization admin and the person belongs "
+    "to no other organization. If a link is shown to you, earlier links become invalid.",
     run=_invite_again,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
@@ -173,8 +173,8 @@ REMOVE_MEMBER = Act(
     label="Remove",
     done="{} removed",
     explain="The person loses this role immediately, and so do their tokens. Organization keys that they created "
-    "remain valid. Revoke the keys that are no longer needed. Invitation links for other people that they copied may "
-    "also remain valid for up to 7 days.",
+    "remain valid. Revoke the keys that are no longer needed. If the person copied invitation links for other people, "
+    "these links may also remain valid for up to 7 days.",
     run=_remove,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

@@ -93,8 +93,8 @@ TEST_VERSION = Act(
     label="Test against fixtures",
     done="{} requested",
     explain="The fixtures of the pipeline are replayed through this version. Fixtures without a golden result are also "
-    "replayed through what runs now, or through what you choose. The results are compared. Nothing is deployed, and no "
-    "side effects are performed. Known verdicts are used again.",
+    "replayed through the configurations that run now, or through those that you choose. The results are compared. "
+    "Nothing is deployed, and no side effects are performed. Verdicts of earlier regressions are used again.",
     run=_request("version"),
     form=_TestForm,
     needs=P.OPERATE_ENVIRONMENT,

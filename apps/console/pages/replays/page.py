@@ -119,7 +119,7 @@ def _parameters_from(row: Replay) -> str:
     if row.config_bundle is not None:
         return row_link(row.config_bundle)
     if row.fallback_config_bundle is not None:
-        return format_html("the capture, otherwise from {}", row_link(row.fallback_config_bundle))
+        return format_html("the capture, and from {} where the capture has none", row_link(row.fallback_config_bundle))
     return "the capture"
 
 
@@ -309,7 +309,7 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
         if (stages := unchecked_stages(replay.result))
     )
     lead = format_html("{}{}", verdict, format_html_join("", "{}", ((each,) for each in unchecked)))
-    columns = ("Part", "Name", "", "Records in this replay", "Records in the other")
+    columns = ("Part", "Name", "", "Records in this replay", "Records in the other replay")
     panels = [{**panel, "lead": lead, "columns": columns, "rows": rows}]
     if first:
         panels.append(differences.first_difference(first, members, "This replay", "Other replay"))

@@ -71,7 +71,7 @@ class _VersionForm(ActForm):
                 )
                 for bundle in bundles
             ]
-            otherwise = f", otherwise of {offered.fallback}" if offered.fallback else ""
+            otherwise = f", and of {offered.fallback} where the capture has none" if offered.fallback else ""
             choices.append((str(version.pk), f"{version} with the parameters of the capture{otherwise}"))
         self.fields["version"].choices = choices  # type: ignore[attr-defined]  # a choice field
 

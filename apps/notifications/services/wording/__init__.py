@@ -47,7 +47,7 @@ def describe(event: MessageEvent) -> Content | None:
     content = next(filter(None, map(describe_type, limits.find_members(event))), None)
     if content is None or event.count == 1:
         return content
-    more = f"This and {event.count - 1:,} more like it: "
+    more = f"1 of {event.count:,} similar events: "
     return replace(content, sentence=more + content.sentence)
 
 

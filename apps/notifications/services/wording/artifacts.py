@@ -24,10 +24,10 @@ def describe_incident(event: MessageEvent) -> Content | None:
     what = f"Stage {stage} stopped pipeline {pipeline}" if stage else f"Pipeline {pipeline} had an incident"
     what = what if pipeline else "An unknown pipeline had an incident"
     is_reopened = event.type == MessageType.INCIDENT_REOPENED
-    again = " again. The incident was reopened after at least a week without it" if is_reopened else ""
+    again = " again. The incident was reopened, because it had not occurred for at least a week" if is_reopened else ""
     lines = [f"The agent ran {artifact.version}." if artifact.version else "The agent ran an unknown version."]
     if artifact.deployment is not None:
-        lines.append(f"Deployed as {artifact.deployment.config_bundle.version}, {artifact.deployment.config_bundle}.")
+        lines.append(f"Deployment: {artifact.deployment.config_bundle.version}, {artifact.deployment.config_bundle}.")
     return Content(
         f"{what} {where}{again}.", page_path("artifacts_artifact", artifact.pk), "Open the capture", shorten(lines)
     )

@@ -43,11 +43,14 @@ def describe_approval(event: MessageEvent) -> Content | None:
     count = count_of(deployment.target_count, "agent")
     what = f"the deployment of {_name(deployment)} to {count} in {approval.environment}"
     if approval.break_glass:
-        sentence = f"{approval.requested_by} started {what} without approval (break-glass). Approve or deny it now."
+        started = f"{approval.requested_by} started {what} without approval"
+        sentence = f"{started} (break-glass). Approve or deny it now."
         if event.data.get("is_last_call"):
             minutes = max(1, (approval.expires_at - timezone.now()) // timedelta(minutes=1))
-            sentence = f"Only {count_of(minutes, 'minute')} left: {sentence}"
-        until = f"If it is not approved by {format_time(approval.expires_at)}, it will be rolled back if possible."
+            left = f"Only {count_of(minutes, 'minute')} left"
+            sentence = f"{left} to approve or deny this break-glass deployment: {started}."
+        deadline = format_time(approval.expires_at)
+        until = f"If the deployment is not approved by {deadline}, it will be rolled back if possible."
     else:
         sentence = f"{approval.requested_by} {verb} you to approve {what}."
     return Content(sentence, path, action, shorten([*_describe_request(deployment), until]))

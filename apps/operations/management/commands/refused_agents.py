@@ -15,8 +15,9 @@ from byteor.engine.canonical import format_time
 
 class Command(OperatorCommand):
     help = (
-        "List the agents whose keys were refused in the last 30 days, the latest first. After a restore, an unknown "
-        "agent may have been enrolled after the backup, and the key of a known agent may have been rotated since. "
+        "List the agents whose keys were refused in the last 30 days, the latest first. If a backup was restored, an "
+        "unknown agent may have been enrolled after the backup, and the key of a known agent may have been rotated "
+        "after the backup. "
         "The key of a decommissioned agent is always refused. Requests with a made-up agent id are listed as well. An "
         "agent usually appears within a few seconds of its request, and each server process updates the agent's entry "
         f"at most once an hour. At most {MOST_ROWS:,} agents are stored."

@@ -62,8 +62,8 @@ class Command(BackupCommand):
         parser.add_argument(
             "--use-existing-blobs",
             action="store_true",
-            help="restore into a bucket that contains blobs, because only the database was lost. No other installation "
-            "may use the bucket",
+            help="restore into a bucket that still contains the blobs, if only the database was lost. No other "
+            "installation may use the bucket",
         )
 
     def handle(

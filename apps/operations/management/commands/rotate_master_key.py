@@ -117,7 +117,10 @@ def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
     if behind:
         yield f"These hosts have this key only as {PREVIOUS}:"
         yield _format_hosts(behind)
-        yield f"If {CURRENT} is already the new key there, run rotate_master_key on one of them instead."
+        yield (
+            f"If {CURRENT} is already set to the new key on these hosts, run rotate_master_key on one of them, and "
+            "skip the next steps."
+        )
     if without or behind:
         yield f"Next: set {CURRENT} to the current key on these hosts, and restart them."
         yield "Then run rotate_master_key again. Keep the previous key until that command lists no hosts."
@@ -126,8 +129,8 @@ def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
             yield f"The previous key is kept in {files[1]} until you run {FINISH}."
         else:
             yield (
-                "The data folder contains no previous key. Backups of the database that were made before a rotation "
-                "still need the key of that time."
+                "The data folder contains no previous key. A backup of the database that was made before a rotation "
+                "still needs the key that was the current key when the backup was made."
             )
     else:
         yield from _advice_on_settings(stored)
@@ -140,8 +143,11 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
         yield f"1. On each host, set {CURRENT} to a new key and {PREVIOUS} to the current one. Restart the host."
         yield "2. Run rotate_master_key."
     elif previous != [stored.previous_key_id]:
-        yield f"{PREVIOUS} ({previous[0]}) is not the key that was replaced ({stored.previous_key_id or 'none yet'})."
-        yield f"To rotate to that key, set {CURRENT} to it and {PREVIOUS} to the current key on each host."
+        if stored.previous_key_id:
+            yield f"{PREVIOUS} ({previous[0]}) is not the key that was replaced ({stored.previous_key_id})."
+        else:
+            yield f"{PREVIOUS} ({previous[0]}) is set, but no key has been replaced yet."
+        yield f"To rotate to the key {previous[0]}: set {CURRENT} to it and {PREVIOUS} to the current key on each host."
         yield "Restart the hosts, and run rotate_master_key again."
     else:
         yield f"None of the hosts {SEEN} needs the previous key ({previous[0]})."

@@ -35,9 +35,9 @@ USER_TOKEN_VARIABLE = "BYTEOR_USER_TOKEN"  # noqa: S105  the name of a variable
 
 class Command(OperatorCommand):
     help = (
-        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end or, in "
-        "the scenario poll, received the deployment. In the scenario rollout, at least one agent must also have "
-        "received an offer. "
+        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end. In "
+        "the scenario rollout, at least one agent must also have received an offer. The scenario poll instead exits "
+        "with 0 if every agent received the deployment. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
@@ -92,7 +92,8 @@ class Command(OperatorCommand):
             "--connections",
             type=_number(1, MAX_CONNECTIONS),
             default=MAX_CONNECTIONS,
-            help="maximum number of connections to the server; in the scenario poll, waiting agents have further ones",
+            help="maximum number of connections to the server; in the scenario poll, waiting agents use additional "
+            "connections",
         )
         parser.add_argument(
             "--deploy",
@@ -148,7 +149,10 @@ class Command(OperatorCommand):
                     fleet.save(keys)
             setup = Setup(scenario, seed, agents, seconds, fleet.interval_s, interval_scale, failing_percent)
             if scenario is Scenario.CLONED and not sends_boot_id:
-                self._note("this server's heartbeats have no boot_id, so clones differ only in what they report")
+                self._note(
+                    "heartbeats to this server contain no boot_id, so a clone differs from its original only in what "
+                    "it reports"
+                )
             if deployment is not None:
 
                 def simulate(part: Fleet, audience: poll.Audience) -> Summary:
