@@ -119,8 +119,8 @@ class BisectSerializer(ModelSerializer):
         "versions": "The versions from oldest to newest, with the verdicts so far.",
         "first_bad": (
             "The id of the first version that is known to be bad after a good version. Null until the bisect has "
-            "succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such "
-            "version."
+            "succeeded. Also null if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no "
+            "such version."
         ),
         "last_good": "The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is "
         "null.",
