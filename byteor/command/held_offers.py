@@ -53,9 +53,9 @@ def _describe(held: m.HeldOffers) -> str:
 def resume(session: Session, reason: str | None, yes: bool, as_json: str | None) -> None:
     """Resume the held offers of the environment, so that its agents get them.
 
-    Agents that were moved to a newer release after the backup return to the release of the backup. To avoid that,
-    first deploy what they should run. Paused deployments stay paused. Break-glass deployments whose approval was
-    denied, expired or revoked are rolled back if possible.
+    If an agent was moved to a newer release after the backup, it returns to the release of the backup. To avoid that,
+    first deploy what it should run. Paused deployments stay paused. Break-glass deployments whose approval was denied,
+    expired or revoked are rolled back if possible.
 
     \b
     Examples:

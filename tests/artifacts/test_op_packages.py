@@ -107,7 +107,7 @@ def test_stable_op_is_compared_and_stage_with_unstable_op_is_named(world: World)
         assert [(each["stage"], each["error"]) for each in shown] == [("s2", None)] * 3
         assert row.groups == []
         assert "3 unstable" in row.summary
-        assert "| `stage 's2' is unstable` | 3 |" in row.summary
+        assert "| `stage 's2' gave different results for the same records` | 3 |" in row.summary
         assert events(row) == ["request", "start", "fail"]
     unstable = ring(world, "unstable now", "hashing", "identity")
     row = finished(requested(world, now, unstable))

@@ -148,7 +148,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     expect(headline).to_have_text("Waiting for a worker.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
-    expect(headline).to_have_text("0 of 1 verdict.")
+    expect(headline).to_have_text("0 of 1 verdict is known.")
     expect(page.get_by_role("img", name="0 of 1 verdict")).to_be_visible()
     expect(page.get_by_role("link", name="Cancel")).to_be_visible()
     shot(page, "regression-running", widths=WIDTHS, full_page=True)

@@ -147,7 +147,7 @@ def test_headline_describes_state_and_result_of_regression(world: World) -> None
     ended = client.post(act(queued, "cancel"), YES, follow=True)
     assert [level for level, _ in shown_messages(ended)] == ["error"]
     Regression.objects.filter(pk=queued.pk).update(status="running", error=None, finished_at=None, progress_total=4)
-    assert headline(client, queued) == "0 of 4 verdicts."
+    assert headline(client, queued) == "0 of 4 verdicts are known."
 
 
 @pytest.mark.django_db

@@ -209,7 +209,7 @@ def compare_replays[R](one: Replay, other: Replay, compare: Callable[..., R], *,
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
             raise Conflict("Only replays that have a result can be compared.", code="compare.not_ended")
     if (one.artifact_id, one.journal_lane, one.last_n) != (other.artifact_id, other.journal_lane, other.last_n):
-        detail = "The replays are of different records. Choose two with equal artifacts, `journal_lane` and `last_n`."
+        detail = "The replays are of different records. Choose two with the same artifact, `journal_lane` and `last_n`."
         raise Conflict(detail, code="compare.different_input")
     sides = {"a": one, "b": other}
     options = {f"actions_{side}": (row.audit or {}).get("actions", []) for side, row in sides.items()}

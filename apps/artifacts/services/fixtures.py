@@ -357,7 +357,10 @@ def _check_golden(
 ) -> None:
     pointer = "/expect/golden"
     if records is not None:
-        detail = "Not possible with `records`. Create the fixture without a golden replay, then replay its artifact."
+        detail = (
+            "Not possible with `records`. Create the fixture without a golden replay, replay the fixture's artifact, "
+            "and then set `expect` to that replay."
+        )
         raise InvalidInput.at(pointer, detail, code="other_selection")
     if replay.artifact_id != artifact.pk:
         raise InvalidInput.at(pointer, "The replay belongs to another artifact.", code="other_artifact")
@@ -416,7 +419,8 @@ def _replay_once(
     if golden is not None:
         if found["result"]["egress"] != (golden.result or {}).get("egress"):
             detail = (
-                "The artifact now gives another result than in that replay. Replay it again and use the new replay."
+                "A replay of the artifact now gives another result than the chosen replay. Replay the artifact again "
+                "and choose the new replay."
             )
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}

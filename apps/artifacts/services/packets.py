@@ -481,7 +481,7 @@ def _rollback_targets(deployment: Deployment) -> QuerySet[Deployment, Any]:
 
 
 def _as_rollback(target: tuple[UUID, str, int, str] | None) -> dict[str, Any]:
-    """Return what a rollback to the target would restore, or why a rollback could restore nothing."""
+    """Return what a rollback to the target would restore, or why a rollback cannot restore a deployment."""
     if target is None:
         return {"deployment_id": None, "version": None, "config_hash": None, "reason": rollbacks.NO_TARGET}
     pk, name, number, config_hash = target

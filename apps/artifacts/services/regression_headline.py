@@ -52,7 +52,8 @@ def describe_result(row: Regression, counted: Counts, groups: int) -> str:
         case RegressionStatus.QUEUED:
             return "Waiting for a worker."
         case RegressionStatus.RUNNING:
-            return f"{row.progress_done:,} of {count_of(row.progress_total, 'verdict')}."
+            verb = "is" if row.progress_total == 1 else "are"
+            return f"{row.progress_done:,} of {count_of(row.progress_total, 'verdict')} {verb} known."
     if row.error:
         return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
     if row.vacuous:

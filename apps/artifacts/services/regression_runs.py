@@ -393,7 +393,7 @@ class _Run:
         for each in self._results():
             outcomes[FixtureOutcome(each["outcome"])] += 1
             if stage := each["verdict__stage"]:
-                reasons[f"stage {stage!r} is unstable"] += 1
+                reasons[f"stage {stage!r} gave different results for the same records"] += 1
             elif error := each["error"] or each["verdict__error"]:
                 reasons[error] += 1
             fixture, baseline = (str(each["fixture_id"]), each["fixture_name"]), each["baseline"]

@@ -84,8 +84,8 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
         return "Type an action, such as \u201cdeploy\u201d, the start of a word in a name, or an id or hash."
     if not found:
         return (
-            "No results. You can search by an action and its target, the start of a word in a name, at least "
-            f"4 characters from the start of a hash, or an id or at least its last {ID_TAIL} characters."
+            "No results. Type an action and its target, the start of a word in a name, at least the first 4 characters "
+            f"of a hash, or at least the last {ID_TAIL} characters of an id."
         )
     count = "1 result" if len(found) == 1 else f"{len(found)} results"
     (_, most), *_ = Counter(each.icon for each in found).most_common(1)

@@ -19,7 +19,7 @@ def _without_ids(text: str) -> str:
 
 @admin.register(IdempotencyKey, site=site)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    holds = "The keys of recent API requests and console forms, by which repeated ones are recognized."
+    holds = "The keys of recent API requests and console forms. They show whether a request or a form is a repetition."
     list_display = ("key", "caller", "status", "expires_at")
     narrow_columns = ("status", "expires_at")
     sortable_by = ()

@@ -119,12 +119,13 @@ class ArtifactSerializer(ModelSerializer):
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",
         "derived_bytes": (
-            "The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server "
-            "keeps none. The files and indexes are rebuilt when the capture is read."
+            "The disk space in bytes that the unpacked files and the indexes of an incident bundle use. It is 0 while "
+            "the server keeps none of them. They are rebuilt when the capture is read."
         ),
         "captured_at": "When the data was captured.",
         "metadata": "The metadata that the agent sent with the upload. Empty if it sent none.",
-        "origin": "The artifact of which this one keeps some records. Null if an agent uploaded this artifact.",
+        "origin": "The original artifact, of which this artifact contains only some records. Null if an agent uploaded "
+        "this artifact.",
     }
 
     @cached_property

@@ -65,7 +65,7 @@ class BisectArtifactSerializer(StrictSerializer):
     descriptions = {
         "predicate": (
             "The condition under which a version is bad. `diverges`: its output differs from the capture's expected "
-            "output, or a stage fails and the recording did not stop in the same way. `fails`: a stage fails. "
+            "output, or a stage fails and the recording does not contain this failure. `fails`: a stage fails. "
             "`output_differs_from`: its output differs from that of another replay."
         ),
         "pipeline": "The name of the pipeline. Defaults to the pipeline of the version that produced the artifact.",
@@ -119,8 +119,8 @@ class BisectSerializer(ModelSerializer):
         "versions": "The versions from oldest to newest, with the verdicts so far.",
         "first_bad": (
             "The id of the first version that is known to be bad after a good version. Null until the bisect has "
-            "succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such "
-            "version."
+            "succeeded. Also null if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no "
+            "such version."
         ),
         "last_good": "The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is "
         "null.",

@@ -26,8 +26,8 @@ MAX_POSITION = 2_000_000_000
 _OWNER = "The id of the person who is responsible for the fixture. A new owner must have access to the project."
 _EXPECT = (
     "The result that every candidate must give. `same`: the result of the configuration that the candidate is compared "
-    "with. `golden`: the result of this replay. It must be a replay of the same artifact with the same `journal_lane` "
-    "and `last_n`."
+    "with. `golden`: the result of the replay with this id. The replay must have the same artifact, `journal_lane` and "
+    "`last_n` as the fixture."
 )
 _EXPIRES = (
     "When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from retention."
@@ -114,16 +114,16 @@ class CreateFixtureSerializer(StrictSerializer):
     descriptions = {
         "artifact_id": "The id of a verified incident bundle.",
         "name": "The name of the fixture, unique in its pipeline.",
-        "pipeline": "The name of the capture's pipeline. If the capture belongs to another pipeline, the request "
-        "fails. By default, any pipeline is accepted.",
+        "pipeline": "The name of the pipeline to which the capture must belong. By default, the capture may belong to "
+        "any pipeline.",
         "owner": f"{_OWNER} Defaults to the caller, or to nobody if the caller is an organization key.",
         "note": "Why the capture is kept.",
         "journal_lane": "The ingress whose journal is replayed. By default, all journals are replayed together.",
         "last_n": "The number of records to replay from the end of the input. Defaults to all records.",
         "records": (
             "The positions of the first and the last record to keep, counted from 0 in the order of a replay. The "
-            "fixture then belongs to a smaller artifact that has only these records, at most 10,000. Not accepted with "
-            "`last_n` or a golden replay."
+            "artifact of the fixture is then a reduced copy of the capture, with only these records, at most 10,000. "
+            "Not accepted with `last_n` or a golden replay."
         ),
         "expires_at": f"{_EXPIRES} By default, the fixture does not expire.",
         "expect": f"{_EXPECT} Defaults to `same`.",
@@ -159,17 +159,18 @@ class FixtureSerializer(ModelSerializer):
         "the fixture has expired or was deleted.",
         "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
-        "records": "The positions of the first and the last record of the fixture's artifact in the original artifact, "
-        "which is the `origin` of the fixture's artifact. Null if an agent uploaded the fixture's artifact.",
+        "records": "Which records of the original artifact the fixture's artifact contains: the positions of the first "
+        "and the last. The original artifact is the `origin` of the fixture's artifact. Null if an agent uploaded the "
+        "fixture's artifact.",
         "expires_at": f"{_EXPIRES} Null if it does not expire.",
         "is_expired": "Whether the fixture has expired.",
         "expect": _EXPECT,
         "also_expected": "The deployments whose results a fixture with a golden result also expects, at most the "
         "newest 20, newest first. A deployment is added after it has become current, if all its differences on this "
-        "fixture were accepted. Results of configurations that are known bad are not expected. If a candidate gives "
-        "none of the expected results, it is compared with the configuration of the newest deployment in this list. "
-        "If that configuration is known bad or too large to be kept, it is compared with the configuration that gave "
-        "the golden result. A change of `expect` clears the list.",
+        "fixture were accepted. Results of configurations that are known bad are not expected. A candidate that gives "
+        "none of the expected results is compared with the newest configuration in this list that is not known bad. If "
+        "there is none, or if that configuration was too large to be kept, the candidate is compared with the "
+        "configuration of the golden result. A change of `expect` clears the list.",
     }
 
     class Meta:

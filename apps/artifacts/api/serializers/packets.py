@@ -19,8 +19,8 @@ class PipelineChangesSerializer(serializers.Serializer[Any]):
     to_version = serializers.CharField()
     changes = ChangeSerializer(many=True)
     descriptions = {
-        "from_version": "The version of the deployment with which this one is compared, normally the one that it "
-        "replaces. Null if there is none.",
+        "from_version": "The version with which `to_version` is compared, normally the version of the replaced "
+        "deployment. Null if there is none.",
         "to_version": "The version that is deployed.",
         "changes": "The parts of the pipeline that change. Empty if `from_version` is null.",
     }
@@ -69,11 +69,10 @@ class PacketBaselineSerializer(serializers.Serializer[Any]):
         "version": "The name of the configuration's version. Null if its config bundles were deleted.",
         "config_bundle": "The name of the newest config bundle with this config hash. Null if all of them were "
         "deleted.",
-        "agents": "The number of agents that ran the configuration when the regression was requested. Only agents in "
-        "the target are counted if the regression was started for the deployment, and otherwise all agents of the "
-        "environment.",
-        "share": "The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 "
-        "to 1.",
+        "agents": "The number of agents that ran the configuration when the regression was requested. If the "
+        "regression was started for the deployment, only the agents in the target are counted. Otherwise, all agents "
+        "of the environment are counted.",
+        "share": "`agents` divided by the number of all counted agents that ran the pipeline, from 0 to 1.",
         "outcomes": "The number of fixtures with each outcome in the comparison with this configuration.",
     }
 
@@ -135,8 +134,8 @@ class GroupAcceptanceSerializer(serializers.Serializer[Any]):
         "accepted_by": "The e-mail address of the person, or the name of the API key.",
         "reason": "Why the difference is wanted.",
         "accepted_at": "When the difference was accepted.",
-        "baselines": "The config hashes of the configurations for which the difference is accepted. Null stands for "
-        "golden results.",
+        "baselines": "The config hashes of the baselines for which this acceptance accepts the difference. A null in "
+        "the list stands for golden results.",
     }
 
 
@@ -153,14 +152,16 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
     explanations = serializers.ListField(child=serializers.CharField())
     descriptions = {
         **DifferenceGroupSerializer.descriptions,
-        "accepted": "The acceptances of the difference: for each configuration that shows it, an acceptance that "
-        "counts for this deployment. If there is none, the oldest valid acceptance, if any.",
-        "counts": "Whether the difference is accepted for all configurations that show it, by acceptances that count "
-        "for this deployment.",
-        "unseen": "The fixtures that show the difference now, and did not when it was accepted in another regression. "
-        "If that regression was deleted, these are all fixtures that show it. A packet compares with at most "
-        f"{MAX_COMPARED} other regressions. Null if it does not compare with a regression in which the difference was "
-        "accepted, or if one of the regressions has too many results to compare.",
+        "accepted": "The acceptances of the difference. For each baseline from which the candidate differs in this "
+        "way, this is an acceptance that counts for this deployment. If there is none, it is the oldest valid "
+        "acceptance, if any.",
+        "counts": "Whether the difference is accepted for all baselines from which the candidate differs in this way, "
+        "by acceptances that count for this deployment.",
+        "unseen": "The fixtures that show the difference in this regression, but did not show it in the other "
+        "regressions in which it was accepted. In a deleted regression, no fixture counts as having shown it. There "
+        "are none if the difference was not accepted or was accepted in this regression. A packet compares this "
+        f"regression with at most {MAX_COMPARED} others. Null if the difference was accepted in a regression that is "
+        "not compared, or if one of the regressions has too many results to compare.",
         "explanations": "The requester's explanations of the difference.",
     }
 
@@ -189,8 +190,8 @@ class RunningConfigurationSerializer(serializers.Serializer[Any]):
         "config_bundle": "The name of the newest config bundle with this config hash. Null if all of them were "
         "deleted.",
         "agents": "The number of the target's agents that run the configuration now.",
-        "share": "The number of these agents divided by the number of the target's agents that run any known "
-        "configuration of the pipeline, from 0 to 1.",
+        "share": "`agents` divided by the number of the target's agents that run any known configuration of the "
+        "pipeline, from 0 to 1.",
         "tested": "Whether the regression compared the candidate with the configuration on at least one fixture.",
     }
 
@@ -220,7 +221,7 @@ class PacketRollbackSerializer(serializers.Serializer[Any]):
         "deployment_id": "The id of the deployment that would be restored. Null if there is none.",
         "version": "The name of the version of that deployment. Null if there is no such deployment.",
         "config_hash": "The config hash of that deployment. Null if there is no such deployment.",
-        "reason": "Why a rollback could restore nothing. Otherwise null.",
+        "reason": "Why a rollback cannot restore a deployment. Null if it can.",
     }
 
 
@@ -270,9 +271,9 @@ class PacketSerializer(serializers.Serializer[Any]):
         f"at most {MAX_AGENT_GROUPS}.",
         "other_agents": "The number of the target's agents that run no known configuration of the pipeline now.",
         "removed_fixtures": "The fixtures of the pipeline that were deleted or have expired since its current "
-        f"deployment was activated, newest first, at most {MAX_REMOVED}. Empty without a current deployment.",
-        "rollback": "The deployment that a rollback would restore now. Agents that ran another configuration before "
-        "get that configuration back. If that is not possible, they get the configuration of the restored deployment.",
+        f"deployment was activated, the last removed first, at most {MAX_REMOVED}. Empty without a current deployment.",
+        "rollback": "The deployment that a rollback would restore now. A rollback restores the configuration that each "
+        "agent ran before. If that is not possible, the agent gets the configuration of the restored deployment.",
         "explanations": "The requester's explanations of differences that the regression does not show.",
         "gate": "The replay gate of the deployment.",
         "truncated": "Whether something is left out because a response is limited to 4 MiB, or because of the limit of "

@@ -18,8 +18,8 @@ from byteor_cloud.api.fields import EnvironmentRelatedField, HashField, ModelSer
 
 _EGRESS = "The egress at which the outputs differ. Null for a stop or a side effect."
 _COUNTED = (
-    "All agents of the environment are counted. If the regression was started for a deployment, only the agents in the "
-    "deployment's target are counted."
+    "If the regression was started for a deployment, only the agents in the deployment's target are counted. "
+    "Otherwise, all agents of the environment are counted."
 )
 
 
@@ -84,7 +84,7 @@ class AcceptedDifferenceSerializer(serializers.Serializer[Any]):
     baseline = serializers.CharField(allow_null=True)
     descriptions = {
         "group": "The id of the group of differences.",
-        "baseline": "The config hash of the configuration that shows the differences. Null for golden results.",
+        "baseline": "The config hash of the baseline from which the candidate differs. Null for golden results.",
     }
 
 
@@ -94,11 +94,12 @@ class AcceptanceSerializer(ModelSerializer):
     descriptions = {
         "regression_id": "The id of the regression that showed the differences. Null if the regression was deleted.",
         "config_hash": "The config hash for which the differences are accepted.",
-        "differences": "The accepted groups, once for each baseline or golden result from which they differ.",
+        "differences": "The accepted groups of differences. A group that occurs with several baselines is listed once "
+        "for each of them.",
         "reason": "Why the differences are wanted.",
         "user_id": "The id of the person who accepted. Null for an API key.",
         "accepted_by": "The e-mail address of the person, or the name of the API key.",
-        "ended_at": "When a deployment of the configuration became current, which ended the acceptance. Null until "
+        "ended_at": "When the acceptance ended because a deployment of the configuration became current. Null until "
         "then.",
     }
 
@@ -121,8 +122,7 @@ class BaselineSerializer(serializers.Serializer[Any]):
         "config_bundle_id": "The id of a config bundle with this config hash.",
         "version_id": "The id of the version of that config bundle.",
         "agents": f"The number of agents that ran the configuration at the time of the request. {_COUNTED}",
-        "share": "The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 "
-        "to 1.",
+        "share": "`agents` divided by the number of all counted agents that ran the pipeline, from 0 to 1.",
     }
 
 
@@ -177,11 +177,11 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
         "fixture_name": "The name of the fixture when the regression started.",
         "baseline": "The config hash that the candidate was compared with. Null for a fixture with a golden result.",
         "outcome": (
-            "The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records, or the process "
-            "of the test failed twice. `unstable`: a stage gave different results for the same records. `not_tested`: "
-            "the fixture was deleted or has expired, its `expect` was changed to or from `same`, its artifact is no "
-            "longer stored or cannot be read, or the compared configuration was deleted or cannot run. Null until the "
-            "verdict is known."
+            "The verdict. `failed`: the candidate cannot run, cannot use the records or exceeded a limit, or the "
+            "process of the test failed twice. `unstable`: a stage gave different results for the same records. "
+            "`not_tested`: the fixture was deleted or has expired, its `expect` was changed to or from `same`, its "
+            "artifact is no longer stored or cannot be read, or the compared configuration was deleted or cannot run. "
+            "Null until the verdict is known."
         ),
         "groups": "The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`.",
         "error": "Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no "
@@ -253,9 +253,10 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "id": "The id of the group. Equal differences have the same id in all regressions.",
         "egress": _EGRESS,
         "kind": (
-            "What differs. `changed`: members of a JSON output record. `bytes`: another output record, or only the "
-            "notation of JSON. `missing`: only the compared configuration has the output record. `extra`: only the "
-            "candidate has the output record. `stop`: whether or where the pipeline stops. `action`: a side effect."
+            "What differs. `changed`: members of a JSON output record. `bytes`: the bytes of an output record whose "
+            "JSON values are equal or cannot be compared. `missing`: only the compared configuration has the output "
+            "record. `extra`: only the candidate has the output record. `stop`: whether or where the pipeline stops. "
+            "`action`: a side effect."
         ),
         "pointers": "JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` "
         "is `changed`.",
@@ -293,9 +294,10 @@ class RegressionSerializer(ModelSerializer):
         "draft_id": "The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was "
         "deleted.",
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
-        "of_current": "Whether the worker requested the regression to test what the environment runs now with the "
-        "golden fixtures of the pipeline. This happens once after a release, after a fixture was added, after the "
-        "`expect` or `expires_at` of a fixture was changed, and after the engine has changed.",
+        "of_current": "Whether the worker requested the regression, to test the configuration that the environment "
+        "runs now. Only golden fixtures are tested. The worker requests one such regression after a release, after a "
+        "fixture was added, after the `expect` or `expires_at` of a fixture was changed, and after the engine has "
+        "changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
         "not_tested": "Other configurations of the pipeline that agents ran at the time of the request. The candidate "
@@ -314,8 +316,9 @@ class RegressionSerializer(ModelSerializer):
             "regression has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` "
             "returns them."
         ),
-        "more": "The number of further differences that belong to no group: there are already 1,000 groups or too many "
-        "for one fixture, or the difference from a golden result has no group (see the result's `error`).",
+        "more": "The number of further differences that belong to no group. Reasons: the regression already has 1,000 "
+        "groups, a fixture has too many groups, or a difference from a golden result cannot be grouped (see the "
+        "result's `error`).",
         "truncated": (
             "Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the "
             "payloads of the last examples are left out, then the last results, and then the last groups. Use `group` "

@@ -90,8 +90,9 @@ class ReplaySerializer(ModelSerializer):
         "fallback_config_bundle_id": (
             "The id of the config bundle whose parameters are used for stages that have none in the artifact or its "
             "deployment. It is the newest config bundle of the version at the time of the request. If the replay "
-            "repeats an earlier one, it is that of the earlier replay. Null if the version has the artifact's spec "
-            "or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the replay."
+            "repeats an earlier replay, the fallback config bundle of the earlier replay is used again. Null if the "
+            "version has the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a "
+            "bisect requested the replay."
         ),
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
         "progress": "The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay.",
@@ -101,13 +102,13 @@ class ReplaySerializer(ModelSerializer):
             "is about a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of "
             "records that the stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON"
             " record differ, `bytes` if the records differ, but their JSON values are equal or cannot be compared, "
-            "`missing` if only the capture has the record, and `extra` if only the replay has the record. Its "
-            "`pointers` are the sorted JSON Pointers of the changed members, with array indices written as `*`. If "
-            "there are more than 64 pointers, "
+            "`missing` if only the capture has the record, and `extra` if only the replay has the record. The "
+            "divergence's `pointers` are the sorted JSON Pointers of the changed members, with array indices written "
+            "as `*`. If there are more than 64 pointers, "
             "or they are long, their common parent replaces them. The list is empty for the other kinds. In results of"
             " earlier releases, `changed` includes `bytes`, and `pointers` is null. "
-            "The `diff` and the `pointers` are null for callers without the permission `environment:operate`. "
-            "Null if the replay has not finished or has no result."
+            "The divergence's `diff` and `pointers` are null for callers without the permission `environment:operate`. "
+            "The whole result is null if the replay has not finished or has no result."
         ),
         "audit": (
             "The selected input, the policy, and each side effect with the decision about it. Null if the replay has "

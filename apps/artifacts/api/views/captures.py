@@ -40,7 +40,7 @@ class CaptureViewSet(EnvironmentViewSet):
         parameters={
             "path": line_parameter(max_length=1024, description="The path of the file to download."),
             "after": line_parameter(
-                max_length=1024, description="Returns only files after this path, in order of the paths."
+                max_length=1024, description="Returns only the files that follow this path in the sorted list."
             ),
         },
         responses={

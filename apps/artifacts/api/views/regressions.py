@@ -69,7 +69,7 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
                 "after": integer_parameter(
                     0,
                     MAX_RESULTS,
-                    description="Returns only results, without groups: those after this number of results.",
+                    description="Skips this number of results and returns the following ones, without groups.",
                 ),
             },
         ),

@@ -47,7 +47,7 @@ def preview_drain(rows: Sequence[Agent], comment: str) -> list[str]:
     changing = [row for row in rows if row.decommissioned_at is None and row.drained_at is None]
     busy = sum(row.assignment.deployment_id is not None and row.assignment.progress not in FINISHED for row in changing)
     told = (
-        f"{agent_count(busy)} may finish a deployment that {'it was' if busy == 1 else 'they were'} already offered."
+        f"{agent_count(busy)} {'was' if busy == 1 else 'were'} already offered a deployment, and can still finish it."
         if busy
         else ""
     )

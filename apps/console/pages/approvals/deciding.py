@@ -33,7 +33,7 @@ def _check(row: Approval) -> None:
     """Raise Conflict if the approval is not open, or if it is of a wave, which has acts of its own."""
     approvals.check_open(row)
     if row.wave is not None:
-        detail = f"This request is for a wave. Open the page of the {row}, which shows what the decision covers."
+        detail = "This request is for a wave. Open the page of the request, which shows what the decision covers."
         raise Conflict(detail, code="approval.wave")
 
 
@@ -49,7 +49,8 @@ APPROVE = Act(
     name="approve",
     label="Approve",
     done="{} given",
-    explain="Your approval covers exactly the request that is shown here, without the note. It can be used once.",
+    explain="Your approval covers exactly the request that is shown here, except the note. The approval can be used "
+    "once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     may=may_decide,
@@ -76,8 +77,8 @@ REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
     done="{} revoked",
-    explain="The approval becomes unusable. A deployment or replay that waits for it does not start, and a break-glass "
-    "deployment is rolled back if possible. The approval of a wave is requested again.",
+    explain="The approval can no longer be used. A deployment or replay that waits for it does not start, and a "
+    "break-glass deployment is rolled back if possible. If the approval is for a wave, it is requested again.",
     icon="block",
     dangerous=True,
 )

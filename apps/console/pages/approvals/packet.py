@@ -218,8 +218,8 @@ def _rollback(packet: Packet) -> dict[str, Any]:
     return {
         "id": "rollback",
         "title": "A rollback restores",
-        "lead": "An agent that ran another configuration before gets that configuration back. If that is not possible, "
-        "the agent gets this one.",
+        "lead": "Each agent gets back the configuration that it ran before. If that is not possible, the agent gets "
+        "the configuration below.",
         "columns": ("Version", "Config hash"),
         "rows": [(link, short_id(back["config_hash"]))],
     }

@@ -152,7 +152,7 @@ def _needed(found: Reviewing) -> str:
 
 
 def _person(found: Reviewing, each: ApprovalDecision) -> str:
-    note = "" if found.counts(each) else "no longer a reviewer, so this does not count"
+    note = "" if found.counts(each) else "no longer a reviewer, so this decision does not count"
     comment = format_html("<q>{}</q>", each.comment) if each.comment else ""
     return with_note(with_note(each.decided_by, comment), note)
 

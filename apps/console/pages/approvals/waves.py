@@ -71,8 +71,8 @@ DENY_WAVE = Act(
     name="deny_wave",
     label="Deny wave",
     done="{} denied",
-    explain="A single denial stops the deployment. If its strategy says so and it is possible, the deployment is "
-    "rolled back. Give the reason in the comment, which the requester can read.",
+    explain="A single denial stops the deployment. If its strategy requires a rollback, the deployment is then rolled "
+    "back, if possible. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     form=_WaveForm,
     needs=P.OPERATE_ENVIRONMENT,
