@@ -15,7 +15,7 @@ class AcceptedDifference(Model, kw_only=True):
     group: str
     """The id of the group of differences."""
     baseline: str | None
-    """The config hash of the configuration that shows the differences. Null for golden results."""
+    """The config hash of the baseline from which the candidate differs. Null for golden results."""
 
 
 class ActiveRequest(Model, kw_only=True):
@@ -94,7 +94,7 @@ class AuditActor(Model, kw_only=True):
     kind: str
     """The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`."""
     id: str
-    """The actor's id. For `system`, the name of a group of jobs, a service or a command."""
+    """The actor's id. For `system`, the name of a job group, of a service or of a command."""
     display: str
     """The actor's name or e-mail address at the time of the event."""
 
@@ -129,10 +129,11 @@ class Baseline(Model, kw_only=True):
     version_id: str
     """The id of the version of that config bundle."""
     agents: int
-    """The number of agents that ran the configuration at the time of the request. All agents of the environment are
-    counted. If the regression was started for a deployment, only the agents in the deployment's target are counted."""
+    """The number of agents that ran the configuration at the time of the request. If the regression was started for
+    a deployment, only the agents in the deployment's target are counted. Otherwise, all agents of the environment
+    are counted."""
     share: float
-    """The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 to 1."""
+    """`agents` divided by the number of all counted agents that ran the pipeline, from 0 to 1."""
 
 
 class Predicate(Model, kw_only=True):
@@ -144,7 +145,7 @@ class Predicate(Model, kw_only=True):
 
 class Predicate1(Model, kw_only=True):
     """The condition under which a version is bad. `diverges`: its output differs from the capture's expected
-    output, or a stage fails and the recording did not stop in the same way. `fails`: a stage fails.
+    output, or a stage fails and the recording does not contain this failure. `fails`: a stage fails.
     `output_differs_from`: its output differs from that of another replay."""
 
     output_differs_from: str
@@ -289,8 +290,8 @@ class ConfigWarning(Model, kw_only=True):
 
 class Expect(Model, kw_only=True):
     """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
-    `journal_lane` and `last_n`. Defaults to `same`."""
+    compared with. `golden`: the result of the replay with this id. The replay must have the same artifact,
+    `journal_lane` and `last_n` as the fixture. Defaults to `same`."""
 
     golden: str
     """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
@@ -338,8 +339,9 @@ class Desired(Model, kw_only=True):
     envelope: dict[str, Any]
     """The DSSE envelope with the signed in-toto statement about the deploy bundle."""
     attestations: list[Attestation]
-    """The signed statements about the deployment for which the bundle was built: why the replay gate let it start
-    and, unless its regression had been deleted, how its configuration was tested. Empty if the gate was off."""
+    """The signed statements about the deployment for which the bundle was built. One states why the replay gate let
+    the deployment start. The other one states how the deployment's configuration was tested. This one is missing if
+    the regression had been deleted. The list is empty if the gate was off."""
 
 
 class DesiredAnswer(Model, kw_only=True):
@@ -463,13 +465,14 @@ class FailedState(Model, kw_only=True):
     since: datetime | None
     """When the failure was recorded. Null if unknown."""
     detail: str
-    """Why the agent failed: the reason that it reported, which may be empty, or that it did not finish in time."""
+    """Why the agent failed. If the agent reported the failure, this is the reason that it gave, which may be empty.
+    Otherwise, it is a text that states that the agent did not finish in time."""
 
 
 class Expect1(Model, kw_only=True):
     """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
-    `journal_lane` and `last_n`."""
+    compared with. `golden`: the result of the replay with this id. The replay must have the same artifact,
+    `journal_lane` and `last_n` as the fixture."""
 
     golden: str
     """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
@@ -497,8 +500,9 @@ class Fixture(Model, kw_only=True):
     last_n: int | None
     """The number of records to replay from the end of the input. Null if all records are replayed."""
     records: list[int] | None
-    """The positions of the first and the last record of the fixture's artifact in the original artifact, which is
-    the `origin` of the fixture's artifact. Null if an agent uploaded the fixture's artifact."""
+    """Which records of the original artifact the fixture's artifact contains: the positions of the first and the
+    last. The original artifact is the `origin` of the fixture's artifact. Null if an agent uploaded the fixture's
+    artifact."""
     expires_at: datetime | None
     """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
     retention. Null if it does not expire."""
@@ -506,14 +510,15 @@ class Fixture(Model, kw_only=True):
     """Whether the fixture has expired."""
     expect: str | Expect1
     """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
-    `journal_lane` and `last_n`."""
+    compared with. `golden`: the result of the replay with this id. The replay must have the same artifact,
+    `journal_lane` and `last_n` as the fixture."""
     also_expected: list[AlsoExpected]
     """The deployments whose results a fixture with a golden result also expects, at most the newest 20, newest
     first. A deployment is added after it has become current, if all its differences on this fixture were accepted.
-    Results of configurations that are known bad are not expected. If a candidate gives none of the expected
-    results, it is compared with the configuration of the newest one or, if that configuration is known bad or too
-    large to be kept, of the golden result. A change of `expect` clears the list."""
+    Results of configurations that are known bad are not expected. A candidate that gives none of the expected
+    results is compared with the newest configuration in this list that is not known bad. If there is none, or if
+    that configuration was too large to be kept, the candidate is compared with the configuration of the golden
+    result. A change of `expect` clears the list."""
     created_by: str
     """Who created the fixture: an e-mail address or the name of an API key."""
     created_at: datetime
@@ -539,7 +544,8 @@ class GroupAcceptance(Model, kw_only=True):
     accepted_at: datetime
     """When the difference was accepted."""
     baselines: list[str | None]
-    """The config hashes of the configurations for which the difference is accepted. Null stands for golden results."""
+    """The config hashes of the baselines for which this acceptance accepts the difference. A null in the list
+    stands for golden results."""
 
 
 class GroupBaseline(Model, kw_only=True):
@@ -668,8 +674,8 @@ class ListedVersion(Model, kw_only=True):
     created_at: datetime
     """When the version was created."""
     origin: str | None
-    """The id of the version in another environment that this one was copied from, even if the original was deleted.
-    Null if this one was promoted."""
+    """If this version is a copy: the id of the original version in another environment, even if the original was
+    deleted. Null if this version was promoted."""
 
 
 class MarkedNotifications(Model, kw_only=True):
@@ -705,8 +711,8 @@ class MonthOfUsage(Model, kw_only=True):
     replays: int
     """The number of requested replays, including those of bisects."""
     work: int
-    """The units of work of replays, including those of regressions, that produced a result: about one per record
-    and stage, and one more per KiB of the record."""
+    """The work of all replays that produced a result, including those of regressions, in units. For each record
+    that a stage processes, about one unit is counted, plus one for each KiB of the record."""
 
 
 class Notification(Model, kw_only=True):
@@ -737,9 +743,9 @@ class Notification(Model, kw_only=True):
 
 
 class Settings(Model, kw_only=True):
-    """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
-    other environments. An update replaces the choices for the events in the body, and keeps all others. An empty
-    object removes the choices for an event."""
+    """The caller's choices: for each event, an object that maps ids of environments to `off`, `now` or `daily`. The
+    key `*` stands for all other environments. An update replaces the choices for the events in the body, and keeps
+    all others. An empty object removes the choices for an event."""
 
     approval_needed: dict[str, str] | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -756,8 +762,8 @@ class Settings(Model, kw_only=True):
     incident_new: dict[str, str] | UnsetType = field(name="incident.new", default=UNSET)
     """An agent uploaded an incident capture that was not requested."""
     incident_reopened: dict[str, str] | UnsetType = field(name="incident.reopened", default=UNSET)
-    """An incident happened again after 7 to 30 days, or a reopened one happened again. After more than 30 days, it
-    counts as new."""
+    """An incident happened again after 7 to 30 days, or a reopened incident happened again. An incident that
+    happens again after more than 30 days counts as new."""
     fixture_current_fails: dict[str, str] | UnsetType = field(name="fixture.current_fails", default=UNSET)
     """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: dict[str, str] | UnsetType = field(name="agents.failed", default=UNSET)
@@ -776,8 +782,8 @@ class Settings(Model, kw_only=True):
 
 class Defaults(Model, kw_only=True):
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. If neither the person who requested a deployment nor the organization has chosen, this person gets
-    e-mails about `rollout.stopped` and `rollout.rolled_back` immediately."""
+    defaults. The person who requested a deployment gets its e-mails about `rollout.stopped` and
+    `rollout.rolled_back` immediately, unless this person or the organization has chosen otherwise."""
 
     approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -794,8 +800,8 @@ class Defaults(Model, kw_only=True):
     incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
     """An agent uploaded an incident capture that was not requested."""
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
-    """An incident happened again after 7 to 30 days, or a reopened one happened again. After more than 30 days, it
-    counts as new."""
+    """An incident happened again after 7 to 30 days, or a reopened incident happened again. An incident that
+    happens again after more than 30 days counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
     """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
@@ -818,13 +824,13 @@ class NotificationSettings(Model, kw_only=True):
     id: str
     """The id of the person whose settings these are."""
     settings: Settings
-    """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
-    other environments. An update replaces the choices for the events in the body, and keeps all others. An empty
-    object removes the choices for an event."""
+    """The caller's choices: for each event, an object that maps ids of environments to `off`, `now` or `daily`. The
+    key `*` stands for all other environments. An update replaces the choices for the events in the body, and keeps
+    all others. An empty object removes the choices for an event."""
     defaults: Defaults
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. If neither the person who requested a deployment nor the organization has chosen, this person gets
-    e-mails about `rollout.stopped` and `rollout.rolled_back` immediately."""
+    defaults. The person who requested a deployment gets its e-mails about `rollout.stopped` and
+    `rollout.rolled_back` immediately, unless this person or the organization has chosen otherwise."""
     mail_configured: bool
     """Whether the installation can send e-mails. If it cannot, notifications appear only in the console and in the
     API."""
@@ -862,8 +868,8 @@ class DefaultNotificationSettings(Model, kw_only=True):
     incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
     """An agent uploaded an incident capture that was not requested."""
     incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
-    """An incident happened again after 7 to 30 days, or a reopened one happened again. After more than 30 days, it
-    counts as new."""
+    """An incident happened again after 7 to 30 days, or a reopened incident happened again. An incident that
+    happens again after more than 30 days counts as new."""
     fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
     """The current deployment of an environment fails a golden fixture or cannot be tested."""
     agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
@@ -908,10 +914,11 @@ class PacketBaseline(Model, kw_only=True):
     config_bundle: str | None
     """The name of the newest config bundle with this config hash. Null if all of them were deleted."""
     agents: int
-    """The number of agents that ran the configuration when the regression was requested. Only agents in the target
-    are counted if the regression was started for the deployment, and otherwise all agents of the environment."""
+    """The number of agents that ran the configuration when the regression was requested. If the regression was
+    started for the deployment, only the agents in the target are counted. Otherwise, all agents of the environment
+    are counted."""
     share: float
-    """The number of these agents divided by the number of all counted agents that ran the pipeline, from 0 to 1."""
+    """`agents` divided by the number of all counted agents that ran the pipeline, from 0 to 1."""
     outcomes: OutcomeCount
     """The number of fixtures with each outcome in the comparison with this configuration."""
 
@@ -931,7 +938,7 @@ class PacketRollback(Model, kw_only=True):
     config_hash: str | None
     """The config hash of that deployment. Null if there is no such deployment."""
     reason: str | None
-    """Why a rollback could restore nothing. Otherwise null."""
+    """Why a rollback cannot restore a deployment. Null if it can."""
 
 
 class PacketWork(Model, kw_only=True):
@@ -1120,8 +1127,8 @@ class RunningConfiguration(Model, kw_only=True):
     agents: int
     """The number of the target's agents that run the configuration now."""
     share: float
-    """The number of these agents divided by the number of the target's agents that run any known configuration of
-    the pipeline, from 0 to 1."""
+    """`agents` divided by the number of the target's agents that run any known configuration of the pipeline, from
+    0 to 1."""
     tested: bool
     """Whether the regression compared the candidate with the configuration on at least one fixture."""
 
@@ -1292,8 +1299,8 @@ class TimelineEntry(Model, kw_only=True):
     """Who caused the event: an e-mail address, the name of an API key, or a part of the control plane, such as
     `system:rollout`."""
     detail: dict[str, Any] | None
-    """More about the event. The keys depend on the kind of event. In a list, this field is null if it is larger
-    than 4 KiB."""
+    """More about the event. The keys depend on the kind of event. The number of a `wave` counts from 1. In a list,
+    this field is null if it is larger than 4 KiB."""
     created_at: datetime
     """When the timeline entry was created."""
 
@@ -1323,8 +1330,9 @@ class Untested(Model, kw_only=True):
     config_hash: str
     """The config hash of the configuration."""
     agents: int
-    """The number of agents that ran the configuration at the time of the request. All agents of the environment are
-    counted. If the regression was started for a deployment, only the agents in the deployment's target are counted."""
+    """The number of agents that ran the configuration at the time of the request. If the regression was started for
+    a deployment, only the agents in the deployment's target are counted. Otherwise, all agents of the environment
+    are counted."""
 
 
 class Used(Model, kw_only=True):
@@ -1334,8 +1342,8 @@ class Used(Model, kw_only=True):
     """The size in bytes of all artifacts, the data derived from them, and all deploy bundles. Equal content counts
     once for each artifact."""
     captures_per_day: int
-    """The number of incident bundles that agents have uploaded today (UTC), including rejected ones, and of reduced
-    captures that were created for fixtures today."""
+    """The number of incident bundles that agents have uploaded today (UTC), including rejected ones, plus the
+    number of reduced captures that were created for fixtures today."""
     drafts: int
     """The number of drafts."""
 
@@ -1424,8 +1432,8 @@ class Version(Model, kw_only=True):
     created_at: datetime
     """When the version was created."""
     origin: str | None
-    """The id of the version in another environment that this one was copied from, even if the original was deleted.
-    Null if this one was promoted."""
+    """If this version is a copy: the id of the original version in another environment, even if the original was
+    deleted. Null if this version was promoted."""
 
 
 class VersionCount(Model, kw_only=True):
@@ -1526,7 +1534,8 @@ class Acceptance(Model, kw_only=True):
     config_hash: str
     """The config hash for which the differences are accepted."""
     differences: list[AcceptedDifference]
-    """The accepted groups, once for each configuration that shows them."""
+    """The accepted groups of differences. A group that occurs with several baselines is listed once for each of
+    them."""
     reason: str
     """Why the differences are wanted."""
     user_id: str | None
@@ -1534,7 +1543,7 @@ class Acceptance(Model, kw_only=True):
     accepted_by: str
     """The e-mail address of the person, or the name of the API key."""
     ended_at: datetime | None
-    """When a deployment of the configuration became current, which ended the acceptance. Null until then."""
+    """When the acceptance ended because a deployment of the configuration became current. Null until then."""
     created_at: datetime
     """When the acceptance was created."""
 
@@ -1658,14 +1667,15 @@ class Artifact(Model, kw_only=True):
     size_bytes: int
     """The size of the content in bytes."""
     derived_bytes: int
-    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
-    none. The files and indexes are rebuilt when the capture is read."""
+    """The disk space in bytes that the unpacked files and the indexes of an incident bundle use. It is 0 while the
+    server keeps none of them. They are rebuilt when the capture is read."""
     captured_at: datetime
     """When the data was captured."""
     metadata: dict[str, Any]
     """The metadata that the agent sent with the upload. Empty if it sent none."""
     origin: Origin | None
-    """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
+    """The original artifact, of which this artifact contains only some records. Null if an agent uploaded this
+    artifact."""
     created_at: datetime
     """When the artifact was created."""
 
@@ -1684,8 +1694,8 @@ class AuditEvent(Model, kw_only=True):
     outcome: str
     """Whether the action succeeded, was denied, or failed with an error."""
     resource_scope: AuditScope
-    """The resource that the action affected. For a denial, the `kind` is `credential`, and the `id` is that of the
-    actor."""
+    """The resource that the action affected. For a denial, the `kind` is `credential`, and the `id` is the actor's
+    id."""
     request_id: str
     """The `X-Request-ID` of the request that caused the event. Empty if it was not recorded."""
     ip: str | None
@@ -1720,15 +1730,16 @@ class Blocker(Model, kw_only=True):
     """One reason why a deployment cannot continue now."""
 
     code: str
-    """A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are under
-    way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, or with
-    some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` (the next wave
-    waits for approval or a manual start), `too_few_reviewers` (the reviewers who have approved and those who still
-    can are together too few), `replay_gate.running` (the regression has not finished), `replay_gate.differs`
-    (differences are not accepted, or are too many to be grouped), `replay_gate.failed` (the candidate failed or is
-    unstable for a fixture, needs too much work, or the regression has no result), `replay_gate.too_few_fixtures`
-    (the regression has too few verdicts), or `held_up` (the deployment's job failed permanently or waits for the
-    control plane's database or storage, or agents cannot download the bundle)."""
+    """A stable code. `freeze_window`: a freeze window is open. `in_flight_limit`: as many deployments are under way
+    as the environment permits. `pipeline_busy`: another deployment of the pipeline comes first. `agents_busy`:
+    another deployment with some of the agents comes first. `start_at`: the start time has not been reached.
+    `wave_hold`: the next wave waits for approval or a manual start. `too_few_reviewers`: fewer reviewers than
+    required have approved or can still approve. `replay_gate.running`: the regression has not finished.
+    `replay_gate.differs`: differences are not accepted, or are too many to be grouped. `replay_gate.failed`: the
+    candidate failed or is unstable for a fixture, the candidate needs too much work, or the regression has no
+    result. `replay_gate.too_few_fixtures`: the regression has too few verdicts. `held_up`: the deployment's job
+    failed permanently, the job waits for the control plane's database or storage, or agents cannot download the
+    bundle."""
     detail: str
     """The reason as a sentence."""
     until: datetime | None
@@ -1751,7 +1762,7 @@ class Cause(Model, kw_only=True):
     """The number of agents whose latest failure to activate the bundle, or whose latest failure to roll back, had
     this cause. Includes agents that have been retried or rolled back since."""
     agents: list[str]
-    """The ids of the first five of these agents. Empty for `other`."""
+    """The ids of the first five agents that `count` includes. Empty for `other`."""
 
 
 class Change(Model, kw_only=True):
@@ -1819,12 +1830,12 @@ class ConfigBundle(Model, kw_only=True):
     known_bad: bool
     """Whether the configuration is known bad in this environment and cannot be deployed."""
     origin: str | None
-    """The id of the config bundle in another environment that this one was copied from, even if the original was
-    deleted. Null if this one is not a copy."""
+    """If this config bundle is a copy: the id of the original config bundle in another environment, even if the
+    original was deleted. Null if this config bundle is not a copy."""
     missing_secrets: list[str] | None
-    """A warning about a copy: the names of secrets that it refers to, but that no other config bundle of this
-    environment refers to (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is
-    not a copy. Null in a list."""
+    """A warning about a copy: the names of secrets to which the copy refers, but no other config bundle of this
+    environment (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is not a copy.
+    Null in a list."""
     warnings: list[ConfigWarning] | None
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
     Null in a list."""
@@ -1896,9 +1907,10 @@ class DifferenceGroup(Model, kw_only=True):
     egress: str | None
     """The egress at which the outputs differ. Null for a stop or a side effect."""
     kind: str
-    """What differs. `changed`: members of a JSON output record. `bytes`: another output record, or only the
-    notation of JSON. `missing`: only the compared configuration has the output record. `extra`: only the candidate
-    has the output record. `stop`: whether or where the pipeline stops. `action`: a side effect."""
+    """What differs. `changed`: members of a JSON output record. `bytes`: the bytes of an output record whose JSON
+    values are equal or cannot be compared. `missing`: only the compared configuration has the output record.
+    `extra`: only the candidate has the output record. `stop`: whether or where the pipeline stops. `action`: a side
+    effect."""
     pointers: list[str]
     """JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` is
     `changed`."""
@@ -2049,9 +2061,9 @@ class InvitedMember(Model, kw_only=True):
     """When the membership was last changed."""
     invitation_url: str | None
     """A link with which the person signs in. It works once, within 7 days, and is returned only in this response.
-    Null if a mail server is configured, if the caller is not an `org_admin` of the organization, or if a link must
-    not sign in to the person's account. For example, the person may already have signed in with a confirmed
-    address, or have a role in another organization."""
+    Null if a mail server is configured, if the caller is not an `org_admin` of the organization, or if no link may
+    be created for the person's account, for example because the person has already signed in with a confirmed
+    address or has a role in another organization."""
 
 
 class JournalPage(Model, kw_only=True):
@@ -2181,15 +2193,16 @@ class ListedArtifact(Model, kw_only=True):
     size_bytes: int
     """The size of the content in bytes."""
     derived_bytes: int
-    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
-    none. The files and indexes are rebuilt when the capture is read."""
+    """The disk space in bytes that the unpacked files and the indexes of an incident bundle use. It is 0 while the
+    server keeps none of them. They are rebuilt when the capture is read."""
     captured_at: datetime
     """When the data was captured."""
     metadata: dict[str, Any] | None
     """The metadata that the agent sent with the upload. Empty if it sent none. In a list, this field is null if it
     is larger than 4 KiB; `getArtifact` returns it."""
     origin: Origin | None
-    """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
+    """The original artifact, of which this artifact contains only some records. Null if an agent uploaded this
+    artifact."""
     created_at: datetime
     """When the artifact was created."""
 
@@ -2219,7 +2232,8 @@ class ListedBisect(Model, kw_only=True):
     than 4 KiB; `getBisect` returns it."""
     first_bad: str | None
     """The id of the first version that is known to be bad after a good version. Null until the bisect has
-    succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such version."""
+    succeeded. Also null if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such
+    version."""
     last_good: str | None
     """The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is null."""
     diff: Diff | None
@@ -2275,12 +2289,12 @@ class ListedConfigBundle(Model, kw_only=True):
     known_bad: bool
     """Whether the configuration is known bad in this environment and cannot be deployed."""
     origin: str | None
-    """The id of the config bundle in another environment that this one was copied from, even if the original was
-    deleted. Null if this one is not a copy."""
+    """If this config bundle is a copy: the id of the original config bundle in another environment, even if the
+    original was deleted. Null if this config bundle is not a copy."""
     missing_secrets: list[str] | None
-    """A warning about a copy: the names of secrets that it refers to, but that no other config bundle of this
-    environment refers to (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is
-    not a copy. Null in a list."""
+    """A warning about a copy: the names of secrets to which the copy refers, but no other config bundle of this
+    environment (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is not a copy.
+    Null in a list."""
     warnings: list[ConfigWarning] | None
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
     Null in a list."""
@@ -2339,8 +2353,9 @@ class ListedReplay(Model, kw_only=True):
     fallback_config_bundle_id: str | None
     """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
     deployment. It is the newest config bundle of the version at the time of the request. If the replay repeats an
-    earlier one, it is that of the earlier replay. Null if the version has the artifact's spec or no config bundle,
-    if the request had a `config_bundle_id`, or if a bisect requested the replay."""
+    earlier replay, the fallback config bundle of the earlier replay is used again. Null if the version has the
+    artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
+    replay."""
     journal_lane: str | None
     """The ingress whose journal is replayed. Null if all journals are replayed together."""
     last_n: int | None
@@ -2355,12 +2370,12 @@ class ListedReplay(Model, kw_only=True):
     a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the
     stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes`
     if the records differ, but their JSON values are equal or cannot be compared, `missing` if only the capture has
-    the record, and `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the
-    changed members, with array indices written as `*`. If there are more than 64 pointers, or they are long, their
-    common parent replaces them. The list is empty for the other kinds. In results of earlier releases, `changed`
-    includes `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the
-    permission `environment:operate`. Null if the replay has not finished or has no result. In a list, this field is
-    null if it is larger than 4 KiB; `getReplay` returns it."""
+    the record, and `extra` if only the replay has the record. The divergence's `pointers` are the sorted JSON
+    Pointers of the changed members, with array indices written as `*`. If there are more than 64 pointers, or they
+    are long, their common parent replaces them. The list is empty for the other kinds. In results of earlier
+    releases, `changed` includes `bytes`, and `pointers` is null. The divergence's `diff` and `pointers` are null
+    for callers without the permission `environment:operate`. The whole result is null if the replay has not
+    finished or has no result. In a list, this field is null if it is larger than 4 KiB; `getReplay` returns it."""
     audit: dict[str, Any] | None
     """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
     finished or has no result. In a list, this field is null if it is larger than 4 KiB; `getReplay` returns it."""
@@ -2488,9 +2503,10 @@ class PacketGroup(Model, kw_only=True):
     egress: str | None
     """The egress at which the outputs differ. Null for a stop or a side effect."""
     kind: str
-    """What differs. `changed`: members of a JSON output record. `bytes`: another output record, or only the
-    notation of JSON. `missing`: only the compared configuration has the output record. `extra`: only the candidate
-    has the output record. `stop`: whether or where the pipeline stops. `action`: a side effect."""
+    """What differs. `changed`: members of a JSON output record. `bytes`: the bytes of an output record whose JSON
+    values are equal or cannot be compared. `missing`: only the compared configuration has the output record.
+    `extra`: only the candidate has the output record. `stop`: whether or where the pipeline stops. `action`: a side
+    effect."""
     pointers: list[str]
     """JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` is
     `changed`."""
@@ -2508,15 +2524,16 @@ class PacketGroup(Model, kw_only=True):
     """The first difference of the group. Null if the environment no longer has the capture, or if the example is
     not stored: its capture or verdict was deleted, or the organization has too many examples."""
     accepted: list[GroupAcceptance]
-    """The acceptances of the difference: for each configuration that shows it, an acceptance that counts for this
-    deployment. If there is none, the oldest valid acceptance, if any."""
+    """The acceptances of the difference. For each baseline from which the candidate differs in this way, this is an
+    acceptance that counts for this deployment. If there is none, it is the oldest valid acceptance, if any."""
     counts: bool
-    """Whether the difference is accepted for all configurations that show it, by acceptances that count for this
-    deployment."""
+    """Whether the difference is accepted for all baselines from which the candidate differs in this way, by
+    acceptances that count for this deployment."""
     unseen: UnseenFixtures | None
-    """The fixtures that show the difference now, and did not when it was accepted in another regression. If that
-    regression was deleted, these are all fixtures that show it. A packet compares with at most 5 other regressions.
-    Null if it does not compare with a regression in which the difference was accepted, or if one of the regressions
+    """The fixtures that show the difference in this regression, but did not show it in the other regressions in
+    which it was accepted. In a deleted regression, no fixture counts as having shown it. There are none if the
+    difference was not accepted or was accepted in this regression. A packet compares this regression with at most 5
+    others. Null if the difference was accepted in a regression that is not compared, or if one of the regressions
     has too many results to compare."""
     explanations: list[str]
     """The requester's explanations of the difference."""
@@ -2711,7 +2728,7 @@ class PaginatedWebhookList(Model, kw_only=True):
 
 class PipelineChanges(Model, kw_only=True):
     from_version: str | None
-    """The version of the deployment with which this one is compared, normally the one that it replaces. Null if
+    """The version with which `to_version` is compared, normally the version of the replaced deployment. Null if
     there is none."""
     to_version: str
     """The version that is deployed."""
@@ -2725,8 +2742,8 @@ class Preview(Model, kw_only=True):
     ok: bool
     """Whether the plan compiles."""
     target: str | None
-    """The target of the compilation: the requested one or, by default, that of the plan. Null if there is no valid
-    target."""
+    """The target that the plan was compiled for: the `target` of the request or, by default, the plan's own target.
+    Null if there is no valid target."""
     spec_kv: str | None
     """The canonical text of the spec. Null if the plan does not compile or the value is too large (see
     `truncated`)."""
@@ -2763,8 +2780,8 @@ class RegressionResult(Model, kw_only=True):
     baseline: str | None
     """The config hash that the candidate was compared with. Null for a fixture with a golden result."""
     outcome: str | None
-    """The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records, or the process of
-    the test failed twice. `unstable`: a stage gave different results for the same records. `not_tested`: the
+    """The verdict. `failed`: the candidate cannot run, cannot use the records or exceeded a limit, or the process
+    of the test failed twice. `unstable`: a stage gave different results for the same records. `not_tested`: the
     fixture was deleted or has expired, its `expect` was changed to or from `same`, its artifact is no longer stored
     or cannot be read, or the compared configuration was deleted or cannot run. Null until the verdict is known."""
     groups: list[str]
@@ -2809,8 +2826,9 @@ class Replay(Model, kw_only=True):
     fallback_config_bundle_id: str | None
     """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
     deployment. It is the newest config bundle of the version at the time of the request. If the replay repeats an
-    earlier one, it is that of the earlier replay. Null if the version has the artifact's spec or no config bundle,
-    if the request had a `config_bundle_id`, or if a bisect requested the replay."""
+    earlier replay, the fallback config bundle of the earlier replay is used again. Null if the version has the
+    artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
+    replay."""
     journal_lane: str | None
     """The ingress whose journal is replayed. Null if all journals are replayed together."""
     last_n: int | None
@@ -2825,11 +2843,12 @@ class Replay(Model, kw_only=True):
     a stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the
     stage let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes`
     if the records differ, but their JSON values are equal or cannot be compared, `missing` if only the capture has
-    the record, and `extra` if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the
-    changed members, with array indices written as `*`. If there are more than 64 pointers, or they are long, their
-    common parent replaces them. The list is empty for the other kinds. In results of earlier releases, `changed`
-    includes `bytes`, and `pointers` is null. The `diff` and the `pointers` are null for callers without the
-    permission `environment:operate`. Null if the replay has not finished or has no result."""
+    the record, and `extra` if only the replay has the record. The divergence's `pointers` are the sorted JSON
+    Pointers of the changed members, with array indices written as `*`. If there are more than 64 pointers, or they
+    are long, their common parent replaces them. The list is empty for the other kinds. In results of earlier
+    releases, `changed` includes `bytes`, and `pointers` is null. The divergence's `diff` and `pointers` are null
+    for callers without the permission `environment:operate`. The whole result is null if the replay has not
+    finished or has no result."""
     audit: dict[str, Any] | None
     """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
     finished or has no result."""
@@ -2927,7 +2946,7 @@ class SigningKey(Model, kw_only=True):
     """The key's id: its RFC 7638 thumbprint."""
     status: str
     """`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only verifies
-    signatures that contain their time and were made before `not_after`."""
+    signatures that contain the time of signing, if that time is before `not_after`."""
     not_before: datetime
     """When the key starts to sign, unless it is withdrawn first."""
     signs_until: datetime | None
@@ -3022,7 +3041,8 @@ class WaveReport(Model, kw_only=True):
     """What the counted agents of the earlier waves did."""
 
     digest: str
-    """The digest of the report, the deployment, the bundle and the wave. A decision must contain it."""
+    """The digest of the whole report, which includes the deployment, the bundle and the wave. A decision on the
+    wave must contain this digest."""
     summary: str
     """The report in words."""
     progress: dict[str, int]
@@ -3147,7 +3167,8 @@ class Bisect(Model, kw_only=True):
     """The versions from oldest to newest, with the verdicts so far."""
     first_bad: str | None
     """The id of the first version that is known to be bad after a good version. Null until the bisect has
-    succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such version."""
+    succeeded. Also null if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such
+    version."""
     last_good: str | None
     """The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is null."""
     diff: Diff | None
@@ -3176,9 +3197,9 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
-    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
-    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. If the start time of a deployment has not been reached, both periods begin at the start time.
+    A pending approval gets more time if its deployment waits for a regression, or if the approval is for a wave and
+    the deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3201,13 +3222,13 @@ class DefaultEnvironmentSettings(Model, kw_only=True):
     """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
     `not_tested` do not count. Defaults to 0."""
     max_work_increase_percent: int | UnsetType | None = UNSET
-    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
-    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    """How much more work, in percent, the configuration of a deployment may need than the configurations with which
+    the regression compares it. Used only if `replay_gate` is `require`. Null means no limit. Defaults to null."""
     reviewers: list[str] | UnsetType = UNSET
     """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
     everybody with the permission `environment:operate` may decide. Defaults to none."""
     freeze_windows: list[FreezeWindow] | UnsetType = UNSET
-    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+    """The periods in which no deployment starts, unless its request overrides freeze windows. Defaults to none."""
 
 
 class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
@@ -3221,9 +3242,9 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
-    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
-    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. If the start time of a deployment has not been reached, both periods begin at the start time.
+    A pending approval gets more time if its deployment waits for a regression, or if the approval is for a wave and
+    the deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3246,13 +3267,13 @@ class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
     """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
     `not_tested` do not count. Defaults to 0."""
     max_work_increase_percent: int | UnsetType | None = UNSET
-    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
-    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    """How much more work, in percent, the configuration of a deployment may need than the configurations with which
+    the regression compares it. Used only if `replay_gate` is `require`. Null means no limit. Defaults to null."""
     reviewers: list[str] | UnsetType = UNSET
     """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
     everybody with the permission `environment:operate` may decide. Defaults to none."""
     freeze_windows: list[FreezeWindowRequest] | UnsetType = UNSET
-    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+    """The periods in which no deployment starts, unless its request overrides freeze windows. Defaults to none."""
 
 
 class Deployment(Model, kw_only=True):
@@ -3304,10 +3325,11 @@ class Deployment(Model, kw_only=True):
     freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
     soon as possible."""
     reviewers: list[str]
-    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
-    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
-    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
-    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may decide."""
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. Defaults to the
+    environment's setting `reviewers`. If the setting is not empty, only people in the setting can be named. If the
+    setting is empty in `staging` or `prod`, only an `org_admin` can name people without the permission
+    `environment:operate`. If the deployment needs no approval, the list is always empty. If the deployment needs
+    approval and the list is empty, everybody with the permission `environment:operate` may decide."""
     wave: int
     """The wave that the deployment has reached, counted from 0."""
     wave_hold: WaveHold | None
@@ -3344,11 +3366,11 @@ class Deployment(Model, kw_only=True):
     detail: str
     """More about why the deployment failed. May be empty."""
     blockers: list[Blocker] | None
-    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
-    deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. If too few reviewers remain for a pending approval
-    after break-glass, contains `too_few_reviewers`, which does not stop the deployment. For a deployment that has
-    finished, contains nothing else. Null in lists."""
+    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. While the
+    deployment is pending approval, the list contains only `too_few_reviewers` and the blockers of the replay gate.
+    Nobody can approve the deployment while the replay gate blocks it. After break-glass, the list contains
+    `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues despite this
+    blocker, which is the only one that a finished deployment can have. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3413,9 +3435,9 @@ class EnvironmentSettings(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
-    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
-    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. If the start time of a deployment has not been reached, both periods begin at the start time.
+    A pending approval gets more time if its deployment waits for a regression, or if the approval is for a wave and
+    the deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int
@@ -3438,13 +3460,13 @@ class EnvironmentSettings(Model, kw_only=True):
     """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
     `not_tested` do not count. Defaults to 0."""
     max_work_increase_percent: int | None
-    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
-    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    """How much more work, in percent, the configuration of a deployment may need than the configurations with which
+    the regression compares it. Used only if `replay_gate` is `require`. Null means no limit. Defaults to null."""
     reviewers: list[str]
     """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
     everybody with the permission `environment:operate` may decide. Defaults to none."""
     freeze_windows: list[FreezeWindow]
-    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+    """The periods in which no deployment starts, unless its request overrides freeze windows. Defaults to none."""
 
 
 class EnvironmentSettingsRequest(Model, kw_only=True):
@@ -3458,9 +3480,9 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
-    approval is valid. For a deployment whose start time has not been reached, counted from that time. A pending
-    approval gets more time if its deployment waits for a regression, or if the approval is for a wave and the
-    deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
+    approval is valid. If the start time of a deployment has not been reached, both periods begin at the start time.
+    A pending approval gets more time if its deployment waits for a regression, or if the approval is for a wave and
+    the deployment is paused. A request for a break-glass deployment can set a shorter time. Defaults to 3600."""
     replay_policy: str | UnsetType = UNSET
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
     heartbeat_interval_s: int | UnsetType = UNSET
@@ -3483,13 +3505,13 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
     `not_tested` do not count. Defaults to 0."""
     max_work_increase_percent: int | UnsetType | None = UNSET
-    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
-    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    """How much more work, in percent, the configuration of a deployment may need than the configurations with which
+    the regression compares it. Used only if `replay_gate` is `require`. Null means no limit. Defaults to null."""
     reviewers: list[str] | UnsetType = UNSET
     """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
     everybody with the permission `environment:operate` may decide. Defaults to none."""
     freeze_windows: list[FreezeWindowRequest] | UnsetType = UNSET
-    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+    """The periods in which no deployment starts, unless its request overrides freeze windows. Defaults to none."""
 
 
 class Explanation(Model, kw_only=True):
@@ -3642,10 +3664,11 @@ class ListedDeployment(Model, kw_only=True):
     freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
     soon as possible."""
     reviewers: list[str]
-    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
-    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
-    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
-    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may decide."""
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. Defaults to the
+    environment's setting `reviewers`. If the setting is not empty, only people in the setting can be named. If the
+    setting is empty in `staging` or `prod`, only an `org_admin` can name people without the permission
+    `environment:operate`. If the deployment needs no approval, the list is always empty. If the deployment needs
+    approval and the list is empty, everybody with the permission `environment:operate` may decide."""
     wave: int
     """The wave that the deployment has reached, counted from 0."""
     wave_hold: WaveHold | None
@@ -3682,11 +3705,11 @@ class ListedDeployment(Model, kw_only=True):
     detail: str
     """More about why the deployment failed. May be empty."""
     blockers: list[Blocker] | None
-    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
-    deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment until the latter are gone. If too few reviewers remain for a pending approval
-    after break-glass, contains `too_few_reviewers`, which does not stop the deployment. For a deployment that has
-    finished, contains nothing else. Null in lists."""
+    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. While the
+    deployment is pending approval, the list contains only `too_few_reviewers` and the blockers of the replay gate.
+    Nobody can approve the deployment while the replay gate blocks it. After break-glass, the list contains
+    `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues despite this
+    blocker, which is the only one that a finished deployment can have. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3711,8 +3734,8 @@ class ListedEnvironment(Model, kw_only=True):
     """The environment's place in the order of the project's environments, counted from 1. By default, a new
     environment is the last one. When an environment is moved, the positions of the environments between its old and
     its new position change by 1. When an environment is inserted or deleted, the positions of the following ones
-    increase or decrease by 1. A position that is greater than the number of environments, including a new one, is
-    refused with 400."""
+    increase or decrease by 1. A position that is greater than the number of environments is refused with 400. A new
+    environment counts in this number."""
     created_at: datetime
     """When the environment was created."""
     updated_at: datetime
@@ -3741,9 +3764,9 @@ class ListedRegression(Model, kw_only=True):
     config_hash: str | None
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
-    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
-    the pipeline. This happens once after a release, after a fixture was added, after the `expect` or `expires_at`
-    of a fixture was changed, and after the engine has changed."""
+    """Whether the worker requested the regression, to test the configuration that the environment runs now. Only
+    golden fixtures are tested. The worker requests one such regression after a release, after a fixture was added,
+    after the `expect` or `expires_at` of a fixture was changed, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -3766,8 +3789,9 @@ class ListedRegression(Model, kw_only=True):
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
     has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
-    """The number of further differences that belong to no group: there are already 1,000 groups or too many for one
-    fixture, or the difference from a golden result has no group (see the result's `error`)."""
+    """The number of further differences that belong to no group. Reasons: the regression already has 1,000 groups,
+    a fixture has too many groups, or a difference from a golden result cannot be grouped (see the result's
+    `error`)."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -3813,8 +3837,8 @@ class MatrixCell(Model, kw_only=True):
     decommissioned agents. 0 if `deployment_id` is null."""
     under_way: MatrixDeployment | None
     """The unfinished deployment of the pipeline in this environment. If there are several, the one whose status
-    comes first in the order `rolling_back`, `deploying`, `building`, `approved`, `pending_approval`, and the oldest
-    of several with this status. Null if there is none."""
+    comes first in the order `rolling_back`, `deploying`, `building`, `approved`, `pending_approval`. If several
+    have this status, the oldest of them. Null if there is none."""
     differs_from_previous: bool | None
     """Whether the config hash differs from the one in the previous environment. Because a config hash covers the
     spec hash, equal config hashes mean equal specs and configurations. Null for the first environment, and if the
@@ -3899,10 +3923,10 @@ class Packet(Model, kw_only=True):
     """The number of the target's agents that run no known configuration of the pipeline now."""
     removed_fixtures: list[RemovedFixture]
     """The fixtures of the pipeline that were deleted or have expired since its current deployment was activated,
-    newest first, at most 100. Empty without a current deployment."""
+    the last removed first, at most 100. Empty without a current deployment."""
     rollback: PacketRollback
-    """The deployment that a rollback would restore now. Agents that ran another configuration before get that
-    configuration back. If that is not possible, they get the configuration of the restored deployment."""
+    """The deployment that a rollback would restore now. A rollback restores the configuration that each agent ran
+    before. If that is not possible, the agent gets the configuration of the restored deployment."""
     explanations: list[DifferenceExplanation]
     """The requester's explanations of differences that the regression does not show."""
     gate: PacketGate
@@ -4021,9 +4045,9 @@ class Regression(Model, kw_only=True):
     config_hash: str | None
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
-    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
-    the pipeline. This happens once after a release, after a fixture was added, after the `expect` or `expires_at`
-    of a fixture was changed, and after the engine has changed."""
+    """Whether the worker requested the regression, to test the configuration that the environment runs now. Only
+    golden fixtures are tested. The worker requests one such regression after a release, after a fixture was added,
+    after the `expect` or `expires_at` of a fixture was changed, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -4045,8 +4069,9 @@ class Regression(Model, kw_only=True):
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
     has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
-    """The number of further differences that belong to no group: there are already 1,000 groups or too many for one
-    fixture, or the difference from a golden result has no group (see the result's `error`)."""
+    """The number of further differences that belong to no group. Reasons: the regression already has 1,000 groups,
+    a fixture has too many groups, or a difference from a golden result cannot be grouped (see the result's
+    `error`)."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -4098,8 +4123,8 @@ class Environment(Model, kw_only=True):
     """The environment's place in the order of the project's environments, counted from 1. By default, a new
     environment is the last one. When an environment is moved, the positions of the environments between its old and
     its new position change by 1. When an environment is inserted or deleted, the positions of the following ones
-    increase or decrease by 1. A position that is greater than the number of environments, including a new one, is
-    refused with 400."""
+    increase or decrease by 1. A position that is greater than the number of environments is refused with 400. A new
+    environment counts in this number."""
     created_at: datetime
     """When the environment was created."""
     updated_at: datetime

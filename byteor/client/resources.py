@@ -58,7 +58,8 @@ class Environment(Calls):
                 default, a new environment is the last one. When an environment is moved, the positions of the
                 environments between its old and its new position change by 1. When an environment is inserted
                 or deleted, the positions of the following ones increase or decrease by 1. A position that is
-                greater than the number of environments, including a new one, is refused with 400.
+                greater than the number of environments is refused with 400. A new environment counts in this
+                number.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -123,8 +124,8 @@ class Environment(Calls):
                 one.
             created_after: Returns only agents created at or after this time.
             created_before: Returns only agents created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             drained: If true, returns only drained agents. If false, returns only agents that are not drained.
             drifted: If true, returns only agents that do not run the bundle that they should run. If false,
                 returns only the other agents.
@@ -140,8 +141,8 @@ class Environment(Calls):
                 `zone=eu-1` (has this label), `has:zone` (has a label with this key), `!zone` (has no label with
                 this key), `status:failed`, `liveness:offline`, `drift:yes`, `drained:no`, `cloned:yes`,
                 `pipeline:quotes` (runs this pipeline), `v7` or `quotes@v7` (runs this version), `agent:1.4.2`
-                (has this agent version). Any other word is a part of the name or the host name, or the id. Put
-                values with spaces in double quotes.
+                (has this agent version). Any other word must be a part of the agent's name or host name, or the
+                agent's whole id. Put values with spaces in double quotes.
             status: Returns only agents whose `status` is this value.
         """
         found: Pages[m.ListedAgent] = self._pages(
@@ -311,8 +312,8 @@ class Environment(Calls):
         Args:
             created_after: Returns only requested captures created at or after this time.
             created_before: Returns only requested captures created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             status: Returns only requested captures whose `status` is this value.
         """
@@ -399,8 +400,8 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             since: Returns only intervals that ended after this time or have not ended.
             until: Returns only intervals that started before this time.
@@ -562,8 +563,8 @@ class Environment(Calls):
         Args:
             created_after: Returns only approvals created at or after this time.
             created_before: Returns only approvals created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             deployment_id: Returns only approvals whose `deployment_id` is this value.
             limit: The maximum number of rows per page.
             replay_id: Returns only approvals whose `replay_id` is this value.
@@ -616,9 +617,10 @@ class Environment(Calls):
             replay_id: The id of the execute replay to decide on. Send either this or `deployment_id`.
             comment: A comment for the requester. Required for a denial, and with `accept_groups`.
             expires_in_s: The number of seconds until the approval credential expires, counted from the decision
-                or, if that is later, from the start time of the deployment. Used only with the last required
-                approval. Do not send it with `wave`. The environment's `approval_ttl_s` is both the default and
-                the maximum. For a deployment, the value at its creation applies.
+                or from the start time of the deployment, whichever is later. Used only for the last required
+                approval, which issues the credential. Do not send it with `wave`. The environment's
+                `approval_ttl_s` is both the default and the maximum. For a deployment, the setting's value at
+                the creation of the deployment applies.
             accept_groups: The ids of groups of differences to accept together with the approval. They must be
                 in the regression of the deployment. The comment is the reason. Do not send it with `wave` or
                 `replay_id`.
@@ -750,8 +752,8 @@ class Environment(Calls):
             captured_before: Returns only artifacts captured before this time.
             created_after: Returns only artifacts created at or after this time.
             created_before: Returns only artifacts created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             deployment_id: Returns only artifacts whose `deployment_id` is this value.
             kind: Returns only artifacts whose `kind` is this value.
             limit: The maximum number of rows per page.
@@ -812,7 +814,7 @@ class Environment(Calls):
 
         Args:
             predicate: The condition under which a version is bad. `diverges`: its output differs from the
-                capture's expected output, or a stage fails and the recording did not stop in the same way.
+                capture's expected output, or a stage fails and the recording does not contain this failure.
                 `fails`: a stage fails. `output_differs_from`: its output differs from that of another replay.
             pipeline: The name of the pipeline. Defaults to the pipeline of the version that produced the
                 artifact.
@@ -859,7 +861,7 @@ class Environment(Calls):
         Requires the permission `environment:operate`.
 
         Args:
-            after: Returns only files after this path, in order of the paths.
+            after: Returns only the files that follow this path in the sorted list.
             path: The path of the file to download.
         """
         found: m.ArtifactFiles = self._call(
@@ -880,7 +882,7 @@ class Environment(Calls):
         Requires the permission `environment:operate`.
 
         Args:
-            after: Returns only files after this path, in order of the paths.
+            after: Returns only the files that follow this path in the sorted list.
             path: The path of the file to download.
         """
         found: Download = self._download(
@@ -997,8 +999,8 @@ class Environment(Calls):
             artifact_id: Returns only bisects whose `artifact_id` is this value.
             created_after: Returns only bisects created at or after this time.
             created_before: Returns only bisects created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             outcome: Returns only bisects whose `outcome` is this value.
             status: Returns only bisects whose `status` is this value.
@@ -1050,8 +1052,8 @@ class Environment(Calls):
             config_hash: Returns only config bundles whose `config_hash` is this value.
             created_after: Returns only config bundles created at or after this time.
             created_before: Returns only config bundles created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only config bundles whose name contains this text.
             version_id: Returns only config bundles whose `version_id` is this value.
@@ -1093,8 +1095,8 @@ class Environment(Calls):
         project, with its name, its configuration and its version, so that the `config_hash` is the same. If this
         environment has no version of the pipeline with the same spec hash, the version is copied as well. If this
         environment already has a config bundle with the same name and `config_hash`, a copy request returns 200
-        with that config bundle. It fails with `name_taken` if another configuration has the name. A copy deploys
-        nothing, and may be known bad in this environment.
+        with that config bundle. If a config bundle of this environment has the name but another `config_hash`, the
+        request fails with `name_taken`. A copy deploys nothing, and may be known bad in this environment.
 
         Requires the permission `environment:operate`.
 
@@ -1191,8 +1193,8 @@ class Environment(Calls):
             config_bundle_id: Returns only deployments whose `config_bundle_id` is this value.
             created_after: Returns only deployments created at or after this time.
             created_before: Returns only deployments created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             is_current: If true, returns only current deployments. If false, returns only deployments that are
                 not current.
             limit: The maximum number of rows per page.
@@ -1247,9 +1249,10 @@ class Environment(Calls):
             target: The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`.
             strategy: How the deployment spreads over the agents. Defaults to `all_at_once`.
             take_over: Whether the deployment may take over agents that run another pipeline. Defaults to false.
-            approval: The credential of an unused approval of an equal request. The configuration, target,
-                strategy, `take_over`, `override_freeze`, `override_replay_gate`, `explain`, `start_at`,
-                `reviewers` and the environment's `agent_timeout_s` must be the same. The note may differ.
+            approval: The credential of an unused approval. This request must be the same as the request that
+                was approved: the configuration, target, strategy, `take_over`, `override_freeze`,
+                `override_replay_gate`, `explain`, `start_at` and `reviewers` must be equal. The note may
+                differ. The environment's `agent_timeout_s` must not have changed since.
             override_freeze: Lets the deployment start during a freeze window. Needs a reason and the role
                 `org_admin`.
             override_replay_gate: Lets the deployment start although the replay gate would block it. Needs a
@@ -1264,10 +1267,11 @@ class Environment(Calls):
                 unless the deployment overrides freeze windows. The environment's `approval_ttl_s` is counted
                 from this time. Null if the deployment starts as soon as possible.
             reviewers: The ids of the users who may decide on the approvals of the deployment, whatever their
-                role. They must be in the environment's setting `reviewers`, unless that is empty. If it is
-                empty in `staging` or `prod`, only an `org_admin` can name people without the permission
-                `environment:operate`. Defaults to that setting. Always empty if the deployment needs no
-                approval. If empty, everybody with the permission `environment:operate` may decide.
+                role. Defaults to the environment's setting `reviewers`. If the setting is not empty, only
+                people in the setting can be named. If the setting is empty in `staging` or `prod`, only an
+                `org_admin` can name people without the permission `environment:operate`. If the deployment
+                needs no approval, the list is always empty. If the deployment needs approval and the list is
+                empty, everybody with the permission `environment:operate` may decide.
             note: The requester's note.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
@@ -1348,8 +1352,8 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             has_failure: If true, returns only agents with a `failure`. If false, returns only agents without
                 one.
             limit: The maximum number of rows per page.
@@ -1505,7 +1509,7 @@ class Environment(Calls):
 
         Args:
             reviewers: The ids of the users who may decide on the deployment's approvals. If empty, everybody
-                with the permission `environment:operate` may decide. The list cannot be empty unless the
+                with the permission `environment:operate` may decide. The list may be empty only if the
                 environment's setting `reviewers` is empty.
             reason: The reason, in your own words. It is stored in the audit trail.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
@@ -1580,8 +1584,8 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
         """
         found: Pages[m.TimelineEntry] = self._pages(
@@ -1610,8 +1614,8 @@ class Environment(Calls):
         Args:
             created_after: Returns only drafts created at or after this time.
             created_before: Returns only drafts created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only drafts whose name contains this text.
         """
@@ -1790,8 +1794,8 @@ class Environment(Calls):
         Args:
             created_after: Returns only enrollment tokens created at or after this time.
             created_before: Returns only enrollment tokens created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
         """
         found: Pages[m.EnrollmentToken] = self._pages(
@@ -1881,8 +1885,8 @@ class Environment(Calls):
             artifact_id: Returns only fixtures whose `artifact_id` is this value.
             created_after: Returns only fixtures created at or after this time.
             created_before: Returns only fixtures created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             expired: If true, returns only expired fixtures. If false, returns only fixtures that have not
                 expired.
             limit: The maximum number of rows per page.
@@ -1934,21 +1938,21 @@ class Environment(Calls):
         Args:
             artifact_id: The id of a verified incident bundle.
             name: The name of the fixture, unique in its pipeline.
-            pipeline: The name of the capture's pipeline. If the capture belongs to another pipeline, the
-                request fails. By default, any pipeline is accepted.
+            pipeline: The name of the pipeline to which the capture must belong. By default, the capture may
+                belong to any pipeline.
             owner: The id of the person who is responsible for the fixture. A new owner must have access to the
                 project. Defaults to the caller, or to nobody if the caller is an organization key.
             note: Why the capture is kept.
             journal_lane: The ingress whose journal is replayed. By default, all journals are replayed together.
             last_n: The number of records to replay from the end of the input. Defaults to all records.
             records: The positions of the first and the last record to keep, counted from 0 in the order of a
-                replay. The fixture then belongs to a smaller artifact that has only these records, at most
-                10,000. Not accepted with `last_n` or a golden replay.
+                replay. The artifact of the fixture is then a reduced copy of the capture, with only these
+                records, at most 10,000. Not accepted with `last_n` or a golden replay.
             expires_at: When the fixture expires. An expired fixture is not tested, and no longer protects its
                 artifact from retention. By default, the fixture does not expire.
             expect: The result that every candidate must give. `same`: the result of the configuration that the
-                candidate is compared with. `golden`: the result of this replay. It must be a replay of the same
-                artifact with the same `journal_lane` and `last_n`. Defaults to `same`.
+                candidate is compared with. `golden`: the result of the replay with this id. The replay must
+                have the same artifact, `journal_lane` and `last_n` as the fixture. Defaults to `same`.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -2010,8 +2014,8 @@ class Environment(Calls):
             expires_at: When the fixture expires. An expired fixture is not tested, and no longer protects its
                 artifact from retention. Null if it does not expire.
             expect: The result that every candidate must give. `same`: the result of the configuration that the
-                candidate is compared with. `golden`: the result of this replay. It must be a replay of the same
-                artifact with the same `journal_lane` and `last_n`.
+                candidate is compared with. `golden`: the result of the replay with this id. The replay must
+                have the same artifact, `journal_lane` and `last_n` as the fixture.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -2059,8 +2063,8 @@ class Environment(Calls):
 
         Args:
             at: The time, not in the future. Defaults to the current time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
         """
         found: Pages[m.RunningInterval] = self._pages(
@@ -2130,8 +2134,8 @@ class Environment(Calls):
             config_bundle_id: Returns only regressions whose `config_bundle_id` is this value.
             created_after: Returns only regressions created at or after this time.
             created_before: Returns only regressions created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             pipeline: Returns only regressions whose `pipeline` is this value.
             status: Returns only regressions whose `status` is this value.
@@ -2211,7 +2215,7 @@ class Environment(Calls):
         Requires the permission `environment:view`.
 
         Args:
-            after: Returns only results, without groups: those after this number of results.
+            after: Skips this number of results and returns the following ones, without groups.
             group: Returns only this group of differences, and only the results that show it.
         """
         found: m.Regression = self._call(
@@ -2299,8 +2303,8 @@ class Environment(Calls):
             artifact_id: Returns only replays whose `artifact_id` is this value.
             created_after: Returns only replays created at or after this time.
             created_before: Returns only replays created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             mode: Returns only replays whose `mode` is this value.
             status: Returns only replays whose `status` is this value.
@@ -2435,8 +2439,8 @@ class Environment(Calls):
         Args:
             created_after: Returns only versions created at or after this time.
             created_before: Returns only versions created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             draft_id: Returns only versions whose `draft_id` is this value.
             limit: The maximum number of rows per page.
             name: Returns only versions whose name contains this text.
@@ -2605,8 +2609,8 @@ class Project(Calls):
         Args:
             created_after: Returns only environments created at or after this time.
             created_before: Returns only environments created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only environments whose name contains this text.
             posture: Returns only environments whose `posture` is this value.
@@ -2653,7 +2657,8 @@ class Project(Calls):
                 default, a new environment is the last one. When an environment is moved, the positions of the
                 environments between its old and its new position change by 1. When an environment is inserted
                 or deleted, the positions of the following ones increase or decrease by 1. A position that is
-                greater than the number of environments, including a new one, is refused with 400.
+                greater than the number of environments is refused with 400. A new environment counts in this
+                number.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -2693,8 +2698,8 @@ class Project(Calls):
         Requires the permission `project:view`.
 
         Args:
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             email: Returns only project members whose e-mail address contains this text.
             limit: The maximum number of rows per page.
             role: Returns only project members whose `role` is this value.
@@ -2861,8 +2866,8 @@ class Organization(Calls):
         Args:
             created_after: Returns only organization keys created at or after this time.
             created_before: Returns only organization keys created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only organization keys whose name contains this text.
         """
@@ -2953,8 +2958,8 @@ class Organization(Calls):
             actor_id: Returns only events whose actor has this id.
             after: Returns only events at or after this time.
             before: Returns only events before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             environment_id: Returns only events of resources that belong to the environment with this id.
             limit: The maximum number of rows per page.
             outcome: Returns only audit events whose `outcome` is this value.
@@ -3019,8 +3024,8 @@ class Organization(Calls):
         Args:
             created_after: Returns only chat webhooks created at or after this time.
             created_before: Returns only chat webhooks created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             enabled: If true, returns only enabled chat webhooks. If false, returns only disabled chat webhooks.
             environment_id: Returns only chat webhooks whose `environment_id` is this value.
             limit: The maximum number of rows per page.
@@ -3193,8 +3198,8 @@ class Organization(Calls):
         Args:
             created_after: Returns only chat deliveries created at or after this time.
             created_before: Returns only chat deliveries created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             status: Returns only chat deliveries whose `status` is this value.
         """
@@ -3238,14 +3243,14 @@ class Organization(Calls):
     ) -> Pages[m.Member]:
         """List members of an organization.
 
-        Returns the people with a role in the whole organization, who can have other roles in projects. The list is
+        Returns the people with a role in the whole organization. They can have other roles in projects. The list is
         empty for callers who only have a role in a project.
 
         Requires the permission `organization:view`.
 
         Args:
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             email: Returns only organization members whose e-mail address contains this text.
             limit: The maximum number of rows per page.
             role: Returns only organization members whose `role` is this value.
@@ -3366,8 +3371,8 @@ class Organization(Calls):
         Args:
             created_after: Returns only projects created at or after this time.
             created_before: Returns only projects created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only projects whose name contains this text.
         """
@@ -3418,8 +3423,8 @@ class Organization(Calls):
         Requires the permission `organization:view`.
 
         Args:
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
         """
         found: Pages[m.SigningKey] = self._pages(
@@ -3513,8 +3518,8 @@ class Organization(Calls):
         Args:
             created_after: Returns only webhooks created at or after this time.
             created_before: Returns only webhooks created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             enabled: If true, returns only enabled webhooks. If false, returns only disabled webhooks.
             limit: The maximum number of rows per page.
         """
@@ -3677,8 +3682,8 @@ class Organization(Calls):
         Args:
             created_after: Returns only webhook deliveries created at or after this time.
             created_before: Returns only webhook deliveries created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             event_id: Returns only webhook deliveries whose `event_id` is this value.
             limit: The maximum number of rows per page.
             status: Returns only webhook deliveries whose `status` is this value.
@@ -4042,9 +4047,10 @@ class Installation(Calls):
         Replaces the caller's choices for the events in the body, and keeps the choices for all other events.
 
         Args:
-            settings: The caller's choices: for each event an object with `off`, `now` or `daily`, by
-                environment id or `*` for all other environments. An update replaces the choices for the events
-                in the body, and keeps all others. An empty object removes the choices for an event.
+            settings: The caller's choices: for each event, an object that maps ids of environments to `off`,
+                `now` or `daily`. The key `*` stands for all other environments. An update replaces the choices
+                for the events in the body, and keeps all others. An empty object removes the choices for an
+                event.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -4075,8 +4081,8 @@ class Installation(Calls):
         Args:
             created_after: Returns only notifications created at or after this time.
             created_before: Returns only notifications created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             event: Returns only notifications whose `event` is this value.
             limit: The maximum number of rows per page.
             unread: If true, returns only unread notifications. If false, returns only read notifications.
@@ -4130,8 +4136,8 @@ class Installation(Calls):
         Args:
             created_after: Returns only organizations created at or after this time.
             created_before: Returns only organizations created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only organizations whose name contains this text.
         """
@@ -4205,8 +4211,8 @@ class Installation(Calls):
         Args:
             created_after: Returns only user tokens created at or after this time.
             created_before: Returns only user tokens created before this time.
-            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in a link of that
-                page.
+            cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
+                `previous` URL.
             limit: The maximum number of rows per page.
             name: Returns only user tokens whose name contains this text.
         """
@@ -4234,8 +4240,8 @@ class Installation(Calls):
         Args:
             name: A name by which you recognize the token.
             expires_in_s: The number of seconds until the token expires. The maximum is the lowest
-                `token_max_days` of the person's organizations, or 90 days if there are none. Defaults to 30
-                days, or to the maximum if it is shorter.
+                `token_max_days` of the person's organizations, or 90 days if the person is in no organization.
+                Defaults to 30 days, or to the maximum if that is shorter.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.

@@ -37,14 +37,14 @@ def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None
     """
     for name in _IDS:
         if getattr(record, name) != getattr(manifest, name):
-            raise _differs(f"its {name} differs from the manifest's")
+            raise _differs(f"{name} differs from that in the manifest")
     if (record.spec_hash, record.config_hash) != (manifest.spec_hash, manifest.config_hash):
         approved = f"the approval is for the spec {record.spec_hash} with the configuration {record.config_hash}"
         raise Refused(ApprovalCode.BINDING, f"{approved}, not for those of the bundle")
     if record.break_glass != is_separate:
         found = "lacks" if is_separate else "contains"
         used = "used" if record.break_glass else "did not use"
-        raise _differs(f"break-glass does not match: the deployment {used} it, but the bundle {found} the credential")
+        raise _differs(f"the deployment {used} break-glass, but the bundle {found} the approval credential")
     if credential is None:
         if record.status == ApprovalStatus.APPROVED:
             detail = f"{CREDENTIAL} is missing, although the approval in {APPROVAL_RECORD} was granted"
@@ -55,7 +55,7 @@ def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None
     if record.status != ApprovalStatus.APPROVED:
         raise Unproven(EvidenceCode.NOT_APPROVED, f"the approval {record.approval_id} is {record.status}")
     if (record.approved_at, record.expires_at) != (credential.issued_at, credential.expires_at):
-        raise _differs(f"{CREDENTIAL} was issued at another time or has another expiry time")
+        raise _differs(f"approved_at or expires_at differs from the time in {CREDENTIAL}")
     _check_decisions(record, credential)
 
 

@@ -267,7 +267,8 @@ def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> cre
     ):
         raise Refused(ApprovalCode.ENVIRONMENT, "the approval is for another organization, project or posture")
     if payload.issued_at < manifest.created_at.replace(microsecond=0):  # the credential's time may be in whole seconds
-        raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, but the bundle lacks it")
+        detail = "the approval was granted before the deployment was requested, but the bundle does not contain it"
+        raise Refused(ApprovalCode.EXPIRED, detail)
     return payload
 
 

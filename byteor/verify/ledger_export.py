@@ -76,7 +76,7 @@ class LedgerProof:
         elif start.seq:
             yield (
                 "after",
-                f"seq {start.seq} {start.hash}, according to the export: compare the hash with your checkpoint",
+                f"seq {start.seq} {start.hash}, according to the export: compare the hash with your earlier checkpoint",
             )
         yield "checkpoint", f"seq {checkpoint.seq} {checkpoint.hash}, signed at {format_time(checkpoint.created_at)}"
 
@@ -142,7 +142,7 @@ def _check_position(chain: Chain, checkpoint: Checkpoint) -> None:
     if checkpoint.seq < chain.seq:
         raise Unproven(LedgerCode.UNSEALED, f"the events continue to seq {chain.seq}, but {signed}")
     if checkpoint.hash != chain.hash:
-        detail = f"seq {checkpoint.seq}: the checkpoint was signed over another hash for this sequence number"
+        detail = f"seq {checkpoint.seq}: the hash in the checkpoint differs from the hash of the chain"
         raise Unproven(LedgerCode.REWRITTEN, detail)
 
 

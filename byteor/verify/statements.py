@@ -40,8 +40,8 @@ class Statements:
     def signatures(self) -> Iterator[Signature]:
         """The verified signatures, and what each covers."""
         if self.result is not None:
-            covered = "the spec, the configuration, and with which engine, fixtures and configurations it was tested"
-            yield Signature(TEST_RESULT, self.result.kid, f"{covered}, with each result")
+            covered = "the spec, the configuration and its tests: engine, fixtures, compared configurations, results"
+            yield Signature(TEST_RESULT, self.result.kid, covered)
         covered = "the deployment, and the replay gate's settings, acceptances and override when the build started"
         yield Signature(GATE, self.gate.kid, covered)
 
@@ -64,7 +64,8 @@ def read(data: Mapping[str, bytes], trust: Trust, manifest: Manifest) -> Stateme
     _check_subject(GATE, gate.content, manifest)
     for name in _IDS:
         if getattr(gate.content, name) != getattr(manifest, name):
-            detail = f"{GATE}: its {name} is {getattr(gate.content, name)}, the manifest's is {getattr(manifest, name)}"
+            stated, expected = getattr(gate.content, name), getattr(manifest, name)
+            detail = f"{GATE}: {name} is {stated}, but the manifest has {expected}"
             raise Refused(StatementCode.DEPLOYMENT, detail)
     gate_statement.check_reference(result, gate.content)
     return Statements(result, gate)
@@ -92,7 +93,7 @@ def _verify[T](
 def _check_subject(name: str, content: TestResult | GateStatement, manifest: Manifest) -> None:
     if (content.spec_hash, content.config_hash) != (manifest.spec_hash, manifest.config_hash):
         subject = f"the spec {content.spec_hash} with the configuration {content.config_hash}"
-        raise Refused(StatementCode.SUBJECT, f"{name}: it is about {subject}, not about those of the bundle")
+        raise Refused(StatementCode.SUBJECT, f"{name}: the statement is about {subject}, not about those of the bundle")
 
 
 def check(
@@ -114,7 +115,7 @@ def check(
     if record is not None:
         place, override = APPROVAL_RECORD, record.bound.get("override_replay_gate")
     if (is_export or record is not None) and (override or None) != (given and given.reason):
-        detail = f"{GATE}: its override {_quote(given and given.reason)} differs from that in {place}: "
+        detail = f"{GATE}: the override {_quote(given and given.reason)} differs from that in {place}: "
         raise Refused(StatementCode.OVERRIDE, f"{detail}{_quote(override)}")
     gate_statement.check_gate(statements.test_result, statements.gate.content)
 
@@ -175,7 +176,7 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
             for each in test_result.OUTCOMES
             if result.outcomes[each]
         )
-        yield "tested", f"{_describe_tests(result)}: {counts}"
+        yield "tested", _describe_tests(result, counts)
     if result.finished_at is None:
         yield "NOT TESTED", f"the regression {result.regression_id} had not been completed when the build started"
     for baseline in result.baselines:
@@ -185,12 +186,12 @@ def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
         yield "NOT TESTED", f"a comparison with {untested.config_hash}, which {count_of(untested.agents, 'agent')} ran"
 
 
-def _describe_tests(result: TestResult) -> str:
+def _describe_tests(result: TestResult, counts: str) -> str:
     golden = sum(each.baseline is None for each in result.tests)
     against = ["recorded results"] if golden else []
     if result.baselines:
-        against.insert(0, f"{count_of(len(result.baselines), 'configuration')} that agents ran")
-    described = f"{count_of(result.verdicts, 'verdict')} of {count_of(len(result.fixtures), 'fixture')}"
+        against.append(f"{count_of(len(result.baselines), 'configuration')} that agents ran")
+    described = f"{count_of(result.verdicts, 'verdict')} of {count_of(len(result.fixtures), 'fixture')} ({counts})"
     engine = "an unknown engine"
     if result.engine is not None:
         engine = f"engine {result.engine.version}, {result.engine.digest}"

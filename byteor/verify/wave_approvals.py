@@ -42,7 +42,7 @@ class WaveApprovals:
             covered = (
                 f"the decisions on wave {each.content.wave + 1} of the deployment, what the earlier waves had done"
             )
-            yield Signature(WAVE_APPROVALS, each.kid, f"{covered}, and the statements before it")
+            yield Signature(WAVE_APPROVALS, each.kid, f"{covered}, and the earlier wave statements")
 
     def documents(self) -> list[Json]:
         """Return the statements as JSON data."""
@@ -78,12 +78,12 @@ def read(data: bytes | None, trust: Trust, manifest: Manifest, bundle_hash: str)
 def _check_subject(statement: WaveStatement, manifest: Manifest, bundle_hash: str) -> None:
     name = f"wave {statement.wave + 1}"
     if statement.bundle_hash != bundle_hash:
-        detail = f"{name}: it is about the bundle {statement.bundle_hash}, not about this one"
+        detail = f"{name}: the statement is about the bundle {statement.bundle_hash}, not about this bundle"
         raise Refused(StatementCode.WAVE_SUBJECT, detail)
     for id_ in _IDS:
         ours, theirs = getattr(manifest, id_), getattr(statement, id_)
         if ours != theirs:
-            raise Refused(StatementCode.WAVE_DEPLOYMENT, f"{name}: its {id_} is {theirs}, the manifest's is {ours}")
+            raise Refused(StatementCode.WAVE_DEPLOYMENT, f"{name}: {id_} is {theirs}, but the manifest has {ours}")
     if early := [each.decided_by for each in statement.decisions if each.decided_at < manifest.created_at]:
         raise Refused(StatementCode.WAVE_TIME, f"{name}: {early[0]} decided before the deployment was requested")
 
@@ -133,8 +133,8 @@ def lines(approvals: WaveApprovals, record: ApprovalRecord | None, *, is_complet
     approved = {each.content.wave for each in approvals.statements if _is_approved(each)}
     for wave, hold in enumerate(holds):
         if hold is Hold.APPROVAL and wave not in approved:
-            reason = "it had not been started at the time of the export, or had no available agents"
-            detail = f"wave {wave + 1}: {APPROVAL_RECORD} requires an approval before it"
+            reason = "the wave had not been started at the time of the export, or had no available agents"
+            detail = f"wave {wave + 1}: {APPROVAL_RECORD} requires an approval before this wave"
             yield "NOT APPROVED", f"{detail}; {reason}" if is_complete else detail
         elif hold is not Hold.APPROVAL and wave in approved:
             reason = f"the hold of an earlier wave without available agents applied to wave {wave + 1}"
@@ -177,10 +177,21 @@ def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Itera
     name = f"wave {statement.wave + 1}"
     if statement.reviewers != record.reviewers:
         now = ", ".join(statement.reviewers) or "anybody with the permission"
+<<<<<<< HEAD
         text = f"of {name} ({now}) differ from those in {APPROVAL_RECORD}"
+=======
+        text = f"of {name}: {now}. They differ from those in {APPROVAL_RECORD}"
+>>>>>>> w-x7
         yield "reviewers", f"{text}; an org_admin can change the reviewers, and the ledger records who did and why"
     ours = (statement.required_approvals, statement.allow_self_approval)
     if ours != (record.required_approvals, record.allow_self_approval):
         self_approval = "allowed" if statement.allow_self_approval else "not allowed"
+<<<<<<< HEAD
         text = f"{count_of(statement.required_approvals, 'required approval')}, self-approval {self_approval}"
         yield "rules", f"of {name} ({text}) differ from those in {APPROVAL_RECORD}"
+=======
+        count = statement.required_approvals
+        approvals = "1 approval was" if count == 1 else f"{count} approvals were"
+        text = f"{approvals} required, self-approval was {self_approval}"
+        yield "rules", f"of {name}: {text}. These rules differ from those in {APPROVAL_RECORD}"
+>>>>>>> w-x7

@@ -142,7 +142,8 @@ LIMIT = integer_parameter(1, 200, description="The maximum number of rows per pa
 CURSOR = pattern_parameter(
     r"^[A-Za-z0-9+/]{4,400}={0,2}$",
     "Must be a cursor from a page of this list.",
-    description="The page to return: the `next_cursor` of another page, or the `cursor` in a link of that page.",
+    description="The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or `previous` "
+    "URL.",
 )
 PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
 IDEMPOTENCY_KEY = pattern_parameter(

@@ -93,7 +93,7 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
         return errors.Conflict("The request conflicts with a resource that already exists.", code="exists")
     if isinstance(cause, pg.ForeignKeyViolation):
         return errors.Conflict(
-            "In the meantime, a resource that the request refers to was deleted or came into use.", code="gone"
+            "While the request was processed, a resource that it refers to was deleted or came into use.", code="gone"
         )
     return None
 

@@ -37,7 +37,7 @@ def open_target(location: str) -> Target:
         return BucketTarget(location, endpoint_url=config.s3_endpoint_url, region=config.s3_region)
     if not location or "://" in location:
         # An address of another kind may contain a password, so it is not shown.
-        raise BackupError("this is neither a folder, nor a tar file FILE.tar, nor s3://BUCKET/PREFIX")
+        raise BackupError("the location is neither a folder, nor a tar file FILE.tar, nor s3://BUCKET/PREFIX")
     path = Path(location).absolute()
     return TarTarget(path) if path.suffix == ".tar" else FolderTarget(path)
 

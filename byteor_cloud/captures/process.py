@@ -154,7 +154,7 @@ def main() -> None:
     except (BadInput, RejectedBundle, Unsupported) as error:
         parent.send(refused=str(error))
     except MemoryError:
-        parent.send(refused=f"it needs more than {MEMORY_BYTES >> 20} MiB of memory")
+        parent.send(refused=f"more than {MEMORY_BYTES >> 20} MiB of memory would be needed")
     except Exception as error:
         parent.send(crashed=f"{type(error).__name__}: {error}")
 

@@ -259,7 +259,7 @@ class Demo(Processes):
 
         tested = admin.wait(f"{path}/deployments/{deployment['id']}", "the regression", is_tested)
         if [each["code"] for each in tested["blockers"]] != ["replay_gate.differs"]:
-            raise DemoError(f"the replay gate does not stop the deployment: {tested['blockers']}")
+            raise DemoError(f"the replay gate should be the only blocker, but the blockers are {tested['blockers']}")
         [blocker] = tested["blockers"]
         print_step("stopped by the replay gate", blocker=blocker["code"], detail=repr(blocker["detail"]))
         groups = reviewer("GET", f"{path}/regressions/{tested['regression_id']}")["groups"]

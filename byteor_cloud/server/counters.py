@@ -187,7 +187,7 @@ def share_counters(processes: int) -> SharedCounters:
             self, kind: str, family: str, name: str, names: Iterable[str], labels: Iterable[str], text: str, **_: Any
         ) -> None:
             if kind == "gauge":
-                raise TypeError(f"{family}: processes share counters and histograms; a gauge has no sum")
+                raise TypeError(f"{family}: processes can share counters and histograms, but not gauges")
             self._key = json.dumps([kind, family, name, dict(zip(names, labels, strict=True)), text])
             shared.add(self._key, 0.0)  # a series that starts at 0 shows its first increase
 

@@ -199,7 +199,7 @@ class Summary:
             lines.append(f"  {kind:<10}{', '.join(shown)}; p50 {times['p50']:g} ms, p99 {times['p99']:g} ms")
         lines += [
             f"latency     {_times(document['latency_ms'])}",
-            f"lateness    {_times(document['lateness_ms'])} (in the simulator, before a request was sent)",
+            f"lateness    {_times(document['lateness_ms'])} (delay in the simulator before a request was sent)",
             f"errors      {measured.errors};"
             f" also {count_of(measured.busy, 'response')} with status 429 or 503 and Retry-After",
             *(f"  {reason}: {count}" for reason, count in measured.failures.most_common()),

@@ -29,7 +29,7 @@ DESCRIPTIONS = {
     Scenario.CLONED: "a twentieth of the agents have a second machine with the same key",
     Scenario.CLOCK_SKEWED: "clocks are wrong by up to a day, jump, and run up to a fifth too fast or too slow",
     Scenario.ROLLOUT: "some agents fail the first attempt to run an offered bundle",
-    Scenario.POLL: "each agent waits in a long poll until all of them are told of one deployment (--deploy)",
+    Scenario.POLL: "all agents wait in long polls for the offer of one deployment (--deploy)",
 }
 
 HERD_WITHIN_S = 10.0

@@ -68,7 +68,9 @@ def test_native_code_of_op_cannot_use_network_processes_or_foreign_files(
 
 @needs_linux
 def test_replay_over_memory_limit_is_refused(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
-    assert reach(tmp_path, bundle, ring, {b"allocate": b""}) == {"refused": "it needs more than 256 MiB of memory"}
+    assert reach(tmp_path, bundle, ring, {b"allocate": b""}) == {
+        "refused": "more than 256 MiB of memory would be needed"
+    }
 
 
 @needs_linux

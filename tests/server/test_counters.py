@@ -147,7 +147,7 @@ def test_counters_and_histograms_are_shared_and_gauges_are_refused() -> None:
     assert ended.returncode == 0, ended.stderr
     lines = [line for line in ended.stdout.splitlines() if line and not line.startswith("#")]
     assert lines == [
-        "refused: g: processes share counters and histograms; a gauge has no sum",
+        "refused: g: processes can share counters and histograms, but not gauges",
         'c_total{l="x"} 2.0',
         'c_total{l="\\"y\\\\n\\""} 1.0',
         'h_sum{l="x"} 61.0',

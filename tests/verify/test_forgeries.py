@@ -119,9 +119,9 @@ CONTENT: dict[str, tuple[Change, str]] = {
     "an approval bound to another spec": (_recorded(bound=_bound(spec_hash=sha256(b"x"))), "approval.binding: "),
     "an approval bound to no configuration": (_recorded(bound={"spec_hash": sha256(SPEC)}), f"{RECORD}envelope."),
     "a later approval bound to another configuration": (_other_config_beside, "approval.binding: "),
-    "the approval of another deployment": (_recorded(deployment_id="deployment-2"), f"{RECORD}its deployment_id "),
-    "the approval of another environment": (_recorded(environment_id="staging-1"), f"{RECORD}its environment_id "),
-    "the approval of another organization": (_recorded(org_id="org-2"), f"{RECORD}its org_id "),
+    "the approval of another deployment": (_recorded(deployment_id="deployment-2"), f"{RECORD}deployment_id "),
+    "the approval of another environment": (_recorded(environment_id="staging-1"), f"{RECORD}environment_id "),
+    "the approval of another organization": (_recorded(org_id="org-2"), f"{RECORD}org_id "),
     "another approval than the credential's": (
         _recorded(approval_id="approval-2"), f"{RECORD}approval.cred was issued for another approval, approval-1"),
     "a record by a stranger": (_recorded(key=World().stranger), f"{RECORD}envelope.unknown_key: "),
@@ -148,10 +148,11 @@ CONTENT: dict[str, tuple[Change, str]] = {
         _issued_by_eve, f"{RECORD}approval.cred was issued by eve@example.com, but no approval "
         "by this person counts"),
     "an approval from another time": (
-        _recorded(approved_at="2026-10-20T08:00:01Z"), f"{RECORD}approval.cred was issued at another time"),
+        _recorded(approved_at="2026-10-20T08:00:01Z"), f"{RECORD}approved_at or expires_at differs"),
     "an approval that is valid for longer": (
-        _recorded(expires_at="2026-10-21T09:00:00Z"), f"{RECORD}approval.cred was issued at another time"),
-    "a break-glass approval inside the bundle": (_recorded(break_glass=True), f"{RECORD}break-glass does not match"),
+        _recorded(expires_at="2026-10-21T09:00:00Z"), f"{RECORD}approved_at or expires_at differs"),
+    "a break-glass approval inside the bundle": (
+        _recorded(break_glass=True), f"{RECORD}the deployment used break-glass, "),
     "a later approval without its credential": (_without_later_credential, "evidence.credential: "),
     "a summary with another configuration": (
         _deployment_with_another_configuration, "evidence.deployment: deployment.json: config_hash "),

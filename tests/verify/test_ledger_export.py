@@ -136,7 +136,10 @@ def test_export_that_starts_mid_chain_is_proven_with_after_option(ledger: Ledger
     code, output = ledger(later, options=("--after", "5", *TRUSTED))
     assert code == 0
     assert "  events        3, from seq 6 to 8\n" in output
-    assert f"  after         seq 5 {last}, according to the export: compare the hash with your checkpoint\n" in output
+    assert (
+        f"  after         seq 5 {last}, according to the export: compare the hash with your earlier checkpoint\n"
+        in output
+    )
     assert "(trusted): events 6 to 8; " in output
     code, output = ledger(later, options=("--after", f"5:{last}", *TRUSTED))
     assert (code, f"  after         seq 5 {last}, which you named\n" in output) == (0, True)

@@ -92,8 +92,8 @@ def test_proof_shows_tests_and_acceptances(makers: World, verify: Verifier) -> N
         lines.index('  bound to      target: {"all":true}') if '  bound to      target: {"all":true}' in lines else 4
     )
     assert lines[first + 1 : first + 7] == [
-        "  tested        3 verdicts of 2 fixtures against 2 configurations that agents ran and recorded results; "
-        f"engine 1.4.0, {ENGINE}: 2 equal, 1 different",
+        "  tested        3 verdicts of 2 fixtures (2 equal, 1 different) against recorded results and 2 configurations "
+        f"that agents ran; engine 1.4.0, {ENGINE}",
         f"  compared with {OLD}, which 120 of 152 agents ran",
         f"  compared with {OLDER}, which 30 of 152 agents ran",
         f"  NOT TESTED    a comparison with {OLDEST}, which 2 agents ran",
@@ -103,8 +103,7 @@ def test_proof_shows_tests_and_acceptances(makers: World, verify: Verifier) -> N
     ]
     covers = [line.split(" (trusted): ")[1] for line in lines if line.startswith("  signature     ")]
     assert covers[-2:] == [
-        "the spec, the configuration, and with which engine, fixtures and configurations it was tested, with each "
-        "result",
+        "the spec, the configuration and its tests: engine, fixtures, compared configurations, results",
         "the deployment, and the replay gate's settings, acceptances and override when the build started",
     ]
     result = verify.result(files, "--trust", KID)
@@ -123,13 +122,13 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "warn with differences": (
         {"acceptances": (), "setting": setting("warn", 0, None), "approvals_required": False,
          "result_changes": {"tests": (outcome_of(OPENING, OLD, "different", PRICE, VENUE, further=2),)}},
-        ["tested        1 verdict of 2 fixtures against 2 configurations that agents ran; ",
+        ["tested        1 verdict of 2 fixtures (1 different) against 2 configurations that agents ran; ",
          f"NOT ACCEPTED  groups {PRICE}, {VENUE} against {OLD}",
          "NOT ACCEPTED  2 further differences in no group", "gate          warn"]),
     "warn before the regression was completed": (
         {"setting": setting("warn"), "result_changes": {"finished_at": None, "engine": None}},
-        ["tested        3 verdicts of 2 fixtures against 2 configurations that agents ran and recorded results; "
-         "an unknown engine: ",
+        ["tested        3 verdicts of 2 fixtures (2 equal, 1 different) against recorded results and 2 configurations "
+         "that agents ran; an unknown engine",
          "NOT TESTED    the regression regression-1 had not been completed when the build started"]),
     "an acceptance that does not count": (
         {"acceptances": (acceptance((PRICE, OLDER), (VENUE, None)), acceptance((PRICE, OLDER), user_id=None))},
@@ -272,15 +271,15 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         "statements.engine: "),
     "a removed acceptance": (_gate_only(acceptances=()), f"statements.acceptance: the test result says that the group "
                              f"{PRICE} against {OLDER} was accepted"),
-    "an invented override": (_gate_only(override=OVERRIDE), 'statements.override: gate.json: its override "urgent" '),
+    "an invented override": (_gate_only(override=OVERRIDE), 'statements.override: gate.json: the override "urgent" '),
     "an unknown key for the gate": (_swapped("gate.json", key=World().stranger), "gate.unknown_key: gate.json: "),
     "an unknown key for the result": (
         _swapped("test-result.json", key=World().stranger), "test_result.unknown_key: test-result.json: "),
     "an unsigned gate": (_edited("gate.json", _unsigned), "gate.unsigned: gate.json: "),
     "an unsigned result": (_edited("test-result.json", _unsigned), "test_result.unsigned: test-result.json: "),
     # Statements that the organization signed for other deployments, another state of this one, or another purpose.
-    "a gate of another deployment": (_swapped("gate.json", deployment_id="2"), "statements.deployment: gate.json: its "
-                                     "deployment_id is 2, the manifest's is deployment-1"),
+    "a gate of another deployment": (_swapped("gate.json", deployment_id="2"), "statements.deployment: gate.json: "
+                                     "deployment_id is 2, but the manifest has deployment-1"),
     "both statements of another deployment": (_swapped(*STATEMENTS, deployment_id="2"), "statements.deployment: "),
     "a gate of another environment": (_swapped("gate.json", environment_id="2"), "statements.deployment: "),
     "a gate of another project": (_swapped("gate.json", project_id="2"), "statements.deployment: "),

@@ -141,8 +141,8 @@ def test_proof_shows_decisions_on_waves_and_reports_of_earlier_waves(makers: Wor
         "Wave 4 was denied by ada@example.com at 2026-10-20T10:00:00Z. Waves 1 to 3: 120 agents (118 active, "
         "2 failed). 2 agents failed (reported): cannot open port <number>.",
         "deny by ada@example.com at 2026-10-20T09:59:00Z: Two failed.",
-        "wave 4: approval.json requires an approval before it; it had not been started at the time of the export, or "
-        "had no available agents",
+        "wave 4: approval.json requires an approval before this wave; the wave had not been started at the time of the "
+        "export, or had no available agents",
     ]
     result = verify.result(files, "--trust", KID)
     payloads = [json.loads(base64.b64decode(each["payload"])) for each in json.loads(files[FILE])]
@@ -173,9 +173,16 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
         "(does not count) approve by ada@example.com at 2026-10-20T08:59:00Z",
         "approve by grace@example.com at 2026-10-20T08:59:00Z: fine",
         "approve by eve@example.com at 2026-10-20T08:59:00Z",
+<<<<<<< HEAD
         "of wave 3 (user-3, user-4) differ from those in approval.json; an org_admin can change the reviewers, and the "
         "ledger records who did and why",
         "of wave 3 (2 required approvals, self-approval not allowed) differ from those in approval.json",
+=======
+        "of wave 3: user-3, user-4. They differ from those in approval.json; an org_admin can change the reviewers, "
+        "and the ledger records who did and why",
+        "of wave 3: 2 approvals were required, self-approval was not allowed. These rules differ from those in "
+        "approval.json",
+>>>>>>> w-x7
         "wave 3 has no approval hold in approval.json: the hold of an earlier wave without available agents applied to "
         "wave 3",
     ]
@@ -226,8 +233,8 @@ def test_statements_are_also_proven_if_their_file_is_named_individually(makers: 
     assert len(facts(verify, "wave approval")) == 2
     assert verify.run(*argv[:4]) == 0
     assert facts(verify, "NOT APPROVED") == [
-        "wave 2: approval.json requires an approval before it",
-        "wave 4: approval.json requires an approval before it",
+        "wave 2: approval.json requires an approval before this wave",
+        "wave 4: approval.json requires an approval before this wave",
     ]
     assert verify.run(str(verify.export), argv[4]) == 2
 
@@ -308,7 +315,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     # Statements about another subject or report. The organization signed them.
     "another bundle": (_signed(about=sha256(b"other")), "wave_approval.subject: wave-approvals.json: wave 2: "),
     "another deployment": (
-        _signed(deployment_id="2"), "wave_approval.deployment: wave-approvals.json: wave 2: its deployment_id is 2"),
+        _signed(deployment_id="2"), "wave_approval.deployment: wave-approvals.json: wave 2: deployment_id is 2"),
     "another environment": (_signed(environment_id="2"), "wave_approval.deployment: "),
     "another project": (_signed(project_id="2"), "wave_approval.deployment: "),
     "another organization": (_signed(org_id="2"), "wave_approval.deployment: "),

@@ -66,7 +66,7 @@ PROBLEM = {
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "400": (
         errors.InvalidInput,
-        "The body is malformed or truncated, a field, a parameter or a header is invalid, or the computation needs too "
+        "The body is malformed or truncated; a field, parameter or header is invalid; or the computation needs too "
         "much time or memory.",
     ),
     "401": (
