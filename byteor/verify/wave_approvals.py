@@ -177,21 +177,10 @@ def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Itera
     name = f"wave {statement.wave + 1}"
     if statement.reviewers != record.reviewers:
         now = ", ".join(statement.reviewers) or "anybody with the permission"
-<<<<<<< HEAD
         text = f"of {name} ({now}) differ from those in {APPROVAL_RECORD}"
-=======
-        text = f"of {name}: {now}. They differ from those in {APPROVAL_RECORD}"
->>>>>>> w-x7
         yield "reviewers", f"{text}; an org_admin can change the reviewers, and the ledger records who did and why"
     ours = (statement.required_approvals, statement.allow_self_approval)
     if ours != (record.required_approvals, record.allow_self_approval):
         self_approval = "allowed" if statement.allow_self_approval else "not allowed"
-<<<<<<< HEAD
         text = f"{count_of(statement.required_approvals, 'required approval')}, self-approval {self_approval}"
         yield "rules", f"of {name} ({text}) differ from those in {APPROVAL_RECORD}"
-=======
-        count = statement.required_approvals
-        approvals = "1 approval was" if count == 1 else f"{count} approvals were"
-        text = f"{approvals} required, self-approval was {self_approval}"
-        yield "rules", f"of {name}: {text}. These rules differ from those in {APPROVAL_RECORD}"
->>>>>>> w-x7

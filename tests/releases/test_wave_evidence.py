@@ -94,13 +94,8 @@ def test_decisions_on_waves_are_verified_offline(
     assert (
         f"  bound to      reviewers: {json.dumps([str(each) for each in reviewers], separators=(',', ':'))}\n" in output
     )
-<<<<<<< HEAD
     assert "  reviewers     of wave 3 (" in output
     assert ") differ from those in approval.json; an org_admin can change the reviewers" in output
-=======
-    assert "  reviewers     of wave 3: " in output
-    assert ". They differ from those in approval.json; " in output
->>>>>>> w-x7
     assert "  reviewers     of wave 2" not in output
     assert '"holds":[null,"approval","approval"]' in output
     assert verified(tmp_path, before, capsys, *trust).count("  wave approval") == 1

@@ -173,16 +173,9 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
         "(does not count) approve by ada@example.com at 2026-10-20T08:59:00Z",
         "approve by grace@example.com at 2026-10-20T08:59:00Z: fine",
         "approve by eve@example.com at 2026-10-20T08:59:00Z",
-<<<<<<< HEAD
         "of wave 3 (user-3, user-4) differ from those in approval.json; an org_admin can change the reviewers, and the "
         "ledger records who did and why",
         "of wave 3 (2 required approvals, self-approval not allowed) differ from those in approval.json",
-=======
-        "of wave 3: user-3, user-4. They differ from those in approval.json; an org_admin can change the reviewers, "
-        "and the ledger records who did and why",
-        "of wave 3: 2 approvals were required, self-approval was not allowed. These rules differ from those in "
-        "approval.json",
->>>>>>> w-x7
         "wave 3 has no approval hold in approval.json: the hold of an earlier wave without available agents applied to "
         "wave 3",
     ]
