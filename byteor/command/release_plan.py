@@ -161,7 +161,7 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
         return "off"
     required = settings.replay_gate == "require"
     text = (
-        "Required: a passed regression or accepted differences."
+        "Required: a passed regression, or all differences accepted."
         if required
         else "The result of the regression does not block the deployment."
     )

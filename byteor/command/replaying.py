@@ -53,7 +53,7 @@ def find_replay(session: Session, text: str) -> m.Replay:
 @click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")
 @click.option("--execute", is_flag=True, help="Perform the permitted side effects. May require an approval.")
 @click.option("--approval", type=click.File(), help="A file with the unused credential of an approval, or - for stdin.")
-@click.option("--against", type=REPLAY, help="Compare the result with that of this replay.")
+@click.option("--against", type=REPLAY, help="Another replay. Its result is compared with the new result.")
 @click.option("--yes", is_flag=True, help="With --execute, skip the confirmation prompt.")
 @waiting_options
 @json_option("Replay")
@@ -111,7 +111,7 @@ def replay(
         )
     show_result(session, row, as_json)
     if row.status == WAITS:
-        note(f"To approve it, run `byteor approve {row.id}`. To see the result, run `{later}`.")
+        note(f"To approve the replay, run `byteor approve {row.id}`. To see the result, run `{later}`.")
         return PENDING
     if not row.finished_at:
         return DONE if detach else PENDING
@@ -213,8 +213,8 @@ def _standing(session: Session, row: m.Replay) -> str:
                 "approval.denied": "was denied", "approval.expired": "expired", "approval.revoked": "was revoked",
                 "approval.used": "was already used",
             }  # fmt: skip
-            return f"Not started, because its approval {ended.get(str(row.error), 'does not permit it')}."
-    stopped = " It stopped as in the capture." if (row.result or {}).get("reproduced") else ""
+            return f"Not started, because its approval {ended.get(str(row.error), 'does not permit the replay')}."
+    stopped = " The replay stopped as in the capture." if (row.result or {}).get("reproduced") else ""
     return f"{str(row.status).capitalize()}: {str(row.error or '').rstrip('.')}.{stopped}"
 
 
@@ -247,7 +247,7 @@ def difference(found: Mapping[str, Any]) -> str:
         return f"{named}{more} {'differs' if len(pointers) == 1 else 'differ'}"
     if diff := found.get("diff"):
         one, other = (escape(bytes.fromhex(diff[side] or "")) for side in ("expected_hex", "actual_hex"))
-        return f"from byte {diff['offset']:,}, it is “{other}”, expected “{one}”"
+        return f"from byte {diff['offset']:,}, the record is “{other}” instead of “{one}”"
     return "the records differ"
 
 
@@ -349,7 +349,7 @@ def compare(session: Session, replay: str, other: str, as_json: str | None) -> i
 
 def _say_comparison(found: m.Comparison) -> None:
     if any(each["code"] == "no_parameters" for notes in found.notes for each in notes):
-        note("Warning: stages without parameters let every record pass unchanged.")
+        note("Warning: some stages had no parameters and let every record pass unchanged.")
     if found.equal:
         say("The results are equal.")
         return
@@ -451,7 +451,9 @@ def _whole_trace(session: Session, replay_id: str, sequence: int, ingress: str |
     type=click.Choice(["diverges", "fails"]),
     help="What makes a version bad: its replay diverges from the capture, or a stage fails. Default: diverges.",
 )
-@click.option("--differs-from", type=REPLAY, help="A version is bad if its output differs from this replay's.")
+@click.option(
+    "--differs-from", type=REPLAY, help="A version is bad if its output differs from the output of this replay."
+)
 @click.option("--good", type=VERSION, help="A good version, at which the search starts. Default: the oldest.")
 @click.option("--bad", type=VERSION, help="A bad version, at which the search ends. Default: the newest.")
 @click.option("--pipeline", help="The pipeline. Default: the captured pipeline.")

@@ -55,8 +55,8 @@ _EVENTS: Final[Mapping[str, str]] = {
     "restore": "The rollback finished",
     "break_glass_approved": "Approved after break-glass",
     "break_glass_denied": "Denied after break-glass",
-    "break_glass_expired": "The approval request after break-glass expired",
-    "break_glass_revoked": "The approval request after break-glass was revoked",
+    "break_glass_expired": "Not approved in time after break-glass",
+    "break_glass_revoked": "The request for approval after break-glass was withdrawn",
 }
 
 
@@ -221,7 +221,7 @@ def _waits(what: str, approval_id: str | None, people: People | None) -> str:
         if approval.required_approvals > 1:
             lines[0] += f" {count_consents(approval)} of {approval.required_approvals} people have approved."
         lines[0] += f" {deciders(approval.reviewers, people.names)} can approve"
-        lines[0] += "." if approval.allow_self_approval else f", but not {approval.requested_by}, who requested it."
+        lines[0] += "." if approval.allow_self_approval else f", but not the requester, {approval.requested_by}."
         if approval.wave_report is not None:
             lines.append(f"  {approval.wave_report.summary}")
     return "\n".join([*lines, f"  byteor approve {approval_id}"])

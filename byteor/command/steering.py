@@ -157,7 +157,7 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
     found = _under_way(session, id)
     title, active = _title(session, found), found.progress.active
     kept = (
-        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it, and the abort does not change that."
+        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} the new bundle and will keep running it."
         if active
         else ""
     )
@@ -205,8 +205,9 @@ def rollback(
     artifact_id = None if artifact is None else find_artifact(session, artifact).id
     title = _title(session, found)
     confirm(
-        f"Roll back {title}? Its agents return to what they ran before or, if that is impossible, to the restored "
-        "deployment. The configuration becomes known bad.",
+        f"Roll back {title}? Its agents return to the bundles that they ran before. An agent for which that is "
+        "impossible gets the bundle of the restored deployment. The configuration that is rolled back becomes known "
+        "bad.",
         yes=yes,
     )  # fmt: skip
     changed = _roll_back(session, found.id, reason, artifact_id, proceed=proceed, timeout=timeout)

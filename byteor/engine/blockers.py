@@ -113,7 +113,9 @@ def _start_time(facts: StartFacts) -> Blocker | None:
         return None
     until = facts.waits_until
     return Blocker(
-        BlockerCode.START_AT, f"It does not start before {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.", until=until
+        BlockerCode.START_AT,
+        f"The start time ({until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC) has not been reached.",
+        until=until,
     )
 
 
@@ -138,7 +140,8 @@ def _agents(facts: StartFacts) -> Blocker | None:
     first = [other for other in _ahead(facts) if other.shares_agents and not other.has_same_pipeline]
     if not first:
         return None
-    detail = f"It shares agents with {_names(first)}, which {_come(first)} first."
+    most = "Only one deployment to the same agents may be under way at a time"
+    detail = f"{most}, and {_names(first)} {_come(first)} first."
     return Blocker(BlockerCode.AGENTS_BUSY, detail, ids=_ids(first))
 
 

@@ -96,7 +96,9 @@ def _failed(facts: GateFacts) -> Blocker | None:
     limit = facts.max_work_increase_percent
     if limit is not None and candidate * 100 > baseline * (100 + limit) and baseline:
         increase = candidate / baseline - 1
-        reasons.append(f"The candidate needs {increase:.1%} more work, and at most {limit}% more is permitted.")
+        reasons.append(
+            f"The candidate needs {increase:.1%} more work than the baselines. At most {limit}% more is permitted."
+        )
     return Blocker(BlockerCode.GATE_FAILED, " ".join(reasons), until=facts.until) if reasons else None
 
 

@@ -213,7 +213,9 @@ def plan_rollout(
         plural = "" if len(in_wave) == 1 else "s"
         detail = f"{failed} of {len(in_wave)} agent{plural} of wave {wave + 1} failed"
         if failed > reported:
-            detail += f", most recently {failed - reported} by not finishing within {timeout_s} s"
+            count = failed - reported
+            late_agents = f"{count} agent{'' if count == 1 else 's'}"
+            detail += f"; most recently, {late_agents} did not finish within {timeout_s} s"
         return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
     if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):

@@ -145,7 +145,10 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
     # Finished: each blocker is named, and the panel says when the request expires.
     summary, shown = change()
     assert [each[:2] for each in waits_for(summary)] == [
-        ["replay gate: failed", "The candidate needs 10.0% more work, and at most 5% more is permitted."],
+        [
+            "replay gate: failed",
+            "The candidate needs 10.0% more work than the baselines. At most 5% more is permitted.",
+        ],
         ["replay gate: differs", "1 group of differences is not accepted."],
         [
             "replay gate: too few fixtures",

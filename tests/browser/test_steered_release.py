@@ -101,7 +101,7 @@ def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: Worl
     assert (deployment.start_at, deployment.reviewers) == (start, [viewer])
     page = client.get(row_page(deployment))
     summary = page.context["summary"]
-    assert summary["headline"] == f"Waiting. It does not start before {start:%Y-%m-%d %H:%M:%S} UTC."
+    assert summary["headline"] == f"Waiting. The start time ({start:%Y-%m-%d %H:%M:%S} UTC) has not been reached."
     assert ">starts <" in re.sub(r"<time[^>]*>", "<", page.text)
     facts = dict(summary["facts"])
     assert facts["Start time"] == f"{start:%Y-%m-%d %H:%M:%S} UTC"

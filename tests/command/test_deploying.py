@@ -158,7 +158,7 @@ def test_timeout_while_waiting_for_approval_exits_8_and_names_who_can_approve(te
     found = terminal("deploy", "quotes-1", "--reviewer", world.reviewer.user.email, "--yes", "--timeout", "0")
 
     deployment = only_deployment()
-    who = f"{world.reviewer.user.email} can approve, but not {world.operator.user.email}, who requested it."
+    who = f"{world.reviewer.user.email} can approve, but not the requester, {world.operator.user.email}."
     assert found.code == 8
     assert f"1 person must approve. {world.reviewer.user.email} can approve, but not you.\n" in found.out
     assert f"Waiting for approval. {who}\n  byteor approve {deployment.approval_id}\n" in found.out

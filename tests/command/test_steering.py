@@ -72,7 +72,7 @@ def test_abort_requires_confirmation_and_counts_agents_that_keep_running_bundle(
     terminal.use(world.operator.api.token or "", organization="acme", project=world.project.name, environment="dev")
     aborted = terminal("abort", "--yes", "--reason", "Wrong bundle")
     assert aborted.out == (
-        f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs it, and the abort does not change that.\n"
+        f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs the new bundle and will keep running it.\n"
     )  # fmt: skip
     assert state(deployment) == ("failed", "aborted")
 

@@ -75,8 +75,8 @@ def test_blocker_details_name_up_to_three_deployments() -> None:
         "At most 1 deployment may be in flight at the same time, and quotes/one (deploying), trades/0 (deploying), "
         "trades/1 (deploying) and 3 more already are.",
         "Only one deployment of a pipeline may be under way at a time, and quotes/one (deploying) comes first.",
-        "It shares agents with trades/0 (deploying), trades/1 (deploying), trades/2 (deploying) and 2 more, which come "
-        "first.",
+        "Only one deployment to the same agents may be under way at a time, and trades/0 (deploying), trades/1 "
+        "(deploying), trades/2 (deploying) and 2 more come first.",
     ]
     assert [each.until for each in blockers] == [END, None, None, None]
     assert len(blockers[1].ids) == 6

@@ -53,7 +53,7 @@ AGAIN = "Request another one for the config bundle."
         (replace(PASSED, work=(111, 0), max_work_increase_percent=10), {}),
         (
             replace(PASSED, work=(111, 100), max_work_increase_percent=10),
-            {"failed": "The candidate needs 11.0% more work, and at most 10% more is permitted."},
+            {"failed": "The candidate needs 11.0% more work than the baselines. At most 10% more is permitted."},
         ),
         (replace(PASSED, min_verdicts=2), {}),
         (

@@ -101,7 +101,7 @@ def test_deployment_before_its_start_time_is_blocked_until_then() -> None:
     (blocker,) = find_blockers(StartFacts(1, waits_until=start))
 
     assert (blocker.code, blocker.until, blocker.ids) == (BlockerCode.START_AT, SINCE, ())
-    assert blocker.detail == "It does not start before 2026-01-02 03:04:05 UTC."
+    assert blocker.detail == "The start time (2026-01-02 03:04:05 UTC) has not been reached."
     assert find_blockers(StartFacts(1)) == []
 
 

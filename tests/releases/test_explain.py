@@ -222,7 +222,8 @@ def test_manual_rollback_is_explained(world: World) -> None:
 
     assert explanation["because"][0]["code"] == "rolling_back"
     assert explanation["because"][0]["detail"].startswith(
-        "It must return to quotes/bundle-0: a rollback of quotes/bundle-1 was started by operator@acme.example at "
+        "It must return to quotes/bundle-0, because a rollback of quotes/bundle-1 was started by operator@acme.example"
+        " at "
     )
     assert explanation["because"][0]["detail"].endswith(" UTC: drops records.")
     assert explanation["desired"]["action"] == "rollback"
@@ -324,11 +325,11 @@ def test_break_glass_deployment_is_explained(world: World) -> None:
 
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
-        "admin@acme.example requested the break-glass deployment of quotes/bundle: the market opens;"
-        " it has not been approved."
+        "admin@acme.example requested the break-glass deployment of quotes/bundle: the market opens."
+        " It has not been approved."
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at
-    assert after["because"][1]["detail"].endswith("; it has been approved since.")
+    assert after["because"][1]["detail"].endswith(". It has been approved afterwards.")
     assert "ratification_due" not in next_codes(after)
 
 

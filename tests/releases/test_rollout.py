@@ -111,7 +111,7 @@ def test_unfinished_agent_counts_as_failed_after_timeout(world: World, run_jobs:
     run_sweep(run_jobs)
 
     assert state(deployment) == ("failed", "timeout")
-    assert deployment.detail == "1 of 2 agents of wave 1 failed, most recently 1 by not finishing within 60 s"
+    assert deployment.detail == "1 of 2 agents of wave 1 failed; most recently, 1 agent did not finish within 60 s"
     assert stories.progress(deployment) == ["active", "failed"]
     failed = Assignment.objects.get(agent=two)
     assert (failed.progress, failed.failed_deployment_id, failed.failed_bundle_hash, failed.failed_detail) == (

@@ -219,7 +219,7 @@ def test_unfinished_agents_fail_rollout_and_silent_agents_fail_its_rollback(
     run_sweep(run_jobs)
 
     assert state(second) == ("rolling_back", "timeout")
-    assert second.detail == "2 of 4 agents of wave 1 failed, most recently 2 by not finishing within 600 s"
+    assert second.detail == "2 of 4 agents of wave 1 failed; most recently, 2 agents did not finish within 600 s"
     assert all_desired(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
     report_from_all(agents[1:4], "rolled_back", run_jobs)
     clock.forward(seconds=599)

@@ -54,7 +54,9 @@ def test_waiting_deployment_shows_its_blockers(
         "until": "2999-12-31T03:00:00Z", "ids": [],
     }  # fmt: skip
     agents = {
-        "code": "agents_busy", "detail": "It shares agents with quotes/bundle-0 (deploying), which comes first.",
+        "code": "agents_busy",
+        "detail": "Only one deployment to the same agents may be under way at a time, and quotes/bundle-0 (deploying) "
+        "comes first.",
         "until": None, "ids": [str(first.pk)],
     }  # fmt: skip
     assert shown["blockers"] == [window, agents]
@@ -64,7 +66,8 @@ def test_waiting_deployment_shows_its_blockers(
     (busy,) = world.viewer.api.get(path).json()["blockers"]
     assert (busy["code"], busy["ids"]) == ("agents_busy", [str(first.pk), str(second.pk)])
     assert busy["detail"] == (
-        "It shares agents with quotes/bundle-0 (deploying) and quotes/bundle-1 (approved), which come first."
+        "Only one deployment to the same agents may be under way at a time, and quotes/bundle-0 (deploying) and "
+        "quotes/bundle-1 (approved) come first."
     )
     listed = world.viewer.api.get(world.path(roomy, "/deployments")).json()["results"]
     assert [each["blockers"] for each in listed] == [None] * 3

@@ -319,7 +319,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "no statements": (_removed(*STATEMENTS), "statements.missing: the statement sha256:"),
     # A gate that was not open, although the organization signed all of this.
     "no acceptance": (
-        _swapped(*STATEMENTS, acceptances=()), f"gate.unaccepted: no acceptance that counts covers the group {PRICE} "
+        _swapped(*STATEMENTS, acceptances=()), f"gate.unaccepted: the group {PRICE} "
     ),
     "an acceptance by the requester": (_swapped(*STATEMENTS, requester_id="user-1"), "gate.unaccepted: "),
     "a failed test": (

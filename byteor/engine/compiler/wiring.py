@@ -83,7 +83,8 @@ def check_links(wiring: Wiring, report: CompileReport) -> None:
                 Code.GRAPH_FANOUT_CONSUMERS,
                 links[MAX_FANOUT_CONSUMERS].pointer,
                 f"{quote(source)} fans out to {len(links)} consumers, more than {MAX_FANOUT_CONSUMERS}.",
-                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give a connection an events lane to use a router.",
+                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or use a router: write "
+                '"lane": {"kind": "events"} in one of these connections.',
             )
     _check_cycles(wiring, first, report)
 

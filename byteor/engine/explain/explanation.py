@@ -102,7 +102,9 @@ def _held(facts: Facts, offer: OfferFacts) -> Statements:
     label, backup_at = facts.label(offer.source, offer.bundle_hash), at(offer.held_backup_at)
     detail = f"The offer of {label} is held, because the installation was restored from a backup of {backup_at}."
     yield Finding(B.OFFER_HELD, detail, offer.deployment)
-    yield NextEvent(N.RESUME, f"When somebody resumes the held offers of the environment, it is offered {label}.")
+    yield NextEvent(
+        N.RESUME, f"When somebody resumes the held offers of the environment, the agent is offered {label}."
+    )
 
 
 def _liveness(facts: Facts) -> Statements:
@@ -124,5 +126,6 @@ def _liveness(facts: Facts) -> Statements:
         yield Finding(B.OFFLINE, f"It is offline: {last}, and a heartbeat is due every {agent.interval_s:g} s.")
         yield NextEvent(
             N.COMES_BACK,
-            "When it is back, the response to its first heartbeat contains its offer, if it has one that is not held.",
+            "When it is back, the response to its first heartbeat contains its offer, if there is one. A held offer"
+            " is not sent.",
         )

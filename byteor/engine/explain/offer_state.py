@@ -72,7 +72,7 @@ def _unfinished(facts: Facts, offer: OfferFacts, label: str) -> Finding:
     silent = ""
     if agent.liveness != "online":
         since_when = at(agent.last_seen_at or agent.enrolled_at)
-        silent = f"; it is {agent.liveness} and has sent no heartbeat since {since_when}"
+        silent = f". The agent is {agent.liveness} and has sent no heartbeat since {since_when}"
     match offer.progress:
         case AgentProgress.DOWNLOADING | AgentProgress.ACTIVATING:
             code = B(offer.progress)
@@ -150,7 +150,7 @@ def _outcome(owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     if owner.status in _DID and owner.reason in {"threshold", "timeout"}:
         yield Finding(
             B.THRESHOLD,
-            f"{owner.detail.rstrip('.')}, and {limit}: the deployment {_DID[owner.status]}.",
+            f"{owner.detail.rstrip('.')}. {limit[0].upper()}{limit[1:]}, so the deployment {_DID[owner.status]}.",
             owner.id,
         )
     elif owner.status is DeploymentStatus.FAILED:
@@ -176,12 +176,15 @@ def _rollback(facts: Facts, owner: DeploymentFacts, offer: OfferFacts, label: st
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     why = because(owner.rollback_reason)
     if offer.progress is AgentProgress.ROLLED_BACK:
-        yield Finding(B.ROLLED_BACK, f"It returned to {label}: {owner.label} was rolled back{who}{why}.", owner.id)
+        yield Finding(
+            B.ROLLED_BACK, f"It returned to {label}, because {owner.label} was rolled back{who}{why}.", owner.id
+        )
     else:
-        task = f"It must return to {label}"
+        text = f"It must return to {label}, because a rollback of {owner.label} was started{who}{why}."
         if is_running_offer(facts.agent.running, offer):
-            task = f"It runs {label} again, but has not confirmed it"
-        yield Finding(B.ROLLING_BACK, f"{task}: a rollback of {owner.label} was started{who}{why}.", owner.id)
+            task = f"the rollback of {owner.label}, which was started{who}"
+            text = f"It runs {label} again, but has not confirmed {task}{why}."
+        yield Finding(B.ROLLING_BACK, text, owner.id)
     if failure is not None and failure.deployment == owner.id and offer.progress is not AgentProgress.FAILED:
         yield _failure(B.FAILED, f"It had failed in the deployment of {owner.label}", failure, offer)
 
@@ -203,7 +206,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
     elif not fitting:
         why = "No current or upcoming deployment in its environment targets it."
     elif all(each.known_bad for each in fitting):
-        why = "The config bundle of every current or upcoming deployment that targets it is known bad."
+        why = "All current and upcoming deployments that target it have config bundles that are known bad."
     yield Finding(B.NEVER_OFFERED, why)
     yield from misses.values()
     for deployment in fitting:
@@ -226,7 +229,7 @@ def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
             if miss is None:
                 yield from _joins(each)
             else:
-                yield Finding(B.SUPERSEDED, f"{source.label} is not current: {each.label} is.", each.id)
+                yield Finding(B.SUPERSEDED, f"The current deployment is {each.label}, not {source.label}.", each.id)
                 yield miss
 
 
@@ -238,6 +241,6 @@ def _joins(current: DeploymentFacts) -> Statements:
         yield Finding(B.OFFER_DUE, f"{current.label} is current, and the agent matches its target.", current.id)
         yield NextEvent(
             N.OFFER,
-            f"The control plane offers {current.label} to it, unless another deployment is changing the agent now"
-            " or offers are held in its environment.",
+            f"The control plane offers {current.label} to the agent. The offer waits while another deployment is"
+            " changing the agent, and while offers are held in the environment.",
         )

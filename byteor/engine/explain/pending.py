@@ -140,7 +140,11 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
         yield Finding(
             B.WAITS_FOR_WAVE, f"It matches the target of {label}, which is still adding agents.", deployment.id
         )
-        yield NextEvent(N.OFFER, f"It is offered {label} in its wave, or when that deployment is active.")
+        yield NextEvent(
+            N.OFFER,
+            f"If it is added, it is offered {label} in its wave. Otherwise, it is offered {label} when that deployment"
+            " is active.",
+        )
         return
     if enlistment is None:
         yield Finding(
@@ -193,7 +197,8 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     yield Finding(
         B.ENDED_BEFORE,
-        f"{deployment.label} would have reached it, but stopped first ({how}{who}{because(deployment.detail)}).",
+        f"The deployment of {deployment.label} stopped before it reached the agent"
+        f" ({how}{who}{because(deployment.detail)}).",
         deployment.id,
     )
     if deployment.known_bad is not None:
@@ -231,10 +236,10 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
     glass, approval = deployment.break_glass, deployment.approval
     if glass is not None:
         ratified = approval is not None and approval.status is ApprovalStatus.APPROVED
-        after = "it has been approved since" if ratified else "it has not been approved"
+        after = "It has been approved afterwards" if ratified else "It has not been approved"
         yield Finding(
             B.BREAK_GLASS,
-            f"{glass.by} requested the break-glass deployment of {label}{because(glass.reason)}; {after}.",
+            f"{glass.by} requested the break-glass deployment of {label}{because(glass.reason)}. {after}.",
             deployment.id,
             approval.id if approval else None,
         )

@@ -231,9 +231,9 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits, packed: int) ->
 
 def _describe_ratio(packed: int, unpacked: int, paths: int) -> str:
     return (
-        f"more than {max_unpacked(packed)} bytes unpacked, which is {_MAX_RATIO} times the {packed} bytes of the upload"
-        f" plus {_FREE_BYTES}: the first {paths} files and folders have {unpacked} bytes, and each after the first"
-        f" {_FREE_ENTRIES} counts for {_BLOCK} more bytes"
+        f"more than {max_unpacked(packed)} bytes unpacked. The limit is {_MAX_RATIO} times the size of the upload"
+        f" ({packed} bytes) plus {_FREE_BYTES} bytes. The {paths} files and folders that were read have {unpacked}"
+        f" bytes. In addition, each of them counts as {_BLOCK} bytes, except the first {_FREE_ENTRIES}"
     )
 
 
@@ -263,7 +263,7 @@ class _TakenPaths:
         folders = set(path.parents) | ({path} if member.isdir() else set())
         clash = self._files & folders or (not member.isdir() and path in self.folders)
         if clash or path in self._entries:
-            detail = f"{path} occurs twice, or it or a folder above it is both a file and a folder"
+            detail = f"{path} occurs twice, or the archive contains the same path as a file and as a folder"
             raise _rejected("duplicate_entry", detail)
         self.folders |= folders
         self._entries.add(path)

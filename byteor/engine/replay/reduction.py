@@ -30,7 +30,8 @@ def reduce_incident(
     the bundle is damaged. Raises LimitExceeded as ``open_journals`` does.
     """
     if not 0 <= first <= last or last - first >= MAX_RECORDS:
-        raise BadInput(f"`records` must be the positions of the first and the last of at most {MAX_RECORDS} records")
+        detail = f"the positions of the first and the last record, with at most {MAX_RECORDS} records in this range"
+        raise BadInput(f"`records` must be {detail}")
     with ExitStack() as files:
         journals = list(open_journals(bundle, lanes, files, max_records, progress))
         selection = Selection(journals, None)

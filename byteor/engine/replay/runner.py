@@ -196,7 +196,8 @@ class PipelineRunner:
         if self._entry is not None and self._entry in self.model.entries:
             return self._entry
         if len(ingresses) != 1:
-            raise Unsupported(f"records must enter at a lane or one of the ingresses: {', '.join(ingresses) or 'none'}")
+            listed = ", ".join(ingresses) or "none"
+            raise Unsupported(f"records must enter at a lane or an ingress; the ingresses are: {listed}")
         return ingresses[0]
 
 

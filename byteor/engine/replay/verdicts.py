@@ -181,10 +181,13 @@ def judge_fixture(
     try:
         judged = _compare(bundle, candidate, expected.side, selected, limits, progress)
     except Unsupported as error:
-        detail = f"the configuration of an expected result cannot run: {error}"
+        detail = f"the configuration that gave an expected result cannot run: {error}"
         judged = Judgment(FixtureOutcome.DIFFERENT, more=1, work=(run.work, 0), error=detail)
     if judged.outcome is FixtureOutcome.EQUAL:
-        detail = "the result is not expected, but the configuration of an expected result now gives the same result"
+        detail = (
+            "the candidate's result differs from the expected results, but the configuration that gave an expected"
+            " result now gives the same result as the candidate"
+        )
         judged = replace(judged, outcome=FixtureOutcome.DIFFERENT, more=1, error=detail)
     return replace(judged, result=run.result.as_json()) if judged.outcome is FixtureOutcome.DIFFERENT else judged
 

@@ -204,7 +204,7 @@ class GateStatement:
         if (statement.spec_hash, statement.config_hash) != (spec_hash, config_hash):
             raise ValueError("its hashes differ from the subject")
         if canonical(statement.document()) != canonical(document):
-            raise ValueError("it has an unknown member, or a value in another form")
+            raise ValueError("it has an unknown member, or a value that is not in the expected form")
         return statement
 
     def document(self) -> Json:
@@ -269,8 +269,8 @@ def check_reference(result: Verified[TestResult] | None, gate: GateStatement) ->
             raise Refused(code, f"this is not the test result that the gate used: {detail}")
     accepted = gate.accepted & tested.shown
     if missing := tested.accepted - accepted:
-        detail = f"the test result says that {describe(missing)} was accepted, but no acceptance that counts covers it"
-        raise Refused(StatementCode.ACCEPTANCE, detail)
+        detail = f"the test result says that {describe(missing)} was accepted"
+        raise Refused(StatementCode.ACCEPTANCE, f"{detail}, but it is not covered by an acceptance that counts")
     if invented := accepted - tested.accepted:
         detail = f"the test result says that {describe(invented)} was not accepted, but an acceptance covers it"
         raise Refused(StatementCode.ACCEPTANCE, detail)
@@ -303,12 +303,15 @@ def check_gate(result: TestResult | None, gate: GateStatement) -> None:
         verb = "is" if failed == 1 else "are"
         raise Refused(StatementCode.FAILED, f"{failed:,} of {tests} failed or {verb} unstable")
     if unaccepted := result.shown - gate.accepted:
-        raise Refused(StatementCode.UNACCEPTED, f"no acceptance that counts covers {describe(unaccepted)}")
+        raise Refused(StatementCode.UNACCEPTED, f"{describe(unaccepted)} is not covered by an acceptance that counts")
     if further := sum(each.further for each in result.tests):
         what = "difference is" if further == 1 else "differences are"
         raise Refused(StatementCode.UNACCEPTED, f"{further:,} {what} in no group and cannot be accepted")
     if any(each.outcome == test_result.DIFFERENT and not each.groups for each in result.tests):
-        raise Refused(StatementCode.UNACCEPTED, "a test differs, but names no group that could be accepted")
+        raise Refused(
+            StatementCode.UNACCEPTED,
+            "a test found differences, but names no group of differences that could be accepted",
+        )
     if result.verdicts < setting.replay_gate_min_fixtures:
         has = f'{result.verdicts:,} verdict{"" if result.verdicts == 1 else "s"} other than "not tested"'
         detail = f"the test result has {has}, and the gate requires at least {setting.replay_gate_min_fixtures:,}"

@@ -55,7 +55,7 @@ class Release:
             files={name: FileEntry(hashes.digest(name), sizes.integer(name)) for name in sorted(subject)},
         )
         if canonical(release.document()) != canonical(document):
-            raise ValueError("it has an unknown member, or a value in another form")
+            raise ValueError("it has an unknown member, or a value that is not in the expected form")
         return release
 
     def document(self) -> Json:

@@ -224,7 +224,8 @@ class TestResult:
         )
         if canonical(result.document()) != canonical(document):
             raise ValueError(
-                "it has an unknown member, a value in another form, or a member that contradicts the tests"
+                "it has an unknown member, a value that is not in the expected form, or a member that contradicts the"
+                " tests"
             )
         return result
 

@@ -73,5 +73,5 @@ def _approval(bundle: OpenedBundle, keyset: KeySet) -> credential.Payload | None
     )
     approved = (approval.org_id, approval.project_id, approval.environment_posture)
     if approved != (manifest.org_id, manifest.project_id, manifest.posture):
-        raise Refused(ApprovalCode.ENVIRONMENT, "another organization, project or posture was approved")
+        raise Refused(ApprovalCode.ENVIRONMENT, "the approval is for another organization, project or posture")
     return approval

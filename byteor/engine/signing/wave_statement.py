@@ -86,7 +86,7 @@ class WaveStatement:
             signed_at=members.time("signed_at"),
         )
         if canonical(statement.document()) != canonical(document):
-            raise ValueError("it has an unknown member, or a value in another form")
+            raise ValueError("it has an unknown member, or a value that is not in the expected form")
         return statement
 
     def document(self) -> Json:
@@ -166,8 +166,8 @@ def check(statement: WaveStatement) -> None:
     if report.wave != statement.wave:
         raise Refused(StatementCode.WAVE_REPORT, f"{name}: the report was made for wave {report.wave + 1}")
     if report.digest != statement.digest:
-        detail = f"the report has the digest {report.digest}, and the decisions are about {statement.digest}"
-        raise Refused(StatementCode.WAVE_DIGEST, f"{name}: {detail}")
+        decided = f"the decisions are about a report with the digest {statement.digest}"
+        raise Refused(StatementCode.WAVE_DIGEST, f"{name}: the report has the digest {report.digest}, but {decided}")
     people = [decision.user_id for decision in statement.decisions]
     if len(set(people)) != len(people):
         raise Refused(StatementCode.WAVE_DECISIONS, f"{name}: a person decided twice")
@@ -195,7 +195,10 @@ def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name:
         )
     if not statement.allow_self_approval:
         if statement.requester_id is None:
-            raise Refused(StatementCode.WAVE_REQUESTER, f"{name}: the requester is unknown and could have approved it")
+            raise Refused(
+                StatementCode.WAVE_REQUESTER,
+                f"{name}: the requester is unknown and may be one of the people who approved",
+            )
         if any(decision.user_id == statement.requester_id for decision in statement.decisions):
             raise Refused(StatementCode.WAVE_REQUESTER, f"{name}: the requester approved their own request")
     required, approvers = max(statement.required_approvals, 1), statement.approvers

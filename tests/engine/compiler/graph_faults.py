@@ -96,7 +96,7 @@ GRAPH_FAULTS: list[PlanFault] = [
         "graph",
         graph_with(_fan_out_to_five),
         "/lane_graph/connections/7",
-        "Fan out to at most 4, or give a connection an events lane to use a router.",
+        'Fan out to at most 4, or use a router: write "lane": {"kind": "events"} in one of these connections.',
     ),
     (
         Code.GRAPH_BOUNDARY_UNCONNECTED,

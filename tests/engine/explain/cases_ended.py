@@ -116,8 +116,8 @@ ENDED = [
             **runs(NEW),
         ),
         (
-            "agent-1 runs quotes/two: it must return to quotes/one: a rollback of quotes/two was started by bob at"
-            " 2026-01-01 02:59:20 UTC: drops records."
+            "agent-1 runs quotes/two: it must return to quotes/one, because a rollback of quotes/two was started by bob"
+            " at 2026-01-01 02:59:20 UTC: drops records."
         ),
         (B.ROLLING_BACK, B.NOT_FETCHED, B.TARGET_ALL, B.KNOWN_BAD),
         (BEAT, (N.TIMES_OUT, 540)),
@@ -131,7 +131,7 @@ ENDED = [
             **runs(OLD, since=30),
             failure=FailureFacts(NEW, ago(50), "exit code 1"),
         ),
-        "agent-1 returned to quotes/one: quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
+        "agent-1 returned to quotes/one, because quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
         (B.ROLLED_BACK, B.FAILED, B.RUNS_DESIRED, B.THRESHOLD, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -272,8 +272,8 @@ ENDED = [
             **SETTLED,
         ),
         (
-            AS_IT_SHOULD + "quotes/two would have reached it, but stopped first (aborted by bob at 2026-01-01"
-            " 02:59:30 UTC: wrong bundle)."
+            AS_IT_SHOULD + "The deployment of quotes/two stopped before it reached the agent (aborted by bob at"
+            " 2026-01-01 02:59:30 UTC: wrong bundle)."
         ),
         (B.RUNS_DESIRED, B.ENDED_BEFORE, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
@@ -303,8 +303,8 @@ ENDED = [
             **SETTLED,
         ),
         (
-            AS_IT_SHOULD + "quotes/two would have reached it, but stopped first (threshold: 1 of 2 agents of"
-            " wave 1 failed)."
+            AS_IT_SHOULD + "The deployment of quotes/two stopped before it reached the agent (threshold: 1 of 2"
+            " agents of wave 1 failed)."
         ),
         (B.RUNS_DESIRED, B.ENDED_BEFORE, B.KNOWN_BAD, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),

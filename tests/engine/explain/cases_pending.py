@@ -41,7 +41,7 @@ from tests.engine.explain.facts import (
 )
 
 NAMED = replace(APPROVAL, deciders="Grace or Ada")
-STARTS = Blocker(BlockerCode.START_AT, "It does not start before 2026-01-01 03:10:00 UTC.", ago(-600))
+STARTS = Blocker(BlockerCode.START_AT, "The start time (2026-01-01 03:10:00 UTC) has not been reached.", ago(-600))
 HELD: dict[str, Any] = {
     "strategy": WAVES,
     "wave_done_at": ago(400),
@@ -69,7 +69,7 @@ PENDING = [
         facts(new(enlistment=enlistment(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
-            " download it; it is offline and has sent no heartbeat since 2026-01-01 01:53:20 UTC."
+            " download it. The agent is offline and has sent no heartbeat since 2026-01-01 01:53:20 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
         ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
@@ -86,7 +86,7 @@ PENDING = [
         ),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
-            " download it; it is stale and has sent no heartbeat since 2026-01-01 02:56:40 UTC."
+            " download it. The agent is stale and has sent no heartbeat since 2026-01-01 02:56:40 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
         ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
@@ -238,14 +238,18 @@ PENDING = [
     Case(
         "waits for its start time",
         facts(new(S.APPROVED, blockers=(STARTS,), approval=GIVEN), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two waits because it does not start before 2026-01-01 03:10:00 UTC.",
+        AS_IT_SHOULD
+        + "The deployment of quotes/two waits because the start time (2026-01-01 03:10:00 UTC) has not been "
+        "reached.",
         (B.RUNS_DESIRED, B.WAITS_FOR_START_TIME, B.TARGET_ALL),
         (BEAT, (N.START_TIME, 600), (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
         "waits for its start time and for another deployment",
         facts(new(S.APPROVED, blockers=(STARTS, FULL)), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two waits because it does not start before 2026-01-01 03:10:00 UTC.",
+        AS_IT_SHOULD
+        + "The deployment of quotes/two waits because the start time (2026-01-01 03:10:00 UTC) has not been "
+        "reached.",
         (B.RUNS_DESIRED, B.WAITS_FOR_START_TIME, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.START_TIME, 600), (N.TURN, None)),
     ),

@@ -113,7 +113,8 @@ REACHED = [
     Case(
         "matching deployment is known bad",
         facts(old(enlistment=None, known_bad="threshold: it failed", config_hash="sha256:1")),
-        "agent-1 runs nothing: the config bundle of every current or upcoming deployment that targets it is known bad.",
+        "agent-1 runs nothing: all current and upcoming deployments that target it have config bundles that are known"
+        " bad.",
         (B.NEVER_OFFERED, B.KNOWN_BAD),
         (BEAT, (N.NOTHING, None)),
     ),

@@ -156,9 +156,9 @@ def test_reduction_of_one_journal_keeps_expected_frames_if_only_kept_records_hav
 @pytest.mark.parametrize(
     ("first", "last", "detail"),
     [
-        (-1, 0, "the first and the last of at most 10000 records"),
-        (2, 1, "the first and the last of at most 10000 records"),
-        (0, 10_000, "the first and the last of at most 10000 records"),
+        (-1, 0, "the last record, with at most 10000 records in this range"),
+        (2, 1, "the last record, with at most 10000 records in this range"),
+        (0, 10_000, "the last record, with at most 10000 records in this range"),
         (0, 5, "only 5 records"),
         (5, 5, "only 5 records"),
     ],

@@ -312,9 +312,9 @@ def test_records_may_enter_at_ingress_or_lane() -> None:
 def test_records_need_chosen_entry_when_graph_has_several_ingresses() -> None:
     two = spec("a b o", {"in": 0, "too": 1, "out": 2}, GraphRole("m", "merge", (0, 1), (2,), policy="round_robin"))
 
-    with pytest.raises(Unsupported, match="records must enter at a lane or one of the ingresses: in, too"):
+    with pytest.raises(Unsupported, match="records must enter at a lane or an ingress; the ingresses are: in, too"):
         run_pipeline(two, records(b"1"))
-    with pytest.raises(Unsupported, match="records must enter at a lane or one of the ingresses: none"):
+    with pytest.raises(Unsupported, match="records must enter at a lane or an ingress; the ingresses are: none"):
         run_pipeline(spec("a", {"out": 0}), records(b"1"))
     assert PipelineRunner(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
 

@@ -190,7 +190,7 @@ def test_verdict_is_failed_if_candidate_lacks_op_and_not_tested_if_baseline_lack
     changed = Side(ring("dataguard_check"), stopping())
     judged = judge_fixture(made, changed, replace(expected, side=missing), ALL)
     assert (judged.outcome, judged.groups, judged.more) == ("different", [], 1)
-    assert judged.error == f"the configuration of an expected result cannot run: {detail}"
+    assert judged.error == f"the configuration that gave an expected result cannot run: {detail}"
 
 
 def test_verdict_is_different_if_configuration_of_golden_result_now_gives_another_result(
@@ -202,7 +202,10 @@ def test_verdict_is_different_if_configuration_of_golden_result_now_gives_anothe
     judged = judge_fixture(made, side, Golden([old], side), ALL)
 
     assert (judged.outcome, judged.groups, judged.more) == ("different", [], 1)
-    detail = "the result is not expected, but the configuration of an expected result now gives the same result"
+    detail = (
+        "the candidate's result differs from the expected results, but the configuration that gave an expected result"
+        " now gives the same result as the candidate"
+    )
     assert judged.error == detail
 
 
