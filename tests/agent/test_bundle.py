@@ -76,7 +76,7 @@ def test_bundle_for_another_environment_fails_offer(node: Any, plane: Any) -> No
     assert node.failure.startswith("bundle.environment")
 
 
-def test_activate_offer_with_bundle_of_another_deployment_fails(node: Any, plane: Any) -> None:
+def test_offer_to_activate_bundle_of_another_deployment_fails(node: Any, plane: Any) -> None:
     plane.offer("d2", built=plane.build("d1"))
 
     node.settle()

@@ -181,7 +181,7 @@ def test_status_prints_identity_and_progress(agent: Cli, plane: Any) -> None:
     "environment",
     [IDS, "{url}" + PATH, "{url}" + PATH + "/agents", PATH + "/", PATH.removeprefix("/api/v1/")],
 )
-def test_enroll_accepts_environment_as_url_path_or_ids(agent: Cli, plane: Any, environment: str) -> None:
+def test_enroll_accepts_environment_as_ids_path_or_url(agent: Cli, plane: Any, environment: str) -> None:
     url = environment.format(url=plane.url)
 
     assert agent("enroll", "--url", plane.url, "--environment", url, "--token", TOKEN) == 0

@@ -107,9 +107,7 @@ def test_heartbeats_continue_during_upload_and_repeated_command_starts_no_second
     assert len(plane.beats) == 2 + 4 + 2
 
 
-def test_upload_interrupted_before_or_after_it_was_stored_is_completed_once_after_restart(
-    node: Any, plane: Any
-) -> None:
+def test_interrupted_upload_is_completed_once_after_restart_whether_or_not_it_was_stored(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     requested(plane, "not stored")

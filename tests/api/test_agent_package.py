@@ -42,7 +42,7 @@ def test_package_that_is_built_again_is_identical() -> None:
     assert agent_package() == first
 
 
-def test_current_release_has_etag_and_other_releases_and_methods_are_refused(client: Any) -> None:
+def test_current_release_has_etag_other_releases_return_404_and_post_returns_405(client: Any) -> None:
     tag = client.get(URL).headers["ETag"]
 
     assert client.get(URL, headers={"If-None-Match": tag}).status_code == 304

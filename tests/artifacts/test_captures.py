@@ -212,7 +212,7 @@ def test_trace_shows_each_step_of_record(world: World) -> None:
     assert code(on_replay(world, row, "/trace?sequence=1", world.viewer.api)) == (403, "forbidden")
 
 
-def test_trace_and_file_list_continue_from_after_parameter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_parameter_continues_trace_and_file_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replayed(world, artifact)
     steps = on_replay(world, row, "/trace?sequence=1").json()["records"][0]["steps"]

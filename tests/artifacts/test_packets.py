@@ -255,7 +255,7 @@ def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_is_tru
     assert (len(two.groups), two.is_truncated) == (2, True)
 
 
-def test_packet_compares_fixtures_of_accepted_groups_only_with_few_small_regressions(
+def test_packet_compares_fixtures_of_accepted_groups_if_regressions_are_few_and_small(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, old, changed = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK), bundle(world, "next", STRICT)

@@ -60,7 +60,7 @@ def draft_of(world: World, **ring: Any) -> str:
     return str(made.pk)
 
 
-def test_regression_groups_differences_of_config_bundle_and_passes_fixed_draft(world: World) -> None:
+def test_differences_of_config_bundle_are_grouped_and_fixed_draft_passes(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
     later = capture(world, now, [*RECORDS, b'{"id":5,"card":"5555666677"}'])

@@ -192,7 +192,7 @@ def test_canceled_regression_blocks_until_another_regression_of_config_bundle_pa
     assert decide(world, made).status_code == 201
 
 
-def test_org_admin_with_reason_overrides_gate_that_finds_too_few_verdicts_and_too_much_work(world: World) -> None:
+def test_org_admin_can_override_gate_with_reason_despite_too_few_fixtures_and_too_much_work(world: World) -> None:
     agents = members(world)
     now = bundle(world, "now")
     heavy = bundle(world, "heavy", {"schema": {"allOf": [{"type": "object"}] * 50}})

@@ -83,7 +83,9 @@ def test_list_finds_agents_by_search_terms_and_names_versions(world: World) -> N
     assert names(listed(client, "MOV")) == ["moving"]
 
 
-def test_list_notes_limit_only_for_searches_that_compare_names(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_states_limit_of_search_results_only_if_search_compares_names(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("edge-1", "edge-2"):
         world.agent(name=name, zone="eu")
     client = signed_in(world.viewer.user)
@@ -287,7 +289,7 @@ def groups(client: Client, by: str, query: str = "") -> list[list[str]]:
     return [row for row in rows_of(listed(client, query, group=by).text) if len(row) == 5][1:]
 
 
-def test_groups_by_label_count_offline_drifted_and_failed_agents(world: World) -> None:
+def test_label_groups_show_numbers_of_offline_drifted_and_failed_agents(world: World) -> None:
     for name, zone in {"a": "eu", "b": "eu", "c": "eu", "d": "us"}.items():
         world.agent(name=name, zone=zone)
     world.agent(name="e")
@@ -315,7 +317,7 @@ def test_groups_by_label_accept_unusual_keys(world: World, key: str, query: str)
     assert [(row["title"], row["agents"]) for row in page.context["cl"].groups["rows"]] == [("eu", "1")]
 
 
-def test_groups_by_version_link_to_narrowed_search(world: World) -> None:
+def test_agents_are_grouped_by_version_and_group_links_to_narrowed_search(world: World) -> None:
     first, second = running(world)
     world.agent(name="idle")
     client = signed_in(world.viewer.user)
@@ -335,7 +337,9 @@ def test_groups_do_not_count_agents_of_other_tenants(world: World) -> None:
     assert groups(signed_in(world.viewer.user), "zone") == [["eu", "1", "0", "0", "0"]]
 
 
-def test_page_says_how_many_groups_are_shown_above_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_says_that_only_first_groups_are_shown_if_there_are_too_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("apps.console.pages.agents.grouping.MAX_GROUPS", 1)
     for name in "ab":
         world.agent(None, name, zone=name)
@@ -441,7 +445,7 @@ def test_viewer_and_strangers_cannot_act_on_agents(world: World, three: Any) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_person_searches_completes_and_saves_by_keyboard(
+def test_person_completes_saves_and_deletes_search_by_keyboard(
     open_page: Callable[..., Page], world: World, shot: Callable[..., None]
 ) -> None:
     running(world)

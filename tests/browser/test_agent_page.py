@@ -219,7 +219,7 @@ def test_no_process_start_is_shown_for_invalid_uptime(world: World, uptime: Any)
     assert dict(summary(world, agent)["facts"])["Last process start"] == "-"
 
 
-def test_captures_show_incidents_with_their_latest_replay(world: World) -> None:
+def test_captures_panel_lists_requested_and_uploaded_captures_with_latest_replay(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     agent = artifact.agent
     version = artifact.version

@@ -84,7 +84,9 @@ def test_filters_keep_only_matching_events(world: World) -> None:
     assert found(actor_kind__exact="agent") == {of_agent.pk}
 
 
-def test_time_filters_use_range_and_bounds_in_utc(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_filters_select_events_by_age_or_by_utc_start_and_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     event, now = record(world), timezone.now()
 
     def finds(**filters: str) -> bool:

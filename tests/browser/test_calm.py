@@ -113,7 +113,7 @@ def test_known_bad_bundle_offers_clearing_instead_of_break_glass(world: World) -
 
 
 @pytest.mark.django_db
-def test_decision_form_is_below_reviewers_and_waves_for_requester_and_above_them_for_reviewer(world: World) -> None:
+def test_reviewer_sees_decision_form_first_and_requester_sees_it_after_reviewers_and_waves(world: World) -> None:
     row = approval_of(*waiting(world))
     deployment = Deployment.objects.get(approval=row)
     mine, other = signed_in(world.operator.user), signed_in(world.reviewer.user)

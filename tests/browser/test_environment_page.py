@@ -65,7 +65,7 @@ def test_pipelines_panel_shows_current_and_waiting_deployments(world: World) -> 
     assert str(waiting.pk) in found["trades"][3]
 
 
-def test_pipelines_panel_compares_neighbors_and_offers_copy_to_next_environment(world: World) -> None:
+def test_pipelines_panel_compares_adjacent_environments_and_offers_copy_to_next_one(world: World) -> None:
     """The order of the environments is dev, staging, prod."""
     world.prod.settings = {"approvals_required": False}
     world.prod.save()

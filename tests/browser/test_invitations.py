@@ -58,7 +58,7 @@ def test_admin_copies_link_with_which_invited_person_signs_in(
 
 
 @pytest.mark.django_db
-def test_new_link_is_shown_only_when_member_is_invited_again(world: World) -> None:
+def test_member_page_shows_no_link_and_inviting_member_again_shows_new_link(world: World) -> None:
     client = signed_in(world.admin.user)
     shown = sent(client, world.organization, "invite", INVITATION)
 

@@ -85,7 +85,9 @@ def test_form_offers_unaccepted_groups_and_names_other_blockers(world: World) ->
 
 
 @pytest.mark.django_db
-def test_page_of_many_groups_shows_first_50_and_offers_200(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_shows_at_most_50_groups_and_offers_at_most_200_for_acceptance(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, changed = bundle(world, "now"), bundle(world, "next", STRICT)
     fixtures = keep(world, now, *(cards(number) for number in range(3)))
     members(world)

@@ -169,7 +169,7 @@ def test_artifact_page_shows_files_and_journals_to_operators_but_not_viewers(wor
     assert "0987654321" not in hidden
 
 
-def test_artifact_page_shows_journal_from_sequence_or_time_or_as_hex(world: World) -> None:
+def test_artifact_page_shows_journal_from_sequence_number_or_time_and_in_hex(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b'{"n": 1}'] * 45)))
     client = signed_in(world.operator.user)
 

@@ -128,7 +128,7 @@ def test_search_lists_names_that_start_with_text_before_names_with_matching_late
     assert row_page(sixth) not in urls(world.viewer.user, "feed")
 
 
-def test_search_finds_ids_only_by_at_least_their_last_6_characters(world: World) -> None:
+def test_search_finds_id_only_by_at_least_6_characters_at_its_end(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
 
     assert row_page(agent) in urls(world.viewer.user, str(agent.pk)[-6:])

@@ -105,7 +105,7 @@ def test_client_waits_for_retry_after_and_logs_problem_without_token(
     assert TOKEN not in caplog.text
 
 
-def test_too_many_requests_is_raised_immediately_if_retry_after_is_over_one_minute(waits: list[float]) -> None:
+def test_response_429_raises_error_immediately_if_retry_after_is_over_one_minute(waits: list[float]) -> None:
     limited = problem(429)
     limited.headers["Retry-After"] = "3600"
     with connected(limited) as (client, _), pytest.raises(TooManyRequests) as refused:

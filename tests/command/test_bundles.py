@@ -87,7 +87,7 @@ def test_bundle_can_be_created_without_file_and_missing_parameters_cause_warning
         (("", ""), ("--var", "REGION"), 2, "byteor: --var REGION: ", "Write NAME=VALUE."),
     ],
 )  # fmt: skip
-def test_errors_name_line_of_file_or_field_or_option(
+def test_error_names_file_and_line_or_field_or_option(
     terminal: Terminal, world: Any, config: Path, change: Any, options: Any, code: int, place: str, reason: str
 ) -> None:
     world.version()

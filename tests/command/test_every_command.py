@@ -42,7 +42,7 @@ every_command = pytest.mark.parametrize("name", OURS)
 
 
 @every_command
-def test_command_except_completion_has_json_and_help_with_examples(name: str) -> None:
+def test_commands_have_help_with_examples_and_json_option_except_completion(name: str) -> None:
     command = LEAVES[name]
     help_text = inspect.cleandoc(command.help or "")  # Python 3.12 keeps the indentation of docstrings
 
@@ -55,7 +55,7 @@ def test_command_except_completion_has_json_and_help_with_examples(name: str) ->
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_help_is_sentences_in_lines_of_at_most_100_characters(name: str) -> None:
+def test_help_consists_of_sentences_and_its_lines_have_at_most_100_characters(name: str) -> None:
     context = click.Context(cli)
     command = cli.get_command(context, name)
     commands = [command, *(command.commands.values() if isinstance(command, click.Group) else [])]

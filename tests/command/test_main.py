@@ -189,7 +189,7 @@ def test_tables_fit_terminal_and_contain_whole_names_and_short_ids(tmp_path: Pat
     assert ids == "".join(f"0000000{name[0]}" for name in NAMES)
 
 
-def test_escape_codes_are_omitted_on_dumb_terminal_and_colors_if_no_color_is_set(tmp_path: Path) -> None:
+def test_dumb_terminal_gets_no_escape_codes_and_colors_can_be_disabled(tmp_path: Path) -> None:
     dumb = run_on_terminal("python", "-c", TABLE, env=environment(tmp_path, TERM="dumb"))
     colorless = run_on_terminal("python", "-c", TABLE, env=environment(tmp_path, NO_COLOR="1"))
 

@@ -137,7 +137,7 @@ def test_denied_or_expired_sign_in_keeps_contexts(
     assert stored()["contexts"].keys() == before["contexts"].keys()
 
 
-def test_collected_token_is_kept_if_next_request_fails(
+def test_login_keeps_new_token_if_next_request_fails(
     terminal: Terminal, world: World, meanwhile: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: ByteOr) -> None:
@@ -186,7 +186,7 @@ def test_login_refuses_invalid_server_url(url: str, terminal: Terminal) -> None:
     assert terminal("login", url).code == 2
 
 
-def test_login_refuses_name_of_context_of_another_server(terminal: Terminal) -> None:
+def test_login_refuses_context_name_that_belongs_to_another_server(terminal: Terminal) -> None:
     found = terminal("login", "https://byteor.example.com", "--name", "test")
 
     assert found.code == 2

@@ -90,7 +90,7 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_pause_after_turn_is_rest_times_computing_time_of_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_after_turn_is_rest_factor_times_computing_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:

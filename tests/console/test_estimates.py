@@ -42,7 +42,7 @@ def test_percent_counts_failed_agents_as_done_and_is_rounded_down() -> None:
     assert percent_done({}) is None
 
 
-def test_remaining_agents_take_time_at_rate_of_wave() -> None:
+def test_estimate_for_remaining_agents_uses_rate_of_current_wave() -> None:
     assert left(Strategy.waves((20, 50, 100))) == TimeLeft(45 * MINUTE)
 
 

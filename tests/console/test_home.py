@@ -255,7 +255,7 @@ def test_number_of_dead_letters_is_shown_as_minimum_if_not_all_are_read(world: W
     assert line.button == "See jobs"
 
 
-def test_failed_rollout_is_obsolete_after_newer_deployment_and_after_decision_of_person(world: World) -> None:
+def test_failed_rollout_is_not_shown_after_newer_deployment_or_if_person_ended_it(world: World) -> None:
     made = fill(world)
     operator = world.operator.user
     first = rollout(made, status="failed", reason="threshold", pipeline="other")
