@@ -67,7 +67,7 @@ def test_request_over_console_limit_writes_only_rate_counter(world: World) -> No
     "path",
     ["/admin/", "/admin/records/", "/admin/search/?s=a", "/admin/nothing", "/admin/tenancy/user/", "/admin/login/"],
 )
-def test_pages_unknown_paths_and_sign_in_of_console_count_toward_console_limit(world: World, path: str) -> None:
+def test_requests_to_sign_in_page_and_unknown_paths_also_count_toward_console_limit(world: World, path: str) -> None:
     client = signed_in(world.viewer.user)
 
     responses = [client.get(path) for _ in range(3)]
@@ -79,7 +79,7 @@ def test_pages_unknown_paths_and_sign_in_of_console_count_toward_console_limit(w
     assert responses[2]["Content-Type"] == "application/problem+json"
 
 
-def test_live_updates_count_toward_console_limit_and_get_problem_above_it(world: World) -> None:
+def test_live_updates_count_toward_console_limit_and_receive_problem_when_it_is_exceeded(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     client = signed_in(world.viewer.user)

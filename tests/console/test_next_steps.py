@@ -77,7 +77,7 @@ def test_message_about_new_row_links_to_next_step(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_deployment_without_approval_offers_no_next_step_but_new_enrollment_token_does(world: World) -> None:
+def test_deployment_that_needs_no_approval_offers_no_next_step_but_enrollment_token_does(world: World) -> None:
     bundle = world.bundle(world.prod)
     world.agent(world.prod)
     world.prod.settings = {"approvals_required": False}

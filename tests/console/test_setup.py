@@ -74,7 +74,7 @@ def test_optional_step_can_be_skipped(world: World) -> None:
     assert bar(client).title == "Promote the draft"
 
 
-def test_steps_continue_with_visible_row(world: World, other: World) -> None:
+def test_steps_open_only_rows_that_person_can_see(world: World, other: World) -> None:
     client = follow(world)
     draft = drafts.create_draft(environment=world.dev, name="quotes", plan=PLAN, actor=world.operator.actor)
     drafts.create_draft(environment=other.dev, name="hidden", plan=PLAN, actor=other.operator.actor)

@@ -33,7 +33,7 @@ def database(workspace: Workspace) -> Iterator[psycopg.Connection]:
     held.release()
 
 
-def test_execute_replay_and_build_finish_once_when_worker_loses_database_sessions(
+def test_build_and_execute_replay_finish_once_when_worker_loses_database_sessions(
     workspace: Workspace, tmp_path: Path, database: psycopg.Connection
 ) -> None:
     tmp_path.chmod(0o777)

@@ -124,7 +124,7 @@ def test_query_that_could_reuse_values_of_first_call_is_refused(case: str) -> No
         query.rows(uuid7(), "acme")
 
 
-def test_query_may_contain_constant_short_words_small_numbers_and_intervals(world: World) -> None:
+def test_query_may_contain_short_words_small_numbers_and_intervals_as_constants(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project: Environment.objects.filter(project_id=project, posture__in=[Posture.DEV, "prod"]).annotate(
             is_named=Value(True),

@@ -65,7 +65,7 @@ def test_columns_of_unknown_types_are_refused(world: World) -> None:
         read_together(Agent.objects.values_list(Cast(Value("x"), BinaryField())))
 
 
-def test_plans_share_statements_even_if_they_have_different_lengths(
+def test_plans_that_run_together_share_statements_even_if_numbers_of_steps_differ(
     world: World, django_assert_num_queries: object
 ) -> None:
     for name in ("a", "b"):

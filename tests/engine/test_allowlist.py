@@ -87,6 +87,6 @@ def test_program_must_be_normalized_absolute_path() -> None:
 
 
 @pytest.mark.parametrize("entry", ["http://host:99999/", "http://[x/", "http://[::1/x", "http://host:port/"])
-def test_entry_without_valid_host_and_port_is_refused_in_words_of_allowlist(entry: str) -> None:
+def test_error_about_entry_with_invalid_host_or_port_mentions_host_and_port(entry: str) -> None:
     with pytest.raises(ValueError, match=r"^is not a URL with a valid host and port$"):
         parse_url_prefix(entry)

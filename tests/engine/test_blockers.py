@@ -59,7 +59,7 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ),
     ],
 )
-def test_freeze_window_limit_and_competing_deployments_block_build(
+def test_build_is_blocked_by_freeze_window_or_in_flight_limit_or_competing_deployments(
     others: tuple[OtherDeployment, ...], more: dict[str, Any], expected: list[tuple[C, tuple[int, ...]]]
 ) -> None:
     assert found(*others, **more) == expected

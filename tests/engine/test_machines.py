@@ -55,7 +55,7 @@ def test_every_event_and_status_has_transition(machine: StateMachine) -> None:
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
 
-def test_machine_target_is_none_without_transition_and_unknown_status_raises_error() -> None:
+def test_machine_target_without_transition_is_none_but_unknown_status_raises_error() -> None:
     event = next(iter(DEPLOYMENT.events))
 
     assert DEPLOYMENT.target(DeploymentStatus.ROLLED_BACK, event) is None

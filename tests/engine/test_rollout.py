@@ -134,7 +134,7 @@ def test_failures_of_earlier_wave_do_not_count_in_next_wave() -> None:
         ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, StepPlan(wave_done=True)),
     ],
 )
-def test_next_wave_is_offered_only_after_strategy_pause_in_unpaused_rollout(
+def test_next_wave_is_offered_only_after_strategy_pause_and_if_rollout_is_not_paused(
     state: dict[str, Any], expected: StepPlan
 ) -> None:
     agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]

@@ -32,7 +32,7 @@ def exact(value: Any) -> Any:
 
 
 @given(values, st.booleans(), st.sampled_from([None, 1]))
-def test_random_json_value_is_read_as_by_python(value: Any, ascii_only: bool, indent: int | None) -> None:
+def test_random_json_value_is_read_as_python_reads_it(value: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
 
     assert read(text.encode(), JsonLimits()) == json.loads(text) == value

@@ -90,7 +90,7 @@ def test_summary_says_counts_and_causes_in_words(
         ),
     ],
 )
-def test_sentence_of_hold_says_since_when_wave_waits_and_who_can_end_hold_if_known(
+def test_hold_sentence_states_start_of_wait_and_who_can_end_hold_if_known(
     kind: Hold, facts: dict[str, Any], sentence: str
 ) -> None:
     assert HoldFacts(hold=WaveHold(2, kind, SINCE), waves=4, **facts).sentence == sentence

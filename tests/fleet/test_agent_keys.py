@@ -279,7 +279,7 @@ def test_cached_key_is_looked_up_again_after_maximum_age(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_most_repeated_heartbeats_are_heap_only_updates() -> None:
+def test_repeated_heartbeats_are_mostly_heap_only_updates() -> None:
     def updates() -> tuple[int, int]:
         heartbeats._statement.close()  # a closed session reports its counts immediately, an idle one after ten seconds
         with connection.cursor() as cursor:

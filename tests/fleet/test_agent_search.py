@@ -97,7 +97,7 @@ def test_invalid_search_is_refused_with_reason(text: str, detail: str) -> None:
 
 
 @given(st.text(st.sampled_from('ab "\\=:!,@7v\n') | st.characters(), max_size=40))
-def test_documented_pattern_matches_exactly_valid_searches_with_terms(text: str) -> None:
+def test_documented_pattern_matches_all_valid_searches_with_terms_and_nothing_else(text: str) -> None:
     try:
         is_valid = bool(parse(text))
     except InvalidInput:

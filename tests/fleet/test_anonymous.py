@@ -91,7 +91,7 @@ def session_of(user: User) -> str:
         "/static/x",
     ],
 )
-def test_requests_without_credential_outside_of_probes_are_limited(path: str) -> None:
+def test_requests_without_credential_to_paths_other_than_probes_are_limited(path: str) -> None:
     responses = [get(path) for _ in range(BURST + 2)]
 
     assert [response.status_code == 429 for response in responses] == [False] * BURST + [True] * 2
@@ -107,7 +107,7 @@ def test_probes_are_not_limited(path: str) -> None:
     assert statuses(BURST + 2, path) == [200] * (BURST + 2)
 
 
-def test_browser_over_limit_gets_html_page_outside_api_and_problem_inside() -> None:
+def test_browser_over_limit_gets_problem_from_api_and_html_page_from_other_paths() -> None:
     use_up()
 
     page = get("/metrics", Accept="text/html")

@@ -243,7 +243,7 @@ def test_silent_agent_is_online_immediately_after_its_next_heartbeat(world: Worl
     assert (names(world, "liveness=online"), names(world, "liveness=offline")) == (["agent"], [])
 
 
-def test_last_heartbeat_decides_liveness_after_online_until_has_passed(world: World) -> None:
+def test_last_heartbeat_decides_liveness_after_stored_end_of_online_period(world: World) -> None:
     agent, _ = world.agent()
     facts.settle(world.dev.pk)
     for silent_s, liveness in ((0, "online"), (100, "stale"), (400, "offline")):
@@ -328,7 +328,7 @@ def test_decommissioned_agents_are_neither_listed_nor_counted(world: World) -> N
     assert facts.count(world.dev).total == 1
 
 
-def test_label_counts_reflect_relabeling_bulk_updates_and_decommissioning(world: World) -> None:
+def test_label_counts_reflect_single_and_bulk_relabeling_and_decommissioning(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="ab"[number % 2])[0] for number in range(3)]
     world.agent(world.staging, zone="a")
     assert facts.count(world.dev).labels == {"zone": {"a": 2, "b": 1}}
@@ -476,7 +476,7 @@ def test_pulses_are_correct_after_changes_during_settling(world: World, concurre
     assert PulseCount.objects.count() == 1
 
 
-def test_migrations_lead_to_same_pulses_intervals_and_counts_as_triggers(world: World) -> None:
+def test_migrations_and_triggers_lead_to_same_pulses_intervals_and_counts(world: World) -> None:
     for number, (running, desired) in enumerate([(None, None), (A, None), (A, A), (A, B), (None, B)]):
         agent, api = world.agent(name=f"agent-{number}", zone="ab"[number % 2], rack=f"{number}")
         if desired is not None:

@@ -198,7 +198,7 @@ def test_waiting_heartbeat_sees_interval_opened_by_concurrent_heartbeat(world: W
         assert RunningInterval.objects.filter(agent=agent, ended_at=None).count() == 1
 
 
-def test_rolled_back_heartbeat_leaves_no_interval(world: World) -> None:
+def test_heartbeat_in_rolled_back_transaction_leaves_no_interval(world: World) -> None:
     agent, _ = world.agent()
     with transaction.atomic():
         store(agent, 0)

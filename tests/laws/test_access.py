@@ -181,9 +181,7 @@ def test_callers_are_admitted_according_to_permission_table(
     assert list(disagreements(operation, callers, tenants)) == []
 
 
-def test_callers_are_admitted_according_to_permission_table_outside_prod(
-    tenants: Tenants, callers: list[Caller]
-) -> None:
+def test_permission_table_also_decides_who_is_admitted_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
     dev = {**tenants.home.ids(), "env_id": tenants.home.dev.pk}
     for operation in IN_A_TENANT:
         if operation.call.on_prod:

@@ -147,7 +147,7 @@ def test_message_is_retried_after_server_errors(world: World, chat: Receiver, de
 
 
 @pytest.mark.parametrize("is_date", [False, True])
-def test_next_attempt_waits_for_retry_after(
+def test_next_attempt_waits_until_time_in_retry_after_header(
     world: World, chat: Receiver, deployment: Deployment, *, is_date: bool
 ) -> None:
     add(world, chat)
@@ -257,7 +257,7 @@ def test_message_is_not_sent_to_private_address(
 
 
 @pytest.mark.parametrize("drip_s", [0.05, 60])
-def test_server_that_drips_or_hangs_times_out(
+def test_request_times_out_if_chat_server_responds_slowly_or_hangs(
     world: World, chat: Receiver, deployment: Deployment, monkeypatch: pytest.MonkeyPatch, drip_s: float
 ) -> None:
     path = add(world, chat)

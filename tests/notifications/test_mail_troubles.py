@@ -248,7 +248,7 @@ def test_mail_that_makes_server_close_connection_does_not_delay_others(
 @pytest.mark.parametrize(
     ("step", "response"), [(Step.AUTH, "535 wrong"), (Step.MAIL, "550 unknown sender"), (Step.MAIL, "421 restarting")]
 )
-def test_refusal_at_sign_in_or_sender_makes_all_mails_wait(
+def test_all_mails_wait_if_mail_server_refuses_sign_in_or_sender(
     server: SmtpServer, world: World, bundle: ConfigBundle, step: Step, response: str
 ) -> None:
     ask(world, bundle)

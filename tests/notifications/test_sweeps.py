@@ -179,7 +179,7 @@ def make_chat(world: World, since: timedelta) -> ChatWebhook:
     return row
 
 
-def test_webhooks_that_failed_for_an_hour_notify_once_with_host_only(world: World) -> None:
+def test_webhooks_that_failed_for_an_hour_notify_once_and_only_their_host_is_named(world: World) -> None:
     hour = timedelta(minutes=61)
     webhook, chat = make_webhook(world, hour), make_chat(world, hour)
     for _ in range(2):
@@ -402,7 +402,7 @@ def test_concurrent_sweeps_record_each_event_once(concurrently: Race, world: Wor
     ]  # fmt: skip
 
 
-def test_job_runs_these_sweeps_and_second_run_records_nothing(world: World, bundle: ConfigBundle) -> None:
+def test_sweep_job_records_due_events_and_records_nothing_when_run_again(world: World, bundle: ConfigBundle) -> None:
     fill(world, 1)
     break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
 

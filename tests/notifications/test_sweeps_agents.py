@@ -325,7 +325,7 @@ def test_each_suspected_clone_records_one_event_which_is_obsolete_if_suspicion_i
     assert list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True)) == ["notified", "obsolete"]
 
 
-def test_clones_of_decommissioned_agents_and_in_deleted_environments_notify_nobody(world: World) -> None:
+def test_suspected_clones_notify_nobody_if_agent_is_decommissioned_or_environment_deleted(world: World) -> None:
     (gone, _), _ = [*enroll(world, "gone"), *enroll(world, "deleted", environment=world.dev)]
     Heartbeat.objects.update(clone_suspected_at=timezone.now())
     fleet.decommission(gone, actor=world.admin.actor)

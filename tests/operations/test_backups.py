@@ -144,7 +144,7 @@ def test_backup_without_passphrase_does_not_contain_master_key(world: World, tmp
     ]
 
 
-def test_missing_and_altered_blobs_of_installation_are_named(world: World, tmp_path: Path) -> None:
+def test_backup_names_missing_and_altered_blobs_of_installation(world: World, tmp_path: Path) -> None:
     missing, altered, intact = store(world, b"missing"), store(world, b"altered"), store(world, b"intact")
     source_file(missing).unlink()
     source_file(altered).write_bytes(b"al-ered")

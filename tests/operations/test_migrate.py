@@ -60,7 +60,9 @@ def test_migration_is_tried_again_if_table_is_locked(monkeypatch: pytest.MonkeyP
     assert lock_timeout() == before
 
 
-def test_migration_fails_if_table_is_locked_ten_minutes_after_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_fails_if_table_is_still_locked_ten_minutes_after_first_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     attempts = Attempts(*[psycopg.errors.LockNotAvailable] * 9)
     monkeypatch.setattr(django_migrate.Command, "handle", attempts)
     monkeypatch.setattr("apps.operations.management.commands.migrate.time.monotonic", attempts.monotonic)

@@ -164,7 +164,7 @@ def test_break_glass_that_person_denies_after_restore_is_rolled_back(world: Worl
     assert [polled(*each) for each in agents] == [str(urgent.pk)] * 2
 
 
-def test_deployment_that_was_not_offered_is_aborted(world: World, run_jobs: Run) -> None:
+def test_deployment_that_was_not_offered_is_aborted_by_restore(world: World, run_jobs: Run) -> None:
     world.agent()
     waiting = world.deployment(world.bundle())
 
@@ -175,7 +175,7 @@ def test_deployment_that_was_not_offered_is_aborted(world: World, run_jobs: Run)
     assert waiting.detail == "restored from a backup"
 
 
-def test_rollout_is_paused_until_person_resumes_it(world: World, run_jobs: Run) -> None:
+def test_rollout_is_paused_by_restore_until_person_resumes_it(world: World, run_jobs: Run) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     (first, first_api), (second, second_api) = agents
     rollout = stories.offered(world, two, strategy=waves(50, 100))
@@ -201,7 +201,7 @@ def test_rollout_is_paused_until_person_resumes_it(world: World, run_jobs: Run) 
     assert polled(second, second_api) == str(rollout.pk)
 
 
-def test_rollback_waits_until_person_resumes_offers(world: World, run_jobs: Run) -> None:
+def test_rollback_waits_after_restore_until_person_resumes_offers(world: World, run_jobs: Run) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
     run_jobs()
@@ -353,7 +353,7 @@ def test_poll_with_old_etag_gets_offer_after_it_is_resumed(world: World) -> None
     assert (changed.status_code, changed.json()["desired"] is None) == (200, False)
 
 
-def test_sessions_links_and_enrollment_tokens_become_invalid(world: World) -> None:
+def test_restore_invalidates_sessions_sign_in_links_and_enrollment_tokens(world: World) -> None:
     SignInLink.objects.all().delete()
     client = Client()
     client.force_login(world.admin.user, backend="apps.tenancy.sessions.Accounts")
@@ -377,7 +377,7 @@ def test_sessions_links_and_enrollment_tokens_become_invalid(world: World) -> No
     assert SignInLink.objects.get().used_at is None
 
 
-def test_user_tokens_and_agent_keys_stay_valid(world: World) -> None:
+def test_user_tokens_and_agent_keys_stay_valid_after_restore(world: World) -> None:
     agent, api = world.agent()
 
     restores.settle(BACKUP)

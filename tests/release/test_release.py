@@ -90,7 +90,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout.create(tmp_path_factory.mktemp("one") / "checkout")
 
 
-def test_two_releases_have_equal_bytes_that_released_verifier_proves(
+def test_two_releases_of_same_commit_have_equal_files_and_released_verifier_proves_them(
     checkout: Checkout, key: Path, tmp_path: Path
 ) -> None:
     subprocess.run(["sh", "bootstrap.sh", "release"], cwd=ROOT, check=True)

@@ -75,7 +75,7 @@ def codes_and_pointers(spec: PipelineSpec) -> list[tuple[str, str]]:
         ),
     ],
 )
-def test_decoded_ring_faults_are_reported(ring_kv: str, old: str, new: str, code: str, pointer: str) -> None:
+def test_faults_of_decoded_ring_are_reported(ring_kv: str, old: str, new: str, code: str, pointer: str) -> None:
     assert codes_and_pointers(decode(ring_kv.replace(old, new))) == [(code, pointer)]
 
 
@@ -142,7 +142,7 @@ def test_decoded_ring_faults_are_reported(ring_kv: str, old: str, new: str, code
         ),
     ],
 )
-def test_decoded_lane_graph_faults_are_reported(
+def test_faults_of_decoded_lane_graph_are_reported(
     graph_kv: str, old: str, new: str, faults: list[tuple[str, str]]
 ) -> None:
     assert codes_and_pointers(decode(graph_kv.replace(old, new))) == faults

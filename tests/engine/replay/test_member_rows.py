@@ -136,7 +136,7 @@ def test_rows_of_many_and_large_members_are_limited_in_number_and_length() -> No
     ("before", "after"),
     [(b"a", b"b"), (b'{"a":1}', b'{"a":1,"a":2}'), (b'{"a":1}', b'{"a": 1.0}'), (b"[1e9999]", b"[2]"), (None, None)],
 )
-def test_payloads_have_no_rows_if_both_are_missing_one_is_unreadable_or_values_are_equal(
+def test_payloads_have_no_rows_if_values_are_equal_or_one_is_unreadable_or_both_are_missing(
     before: bytes | None, after: bytes | None
 ) -> None:
     assert compare_payloads(before, after) is None

@@ -59,7 +59,7 @@ def test_parameters_are_chosen_for_each_stage_separately(bundle: MakeBundle, rin
     assert parameters_of_replay(incident, spec, only_fitting=True) == {"s0": CAPTURED, "s1": {}}
 
 
-def test_stages_without_parameters_lists_only_stages_whose_op_needs_parameters() -> None:
+def test_stage_counts_as_without_parameters_only_if_its_op_needs_them() -> None:
     ops = ["identity", "dataguard_check", "dataguard_redact", "dataguard_fused", "filter", "json_map", "json_select",
            "sample", "http_post:http://127.0.0.1/", "package:x"]  # fmt: skip
     named = [op for _, op in stages_without_parameters([(op, op) for op in ops], {"filter": {"expression": "true"}})]

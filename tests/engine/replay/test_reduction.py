@@ -80,7 +80,7 @@ def numbered(*sequences: int) -> list[Record]:
     return [Record(sequence, 10 * sequence, b"%d" % sequence) for sequence in sequences]
 
 
-def test_reduction_keeps_records_of_one_journal_by_positions_in_sequence_order(tmp_path: Path) -> None:
+def test_reduction_of_one_journal_selects_records_by_position_in_sequence_order(tmp_path: Path) -> None:
     bundle = made(tmp_path / "whole", graph("in>out"), {"in": numbered(5, 1, 4, 2, 3)})
 
     few = reduced(tmp_path / "few", bundle, ["in"], 1, 3)
@@ -89,7 +89,7 @@ def test_reduction_keeps_records_of_one_journal_by_positions_in_sequence_order(t
     assert (few.spec, few.documents) == (bundle.spec, bundle.documents)
 
 
-def test_reduction_keeps_records_of_several_journals_by_positions_in_merge_order(tmp_path: Path) -> None:
+def test_reduction_of_several_journals_selects_records_by_position_in_merge_order(tmp_path: Path) -> None:
     # Record 8 counts as having the time 30, the highest so far in its journal. With equal times, the first journal
     # comes first.
     one = [Record(1, 10, b"a"), Record(2, 30, b"b"), Record(8, 5, b"c"), Record(9, 40, b"d")]
@@ -138,7 +138,7 @@ def test_reduction_keeps_outcome_unless_its_stop_is_at_record_that_is_left_out(
         ((1, 2, 3, 4), ["in1", "in2"], None),
     ],
 )
-def test_reduction_of_one_journal_keeps_expected_frames_if_only_kept_records_have_their_sequences(
+def test_reduction_of_one_journal_keeps_frames_unless_kept_and_removed_record_share_sequence(
     tmp_path: Path, sequences: tuple[int, ...], lanes: list[str], expected: list[Frame] | None
 ) -> None:
     recorded = {"out": [Frame(1, b"w"), Frame(2, b"x"), Frame(3, b"y"), Frame(4, b"z")]}

@@ -165,7 +165,7 @@ def test_credential_without_bundle_capability_is_refused(world: Any) -> None:
     assert verify_delivery(built.tar, world.envelope(built), world.keyset, world.environment).approval
 
 
-def test_approved_bundle_without_capabilities_requires_credential_for_deploy(world: Any) -> None:
+def test_approved_bundle_without_capabilities_requires_credential_with_deploy_capability(world: Any) -> None:
     replay = world.credential(capabilities=["replay:execute"])
 
     assert refusal_of(world, world.bundle(capabilities=(), approval=replay)) == "approval.capability"
