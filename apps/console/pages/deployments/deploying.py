@@ -127,7 +127,7 @@ class Deploy(ApiForm):
     )  # fmt: skip
     auto_rollback = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Roll back automatically",
-        help_text="If possible, the deployment is rolled back when too many agents fail, a wave is denied, or the "
+        help_text="If possible, the deployment is rolled back when too many agents fail, a wave is denied, or its "
         "configuration becomes known bad.",
     )  # fmt: skip
     take_over = forms.BooleanField(
