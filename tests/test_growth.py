@@ -44,7 +44,9 @@ def run_periodic_jobs(run_jobs: Callable[..., int], tick: int) -> None:
 
 
 @pytest.mark.django_db
-def test_heartbeats_with_same_running_bundle_grow_no_table(world: World, run_jobs: Callable[..., int]) -> None:
+def test_tables_do_not_grow_with_further_heartbeats_that_report_same_bundle(
+    world: World, run_jobs: Callable[..., int]
+) -> None:
     fleet = stories.fleet(world, 4)
     deployment = stories.active(world, world.bundle(), fleet)
     running = {

@@ -144,7 +144,7 @@ def test_rollback_includes_agents_restored_by_abort(
     assert rows_agree()
 
 
-def test_agent_can_be_decommissioned_during_offer(
+def test_agent_can_be_decommissioned_while_deployment_is_being_offered(
     concurrently: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stays, api), (leaves, _) = stories.fleet(world, 2)
@@ -166,7 +166,7 @@ def test_agent_can_be_decommissioned_during_offer(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_rows_are_consistent_after_reports_during_abort_retry_rollback_or_step(
+def test_rows_are_consistent_after_reports_during_abort_retry_rollback_or_rollout_step(
     concurrently: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)

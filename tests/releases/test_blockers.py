@@ -265,7 +265,7 @@ def _no_storage(*_: object) -> None:
 
 
 @pytest.mark.django_db
-def test_builds_explanations_and_blockers_agree_in_random_stories(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explanations_and_blockers_agree_with_builds_in_random_stories(monkeypatch: pytest.MonkeyPatch) -> None:
     Waiting.scene, Waiting.seen = StoryWorld(), Counter()
     run_stories(Waiting, monkeypatch, examples=EXAMPLES, steps=STEPS)
     print(Waiting.seen)

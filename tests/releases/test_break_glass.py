@@ -65,7 +65,7 @@ def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, De
     return agents, deployment, second
 
 
-def test_break_glass_deployment_starts_without_approval_and_is_marked(
+def test_break_glass_deployment_starts_without_approval_and_is_shown_as_break_glass(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     stories.fleet(world, 1, world.prod)
@@ -169,7 +169,9 @@ def test_unapproved_first_rollout_fails_and_its_configuration_becomes_known_bad(
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_packet_of_first_deployment_does_not_compare_it_with_itself(world: World, run_jobs: Callable[[], int]) -> None:
+def test_packet_does_not_compare_current_first_deployment_with_itself(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     ((agent, api),) = stories.fleet(world, 1, world.prod)
     deployment = deploy(world, world.bundle(world.prod))
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}/packet")

@@ -320,7 +320,7 @@ def test_agent_can_download_only_its_desired_bundle(world: World, run_jobs: Call
     assert sha256(tar) == old.bundle_hash
 
 
-def test_desired_is_null_without_offer_and_unchanged_offer_returns_304(
+def test_desired_field_is_null_without_offer_and_poll_of_unchanged_offer_returns_304(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agent, api = world.agent()

@@ -28,7 +28,7 @@ def counts() -> tuple[int, int, int]:
     return Version.objects.count(), ConfigBundle.objects.count(), AuditEvent.objects.exclude(outcome="denied").count()
 
 
-def test_copies_along_environments_keep_content_and_hashes(world: World) -> None:
+def test_successive_copies_from_dev_to_prod_keep_content_and_hashes(world: World) -> None:
     source = world.bundle(world.dev, "trades", **FULL)
     world.version(world.staging, plan(egress="elsewhere"))  # has number 1 in staging
 
@@ -76,7 +76,7 @@ def test_copy_reuses_version_with_same_spec(world: World) -> None:
     assert Version.objects.count() == 2
 
 
-def test_missing_secrets_of_copy_are_names_that_no_other_bundle_of_environment_refers_to(world: World) -> None:
+def test_secret_of_copy_is_missing_if_no_other_bundle_of_environment_refers_to_it(world: World) -> None:
     def secrets(*names: str) -> dict[str, Any]:
         return {"PLAIN": "TEXT", **{f"{name}_VARIABLE": {"secret_ref": name} for name in names}}
 
@@ -139,7 +139,7 @@ def test_invalid_requests_for_copies_are_refused(world: World) -> None:
     assert counts() == before
 
 
-def test_copy_of_configuration_that_is_known_bad_in_target_is_known_bad(world: World) -> None:
+def test_copy_is_known_bad_if_configuration_is_known_bad_in_target_environment(world: World) -> None:
     source = world.bundle(world.dev, "bad")
     bundles.mark_known_bad(world.staging, source.config_hash, reason="it failed", actor=world.admin.actor)
 

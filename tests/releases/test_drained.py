@@ -50,7 +50,9 @@ def test_undrained_agent_is_offered_current_deployment(world: World, run_jobs: R
     assert second.agents.get(agent=agents[0][0]).counted is False
 
 
-def test_agent_drained_before_its_wave_is_skipped_and_catches_up(world: World, run_jobs: Run) -> None:
+def test_drained_agent_is_skipped_by_its_wave_and_offered_deployment_when_undrained(
+    world: World, run_jobs: Run
+) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
     late = agents[1][0]

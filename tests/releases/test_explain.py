@@ -132,7 +132,7 @@ def test_wait_for_approval_is_explained(world: World) -> None:
     assert at(explanation, "approval_expires") == approval.expires_at
 
 
-def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
+def test_wait_for_wave_and_for_pause_between_waves_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
     (first, first_api), (second, _), (third, _) = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     begun = explain(world, third)

@@ -236,7 +236,7 @@ def fail_many(world: World, count: int, detail: Callable[[int], str], cause: Cal
     return deployment
 
 
-def test_listed_failure_causes_are_limited_and_their_counts_add_up(world: World) -> None:
+def test_listed_failure_causes_are_limited_and_their_counts_add_up_to_all_failures(world: World) -> None:
     total = 2 * MAX_CAUSES + 7
     deployment = fail_many(world, total, lambda n: f"cause {n}", lambda n: f"cause {'common' if n < 7 else n}")
 

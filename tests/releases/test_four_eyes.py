@@ -86,7 +86,7 @@ def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) ->
     )
 
 
-def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
+def test_key_created_by_another_key_belongs_to_person_who_created_first_key(world: World) -> None:
     """Each key creates the next one. Revoking the first two makes no difference."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)

@@ -293,7 +293,7 @@ def test_deployment_does_not_overtake_earlier_ready_deployment_to_same_agents(
     assert third.is_current
 
 
-def test_deployment_with_freeze_override_starts_before_one_that_waits_for_window(
+def test_deployment_with_freeze_override_overtakes_deployment_that_waits_for_end_of_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     frozen.settings = {**frozen.settings, "max_in_flight_deployments": 2}

@@ -260,7 +260,7 @@ def _digesting() -> str:
     )
 
 
-def test_stories_of_tests_reach_every_deployment_status() -> None:
+def test_tested_stories_reach_every_deployment_status() -> None:
     assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
 
 

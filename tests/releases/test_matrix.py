@@ -185,7 +185,7 @@ def test_matrix_of_random_deployments_has_expected_rows(world: World, seed: int)
     assert differs == {None, True, False}
 
 
-def test_query_count_depends_on_neither_environments_nor_pipelines(world: World, other: World) -> None:
+def test_query_count_does_not_depend_on_number_of_environments_and_pipelines(world: World, other: World) -> None:
     small, large = (Filled(each, size, size, seed=1) for each, size in ((world, 3), (other, 12)))
 
     def count(filled: Filled) -> int:
@@ -197,7 +197,7 @@ def test_query_count_depends_on_neither_environments_nor_pipelines(world: World,
     assert count(small) == count(large)
 
 
-def test_long_matrix_is_truncated_and_continued(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_matrix_is_truncated_and_next_request_continues_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     filled = Filled(world, environments=3, pipelines=5, seed=1)
     rows = filled.shown(filled.names)
     assert len(rows) == 5

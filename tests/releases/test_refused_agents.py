@@ -54,7 +54,7 @@ def seen(*agent_ids: UUID, days: float) -> None:
     RefusedAgent.objects.filter(pk__in=agent_ids).update(first_at=moment, last_at=moment)
 
 
-def test_command_lists_unknown_rotated_and_decommissioned_agents(world: World) -> None:
+def test_command_lists_unknown_agents_decommissioned_agents_and_agents_with_revoked_key(world: World) -> None:
     assert run() == "The list of refused agents is empty."
     assert run("--json") == "[]"
     (rotated, with_old_key), (gone, ended), (fine, working) = (world.agent(name=name) for name in ("a", "b", "c"))
@@ -112,7 +112,7 @@ def test_process_stores_refused_agent_at_most_once_an_hour(monkeypatch: pytest.M
     assert (again.first_at, again.last_at > first.last_at) == (first.first_at, True)
 
 
-def test_excess_agents_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_agents_above_limit_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_agents, "MOST_ROWS", 2)
     old, *more = (uuid7() for _ in range(3))
     store_refused([old])
@@ -148,7 +148,7 @@ def test_concurrent_calls_store_no_excess_agents(concurrently: Race, monkeypatch
     assert len(listed()) == 30
 
 
-def test_agents_are_stored_in_background_no_faster_than_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_agents_are_stored_in_background_at_limited_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     timers: list[tuple[float, Any]] = []
 
     def timer(seconds: float, function: Any) -> Any:

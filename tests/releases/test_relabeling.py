@@ -85,7 +85,7 @@ def test_newly_matching_undrained_agents_are_offered_current_deployment(zones: W
     assert relabel(zones, selector={"zone": "c"}, set={"zone": "c"}).json()["deployments_offered"] == 0
 
 
-def test_relabeling_does_not_count_known_bad_deployment_as_offered(zones: World) -> None:
+def test_relabeling_dry_run_does_not_count_known_bad_deployment_as_offered(zones: World) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     zones.dev.refresh_from_db()

@@ -71,7 +71,7 @@ def test_people_other_than_requester_cannot_send_reminder(world: World, bundle: 
     assert Approval.objects.get().reminded_at is None
 
 
-def test_key_and_its_creator_can_send_reminder_of_request_by_key(world: World, bundle: ConfigBundle) -> None:
+def test_key_and_its_creator_can_send_reminder_of_request_made_with_key(world: World, bundle: ConfigBundle) -> None:
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,

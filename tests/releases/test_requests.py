@@ -70,7 +70,7 @@ def test_deployment_is_approved_if_no_approval_is_required(world: World) -> None
     assert stories.desired(agent) == (None, None)
 
 
-def test_deployment_that_needs_approval_requests_it_with_its_details(world: World) -> None:
+def test_deployment_that_needs_approval_creates_approval_with_details_of_deployment(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2, world.prod)
     target = {"agents": [str(agent.pk)]}
     strategy = {"kind": "waves", "percents": [50, 100], "holds": [None, "approval"]}

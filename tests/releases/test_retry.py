@@ -133,7 +133,7 @@ def test_retry_of_deploying_deployment_without_failed_agents_is_refused(world: W
 
 
 @pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "rolling_back"])
-def test_retry_is_refused_unless_deployment_is_deploying_active_or_failed(world: World, status: str) -> None:
+def test_retry_is_refused_before_rollout_and_during_rollback(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
@@ -172,7 +172,7 @@ def test_retry_of_aborted_deployment_is_refused_in_freeze_window(world: World) -
     refused(world, deployment, "freeze_window")
 
 
-def test_retry_of_aborted_deployment_is_refused_at_limit_and_after_newer_deployment(
+def test_retry_of_aborted_deployment_is_refused_at_in_flight_limit_and_after_newer_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents = stories.fleet(world, 1)

@@ -126,7 +126,7 @@ def test_partial_retry_of_failed_deployment_must_respect_threshold(world: World)
     )  # fmt: skip
 
 
-def test_retry_of_active_deployment_is_refused_when_it_cannot_be_offered(world: World) -> None:
+def test_retry_of_active_deployment_that_cannot_be_offered_is_refused(world: World) -> None:
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     deployment = partly_active(world, agents, one, 0)

@@ -127,7 +127,7 @@ def test_reviewers_setting_needs_enough_distinct_members(world: World) -> None:
     )
 
 
-def test_only_org_admin_may_remove_reviewers_or_name_viewers_except_in_dev(world: World) -> None:
+def test_only_org_admin_may_remove_reviewers_or_make_viewers_reviewers_except_in_dev(world: World) -> None:
     operator, reviewer, viewer = ids(world.operator, world.reviewer, world.viewer)
     for environment in (world.staging, world.prod, world.dev):
         for reviewers, is_looser in (
@@ -445,7 +445,7 @@ def test_reviewers_of_break_glass_deployment_change_until_it_is_approved(world: 
 # -- queries --------------------------------------------------------------------------------------------------------
 
 
-def test_number_of_queries_does_not_depend_on_reviewers_and_agents(world: World, run_jobs: Run) -> None:
+def test_number_of_queries_does_not_depend_on_number_of_reviewers_and_agents(world: World, run_jobs: Run) -> None:
     environment = world.environment("dev", "wide", max_in_flight_deployments=2)
     agents = stories.fleet(world, 2, environment)
     strategy = {**stories.waves(50, 100, threshold=100), "holds": [None, "approval"]}

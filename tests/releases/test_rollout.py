@@ -192,7 +192,7 @@ def test_all_agents_count_toward_thresholds_if_all_are_offline(world: World, run
     assert state(deployment) == ("active", "")
 
 
-def test_step_of_active_deployment_without_new_failures_records_nothing(world: World) -> None:
+def test_rollout_step_of_active_deployment_without_new_failures_records_nothing(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     before = events(deployment), AuditEvent.objects.count()
 

@@ -154,7 +154,7 @@ def test_rollout_finishes_when_last_unfinished_agent_is_decommissioned(
     assert state(deployment) == ("active", "")
 
 
-def test_rollout_with_only_offline_agents_left_fails_without_known_bad_configuration(
+def test_rollout_fails_if_only_offline_agents_are_left_but_configuration_is_not_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)

@@ -65,7 +65,9 @@ def test_two_pipelines_can_roll_out_concurrently(two_at_once: World, run_jobs: R
     assert all_desired(left) == [(quotes.pk, "activate")] * 4
 
 
-def test_take_over_waits_for_other_rollout_and_its_rollback_returns_agents(two_at_once: World, run_jobs: Run) -> None:
+def test_take_over_waits_for_other_rollout_and_rollback_of_take_over_returns_agents(
+    two_at_once: World, run_jobs: Run
+) -> None:
     world = two_at_once
     agents = stories.fleet(world, 4)
     left, right = agents[:2], agents[2:]

@@ -89,7 +89,9 @@ def test_rollout_with_auto_rollback_stops_and_is_rolled_back_above_threshold(wor
     assert all_desired(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
 
 
-def test_rollout_without_auto_rollback_fails_above_threshold_without_rollback(world: World, run_jobs: Run) -> None:
+def test_rollout_without_auto_rollback_fails_above_threshold_and_is_not_rolled_back(
+    world: World, run_jobs: Run
+) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)

@@ -184,7 +184,7 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     assert (state(scheduled)[0], state(second)[0]) == ("active", "deploying")
 
 
-def test_lifetime_of_approval_is_counted_from_start_time_or_later_decision(
+def test_lifetime_of_approval_begins_at_start_time_or_at_decision_whichever_is_later(
     world: World, clock: stories.Clock, run_jobs: Run
 ) -> None:
     prod = world.prod

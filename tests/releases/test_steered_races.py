@@ -127,7 +127,7 @@ def test_pending_approval_of_wave_does_not_expire_while_deployment_is_paused(
     assert shown(world, deployment)["wave_hold"]["wave"] == 1
 
 
-def test_hold_of_later_wave_ends_when_agent_of_earlier_wave_is_no_longer_drained(world: World, run_jobs: Run) -> None:
+def test_hold_of_later_wave_ends_when_agent_of_earlier_wave_is_undrained(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, None, "approval"))
     path = world.path(rest=f"/agents/{agents[1][0].pk}")
@@ -148,7 +148,7 @@ def test_hold_of_later_wave_ends_when_agent_of_earlier_wave_is_no_longer_drained
     assert stories.progress(deployment)[2:] == ["pending", "pending"]
 
 
-def test_late_failure_of_drained_agent_outdates_report_and_approval_of_wave(world: World, run_jobs: Run) -> None:
+def test_late_failure_of_drained_agent_invalidates_report_and_approval_of_wave(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     strategy = {**waves(75, 100, threshold=100), "holds": [None, "approval"]}
     deployment = stories.offered(world, second, strategy=strategy)

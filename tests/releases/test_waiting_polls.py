@@ -174,7 +174,7 @@ def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoo
     assert len(room) == 0
 
 
-def test_connections_rest_after_large_but_not_after_small_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_resume_with_delay_only_after_large_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     room = WaitingRoom(capacity=3000, processes=2)
@@ -200,7 +200,7 @@ def test_connections_rest_after_large_but_not_after_small_burst(monkeypatch: pyt
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
 
 
-def test_connections_stop_resting_when_process_shuts_down() -> None:
+def test_connections_resume_without_delay_when_process_shuts_down() -> None:
     room = WaitingRoom(processes=64)
     waiters = [room.enter(uuid7()) for _ in range(LARGE_BURST)]
     room.wake(None)

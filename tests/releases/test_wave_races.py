@@ -161,7 +161,7 @@ def scenes(world: World, monkeypatch: pytest.MonkeyPatch) -> Scenes:
 WAITS, STARTED = ("deploying", 0, ["active", "pending"]), ("deploying", 1, ["active", "offered"])
 
 
-def test_concurrent_decisions_on_wave_count_until_wave_is_decided(scenes: Scenes, world: World) -> None:
+def test_concurrent_decisions_on_wave_are_counted_until_it_is_decided(scenes: Scenes, world: World) -> None:
     one, two = world.reviewer, world.operator
     for required, expected in ((1, ("done", "approval.decided")), (2, ("done", "done"))):
         scene = scenes.new(required=required)

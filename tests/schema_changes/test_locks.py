@@ -110,7 +110,9 @@ def test_killed_migration_leaves_no_trace_and_can_be_repeated(database: Database
     assert database.fetch(COLUMN) == database.fetch(RECORDED) == [(1,)]
 
 
-def test_index_is_built_while_others_write_and_again_after_interruption(database: Database, later: Migrations) -> None:
+def test_index_is_built_without_blocking_writes_and_rebuilt_after_interruption(
+    database: Database, later: Migrations
+) -> None:
     later.add("tenancy", "9001_index", ADD_INDEX)
     with database.connect() as older, database.connect(autocommit=True) as writer:
         older.execute("UPDATE tenancy_project SET name = name")  # the index waits for the end of this transaction
@@ -130,7 +132,9 @@ def test_index_is_built_while_others_write_and_again_after_interruption(database
     assert database.fetch(RECORDED) == [(1,)]
 
 
-def test_process_that_waits_for_migration_lock_does_not_block_index(database: Database, later: Migrations) -> None:
+def test_process_that_waits_for_migration_lock_does_not_block_index_build(
+    database: Database, later: Migrations
+) -> None:
     later.add("tenancy", "9001_index", ADD_INDEX)
     with database.connect() as older:
         older.execute("UPDATE tenancy_project SET name = name")

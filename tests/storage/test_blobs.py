@@ -49,7 +49,7 @@ def test_unreachable_storage_raises_unavailable(use: Callable[[], object], setti
     assert "127.0.0.1" not in raised.value.detail
 
 
-def test_put_succeeds_when_blob_is_deleted_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_succeeds_even_if_blob_is_deleted_immediately_after_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers that need the blob call ``protect`` and then check ``is_stored``."""
     content_hash = "sha256:" + "5" * 64
     save = AtomicFileStorage.save

@@ -224,7 +224,7 @@ def test_slowly_sending_store_does_not_time_out(in_trouble: InTrouble, monkeypat
         assert stored.read() == LARGE
 
 
-def test_quickly_failed_upload_is_retried_after_closed_connection_and_503(
+def test_upload_that_fails_quickly_is_retried_after_closed_connection_and_after_503(
     in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)

@@ -218,7 +218,7 @@ def test_events_recorded_after_clock_was_ahead_are_sealed(world: World) -> None:
     assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()
 
 
-def test_seal_rest_seals_old_events_of_chain_that_fell_behind(
+def test_job_seal_rest_seals_old_events_of_chain_that_fell_behind(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)

@@ -154,7 +154,9 @@ def test_large_last_values_are_replaced_by_hashes_in_counted_event(world: World,
     assert (last["n"], last["field-1"].keys(), last["field-2"].keys()) == (2, {"size", "sha256"}, {"size", "sha256"})
 
 
-def test_events_of_people_and_agents_and_distinct_events_are_recorded_in_full(world: World, machine: Machine) -> None:
+def test_events_of_people_and_of_agents_and_distinct_events_of_keys_are_recorded_in_full(
+    world: World, machine: Machine
+) -> None:
     """The events are caused by people or agents, or differ in the key, resource, action or minute."""
     other_key = Machine(world, "deploy")
     agent, _ = world.agent()

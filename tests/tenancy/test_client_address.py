@@ -65,7 +65,7 @@ def test_last_forwarded_address_is_used_and_normalized(trust_proxies: Any, forwa
         "for=203.0.113.9",
     ],
 )  # fmt: skip
-def test_missing_or_malformed_header_yields_peer_address_or_another_valid_address(
+def test_client_address_is_valid_even_if_header_is_missing_or_malformed(
     trust_proxies: Any, forwarded: str | None
 ) -> None:
     found = client_ip_for(forwarded)
@@ -101,7 +101,7 @@ def test_peer_address_is_normalized_or_none(peer: str, expected: str | None) -> 
         ("x" * 5000, PEER, PEER),
     ],
 )
-def test_audit_event_contains_address_and_sign_in_limit_counts_it_or_its_ipv6_network(
+def test_audit_event_contains_address_and_sign_in_limit_counts_ipv6_addresses_by_network(
     trust_proxies: Any, world: World, forwarded: str, expected: str, limited: str
 ) -> None:
     caller = Client(REMOTE_ADDR=PEER, headers={"X-Forwarded-For": forwarded, "Accept": "application/json"})

@@ -305,7 +305,7 @@ def test_token_is_collected_once_by_concurrent_requests(world: World, concurrent
     assert UserToken.objects.filter(name="byteor on build-7").count() == 1
 
 
-def test_concurrent_denial_and_collection_give_no_token(world: World, concurrently: Race) -> None:
+def test_machine_gets_no_token_if_sign_in_is_denied_concurrently(world: World, concurrently: Race) -> None:
     started = device_sign_ins.start(client_name="build-7", ip=None)
 
     found = concurrently(

@@ -31,7 +31,7 @@ def order(world: World) -> list[str]:
     return [name for _, name in found]
 
 
-def test_new_environment_is_last_or_at_its_position(world: World) -> None:
+def test_new_environment_is_last_or_at_requested_position(world: World) -> None:
     last = world.project_admin.api.post(collection(world), {"name": "last", "posture": "dev"}).json()
     first = world.project_admin.api.post(collection(world), {"name": "first", "posture": "dev", "position": 1}).json()
 

@@ -150,7 +150,7 @@ def test_edits_lock_their_row_before_writing(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
-def test_delete_with_outdated_etag_or_of_organization_is_refused(world: World, kind: str) -> None:
+def test_delete_with_outdated_etag_is_refused_and_organizations_cannot_be_deleted(world: World, kind: str) -> None:
     path, _ = edits(world)[kind]
 
     response = world.admin.api.delete(path, If_Match=f'"7.{"0" * 32}"')

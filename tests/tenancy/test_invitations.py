@@ -56,7 +56,7 @@ def invite_again(world: World, by: Person | None = None, *, project: bool = Fals
 
 
 @pytest.mark.parametrize("project", [False, True])
-def test_location_of_added_member_accepts_changes(world: World, project: bool) -> None:
+def test_location_header_of_added_member_can_be_used_to_change_and_remove_member(world: World, project: bool) -> None:
     made = invite(world, project=project)
 
     changed = world.admin.api.put(made["Location"], {"role": "operator"})
@@ -361,7 +361,7 @@ def test_link_in_email_confirms_address(world: World, other: World, mail: None) 
     assert [each.organization_id for each in created] == [None, None]
 
 
-def test_no_link_in_email_to_person_who_is_no_longer_member(world: World, mail: None) -> None:
+def test_email_to_person_who_is_no_longer_member_contains_no_link(world: World, mail: None) -> None:
     invite(world)
     event = MessageEvent.objects.get(resource_id=str(bob().pk))
     Membership.objects.filter(user=bob()).delete()
@@ -412,7 +412,7 @@ def test_only_one_of_concurrent_invitations_of_same_person_succeeds(world: World
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_invitations_by_two_organizations_show_at_most_one_link_which_is_invalid(
+def test_concurrent_invitations_by_two_organizations_show_at_most_one_link_and_it_is_invalid(
     world: World, other: World
 ) -> None:
     results = together(lambda: _add(world), lambda: _add(other))

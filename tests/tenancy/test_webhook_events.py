@@ -134,6 +134,6 @@ def test_literal_deployment_and_approval_actions_in_code_are_event_types() -> No
     assert "approval.remind" in TYPES  # recorded with a constant
 
 
-def test_every_pattern_has_unique_name() -> None:
+def test_every_webhook_event_pattern_has_unique_name() -> None:
     assert NAMES.keys() == {*PATTERNS}
     assert len({*NAMES.values()}) == len(NAMES)

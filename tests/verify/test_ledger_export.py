@@ -117,7 +117,7 @@ def test_json_output_contains_ledger_proof(ledger: Ledger) -> None:
     assert result["keys"]["trusted_kids"] == [KID]
 
 
-def test_consecutive_exports_are_proven_and_gaps_reported(ledger: Ledger) -> None:
+def test_consecutive_exports_are_proven_and_gaps_are_reported(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
 
     whole = ledger(first, second, options=TRUSTED)[1]

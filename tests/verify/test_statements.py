@@ -154,7 +154,9 @@ def test_proof_says_what_is_not_tested_or_not_accepted(makers: World, verify: Ve
     assert facts[0].startswith(f"  {expected[0]}" if name in {"vacuous", "no test could run"} else "  tested ")
 
 
-def test_statements_of_unapproved_deployment_and_in_single_files_are_proven(makers: World, verify: Verifier) -> None:
+def test_statements_are_proven_for_unapproved_deployment_and_if_files_are_named_individually(
+    makers: World, verify: Verifier
+) -> None:
     files = unapproved_with(makers, pair(makers, override=OVERRIDE), "urgent")
     assert verify(files, "--trust", KID) == 0
     assert "  override      by eve@example.com: urgent\n" in verify.output
@@ -356,7 +358,7 @@ UNAPPROVED = {
 
 
 @pytest.mark.parametrize("name", UNAPPROVED)
-def test_unapproved_evidence_must_have_listed_statements_and_override(
+def test_evidence_of_unapproved_deployment_with_missing_or_forged_statements_is_not_proven(
     makers: World, verify: Verifier, name: str
 ) -> None:
     genuine = unapproved_with(makers, pair(makers))
@@ -379,7 +381,9 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
     assert verify.result(_gate_only(override=None)(makers, overridden))["code"] == "statements.override"
 
 
-def test_statements_missing_from_record_are_compared_with_deployment_json(makers: World, verify: Verifier) -> None:
+def test_statements_are_compared_with_deployment_json_if_record_has_no_list_of_statements(
+    makers: World, verify: Verifier
+) -> None:
     """A record from an older server has no list of statements. Otherwise, the list in the record has priority."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0

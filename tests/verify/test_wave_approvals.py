@@ -157,7 +157,7 @@ def test_proof_shows_decisions_on_waves_and_reports_of_earlier_waves(makers: Wor
     assert [each["place"] for each in result["signatures"]][-2:] == [FILE, FILE]
 
 
-def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifier) -> None:
+def test_wave_rules_that_differ_from_those_of_deployment_approval_are_shown(makers: World, verify: Verifier) -> None:
     """An org_admin replaced Ada with Eve after Ada had approved, so Ada's approval does not count."""
     found = bundle_hash_of(makers)
     changed = wave(
@@ -181,7 +181,7 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
     ]
 
 
-def test_repeated_and_own_approvals_are_proven(makers: World, verify: Verifier) -> None:
+def test_second_approval_of_wave_and_approval_by_requester_are_proven(makers: World, verify: Verifier) -> None:
     """After the first approval was withdrawn, the requester approved the wave. The settings allow self-approval."""
     found = bundle_hash_of(makers)
     again = wave(found, approval_id="approval-3", reviewers=(), allow_self_approval=True, decisions=(decision(BOB),))
@@ -412,7 +412,7 @@ def test_forged_wave_approvals_are_not_proven(makers: World, verify: Verifier, n
     assert verify.output.count("\n") == 1
 
 
-def test_only_approvals_by_reviewers_count_for_deployment_and_malformed_reviewers_are_rejected(
+def test_only_approvals_by_reviewers_count_for_deployment_and_malformed_reviewer_list_is_rejected(
     makers: World, verify: Verifier
 ) -> None:
     valid = approved_with(makers, genuine(makers))

@@ -51,7 +51,7 @@ def test_embedded_database_has_private_socket_folder_and_no_network_address(serv
     assert execute(url, "SHOW listen_addresses") == [("",)]
 
 
-def test_concurrent_commands_share_server_that_last_one_stops(folder: Path) -> None:
+def test_concurrent_commands_share_server_and_last_command_stops_it(folder: Path) -> None:
     with command(folder) as one, command(folder) as two, command(folder) as three:
         assert one.url() == two.url() == three.url()
         first = postmaster(folder)

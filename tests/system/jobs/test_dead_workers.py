@@ -83,7 +83,7 @@ def test_run_that_lost_its_job_cannot_record_result() -> None:
     assert waiting() == [("test.hold", "todo")]
 
 
-def test_claim_ensure_waits_when_unsure_and_raises_when_claim_is_lost() -> None:
+def test_ensure_waits_while_claim_is_uncertain_and_raises_when_claim_is_lost() -> None:
     enqueue(Hold())
     outcomes: list[str] = []
 
@@ -110,7 +110,7 @@ def test_claim_ensure_waits_when_unsure_and_raises_when_claim_is_lost() -> None:
     assert outcomes == ["mine", "lost"]
 
 
-def test_retry_until_stored_retries_only_outages_until_claim_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_is_retried_only_after_outages_and_only_while_claim_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_S", 0.01)
     run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0, ""), 1)
     claim = claims.HeldClaim(run, lambda: True)
