@@ -25,7 +25,8 @@ from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSeria
                     "output_differs_from": {
                         "type": "string",
                         "format": "uuid",
-                        "description": "The id of a replay. A version is bad if its output differs from the output of this replay.",
+                        "description": "The id of a replay. A version is bad if its output differs from the output of "
+                        "this replay.",
                     }
                 },
                 "required": ["output_differs_from"],
