@@ -81,7 +81,7 @@ class Outcome(StrEnum):
 
 
 def is_announced(action: str) -> bool:
-    """Return whether webhooks can receive audit events with this action, by its event type or only by a wildcard."""
+    """Return whether webhooks can subscribe to audit events with this action, by its event type or by a wildcard."""
     return action.startswith(FAMILIES) or action in _SINGLE
 
 

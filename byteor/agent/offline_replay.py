@@ -24,7 +24,7 @@ from byteor.engine.replay import (
 
 
 class CannotReplay(Exception):
-    """The bundle or the spec cannot be replayed. The message contains the reason."""
+    """The bundle or the spec is invalid, or the records cannot be traced. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)

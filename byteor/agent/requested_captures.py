@@ -101,7 +101,10 @@ class RequestedCaptures:
         self._not_before = self._clock() + seconds
 
     def _upload(self, plane: ControlPlane, request: CaptureRequest) -> None:
-        """Upload the capture. If it cannot be created or is rejected, upload a diagnostic that says why."""
+        """Upload the capture. If it cannot be created or is rejected, upload a diagnostic that says why.
+
+        If a later attempt may succeed, raises ControlPlaneUnavailable, CredentialRejected or OSError instead.
+        """
         running = self._state.progress().running
         unsent, self._unsent = self._unsent, None
         try:

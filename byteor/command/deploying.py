@@ -116,7 +116,10 @@ def _print_lines(output: Callable[[str], None], text: str) -> None:
 
 
 def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
-    """Return the exit code and a text about a rollout that has ended. The text of a denial includes its comment."""
+    """Return the exit code and a text about a rollout that has ended.
+
+    The text of a denial includes its comment, unless the request for the comment fails.
+    """
     approval = None
     if deployment.status == "denied" and deployment.approval_id is not None:
         with suppress_errors():
@@ -275,17 +278,17 @@ def suppress_errors() -> Iterator[None]:
 
 
 class _Screen:
-    """Prints the lines of a rollout to stdout, or to stderr if stdout is for JSON."""
+    """Prints lines and notes about a rollout."""
 
     def __init__(self, as_json: str | None) -> None:
         self._to_stderr = as_json is not None
 
     def say(self, text: str) -> None:
-        """Print lines about the rollout."""
+        """Print lines about the rollout to stdout, or to stderr if stdout is for JSON."""
         _print_lines(note if self._to_stderr else say, text)
 
     def note(self, text: str) -> None:
-        """Print lines to stderr, or above the bars if there are any."""
+        """Print a note to stderr, or above the bars if there are any."""
         _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:

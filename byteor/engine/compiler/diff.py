@@ -49,7 +49,7 @@ class SpecDiff:
     def bounded(self, max_bytes: int) -> SpecDiff:
         """Return the diff with only its first changes and lines.
 
-        The changes and the lines are limited to ``max_bytes`` each, measured as JSON.
+        As JSON, the changes together have at most ``max_bytes``. The same limit applies to the lines together.
         """
         changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
         lines = self.unified.splitlines(keepends=True)
