@@ -67,7 +67,10 @@ def conclude(request: HttpRequest, result: FormResult) -> str:
 
 
 def url_after(request: HttpRequest, result: FormResult) -> str:
-    """Return the URL of the page to which the person returns, with the row chosen; otherwise the result's URL."""
+    """Return the page of ``next_of``, with the result's row chosen.
+
+    If ``next_of`` returns "", return the result's URL. If the result has no ``key``, no row is chosen.
+    """
     back = next_of(request)
     if not back:
         return str(result["url"])
@@ -75,7 +78,7 @@ def url_after(request: HttpRequest, result: FormResult) -> str:
 
 
 def next_of(request: HttpRequest) -> str:
-    """Return the page of the console in the parameter ``next``; "" without one, or if it is another URL."""
+    """Return the URL in the parameter ``next``; "" if it is missing or not a page of the console."""
     url = request.GET.get(NEXT, "")
     return url if is_console_page(url) else ""
 
@@ -95,7 +98,10 @@ def is_console_page(url: str) -> bool:
 
 
 def returning(url: str, back: str) -> str:
-    """Return the URL of a form, from which the person returns to the page ``back`` of the console, if given."""
+    """Return the URL of a form with the page ``back`` of the console as the page to which the person returns.
+
+    If ``back`` is empty, return the URL unchanged.
+    """
     return with_parameter(url, NEXT, back) if back else url
 
 

@@ -1,7 +1,8 @@
 """Queries for the rows that a person may see, compiled once for all people whose roles have the same form.
 
-The ids of the person's organizations and projects are parameters of the SQL. The rest of the SQL depends only on the
-number of organizations and projects and on the role in each. That is the form of the roles.
+The form of a person's roles is the number of organizations and projects, and the role in each. All installation
+operators have the same form. The ids of a person's organizations and projects are parameters of the SQL, so people
+whose roles have the same form share the compiled query.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from byteor_cloud.database.together import Plan
 # For each organization, the person's role in it (or "") and then the person's roles in its projects. None for an
 # installation operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
-# A function that returns the rows that a person may see. Its arguments are a hashable constant (such as a table), the
-# person, and ids and texts. Its query is compiled once and shared, so the result may depend on nothing else.
+# A function that returns rows that a person may see, or counts of them. Its arguments are a hashable constant (such as
+# a table), the person, and ids and texts. Its query is compiled once and shared, so the result may depend on nothing
+# else.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 

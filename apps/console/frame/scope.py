@@ -89,7 +89,7 @@ def visible_tenants(level: type[Model], console_user: ConsoleUser) -> QuerySet[A
 
 
 def reaching(queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
-    """Keep the rows that apply in the scope. A row of an organization may be limited to a project or an environment."""
+    """Keep the rows that apply in the scope or a part of it. Rows may be limited to a project or an environment."""
     found, fields = queryset, {field.name for field in queryset.model._meta.fields}
     for level in lineage(scope):
         name = type(level).__name__.lower()
@@ -114,7 +114,7 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 def set_scope(request: HttpRequest, scope: Tenant) -> None:
     """Make ``scope`` the page's scope, even if the URL has another.
 
-    Count the request's slot for the scope's organization, if there is one.
+    Count the request's slot (``request_slots``) for the scope's organization, if there is one.
     """
     request._console_scope = scope  # type: ignore[attr-defined]  # an attribute of our own, as a cache
     if scope is not None:

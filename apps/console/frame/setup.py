@@ -43,7 +43,7 @@ class Setup(StrEnum):
 class SetupBar:
     """The next step, as the bar shows it. ``url`` leads to its page, ``skip`` to the next step that is not done.
 
-    ``url`` is empty on the page that ``ShownStep.shown_by`` names, and ``skip`` if the step cannot be skipped.
+    ``url`` is empty on the page that ``ShownStep.shown_by`` names. ``skip`` is empty if the step cannot be skipped.
     """
 
     number: int

@@ -114,7 +114,10 @@ def plan_choices(request: HttpRequest) -> Plan[list[tuple[Any, ...]]]:
 
 
 def _place(row: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the sort key of a row of ``_level_choices``: names, and positions for the environments of a project."""
+    """Return the sort key of a row of ``_level_choices`` without its depth: names, and positions for environments.
+
+    The environments of a project are sorted by position before their names.
+    """
     _, _, position, organization, project, environment = row
     return organization.casefold(), project.casefold(), position, environment.casefold()
 

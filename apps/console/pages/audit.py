@@ -128,7 +128,7 @@ class EventList(ScopedChangeList):
     def ledger_url(self) -> str:
         """The URL of the page that exports an organization's ledger; empty if the person may not export it.
 
-        Without a scope, this is the organization that the person administers, if there is only one.
+        Without a scope, the ledger is that of the organization that the person administers, if there is only one.
         """
         organizations = lineage(scope_of(self._request))[:1]
         if not organizations:

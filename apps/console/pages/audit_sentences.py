@@ -306,7 +306,7 @@ def _sentence(actor: str, phrase: str, event: AuditEvent, console_user: ConsoleU
 
 
 def plain_sentence(event: AuditEvent) -> str:
-    """Return the event as a sentence without markup, which names only the kind of the resource."""
+    """Return the event as a sentence without markup."""
     return unescape(strip_tags(describe_event(event, None)))
 
 

@@ -43,9 +43,9 @@ def subject(row: Approval) -> str:
 
 
 def describe_request(row: Approval) -> str:
-    """Return sentences about the request, and the time left to decide.
+    """Return sentences about the request and, while it is pending, the time left to decide.
 
-    The service requests the approval of a wave. The sentences about it also name the requester of the deployment.
+    The approval of a wave is requested by the service. Its sentences also name the requester of the deployment.
     """
     deployment = row.rollout or deployment_of(row)
     agents = "" if deployment is None else f" for {agent_count(deployment.target_count)}"
@@ -169,7 +169,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
 def matched_agents(row: Approval) -> QuerySet[Agent, str]:
     """Return the names of the first 8 agents that the target matched when the deployment was requested.
 
-    The approval of a wave lists no agents.
+    Agents that were deleted since are left out. The approval of a wave lists no agents.
     """
     target = row.target
     if target is None or target.count is None or row.wave is not None:

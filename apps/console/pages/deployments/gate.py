@@ -205,7 +205,7 @@ def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -
 def _own(request: HttpRequest, deployment: Deployment) -> str:
     """Return why the requester of the deployment cannot accept its differences.
 
-    Returns "" for others, for a requester who may accept them, and if the deployment does not wait.
+    Returns "" for others, for a requester who may accept them, and if the status is not in ``replay_gate.WAITING``.
     """
     is_own = deployment.requester_id == request.user.pk and not replay_gate.may_accept_own(deployment)
     if not is_own or deployment.status not in replay_gate.WAITING:

@@ -1,7 +1,7 @@
-"""Previews of the acts on a deployment: for each act, one sentence with numbers about what it would do now.
+"""Previews of acts on a deployment or on one of its agents. Each states in one sentence what the act would do now.
 
-Each preview raises DomainError if the act is not possible now. ``counted`` of the row is the ``AgentCounts`` of the
-deployment, which ``DeploymentAdmin.get_object`` reads.
+Each preview raises DomainError if the act is not possible now. A deployment's attribute ``counted`` has its
+``AgentCounts``, which ``DeploymentAdmin.get_object`` reads.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def preview_abort(row: Any) -> str:
 def preview_rollback(row: Any) -> str:
     """Return how many agents would return to which version and config bundle.
 
-    With more than ``_MAX_READ`` agents, return only about how many return, and which deployment would be
-    current afterwards.
+    With more than ``_MAX_READ`` agents, return only an approximate number of agents, and which deployment would be
+    current afterwards. Each sentence also says that the configuration would become known bad.
     """
     target = rollbacks.check_start(row)
     counted: AgentCounts = row.counted

@@ -20,7 +20,7 @@ from byteor_cloud.ids import smallest_uuid7
 def plan_progress(row: Any, timeline: Sequence[TimelineEntry]) -> Plan[str]:
     """Return the ``Plan`` for a phrase: how much of the rollout or the rollback is done, and the time left.
 
-    The phrase is empty if neither is under way, or if there are no agents to count. It has no time left while the
+    The phrase is empty if neither is under way, or if there are no agents to count. It omits the time left while the
     deployment is paused, held or stalled, while agents cannot download the bundle, and until the first agent of the
     wave or the rollback has finished.
     ``timeline`` are the newest entries, the newest first. If the beginning of the wave or the rollback is not among

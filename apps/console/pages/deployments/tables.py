@@ -400,7 +400,7 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
 
 
 def _deployment_link(row: Deployment) -> str:
-    """Return a link to another deployment of the pipeline, named by its version and config bundle."""
+    """Return a link to a deployment, named by its version and config bundle."""
     return row_link(row, f"{row.config_bundle.version}, {row.config_bundle}")
 
 
@@ -425,7 +425,7 @@ def _wave(wave: Wave, state: DeploymentState, hold: str) -> dict[str, Any]:
 
 
 def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
-    """Return the data of the agents table, filter and page links.
+    """Return the data of the table of agents, of its filter and of the links to its other pages.
 
     ``retry``: whether failed agents that are not drained link to a retry.
     """

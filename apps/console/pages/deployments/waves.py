@@ -24,7 +24,7 @@ TONE = {
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One wave and its progress. ``until`` is the end of the pause after the wave, if it is pausing.
+    """One wave and its progress. ``until`` is the end of the pause after it, if its state is ``pausing``.
 
     ``hold`` is the hold before the wave, or None. While the hold is in effect, the state of the wave is ``held``.
     """

@@ -23,7 +23,7 @@ from byteor.engine.counted import count_of
 from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.ids import smallest_uuid7
 
-_DAYS, _READ, _SHOWN = 7, 100, 10  # the days and the number of captures that are read, and groups that are shown
+_DAYS, _READ, _SHOWN = 7, 100, 10  # days of the panel, captures that are read, groups that are shown
 _VERSIONS = 3  # versions that a group names
 
 
@@ -35,7 +35,7 @@ class _Group:
     last: datetime
     first: datetime
     count: int = 0
-    versions: dict[UUID, int] = field(default_factory=dict)  # their numbers by id
+    versions: dict[UUID, int] = field(default_factory=dict)  # the version numbers by version id
 
 
 def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, now: datetime) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Deployments:
     marked: list[Deployment] = field(default_factory=list)
     failing: list[CurrentFailure] = field(default_factory=list)
     causes: list[dict[str, Any]] = field(default_factory=list)
-    is_cut: bool = False  # whether there are more than ``MAX_DEPLOYMENTS``
+    is_cut: bool = False  # whether more than ``MAX_DEPLOYMENTS`` are current or unfinished
 
 
 def read_deployments(environment: Environment, around: Surroundings, *, now: datetime, has_causes: bool) -> Deployments:

@@ -351,7 +351,7 @@ _QUOTAS: Final = {
 
 
 def _quotas(found: Found, *, is_operator: bool) -> Iterator[Need]:
-    """Yield a line for each quota of which an organization has used at least 90 %."""
+    """Yield a line for each quota above 0 of which an organization has used at least 90 %."""
     about = found.about
     organization = Organization(pk=about["id"])
     for quota, what in _QUOTAS.items():
