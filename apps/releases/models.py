@@ -498,7 +498,7 @@ class Regression(Stateful):
     # The results as the signed test result lists them. Null before the regression runs, and if the candidate is not a
     # config bundle.
     tests: models.JSONField[Any, Any] = models.JSONField(null=True)
-    # Whether this regression tests what the environment runs now, with golden fixtures only.
+    # Whether the regression was requested to test what the environment runs, with golden fixtures only.
     of_current = models.BooleanField(default=False, db_default=False)
     # {"deployment_id", "groups"}: the deployment that became current, and the groups of its differences from golden
     # results that were accepted. Null if no such differences were accepted, and once a job has added the results to

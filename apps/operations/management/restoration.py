@@ -1,4 +1,4 @@
-"""Restores the blobs, the database and the master key of a backup. Then stops work that may have been done since."""
+"""Restores a backup's blobs, database and master key. Then stops work that may have been done after the backup."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ def accept(
     only their acceptances count. The requester's acceptance counts for such a deployment only if self-approval is
     allowed and the deployment does not use break-glass.
 
-    Raises Forbidden for an API key if the environment or a waiting deployment requires approvals, and if the acceptance
-    would count for none of the deployments that wait for the regression. If none waits and the environment requires
-    approvals, raises Forbidden for a person who is not in the environment's setting ``reviewers``, unless that is
-    empty. Raises InvalidInput for a group that the regression does not show; the pointer of the error starts with
-    ``pointer``. Raises the errors of ``check_acceptable``.
+    Raises Forbidden for an API key if the environment, or a deployment that waits for the regression, requires
+    approvals. Raises Forbidden for anybody if deployments wait, and the acceptance would count for none of them. If
+    none waits and the environment requires approvals, raises Forbidden for a person who is not in the environment's
+    setting ``reviewers``, unless that is empty. Raises InvalidInput for a group that the regression does not show; the
+    pointer of the error starts with ``pointer``. Raises the errors of ``check_acceptable``.
     """
     environment = lock_row(regression.environment)
     row = Regression.objects.get(pk=regression.pk)

@@ -309,7 +309,7 @@ def record_report(
 
 
 def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
-    """Set the progress of agents that did not finish in time to failed. Later reports on the offer have no effect."""
+    """Set the progress of agents that did not finish in time to failed. Later reports on the offer do not change it."""
     late = list(agent_ids)
     detail, now = f"did not finish within {deployment.policy.agent_timeout_s} s", timezone.now()
     Assignment.objects.filter(agent_id__in=unnest_ids(late), deployment_id=deployment.pk).update(

@@ -50,7 +50,10 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 
 
 def _prepare_and_start(deployment_id: str, claim: Claim) -> Deployment | None:
-    """Start the build as ``_start_building`` does. The test result is signed before that, outside a transaction."""
+    """Start the build as ``_start_building`` does.
+
+    If the start needs a signed test result, sign it outside of the transaction, and try again.
+    """
     prepared = None
     for _ in range(_ATTEMPTS):
         try:

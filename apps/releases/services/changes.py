@@ -57,7 +57,7 @@ def find_base(deployment: Deployment) -> Deployment | None:
 
 
 def find_bases(deployment: Deployment) -> QuerySet[Deployment]:
-    """Return the deployment of ``find_base``, or nothing."""
+    """Return the deployment of ``find_base`` as a queryset, which is empty if there is none."""
     is_other = ~Q(pk=deployment.pk)
     kinds = [Q(is_other, superseded_by=deployment)]
     kinds += [Q(is_other, pk=deployment.restores_id)] if deployment.restores_id is not None else []

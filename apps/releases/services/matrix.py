@@ -1,7 +1,8 @@
 """The matrix of a project: what runs in each environment, by pipeline, and what is under way.
 
 The number of queries that read a matrix does not depend on the number of pipelines and environments. Agents are counted
-from stored sums. ``read_matrix`` first updates the sums for agents that have changed.
+from stored sums. ``read_matrix`` first updates the sums for agents that have changed, unless the database's disk is
+almost full.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LEVELS = (100, 90)  # percent of a quota, highest first
 
 
 def record_failing_webhooks(now: datetime | None = None) -> None:
-    """Record an event for each enabled webhook and chat webhook that has been failing for an hour."""
+    """Record an event for each enabled webhook and chat webhook that has been failing for at least an hour."""
     now = now or timezone.now()
     hooks = {"webhook": Webhook.objects.all(), "chat_webhook": ChatWebhook.objects.all()}
     new_events.insert(
@@ -55,6 +55,7 @@ def record_used_quotas(now: datetime | None = None) -> None:
 
     Another event for the same level requires that the usage was lower in between, and is recorded at most once a day
     (UTC). If the usage reaches both levels at the same time, only the higher one causes an event.
+    A quota of 0 causes no event.
     """
     now = now or timezone.now()
     reached = set[tuple[str, UUID]]()

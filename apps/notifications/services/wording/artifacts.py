@@ -34,9 +34,9 @@ def describe_incident(event: MessageEvent) -> Content | None:
 
 
 def describe_current_failure(event: MessageEvent) -> Content | None:
-    """Describe the fixtures that a current deployment fails.
+    """Describe the fixtures that a current deployment fails, or state that its fixtures could not be tested.
 
-    Returns None if the regression was deleted or another configuration is current now.
+    Returns None if the regression was deleted, or if its configuration is no longer current.
     """
     regression = Regression.objects.filter(pk=event.resource_id).first()
     if regression is None:

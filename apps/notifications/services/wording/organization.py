@@ -32,8 +32,8 @@ _QUOTAS = {
 def describe_webhook(event: MessageEvent) -> Content | None:
     """Describe a webhook that is failing or was disabled.
 
-    Names only the host of the URL, because the rest may contain a secret. Returns None if the webhook works again, was
-    enabled again or deleted, or was disabled by a person.
+    Names only the host of the URL, because the rest may contain a secret. Returns None if the webhook was
+    deleted, was disabled by a person, or is enabled and not failing.
     """
     found = _find_webhook(event)
     if found is None:

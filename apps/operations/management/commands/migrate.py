@@ -24,7 +24,7 @@ from byteor_cloud.database.connections import database_settings, direct_connecti
 
 LOCK_POLL_S = 0.5  # seconds between attempts to take the migration lock
 # Statements of other processes queue behind a migration that waits for a lock. So it gives up after a second, and lets
-# them run before its next attempt. It fails if an attempt times out ten minutes or more after the first one that did.
+# them run before its next attempt. It fails if an attempt times out ten minutes or more after the first attempt did.
 LOCK_TIMEOUT_S = 1
 PAUSE_S = 2
 GIVE_UP_S = 600
