@@ -115,7 +115,7 @@ class ProgressSerializer(serializers.Serializer[Any]):
 
 
 class BlockerSerializer(serializers.Serializer[Any]):
-    """One reason why a deployment cannot continue now."""
+    """One reason why a deployment waits, or may have to wait."""
 
     code = serializers.ChoiceField(list(BlockerCode))
     detail = serializers.CharField()
