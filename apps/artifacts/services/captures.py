@@ -100,7 +100,10 @@ def _build(artifact: Artifact) -> Path:
 
 
 def list_files(artifact: Artifact) -> list[dict[str, Any]]:
-    """Return the path, size and SHA-256 of each file in the capture, in path order."""
+    """Return the path, size and SHA-256 of each file in the capture, in path order.
+
+    Raises Conflict, NotFound or Unavailable.
+    """
     return _read(artifact, lambda capture: run_in_disk_thread(listed_files, capture))
 
 
@@ -120,7 +123,7 @@ def has_expected(artifact: Artifact) -> bool:
 
 
 def open_file(artifact: Artifact, path: str) -> BinaryIO:
-    """Open a file of the capture. Raises NotFound if the path is not listed, and the errors of ``list_files``."""
+    """Open a file of the capture. Raises NotFound (also if the path is not listed), Conflict or Unavailable."""
     if not any(each["path"] == path for each in list_files(artifact)):
         raise NotFound("The capture has no file with this path.")
     return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))

@@ -198,7 +198,10 @@ def _completed_tests() -> QuerySet[Regression]:
 
 
 def _failing_results(now: datetime | None = None) -> QuerySet[RegressionResult]:
-    """Return the failing results of the regression in an outer query, for fixtures with an unchanged golden result."""
+    """Return the failing results of the regression in an outer query.
+
+    Results of fixtures that have since been deleted or expired, or now expect another golden result, are left out.
+    """
     same = Fixture.objects.filter(
         ~is_expired(since=now), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
     )
@@ -222,7 +225,10 @@ def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]])
 
 
 def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
-    """Return the regressions that show failures, each with the number of failing fixtures as ``failing``."""
+    """Return the newest finished regressions of the current deployments in ``rows``, but only those that show failures.
+
+    Each has the number of failing fixtures as ``failing``. Canceled regressions do not count.
+    """
     newest = rows.filter(is_current=True).annotate(newest=Subquery(_completed_tests().values("pk")[:1]))
     results = _failing_results(now).order_by()
     count = results.values("regression").annotate(count=Count("*")).values("count")

@@ -1,4 +1,4 @@
-"""Executes the side effects of a replay: an HTTP request or a program run for a record, with time limits.
+"""Executes the side effects of replays with time limits: sends HTTP requests and runs programs.
 
 A side effect only succeeds or fails. As on an agent, its output does not change the record.
 """

@@ -161,9 +161,9 @@ def _reordered(items: Sequence[Item]) -> list[Item]:
 def _unstable_stage(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Return the first stage that had equal inputs and different outputs in two runs.
 
-    If there is none, returns the first stage whose inputs or outputs differed, or None. There may be none if stages
-    share an op, because they then share its digests. The first stage that differed need not be the cause: the stages of
-    a graph have the order of the spec, and records may reach them in another order.
+    If no stage did, returns the first stage whose inputs or outputs differed, or None. Stages with the same op share
+    digests, so the stage that caused the difference may also have different inputs. The returned stage is then not
+    always the cause: the stages of a graph have the order of the spec, and records may reach them in another order.
     """
     pairs = [(a, b) for a, b in zip(one["stages"], other["stages"], strict=True) if a != b]
     causes = [a[0] for a, b in pairs if a[1] == b[1]]

@@ -439,7 +439,7 @@ def _as_captures(rows: Iterable[tuple[UUID, str, UUID | None]]) -> list[dict[str
 
 
 def _plan_removed(deployment: Deployment) -> Plan[list[dict[str, Any]]]:
-    """Return the fixtures that were removed since the current deployment was activated, newest first.
+    """Return the fixtures that were removed since the current deployment was activated, the last removed first.
 
     Returns at most one fixture more than ``MAX_REMOVED``, and none without a current deployment. Takes at most two
     queries.

@@ -33,9 +33,9 @@ def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -
     """Start a rollback if a dry run of the whole capture has succeeded on each configuration to restore.
 
     Agents may return to different configurations. Unless a replay has failed or diverged, request one on each
-    configuration that has none. While not all replays have succeeded, return the error instead of raising it, so that
-    the caller's transaction keeps the requested replays. The error names a failed or diverged replay if there is one,
-    otherwise an unfinished replay. Raises Conflict if the rollback or a replay is not possible, or if the capture
+    configuration that has none. While not all replays have succeeded, return UnprovenRollback instead of raising it, so
+    that the caller's transaction keeps the requested replays. The error names a failed or diverged replay if there is
+    one, otherwise an unfinished replay. Raises Conflict if the rollback or a replay is not possible, or if the capture
     cannot prove the rollback. Raises InvalidInput if the capture belongs to another pipeline, and Unprocessable if its
     version is unknown.
     """

@@ -162,10 +162,10 @@ def other_versions(replay: Replay) -> QuerySet[Version]:
 
 @dataclass(frozen=True, slots=True)
 class OfferedVersion:
-    """A version to replay through, and its config bundles: first ``deployed``, the one activated last, then the newest.
+    """A version to replay through, and its config bundles: ``deployed`` first, and then the newest ones.
 
-    ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture or its
-    deployment. ``deployed`` and ``fallback`` are None if there is no such bundle.
+    ``deployed`` is the config bundle that was activated last. ``fallback`` is the config bundle whose parameters are
+    used for stages that have none in the capture or its deployment. Each is None if there is no such bundle.
     """
 
     version: Version

@@ -44,7 +44,7 @@ def store(regression: Regression, organization: UUID, verdicts: Sequence[Verdict
 
 
 def _make_room(regression: Regression, organization: UUID, needed: int) -> bool:
-    """Delete examples until others of ``needed`` bytes fit. Returns False, and deletes nothing, if they cannot fit."""
+    """Delete examples until ``needed`` more bytes fit. Returns False, and deletes nothing, if they cannot fit."""
     stored = Verdict.objects.filter(organization=organization, example_bytes__gt=0)
     excess = (stored.aggregate(total=Sum("example_bytes"))["total"] or 0) + needed - MAX_BYTES
     if excess <= 0:

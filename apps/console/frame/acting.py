@@ -69,7 +69,11 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return cast("Tenant", row)
 
     def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
-        """Return the rows in whose tenant the person has ``act.needs``; the person's own row if ``act.only_self``."""
+        """Return the visible rows in whose tenant the person has ``act.needs``.
+
+        With ``act.only_self``, returns only the person's own row. Otherwise, if the act needs no permission or the
+        table has no tenant, returns all visible rows.
+        """
         console_user = console_user_of(request)
         rows: QuerySet[Any] = self.get_queryset(request)
         if act.only_self:

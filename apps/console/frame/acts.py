@@ -36,8 +36,8 @@ from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import DomainError
 
 NOTHING_CHANGED = "Nothing changed."
-# The maximum number of rows that the page of an act on all matching rows lists. Also the maximum number of refusals
-# that the messages after an act list.
+# If an act is for all matching rows, its page lists at most this number of them. The messages after an act list at most
+# this number of refusals.
 _MOST_NAMED = 20
 
 
@@ -75,7 +75,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an act with a form was refused, and a link for the person. Unlike an error, it does not undo the changes."""
+    """Why an act with a form was refused, and a link for the person. Unlike an error, it keeps what ``run`` changed."""
 
     detail: str
     url: str
@@ -91,7 +91,7 @@ class Act:
     done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
-    needs: Permission | None  # None: everybody who may see the row, subject to the ``only_`` fields
+    needs: Permission | None  # None: everybody who may see the row, subject to the fields below
     # Whether the person may perform the act on a row. If set, it decides instead of ``needs`` and the other permissions
     # below. Lists and the global search still offer the act only to people who have ``needs``.
     may: Callable[[Any, ConsoleUser], bool] | None = None

@@ -76,7 +76,7 @@ class ConsoleUser:
     def project_condition(self, permission: Permission, path: str, organization_path: str) -> Q:
         """Return the condition that the person has ``permission`` in the project at ``path``.
 
-        A role in the project overrides the role in the organization, except org_admin.
+        A role in the project overrides the role in the organization, unless that is org_admin.
         """
         if self.is_superuser:
             return Q()

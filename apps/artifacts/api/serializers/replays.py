@@ -131,7 +131,7 @@ class ReplaySerializer(ModelSerializer):
     def to_representation(self, instance: Replay) -> Any:
         """Return the replay as JSON data.
 
-        If the caller may not read records, the bytes and the members of a divergence are null.
+        If the caller may not read records, ``diff`` and ``pointers`` of the divergence are null.
         """
         shown = super().to_representation(instance)
         divergence = (shown["result"] or {}).get("divergence")
