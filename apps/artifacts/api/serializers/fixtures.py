@@ -168,9 +168,9 @@ class FixtureSerializer(ModelSerializer):
         "also_expected": "The deployments whose results a fixture with a golden result also expects, at most the "
         "newest 20, newest first. A deployment is added after it has become current, if all its differences on this "
         "fixture were accepted. Results of configurations that are known bad are not expected. A candidate that gives "
-        "none of the expected results is compared with the newest configuration in this list that is not known bad. If "
-        "there is none, or if that configuration was too large to be kept, the candidate is compared with the "
-        "configuration of the golden result. A change of `expect` clears the list.",
+        "none of the expected results is compared with the configuration of the newest deployment in this list. If "
+        "that configuration is known bad or was too large to be kept, the candidate is compared with the configuration "
+        "of the golden result. A change of `expect` clears the list.",
     }
 
     class Meta:
