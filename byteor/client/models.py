@@ -140,7 +140,7 @@ class Predicate(Model, kw_only=True):
     """The condition under which a version is bad."""
 
     output_differs_from: str
-    """The id of a replay. A version is bad if its output differs from this replay's."""
+    """The id of a replay. A version is bad if its output differs from the output of this replay."""
 
 
 class Predicate1(Model, kw_only=True):
@@ -149,7 +149,7 @@ class Predicate1(Model, kw_only=True):
     `output_differs_from`: its output differs from that of another replay."""
 
     output_differs_from: str
-    """The id of a replay. A version is bad if its output differs from this replay's."""
+    """The id of a replay. A version is bad if its output differs from the output of this replay."""
 
 
 class BreakGlass(Model, kw_only=True):
@@ -516,9 +516,9 @@ class Fixture(Model, kw_only=True):
     """The deployments whose results a fixture with a golden result also expects, at most the newest 20, newest
     first. A deployment is added after it has become current, if all its differences on this fixture were accepted.
     Results of configurations that are known bad are not expected. A candidate that gives none of the expected
-    results is compared with the newest configuration in this list that is not known bad. If there is none, or if
-    that configuration was too large to be kept, the candidate is compared with the configuration of the golden
-    result. A change of `expect` clears the list."""
+    results is compared with the configuration of the newest deployment in this list. If that configuration is known
+    bad or was too large to be kept, the candidate is compared with the configuration of the golden result. A change
+    of `expect` clears the list."""
     created_by: str
     """Who created the fixture: an e-mail address or the name of an API key."""
     created_at: datetime
@@ -605,7 +605,7 @@ class Predicate2(Model, kw_only=True):
     """The condition under which a version is bad."""
 
     output_differs_from: str
-    """The id of a replay. A version is bad if its output differs from this replay's."""
+    """The id of a replay. A version is bad if its output differs from the output of this replay."""
 
 
 class ListedChatWebhook(Model, kw_only=True):
@@ -1727,7 +1727,7 @@ class BisectedVersion(Model, kw_only=True):
 
 
 class Blocker(Model, kw_only=True):
-    """One reason why a deployment cannot continue now."""
+    """One reason why a deployment waits, or may have to wait."""
 
     code: str
     """A stable code. `freeze_window`: a freeze window is open. `in_flight_limit`: as many deployments are under way
