@@ -125,8 +125,8 @@ def sweep() -> None:
         approvals.expire(approval, actor=deployments.WORKER)
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
         deployment_jobs.enqueue_break_glass_rollback(deployment_id)
-    # A deployment with ``gate_until`` waits only for the replay gate. Its build is enqueued when the gate may open, and
-    # here after that time.
+    # A deployment with ``gate_until`` waits only for the replay gate. Other functions enqueue its build when the gate
+    # may open. It is enqueued here only after the time ``gate_until``.
     due = Q(gate_until=None) | Q(gate_until__lte=now)
     due &= ~Q(status=DeploymentStatus.APPROVED) | Q(start_at=None) | Q(start_at__lte=now)
     for deployment_id, status in Deployment.objects.filter(due, status__in=IN_FLIGHT).values_list("pk", "status"):

@@ -84,7 +84,7 @@ class Difference(NamedTuple):
 
 
 def is_tested(deployment: Deployment) -> bool:
-    """Return whether the deployment gets a regression, because the gate was not off at the request."""
+    """Return whether the deployment gets a regression: the gate was not off when the deployment was requested."""
     return deployment.policy.replay_gate is not GateMode.OFF
 
 

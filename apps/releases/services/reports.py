@@ -1,4 +1,8 @@
-"""Agents' reports on their offers. A report takes exclusive locks only on its agent's rows. The worker acts later."""
+"""Agents' reports on their offers. The worker acts on them later.
+
+A report takes exclusive locks only on its agent's rows. It enqueues the rollout step last, because other reports on the
+deployment may then wait until its transaction ends.
+"""
 
 from __future__ import annotations
 

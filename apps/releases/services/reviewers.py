@@ -132,7 +132,7 @@ def check_may_decide(approval: Approval, user: User) -> None:
     """Raise Forbidden unless the person may decide.
 
     If the approval has reviewers, only they may decide, as long as they have any role. Otherwise, everybody who may
-    operate the environment may decide.
+    operate the environment may decide. Does not check whether self-approval is allowed.
     """
     role = roles_in_project(approval.environment.project, [user.pk]).get(user.pk)
     check_permissions(approval, user.pk, frozenset() if role is None else GRANTS[role])
@@ -150,7 +150,7 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
 def find_deciders(approval: Approval) -> set[UUID]:
     """Return the ids of the people who can still decide on a pending approval.
 
-    Leaves out the requester unless self-approval is allowed.
+    If self-approval is not allowed, leaves out the requester, who can at most deny.
     """
     return deciders_of(approval, memberships_of(approval), approval.decisions.values_list("user_id", flat=True))
 
@@ -236,7 +236,8 @@ def _count_people(number: int) -> str:
 def name_deciders(approval: Approval) -> str:
     """Return who can decide on a pending approval, as the subject of a sentence.
 
-    If the approval has reviewers, these are the reviewers of ``find_deciders``.
+    If the approval has reviewers, names those that ``find_deciders`` returns, or the first of them and the number of
+    the others.
     """
     if not approval.reviewers:
         return "Any operator or admin"

@@ -1,4 +1,4 @@
-"""Holds before the waves of a deployment. All changes lock the environment first.
+"""Holds before the waves of a deployment. Callers lock the environment before they change a hold.
 
 The deployment's row contains the hold before its next wave. An approval hold has an approval of its own, which covers
 what the earlier waves did. If this changes before the wave starts, the approval is withdrawn and requested again.

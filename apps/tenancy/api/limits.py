@@ -1,6 +1,6 @@
 """Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a row.
 
-All other requests are counted in the database, or in memory while the disk is full or almost full.
+All other counts are stored in the database, or in memory while the disk is full or almost full.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def name_index(field: str, *, name: str) -> models.Index:
 
 
 # A name's words are its parts between characters that are neither letters nor digits. The search finds names by the
-# start of one of the first words. An index on a later word has entries only for names with that many words.
+# start of one of the first words. An index on a later word has entries only for names in which ``from_word`` finds it.
 INDEXED_WORDS = 5
 ID_TAIL = 6  # the number of last characters of an id that are indexed
 
@@ -61,8 +61,9 @@ ID_TAIL = 6  # the number of last characters of an id that are indexed
 def from_word(field: str, number: int) -> Collate:
     """Return the expression for the part of a name from its word ``number`` to the end (1: the whole name).
 
-    The part is folded as ``folded`` does it, and null if the name has fewer words. The pattern is part of the SQL, not
-    a parameter, because PostgreSQL uses an index only if the expression is the same.
+    The part is folded as ``folded`` does it, and null if there is no such word. Several separators in a row, or one at
+    the start of the name, can count as additional words. The pattern is part of the SQL, not a parameter, because
+    PostgreSQL uses an index only if the expression is the same.
     """
     if number == 1:
         return folded(field)

@@ -21,8 +21,9 @@ from apps.tenancy.models import (
 )
 from byteor_cloud.database.deletion import delete_in_batches
 
-# Keep an invalid credential longer than requests for approval usually stay pending: at most 30 days, counted from the
-# start time if there is one. A start time is at most 30 days ahead. Pauses and regressions can extend this time.
+# Keep an invalid credential longer than requests for approval usually stay pending. A request expires at most 30 days
+# after it was made or, if it has a start time, 30 days after that time, which is at most 30 days ahead. Pauses and
+# regressions can postpone the expiry.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
 DEVICE_SIGN_INS_KEPT_FOR = timedelta(minutes=10)  # so that a machine gets the error expired_token
@@ -65,9 +66,9 @@ def delete_old_sign_ins(now: datetime | None = None) -> None:
 
 
 def delete_old_requests(now: datetime | None = None) -> None:
-    """Delete old rate counters, expired idempotency keys, and machines' requests to sign in.
+    """Delete old rate counters, expired idempotency keys, and old sign-in requests of machines.
 
-    Such a request is deleted 10 minutes after it expired.
+    A sign-in request is deleted 10 minutes after it expired.
     """
     expired_before = (now or timezone.now()) - DEVICE_SIGN_INS_KEPT_FOR
     delete_in_batches(DeviceSignIn.objects.filter(expires_at__lt=expired_before))

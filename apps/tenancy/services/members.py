@@ -208,8 +208,9 @@ def change_role(
 ) -> Membership:
     """Change a member's role.
 
-    Raises Conflict if the last active org_admin would lose that role, Forbidden if the old or new role exceeds the
-    granter's permissions, InvalidInput for the role org_admin in a project, and the errors of ``lock_revision``.
+    Raises Conflict if an org_admin would lose that role and the organization has no other active org_admin, Forbidden
+    if the old or new role exceeds the granter's permissions, InvalidInput for the role org_admin in a project, and the
+    errors of ``lock_revision``.
     """
     lock_row(membership.organization)
     current = lock_row(membership, related=("organization", "project", "user"))

@@ -160,9 +160,10 @@ def create_environment(
     By default, the environment is the project's last. With ``position``, the positions of the environments from this
     position on increase by 1.
 
-    Raises Forbidden if ``settings`` loosen approval, replay, replay gate or freeze rules compared with those defaults,
-    unless ``may_loosen`` or the posture is dev, IntegrityError (409) if the name is taken, and InvalidInput if settings
-    contradict each other, a new reviewer has no role, or the position is not from 1 to the new number of environments.
+    Unless ``may_loosen`` or the posture is dev, raises Forbidden if ``settings`` loosen approval, replay, replay gate
+    or freeze rules compared with those defaults. Raises IntegrityError (409) if the name is taken. Raises InvalidInput
+    if settings contradict each other, a new reviewer has no role, or the position is not from 1 to the new number of
+    environments.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}
@@ -274,10 +275,10 @@ def update_environment(
     A new position moves the environment. The positions of the environments between its old and its new position change
     by 1 in the other direction.
 
-    Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen`` or the
-    posture is dev, IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, a new
-    reviewer has no role or the position is not from 1 to the number of environments, NotFound if the environment is
-    deleted, and the errors of ``lock_revision``.
+    Unless ``may_loosen`` or the posture is dev, raises Forbidden if approval, replay, replay gate or freeze rules would
+    loosen. Raises IntegrityError (409) if the name is taken. Raises InvalidInput if settings contradict each other, a
+    new reviewer has no role, or the position is not from 1 to the number of environments. Raises NotFound if the
+    environment is deleted. Also raises the errors of ``lock_revision``.
     """
     ordered = _lock_order(environment.project) if "position" in values else None
     locked = _lock_live(environment, expected_revision)

@@ -113,7 +113,7 @@ def create_organization_key(
 
 
 def person_behind(actor: Actor) -> UUID | None:
-    """Return the id of the acting person, or of the person who created the acting key. None if there is no person."""
+    """Return the id of the acting person, or the ``created_by`` of the acting key. None if there is no person."""
     if actor.kind == "organization_key":
         key = OrganizationKey.objects.filter(pk=actor.id).first()
         return None if key is None else key.created_by_id

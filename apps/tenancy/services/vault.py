@@ -34,7 +34,10 @@ logger = structlog.get_logger(__name__)
 
 
 class VaultError(Exception):
-    """A value is damaged, or was encrypted under a key that this host does not have. The message names its row."""
+    """A value is damaged, or was encrypted under a key that this host does not have. The message names the row.
+
+    A rotation of the master key raises one error for all such values.
+    """
 
 
 class MasterKeyUnavailable(Unavailable):

@@ -239,7 +239,10 @@ class OrganizationSettingsSerializer(StrictSerializer):
 
 
 class SettingsField(serializers.Field[Any, Any, Any, Any]):
-    """Settings as a JSON object. A write changes only the given keys. A read returns all keys, including defaults."""
+    """Settings as a JSON object. A write changes only the given keys.
+
+    A read returns all keys, including defaults. In a list, large settings are null.
+    """
 
     def __init__(self, shape: type[StrictSerializer], **kwargs: Any) -> None:
         self.shape = shape

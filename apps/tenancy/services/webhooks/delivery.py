@@ -47,7 +47,7 @@ def deliver_due(webhook_id: UUID) -> None:
 def enqueue_due() -> None:
     """Enqueue a job for each webhook with due deliveries, unless the job of an earlier call is still waiting.
 
-    These deliveries are retries, or deliveries that earlier jobs did not reach.
+    These deliveries are retries, or deliveries that other jobs have not sent yet.
     """
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
