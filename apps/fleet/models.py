@@ -409,9 +409,9 @@ class Assignment(models.Model):
     failed_bundle_hash = models.CharField(max_length=71, null=True)
     failed_since = models.DateTimeField(null=True)
     failed_detail = models.TextField(blank=True)
-    # After a restore, the creation time of the backup that this offer comes from. The offer is held: the agent does not
-    # get it until a person resumes the offers of the environment or the deployment, or a newer offer replaces it. Null
-    # otherwise.
+    # When the restored backup was made, if the offer is held after a restore; otherwise null. The agent does not get a
+    # held offer until a person resumes the offers of the environment or the deployment. A new offer is not held. If
+    # an offer is withdrawn and the agent's earlier offer returns, the hold remains.
     held_backup_at = models.DateTimeField(null=True)
     bounded_columns = frozenset({"failed_detail"})
 

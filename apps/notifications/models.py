@@ -28,7 +28,7 @@ from apps.tenancy.models.sealed_field import SealedField
 from apps.tenancy.permissions import Role
 from apps.tenancy.webhook_events import Outcome
 
-# Of these types, only an org_admin may see the events that belong to no project. Exception: the expiry of a user token.
+# Only an org_admin may see events of these types that belong to no project, except the expiry of a user token.
 _FOR_ADMINS = (MessageType.WEBHOOK_FAILING, MessageType.KEY_EXPIRES, MessageType.QUOTA_NEAR)
 
 

@@ -21,7 +21,7 @@ MAX_GROUPS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The agents that have the same ``value``. It is None for agents without the label or without a bundle."""
+    """The agents that have the same ``value``, which is None for agents without the label or without a bundle."""
 
     value: str | None
     agents: int = 0

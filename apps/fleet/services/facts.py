@@ -1,7 +1,7 @@
 """Filters and counts of agents, and the updates of the narrow rows that they read.
 
-The narrow rows (``Pulse``, ``PulseCount`` and ``LabelCount``) keep filters and counts fast for 100,000 agents, because
-they rarely need the wide rows of heartbeats.
+With the narrow rows (``Pulse``, ``PulseCount`` and ``LabelCount``), filters and counts rarely read the wide rows of
+heartbeats, so they are fast for 100,000 agents.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def settle(*environment_ids: UUID) -> None:
 def refresh(environment_id: UUID) -> None:
     """Recompute the times of the environment's pulses whose ``online_until`` has passed or passes soon.
 
-    Pulses of silent agents are left out.
+    Pulses with ``offline_at`` are left out: their agents were already known to be silent.
     """
     after: UUID | None = UUID(int=0)
     while after is not None:

@@ -1,4 +1,4 @@
-"""Searches for agents that people save. They are personal settings, so they write no audit events."""
+"""Searches for agents that people save for themselves. Saving and deleting them writes no audit events."""
 
 from __future__ import annotations
 

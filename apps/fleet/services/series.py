@@ -6,8 +6,8 @@ counter or the uptime is lower than before, the trigger ``fleet_gather_series`` 
 the other columns as well:
 
 - ``series_slot`` is the number of the last heartbeat's slot: the slot's Unix time divided by 900.
-- ``series_read`` are the values of the last heartbeat, see ``readings``. They are null if the trigger ignored them,
-  because the heartbeat was late or came from an earlier process.
+- ``series_read`` are the values of the last heartbeat, see ``readings``. If the trigger ignored them,
+  because the heartbeat was late or came from an earlier process, they are null, and the number with the bits is -1.
 - ``series_changed`` is whether the last heartbeat met the condition of the trigger.
 - ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats,
   beginning with the heartbeat at which the trigger last ran.
@@ -22,7 +22,9 @@ the other columns as well:
 - ``series_deployment_id`` is the deployment to which the counters belong.
 
 The job moves each closed slot into the rows of ``AgentSeries`` and ``EnvironmentSeries`` in one transaction, so no slot
-is lost or written twice. Reads add the slots that have not been written, except in large environments.
+is lost or written twice. It also moves an open slot that is over. Then ``series_slot`` and ``series_sums`` become null,
+and ``series_last`` become the last known values. Reads add the slots that have not been written, except in large
+environments.
 """
 
 from __future__ import annotations

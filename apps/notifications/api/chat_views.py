@@ -130,8 +130,8 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
     def _find_scope(self, project_id: UUID | None, environment_id: UUID | None) -> Organization | Project | Environment:
         """Return the scope that the body names.
 
-        Raises Forbidden if the caller may not manage the scope's chat webhooks. Raises InvalidInput if the organization
-        or the project in the body does not contain the scope, or if the caller cannot see the scope.
+        Raises Forbidden if the caller may not manage the scope's chat webhooks. Raises InvalidInput if the scope is
+        not in the organization, if it is not in the project that the body names, or if the caller cannot see it.
         """
         if project_id is None and environment_id is None:
             if P.MANAGE_ORG_MEMBERSHIPS not in self.roles.permissions():

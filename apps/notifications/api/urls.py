@@ -1,4 +1,4 @@
-"""The URLs of notifications, below /api/v1."""
+"""The URLs of notifications, notification settings and chat webhooks, below /api/v1."""
 
 from __future__ import annotations
 

@@ -130,8 +130,9 @@ def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) 
     Counts only e-mails from the event's organization, so that no organization can delay another's. All delayed
     notifications of a person from this organization are due at the same time, so that one e-mail contains them.
 
-    E-mails about break-glass deployments and invitations are never delayed. An invitation causes no e-mail if the
-    person got ``MOST_INVITATIONS`` of them in the last day, from all organizations. Pending ones count as well.
+    E-mails about pending break-glass approvals, and e-mails with invitations, are never delayed. An invitation causes
+    no e-mail if the person got ``MOST_INVITATIONS`` of them in the last day, from all organizations. Pending ones count
+    as well.
     """
     rows = Notification.objects.filter(user__in=user_ids).order_by()
     if event.type == MessageType.INVITATION:

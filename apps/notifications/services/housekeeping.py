@@ -14,7 +14,7 @@ from byteor_cloud.ids import smallest_uuid7
 
 KEPT_FOR = timedelta(days=30)
 KEPT_FOR_EACH_PERSON = 200
-"""How many of a person's newest notifications are kept, in addition to those whose e-mail is pending."""
+"""How many of a person's newest notifications are kept. Older ones are kept only while their e-mail is pending."""
 _DELETE_MORE = """
 DELETE FROM notifications_notification WHERE mail_due_at IS NULL AND id IN (
     SELECT id FROM (

@@ -104,7 +104,7 @@ def _field(event: MessageType, column: _Column, chosen: Mapping[str, str]) -> fo
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def settings_view(request: HttpRequest) -> HttpResponse:
-    """Show the form with all choices. A POST saves the choices or, with ``_add``, adds a column for an environment."""
+    """Show the form with the choices. A POST saves the choices or, with ``_add``, adds a column for an environment."""
     user = user_of(request)
     row = choices.read_settings(user)
     posted = request.POST if request.method == "POST" else None

@@ -60,7 +60,7 @@ def ledger_panel(organization: Organization) -> dict[str, Any]:
 
 
 def export_ledger(request: HttpRequest, organization: Organization, context: dict[str, Any]) -> HttpResponseBase:
-    """Show the form, or return the export or an error page if a valid form was sent.
+    """Return the page with the form. If the form was sent, return the export, the form with errors, or an error page.
 
     Raises PermissionDenied without the permission.
     """

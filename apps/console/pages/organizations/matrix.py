@@ -20,7 +20,7 @@ _ENVIRONMENTS, _CELLS = 20, 1_000  # the maximum numbers that the panel shows
 
 
 def matrix_panel(project: Project, *, may_deploy: bool) -> dict[str, Any]:
-    """Return the panel, with a row for each pipeline and a column for each environment, in the environments' order.
+    """Return the panel of the project's matrix, with at most ``_ENVIRONMENTS`` columns and ``_CELLS`` cells.
 
     ``may_deploy`` states whether the person may deploy in the project.
     """

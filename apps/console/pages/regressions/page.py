@@ -31,7 +31,7 @@ from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 
 GROUPS = 50  # groups per page
-_PAYLOADS = 1024 * 1024  # bytes of JSON; on a page, the examples that are shown with payloads have at most this size
+_PAYLOADS = 1024 * 1024  # the maximum number of bytes of JSON of all examples that a page shows with payloads
 _GROUP = re.compile("[0-9a-f]{64}")
 _BEFORE, _AFTER = 160, 320  # bytes that are shown before and after the first difference of two texts
 _NAME = 60  # characters of a fixture's name

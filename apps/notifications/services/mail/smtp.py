@@ -19,7 +19,7 @@ from byteor_cloud.config import SmtpServer
 from byteor_cloud.logs import mask_secrets
 
 STEP_S = 10.0
-"""The maximum time to resolve the host's name, to connect to one address, and to wait for each response."""
+"""The maximum time of each step: to resolve the host's name, to connect to one address, or to wait for data."""
 ATTEMPT_S = 30.0
 """The maximum time to connect and sign in, or to send one e-mail."""
 _CLOSING = 421  # the code with which a server announces that it closes the connection
@@ -40,7 +40,7 @@ class Deferred(NotSent):
 
 
 class Unavailable(NotSent):
-    """The connection, the sign-in or the server failed, which affects other e-mails as well."""
+    """The connection, the sign-in or the server failed, which probably affects other e-mails as well."""
 
 
 class _Watchdog:
