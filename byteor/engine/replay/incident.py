@@ -386,7 +386,7 @@ def _is_pairs(env: object) -> bool:
 def _binaries(folder: Path) -> dict[str, Path]:
     """Return the ``<name>.bin`` files of a folder by name.
 
-    The folder is listed, so that no path is built from a name in the bundle, which may lead out of the folder.
+    The folder is listed, because a path that is built from the name of a lane or egress could lead out of the folder.
     """
     return {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
 
