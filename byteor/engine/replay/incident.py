@@ -153,8 +153,8 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
     ``bad_entry`` (such as a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large``
     or ``unwritable`` (the file system refuses a name or file). Raises OSError for an error that the host causes. After
-    an error, the caller must remove the files that were already written. Nothing is ever written beyond a limit or
-    outside the folder. Modes, owners and times in the archive are ignored.
+    an error, the caller must remove the files that were already written. No file is written beyond a limit, and nothing
+    is written outside the folder. Modes, owners and times in the archive are ignored.
     """
     packed = source.seek(0, os.SEEK_END)
     source.seek(0)
