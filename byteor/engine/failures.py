@@ -10,7 +10,7 @@ from typing import Final
 from byteor.engine.machines import OfferAction
 
 MAX_CAUSE = 200  # the maximum length of a cause, in characters
-OTHER_CAUSES = "other"  # the reason of the sum of all rarer causes
+OTHER_CAUSES = "other"  # the reason under which all rarer causes are counted together
 _READ = 1000  # characters of a detail that ``find_cause`` reads; the limit bounds the time that masking takes
 
 

@@ -28,7 +28,7 @@ class ReleasePolicy:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored JSON data. Older rows may lack keys."""
+        """Read the stored JSON data. Older rows may lack settings that have a default."""
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
         return cls(**{**known, "replay_gate": GateMode(known.get("replay_gate", GateMode.OFF))})
 

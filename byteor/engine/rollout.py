@@ -158,9 +158,9 @@ class StepPlan:
     """The effects of a step: the agents ``timed_out`` fail, the agents in ``offer`` receive offers, and the deployment
     reaches its ``outcome``, if any.
 
-    In a rollout, ``wave`` is the last wave that has started after the step. ``has_more_offers`` means that offers
-    remain, so that the next step can follow immediately. ``hold`` is the hold before the wave ``held_wave``, which is
-    the next to start.
+    In a rollout, ``wave`` is the last wave that has started when the step is done. ``has_more_offers`` means that
+    offers remain, so that the next step can follow immediately. ``hold`` is the hold before the wave ``held_wave``,
+    which is the next to start.
     """
 
     timed_out: tuple[UUID, ...] = ()

@@ -233,7 +233,7 @@ class PlanField:
 
     value_type: ValueType[Any]
     default: object = None
-    """The JSON value that is read if the optional field is left out."""
+    """The JSON value that is read if the optional field is left out. If it is None, the attribute is then None."""
     missing: Code | None = None
     name: str | None = None
     """The field's name in the plan, if it is not the attribute's name: ``from`` is reserved in Python."""

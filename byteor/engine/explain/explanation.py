@@ -39,7 +39,7 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _what_stays(facts: Facts) -> str:
-    """Return a sentence about what the agent keeps running, and whether that is the offered bundle."""
+    """Return a sentence about what the agent keeps running: the offered bundle, another one, or nothing."""
     agent, offer = facts.agent, facts.agent.offer
     if agent.running is None:
         return "It runs nothing."

@@ -138,9 +138,9 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a version from its replay. ``OUTPUT_DIFFERS_FROM`` compares the output with ``other``.
 
-    If a replay failed for a reason other than a stage error, the version is untestable. A replay that a stage error
-    stopped counts as divergent, unless it reproduces the stop that was recorded. If ``other`` is None, the output
-    counts as different.
+    If a replay failed for a reason other than a stage error, the version is untestable. A replay counts as divergent if
+    its output diverges, or if a stage error stops it and it does not reproduce a recorded stop. If ``other`` is None,
+    the output counts as different.
     """
     if error_code not in (None, ErrorCode.STAGE_ERROR):
         return Verdict.UNTESTABLE

@@ -23,7 +23,8 @@ class Unsettled:
     """A divergence at an expected frame whose sequence is known, but whose input record is not known yet.
 
     If the expected frame's record comes before the actual frame's record, the divergence is ``missing``; otherwise it
-    is ``extra``. The rank (see ``Comparison``) of the expected frame's record is ``since`` or higher.
+    is ``extra``. The rank (see ``Comparison``) of the expected frame's record is ``since`` or higher. If there is no
+    actual frame, ``missing`` and ``extra`` are the same.
     """
 
     sequence: int
@@ -37,15 +38,16 @@ class Comparison:
 
     ``divergence`` is None or JSON data:
 
-    - ``egress`` and ``sequence``, and ``ingress`` if the pipeline has several;
+    - ``egress`` and ``sequence``, and with ``has_ranks`` also ``ingress``;
     - ``kind``: ``changed`` (JSON values that differ), ``bytes`` (any other two payloads), ``missing`` or ``extra``;
     - ``pointers``: the JSON Pointers of the changed members, as ``differing_members`` returns them, otherwise ``[]``;
     - ``expected_sha256`` and ``actual_sha256``: the hashes of the payloads, None for a record that one side lacks;
     - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
       lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
 
-    ``rank`` is the position of the divergence's record in the input. With one ingress, this is the record's sequence.
-    With several, it is the record's number among the merged records, and ``settle_divergences`` must be called.
+    ``rank`` orders the divergences of several egresses. It is the sequence of the divergence's record. With
+    ``has_ranks``, it is the record's number among the merged records, and ``settle_divergences`` must be called. A
+    replay needs ``has_ranks`` if its pipeline has several ingresses.
     """
 
     def __init__(self, egress: str, expected: Iterator[Frame], *, has_ranks: bool = False) -> None:
@@ -121,7 +123,7 @@ class Comparison:
 def settle_divergences(comparisons: Iterable[Comparison], rows: Rows, lanes: Sequence[str]) -> None:
     """Settle the divergences of a replay of several ingresses, in one pass over the input.
 
-    A divergence stays as it is if no further record has the expected sequence.
+    A divergence stays as it is if no record from the rank ``since`` on has the expected sequence.
     """
     waiting: dict[int, list[Comparison]] = {}
     for comparison in comparisons:

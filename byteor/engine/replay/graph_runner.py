@@ -180,7 +180,7 @@ class GraphRunner:
         """
         queues = self._queues
         for queue in queues:
-            queue.clear()  # a trace that a stage error stopped leaves messages behind
+            queue.clear()  # the previous trace leaves messages behind
         queues[self.entries[entry]].append(Message(payload))
         left = MAX_DELIVERIES
         for role in self._roles:

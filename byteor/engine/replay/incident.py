@@ -153,8 +153,8 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
     ``bad_entry`` (such as a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large``
     or ``unwritable`` (the file system refuses a name or file). Raises OSError for an error that the host causes. After
-    an error, the caller must remove the files that were already written. Nothing is ever written beyond a limit or
-    outside the folder. Modes, owners and times in the archive are ignored.
+    an error, the caller must remove the files that were already written. No file is written beyond a limit, and nothing
+    is written outside the folder. Modes, owners and times in the archive are ignored.
     """
     packed = source.seek(0, os.SEEK_END)
     source.seek(0)
@@ -386,7 +386,7 @@ def _is_pairs(env: object) -> bool:
 def _binaries(folder: Path) -> dict[str, Path]:
     """Return the ``<name>.bin`` files of a folder by name.
 
-    The folder is listed, so that no path is built from a name in the bundle, which may lead out of the folder.
+    The folder is listed, because a path that is built from the name of a lane or egress could lead out of the folder.
     """
     return {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
 

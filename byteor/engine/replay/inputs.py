@@ -20,7 +20,10 @@ MAX_COMPARED = 250
 
 
 type Progress = Callable[[int, int], None]
-"""A callback that takes two numbers: the completed records (0 while the journals are read), and all known records."""
+"""A callback that takes the number of completed records, and the number of records to process.
+
+While the journals are read, the numbers are 0 and the number of records that were counted so far.
+"""
 
 
 class BadInput(Exception):

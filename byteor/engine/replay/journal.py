@@ -171,7 +171,7 @@ class _File:
         return end
 
     def tail_warning(self, offset: int, end: int, sequence: int) -> str:
-        """Return the warning about the last record, which has a bad CRC and extends from ``offset`` to ``end``.
+        """Return the warning about the last record, which is damaged and extends from ``offset`` to ``end``.
 
         Raises BadJournal if anything but zeros or an incomplete record follows.
         """

@@ -170,7 +170,10 @@ def _digest(journal: BinaryIO) -> bytes:
 
 
 class JournalIndex:
-    """Reads records of a journal by their position. Raises StaleIndex if the index is damaged or of another journal."""
+    """Reads records of a journal by their position.
+
+    Raises StaleIndex if it detects that the index is damaged or belongs to another journal.
+    """
 
     def __init__(self, journal: BinaryIO, index: BinaryIO) -> None:
         self._journal, self._file = journal, index.fileno()

@@ -83,7 +83,8 @@ def find_differences(
     """Return how the candidate differs from the baseline on the selected records of a bundle.
 
     - ``journal_lane`` and ``last_n`` select the records as in a replay. A side skips the records of ingresses that it
-      does not have. A baseline without any of the ingresses stops at the first record; such a candidate fails.
+      does not have. A baseline without any of the ingresses stops at the first record. A candidate without
+      any of them fails.
     - ``progress`` is called about every 1,000 records, and may raise ``Cancelled``.
     - The result depends only on the bundle's files, the two sides, the selection and ``limits``.
 

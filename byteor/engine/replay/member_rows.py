@@ -24,7 +24,9 @@ _VALUE = 300  # characters of a value that are shown
 _NAME = 120  # characters of a member's name that are shown
 _PARENT = 240  # characters of the pointer to the member's parent that are shown
 _PART = 160  # characters that are shown of the part in which two strings differ
-_CONTEXT = 40  # equal characters shown before that part if more than twice as many precede it; after it, twice as many
+# If more than twice this many equal characters precede that part, only this many of them are shown. After the part, at
+# most twice this many are shown.
+_CONTEXT = 40
 
 type Path = tuple[str | int, ...]
 type Pieces = tuple[tuple[str, bool], ...]

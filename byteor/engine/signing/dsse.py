@@ -34,7 +34,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The content of a verified envelope of any type: the predicate that a key signed about the tar with this hash."""
+    """The content of a verified envelope about a deploy bundle: a predicate of any type, and the hash of the tar."""
 
     bundle_hash: str
     predicate: object

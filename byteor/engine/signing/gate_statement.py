@@ -247,7 +247,10 @@ def verify(envelope: object, keyset: KeySet) -> Verified[GateStatement]:
 
 
 def check_reference(result: Verified[TestResult] | None, gate: GateStatement) -> None:
-    """Check that the gate used this test result, and that both name the same accepted differences. Raises Refused."""
+    """Check that the gate used this test result, and that both agree which of its differences are accepted.
+
+    Raises Refused.
+    """
     if gate.tested is None:
         if result is not None:
             raise Refused(StatementCode.TEST_RESULT, "the gate used no test result")
