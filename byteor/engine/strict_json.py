@@ -237,7 +237,7 @@ TOKEN = re.compile(
     r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*+:)?|(?P<open>[{\[])|(?P<close>[}\]])|[^\s"{}\[\],:]++',
     re.DOTALL,
 )
-"""Matches each token of well-formed JSON except commas."""
+"""Matches each token of well-formed JSON except commas. The match of a key includes its colon."""
 
 # The strict check reads whitespace, then one token. If the pattern does not match, ``_no_token`` determines why.
 _STRICT_TOKEN = re.compile(

@@ -1,4 +1,4 @@
-"""Reads the files to verify, up to a size limit. Follows no links inside an export and writes nothing."""
+"""Reads the files to verify, with limits on sizes and lines. Follows no links inside an export and writes nothing."""
 
 from __future__ import annotations
 

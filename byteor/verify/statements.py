@@ -105,8 +105,8 @@ def check(
 ) -> None:
     """Check that the gate was open, and that its override is the one that the server recorded. Raises Refused.
 
-    The override is compared with the signed approval record, or without a record with ``unsigned``, the unsigned fields
-    of deployment.json. It is not compared if there is no record and the files are not from an export.
+    The override is compared with the signed approval record. If there is no record, it is compared with ``unsigned``,
+    the unsigned fields of deployment.json, but only if the files are from an export.
     """
     if statements is None:
         return
@@ -125,8 +125,8 @@ def check_listed(found: Mapping[str, str], record: ApprovalRecord | None, unsign
 
     ``found`` has the name of each statement by its hash. The list is in the signed approval record or, if there is none
     or it has no list, in ``unsigned``, the unsigned fields of deployment.json. Without a list, nothing is checked. If
-    the files are not from an export, all statements may be missing. Returns False if statements are missing, or if no
-    signed record lists them. Raises Refused for a difference from the list.
+    the files are not from an export, all statements may be missing. Raises Refused for any other difference from the
+    list. Returns True only if a signed record has the list, and none of the listed statements is missing.
     """
     place, listed = DEPLOYMENT, unsigned.get("attestations")
     if record is not None and "attestations" in record.shown:

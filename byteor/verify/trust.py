@@ -1,4 +1,4 @@
-"""The keys that the verifier trusts, and its fault codes, outcomes, doubts and signatures."""
+"""The keys that the verifier trusts, the signatures that it found, and its fault codes, outcomes and doubts."""
 
 from __future__ import annotations
 

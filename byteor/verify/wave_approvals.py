@@ -171,8 +171,8 @@ def _statement_lines(statement: WaveStatement) -> Iterator[tuple[str, str]]:
 def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Iterator[tuple[str, str]]:
     """Yield a line if the reviewers differ from those of the deployment's approval, and a line if other rules do.
 
-    Such differences are allowed: an org_admin may change the reviewers, and the approval may be that of an earlier
-    request.
+    Such differences are allowed: an org_admin may change the reviewers, and the deployment may use the approval of
+    an earlier request.
     """
     name = f"wave {statement.wave + 1}"
     if statement.reviewers != record.reviewers:

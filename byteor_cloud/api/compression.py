@@ -9,7 +9,7 @@ from django.middleware.gzip import GZipMiddleware, re_accepts_gzip
 
 
 def accepts_gzip(request: HttpRequest) -> bool:
-    """Return whether the client accepts responses that are compressed with gzip."""
+    """Return whether the ``Accept-Encoding`` header names gzip."""
     return re_accepts_gzip.search(request.headers.get("Accept-Encoding", "")) is not None
 
 

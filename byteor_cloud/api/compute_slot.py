@@ -106,9 +106,9 @@ def _result(message: bytes) -> Any:
 def compute_slot(request: HttpRequest) -> Iterator[None]:
     """Hold this process's compute slot during the block, without a database connection.
 
-    The request slot is released during the block, unless ``_MAX_WAITING_BYTES`` is exceeded at its start. Raises
-    Unavailable if the compute slot, or the request slot after the block, does not become free in time, or if too many
-    requests are waiting. Outside an event loop, there is no slot.
+    The request slot is released during the block, unless ``_MAX_WAITING_BYTES`` is exceeded when the wait for
+    the compute slot begins. Raises Unavailable if the compute slot, or the request slot after the block, does not
+    become free in time, or if too many requests are waiting. Outside an event loop, there is no slot.
     """
     if is_module_patched("threading"):
         with _slot.held(request, 0):

@@ -27,7 +27,7 @@ def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     """Return an error for each key of ``data`` that is not in ``known``, with a similar known name if any.
 
     The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
-    states their total number.
+    states the total number of unknown keys.
     """
     unknown = [key for key in data if key not in known]
     named = unknown[: MAX_FIELD_ERRORS - 1]

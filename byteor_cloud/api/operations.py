@@ -16,7 +16,7 @@ from byteor_cloud.errors import DomainError
 
 type Errors = tuple[type[DomainError], ...]
 
-# Values for examples. Clients replace them with the ids and hashes of their own resources.
+# Values for examples. Clients replace the id and the hash with those of their own resources.
 ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
 HASH = "sha256:" + "5f" * 32
 PLAN = {
@@ -98,7 +98,7 @@ class Operation:
     """The declaration of one operation: its texts, who may call it, its body, responses and errors.
 
     It decorates the method or command that handles the operation: the first line of the docstring is the summary, and
-    the rest is the description. A view declares operations that mixins handle in its ``operations``.
+    the rest is the description. Operations that mixins handle are declared in the ``operations`` of the view.
     """
 
     id: str  # in camelCase, starting with a verb, because generated clients name their functions after it

@@ -1,4 +1,4 @@
-"""Strict parsers of JSON bodies, without duplicate keys or characters that PostgreSQL cannot store, and of uploads."""
+"""Strict parsers of JSON bodies and of uploads."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ class UploadParser(MultiPartParser):
     ) -> Any:
         """Return the fields and the files. After an error, no file is left.
 
-        Raises DRF's ParseError for malformed bodies, DomainErrors, for example LengthRequired, PayloadTooLarge,
-        RequestTimeout or InsufficientStorage, and OSError if the file cannot be written although the disk works.
+        Raises DRF's ParseError for a malformed body, and OSError if the file cannot be written although the disk works.
+        Also raises DomainErrors, such as LengthRequired, PayloadTooLarge, RequestTimeout or InsufficientStorage.
         """
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):

@@ -241,7 +241,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page or problem for an unknown path. It has the signature of Django's ``handler404``."""
+    """Return the page or problem for a missing resource or path. It has the signature of Django's ``handler404``."""
     return respond_or_show_page(request, errors.NotFound("There is no resource at this URL."))
 
 

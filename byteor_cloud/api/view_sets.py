@@ -207,7 +207,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return {"pk": self.kwargs[self.lookup_url_kwarg]}
 
     def path_id(self, row: Any) -> UUID:
-        """Return the last id in the path of a row, which ``object_lookup`` finds."""
+        """Return the last id in the path of this row. ``object_lookup`` finds the row by this id."""
         found: UUID = row.pk
         return found
 
@@ -245,7 +245,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return int(row.revision)
 
     def etag(self, data: Mapping[str, Any], revision: int) -> str:
-        """Return the ETag: the row's revision and a digest of its fields, then a digest of ``reported_fields``, if any.
+        """Return the ETag: the row's revision, a digest of other fields, and a digest of ``reported_fields``, if any.
 
         Neither digest covers ``undigested_fields``.
         """

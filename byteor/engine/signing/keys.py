@@ -95,9 +95,9 @@ class PublicKey:
     def trusts(self, signed_at: datetime | None) -> bool:
         """Return whether a signature of this key from ``signed_at`` is trusted; None stands for an unknown time.
 
-        A retired key is trusted only for signatures from before its ``not_after``. If that is not later than its
-        ``not_before``, the key was withdrawn before its first use, and is never trusted. The dates of other keys are
-        ignored: clocks differ, and the key set may be older than the current status of the key.
+        A retired key is trusted only for signatures from before its ``not_after``. If ``not_after`` is not later
+        than ``not_before``, the key was withdrawn before its first use, and is never trusted. The dates of other keys
+        are ignored: clocks differ, and the key set may be older than the current status of the key.
         """
         if self.status is not KeyStatus.RETIRED:
             return True

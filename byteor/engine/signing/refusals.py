@@ -64,7 +64,7 @@ class StatementCode(StrEnum):
     RELEASE_UNSIGNED = "release.unsigned"
     RELEASE_UNKNOWN_KEY = "release.unknown_key"
     RELEASE_BAD_SIGNATURE = "release.bad_signature"
-    # A statement does not belong to the bundle, the other statement or the records, or a statement is missing.
+    # A statement is missing, or it contradicts the bundle, the other statement or the server's records.
     SUBJECT = "statements.subject"
     DEPLOYMENT = "statements.deployment"
     ENGINE = "statements.engine"
@@ -81,7 +81,7 @@ class StatementCode(StrEnum):
     UNACCEPTED = "gate.unaccepted"
     TOO_FEW_FIXTURES = "gate.too_few_fixtures"
     WORK = "gate.work"
-    # A wave statement has a wrong subject, wrong decisions or wrong times; or statements are missing or not in order.
+    # A wave statement contradicts itself, the bundle or the approval record; or statements are missing or not in order.
     WAVE_SUBJECT = "wave_approval.subject"
     WAVE_DEPLOYMENT = "wave_approval.deployment"
     WAVE_REPORT = "wave_approval.report"
@@ -96,7 +96,7 @@ class StatementCode(StrEnum):
 
 
 class Refused(Exception):
-    """Raised if a check of signed data fails. ``code`` is stable, and ``detail`` is human-readable."""
+    """Raised if a check of signing keys or signed data fails. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: DeliveryCode | ApprovalCode | StatementCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

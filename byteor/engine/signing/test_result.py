@@ -30,7 +30,7 @@ _GROUP = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Difference(NamedTuple):
-    """A group of differences from one baseline. ``baseline`` is a config hash, and None for recorded results."""
+    """A group of differences. ``baseline`` is a config hash, or None for recorded results."""
 
     group: str
     baseline: str | None
@@ -99,7 +99,7 @@ class FixtureEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeEntry:
-    """The outcome of one fixture: one of ``OUTCOMES``. ``baseline`` is a config hash, and None for a recorded result.
+    """One test. ``outcome`` is one of ``OUTCOMES``. ``baseline`` is a config hash, or None for a recorded result.
 
     ``groups`` are the sorted ids of the groups of differences. ``further`` is the number of differences in no group.
     """
@@ -120,7 +120,7 @@ class TestResult:
 
     ``finished_at`` is None if the regression was not completed. ``engine`` is None if the regression did not start.
     ``not_tested`` are configurations that agents ran, and with which the candidate was not compared. ``accepted`` are
-    the differences that acceptances cover; those that no test shows are ignored. ``work_candidate`` and
+    the groups of differences that acceptances cover; those that no test shows are ignored. ``work_candidate`` and
     ``work_baseline`` are the work of both sides on the same records.
 
     Raises ValueError if a test has an unknown fixture, baseline or outcome, if the id of a group is malformed, or if a
@@ -158,7 +158,7 @@ class TestResult:
 
     @property
     def shown(self) -> frozenset[Difference]:
-        """All differences that the tests show."""
+        """All groups of differences that the tests show."""
         # Many tests show the same groups. Expand each combination once.
         combinations = {(each.groups, each.baseline) for each in self.tests}
         return frozenset(Difference(group, baseline) for groups, baseline in combinations for group in groups)

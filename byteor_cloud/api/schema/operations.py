@@ -193,7 +193,7 @@ class Schema(AutoSchema):
 
 
 def _always_returned(serializer: Any) -> Iterator[str]:
-    """Yield the fields that every response contains, even if requests may omit them."""
+    """Yield fields that every response contains, including those that requests may omit."""
     absent = getattr(serializer, "sometimes_absent", None)
     for name, field in serializer.fields.items():
         if field.default is not empty if absent is None else name not in absent:
