@@ -91,7 +91,7 @@ class Fixture:
 class Facts:
     """The verdicts of a candidate: the differing groups, each with its baseline (None: a golden result), and counts.
 
-    ``work`` is the work of the candidate and of the baselines.
+    ``work`` is the total work of the candidate and of the baselines, without golden fixtures and equal configurations.
     """
 
     differing: frozenset[tuple[str, int | None]] = frozenset()

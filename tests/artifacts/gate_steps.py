@@ -84,7 +84,7 @@ def run_everywhere(agents: Sequence[Member], deployment: Deployment) -> None:
 
 
 def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **options: Any) -> Deployment:
-    """Deploy a configuration and let the agents run it. Neither the gate nor an approval may be required."""
+    """Deploy a configuration and let the agents run it. ``dev`` must not require the gate or an approval."""
     deployment = world.deployment(candidate, **{"target": TARGET, **options})
     run_everywhere(agents, deployment)
     return deployment

@@ -1,4 +1,4 @@
-"""Golden fixtures after a release: they also expect accepted results, and what runs now is tested once."""
+"""Golden fixtures after a release: they also expect accepted results, and what runs now is tested with them."""
 
 from __future__ import annotations
 

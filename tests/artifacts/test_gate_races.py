@@ -47,9 +47,9 @@ ORACLE = Oracle(["xx", "xx", "xy", "xz"], frozenset(), frozenset(), [1] * 4)
 
 @dataclass
 class Scene:
-    """Agents that run the first configuration, a fixture, and another capture.
+    """The initial state: two agents run the first configuration, and one capture is kept as a fixture.
 
-    With the other capture (``telling``), the outputs of some configurations differ.
+    The capture ``telling`` is not kept. With it, the outputs of some configurations differ.
     """
 
     world: World

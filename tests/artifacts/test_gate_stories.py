@@ -462,7 +462,7 @@ class Stories(RuleBasedStateMachine):
             return
         self._run_or_crash(job)
         if job.task_name == RunRegression.name:
-            # A regression of what runs now, with golden fixtures only, is for no deployment.
+            # The model does not contain regressions of what runs now, because they belong to no deployment.
             tested = self.model.regressions.get(UUID(job.args["regression_id"]))
             if tested is not None and not tested.is_canceled:
                 tested.facts = self.model.test(tested.candidate, tested.baselines, StoryClock.at)

@@ -1,4 +1,4 @@
-"""The worker while replays block, and the worker and agent timeouts while the blob store is unavailable."""
+"""The worker while replays block. Jobs and agent timeouts while the blob store is unavailable."""
 
 from __future__ import annotations
 

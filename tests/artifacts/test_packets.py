@@ -290,11 +290,11 @@ def test_packet_compares_fixtures_of_accepted_groups_if_regressions_are_few_and_
 
     of_second = (6, [0, 3, 4, 5, 6])
     assert unseen() == [(7, [1, 2, 3, 4, 5]), of_second, of_second, (0, []), (0, [])]
-    # With a limit of 1, only the second regression is compared, because more groups need it than the first.
+    # With a limit of 1, only the second regression is compared: two groups need it, and one group needs the first.
     monkeypatch.setattr(packets, "MAX_COMPARED", 1)
     assert unseen() == [None, of_second, of_second, (0, []), (0, [])]
     monkeypatch.setattr(packets, "MAX_COMPARED", 2)
-    # The results of 8 fixtures and 2 baselines refer to 5 groups.
+    # The deployment's regression has a result for each of 8 fixtures and 2 baselines. Each result refers to 5 groups.
     monkeypatch.setattr(packets, "MAX_SHOWN", 8 * 2 * 5 - 1)
     assert unseen() == [None, None, None, (0, []), (0, [])]
     monkeypatch.setattr(packets, "MAX_SHOWN", 8 * 2 * 5)

@@ -354,7 +354,7 @@ def test_regression_with_other_baselines_or_of_older_release_does_not_open_gate(
     pass_a_minute()
     assert blocked_by(world, made) == blockers
 
-    # A regression that a worker of an older release ran has no values in these columns.
+    # These columns are empty or 0 if a worker of an older release ran the regression.
     FixtureRevision.objects.all().delete()
     older = Regression.objects.filter(deployments=made)
     older.update(outcomes={}, engine=None, tests=None, fixtures_revision=0, work_candidate=0)

@@ -1,4 +1,4 @@
-"""The benchmark of the command ``byteor`` and of its client: the processor time of a process that does nothing else."""
+"""The benchmark of starting the command ``byteor`` and importing its client: the processor time of each process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MANY = 64
 STAGES, LINKS = 4000, 8000
 AGENTS = 2000
 RECORDS = 20_000
-CAPTURES, CAPTURE_RECORDS = 80, 4000  # more than a host keeps of one organization, so each is unpacked again
+CAPTURES, CAPTURE_RECORDS = 80, 4000  # more than a host keeps unpacked per organization, so each is unpacked again
 _OPEN_FILES = 1024
 
 

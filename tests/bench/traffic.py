@@ -37,7 +37,7 @@ class Style(StrEnum):
     PIPELINED = "pipelined"  # send as many requests as the server accepts, and discard the responses
     IDLE = "idle"  # open connections and send nothing
     ROTATING = "rotating"  # send heartbeats in turn, and rotate the agent's key once per 25 heartbeats
-    SPINNING = "spinning"  # send no requests, but use ``cores`` of processor time
+    SPINNING = "spinning"  # send no requests, but compute for the share ``cores`` of the time
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def _with_token(sent: bytes, token: bytes) -> bytes:
 
 
 def _spin(traffic: Traffic) -> dict[str, int]:
-    """Use ``cores`` of processor time, in bursts of a few milliseconds."""
+    """Compute for the share ``cores`` (at most 1) of the time, in bursts of a few milliseconds."""
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin, selectors.EVENT_READ)
     began = time.monotonic()

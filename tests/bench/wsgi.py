@@ -30,7 +30,7 @@ with override_settings(MIDDLEWARE=[]):
 with override_settings(MIDDLEWARE=_DEFAULT_MIDDLEWARE):
     _stock = WSGIHandler()
 if WITHOUT_SERIES in os.environ:
-    from apps.fleet.services import heartbeats  # can be imported after ``product`` has set up Django
+    from apps.fleet.services import heartbeats  # can be imported only after ``product`` has set up Django
     from byteor_cloud.database.connections import FrequentStatement
 
     # Without these columns, PostgreSQL runs the statement as if there were no series.

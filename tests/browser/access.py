@@ -50,7 +50,7 @@ type Place = (
 
 
 def subjects_of(job: Any) -> list[tuple[str, Any]]:
-    """Return the table and the id of a row for each argument of the job whose name ends in ``_id``."""
+    """Return a table and the id of a row for each of the job's arguments with a name that ends in ``_id``."""
     tables = {label.partition(".")[2]: label for label in MODELS}
     return [(tables[name.removesuffix("_id")], pk) for name, pk in job.args.items() if name.endswith("_id")]
 
@@ -322,7 +322,7 @@ class Tenants:
     def _make_every_act_possible(self, made: Any) -> None:
         acme = self.acme
         actor = acme.admin.actor
-        # Create an incident with diverged replays, another version, and a queued replay.
+        # Create another version, and an incident that has diverged replays and a queued replay.
         first, _ = (acme.version(content=plan(stages=[{"id": name, "op": "identity"}])) for name in ("a", "b"))
         expected = frames((1, _RECORDS[0]), (2, b"%s?" % _RECORDS[1]))
         self.artifact: Artifact = ingested(
