@@ -179,7 +179,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 def _empty_tables(_: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
     """Return the statements that empty all tables except ``KEPT``, including those that Django does not manage.
 
-    DELETE is far faster than TRUNCATE, which creates new files for each table, but it requires a superuser here.
+    DELETE is far faster than TRUNCATE, which creates new files for each table. But DELETE is used only if triggers may
+    be disabled, and not for the tables in ``SEALED``.
     """
     from django.db import connection
 

@@ -267,7 +267,7 @@ def test_page_takes_at_most_15_queries_regardless_of_history(world: World) -> No
 
 
 def add_history(agent: Agent, *ran: Deployment) -> None:
-    """Add periods of the last four weeks in which the agent ran the deployments in turn. Replace its series."""
+    """Add periods of the last four weeks in which the agent ran the deployments in turn. Replace the agent's series."""
     now = timezone.now()
     periods = [
         RunningInterval(

@@ -142,7 +142,8 @@ def test_progress_and_time_left_are_shown(world: World, run_jobs: Run) -> None:
     report(agents[0][1], agents[0][0], "active")
     shift(deployment, TEN)
 
-    # Ten minutes for one agent: three more in this wave, a pause of 15 minutes, and four in the next wave.
+    # One agent took ten minutes. Still to come: three agents of this wave, a pause of 15 minutes, and the next wave of
+    # four agents.
     assert summary(world, deployment)["progress"] == "12\N{NO-BREAK SPACE}% done, about 1 h 30 min left"
     deployments.set_paused(deployment, paused=True, actor=world.operator.actor)
     assert summary(world, deployment)["progress"] == "12\N{NO-BREAK SPACE}% done"

@@ -100,7 +100,7 @@ def panel(page: Any, title: str) -> dict[str, Any]:
 def test_environment_page_shows_cells_for_agents_of_small_but_not_large_fleet(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both pages have the same bars. Each part of a bar links to a list with as many agents as the part counts."""
+    """The bars are the same in both cases. Each part of a bar links to a list of as many agents as the part counts."""
     agents = [world.agent(world.prod, name)[0] for name in "abcdef"]
     other.agent(other.prod, "elsewhere")
     beats = {agent.name: Heartbeat.objects.filter(agent=agent) for agent in agents}

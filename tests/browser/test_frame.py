@@ -332,7 +332,7 @@ def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> No
 
 
 def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
-    """The menu, the tabs of a page in the menu, or the records page links to every table that the person may see."""
+    """Each table that the person may see is linked from the menu, a tab of a menu page, or the records page."""
     for user in (world.viewer.user, world.operator.user, world.admin.user, superuser()):
         client = signed_in(user)
         start = client.get("/admin/", {"in": "all"})

@@ -51,7 +51,7 @@ def waiting(world: World, groups: int, *, name: str = "next", **options: Any) ->
 
 
 def gate(client: Any, deployment: Deployment) -> Any:
-    """Return the panel of the gate on the page of the deployment, or None if the gate is off."""
+    """Return the gate's panel on the deployment's page, or None if the gate was off at the time of the request."""
     return client.get(row_page(deployment)).context["summary"]["gate"]
 
 

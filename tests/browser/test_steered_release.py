@@ -214,7 +214,7 @@ def test_only_reviewers_decide_on_wave_regardless_of_role(world: World, run_jobs
     # What the earlier waves did comes first, then what the deployment changes.
     order = [page.text.index(text) for text in ("What the earlier waves did", "Why agents failed", "Pipeline: changes")]
     assert order == sorted(order)
-    # The list and the overview show the wave to the reviewer, although a viewer may operate nothing.
+    # The list and the overview show the wave to the reviewer, who is only a viewer.
     assert listed(viewer, **{"for": "me"}) == [approval.pk]
     assert "Wave 2 of quotes/bundle-1" in viewer.get(table(Approval)).text
     assert "Wave 2 of quotes/bundle-1" in viewer.get("/admin/").text

@@ -38,9 +38,9 @@ SECOND = plan(
 
 
 class Hand:
-    """A person at a browser. This class counts all clicks: on links, buttons, check boxes, radio buttons and choices.
+    """A person at a browser. ``clicks`` counts the clicks of all people together.
 
-    Typing into a field is not a click.
+    Choosing an option counts as a click, but typing into a field does not.
     """
 
     clicks = 0

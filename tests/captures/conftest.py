@@ -1,4 +1,4 @@
-"""Fixtures of the engine's replay tests."""
+"""Reuses pytest fixtures of the engine's replay tests."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
-    """Start a greenlet for each owner, and return the owners in the order of their turns, numbered as in ``b4``."""
+    """Start a greenlet for each owner. Return the owners with their indexes (``b4``), in the order of their turns."""
     order: list[str] = []
 
     def work(number: int, owner: str) -> None:

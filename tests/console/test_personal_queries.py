@@ -43,7 +43,7 @@ def test_people_with_same_roles_share_compiled_query_but_see_different_rows(worl
 
 
 def test_roles_apply_only_in_their_organization(world: World, other: World) -> None:
-    """Each person is admin of one organization and viewer of the other, and sees only the keys of the first."""
+    """Each person is a member of both organizations, administers only one, and sees only the keys of this one."""
     admin, places = site.get_model_admin(OrganizationKey), (world, other)
     keys = [
         tokens.create_organization_key(

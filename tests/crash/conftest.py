@@ -111,7 +111,7 @@ def lives(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the second one if it ends while the file is open
+    except (FileNotFoundError, ProcessLookupError):  # the second error if the process ends while the file is open
         return False
 
 

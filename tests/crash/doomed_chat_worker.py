@@ -19,7 +19,7 @@ SELECT (SELECT count(*) FROM tenancy_messageevent WHERE outcome <> 'pending'),
 
 
 class ChatDoom(Doom):
-    """The moments while an event is handled and its chat message is sent."""
+    """The moment in handling an event and sending its chat message at which this process dies."""
 
     @override
     def watch(self) -> None:

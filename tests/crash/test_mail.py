@@ -43,7 +43,7 @@ def server() -> Iterator[SmtpServer]:
 
 
 class Mailing:
-    """A workspace with a production environment with one agent, a reviewer, and a worker that dies while it sends."""
+    """A workspace with a reviewer, one agent in a prod environment, and a worker that dies while it sends e-mails."""
 
     def __init__(self, server: SmtpServer) -> None:
         settings = {

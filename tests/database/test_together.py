@@ -1,4 +1,4 @@
-"""Tests of queries that are read with one statement."""
+"""Tests of several queries whose rows are read with one statement."""
 
 from __future__ import annotations
 

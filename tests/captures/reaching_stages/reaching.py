@@ -15,7 +15,7 @@ _PTRACE_ATTACH = 16
 
 
 def native(name: str, *arguments: object) -> str:
-    """Call a C function directly, so no audit hook sees the action. Return the name of the error or the result."""
+    """Call a C function directly, so no audit hook sees the action. Return its result, or the error's name."""
     ctypes.set_errno(0)
     result = getattr(_LIBC, name)(*arguments)
     return errno.errorcode[ctypes.get_errno()] if result == -1 else f"{name} returned {result}"

@@ -11,7 +11,10 @@ from tests.worlds import World, run_jobs
 
 
 def examples(world: World, folder: Path) -> dict[str, list[str]]:
-    """Create a rollout with a failed agent and a hold before wave 2, and a paused one. Return arguments by command."""
+    """Create two rollouts, and return arguments by command.
+
+    One rollout has a failed agent and a hold before wave 2. The other one is paused.
+    """
     agents, (_, second), _ = stories.running(world, 2)
     strategy = {**waves(50, 100, threshold=100), "holds": [None, "manual"]}
     deployment = stories.offered(world, second, strategy=strategy)
