@@ -242,7 +242,7 @@ def read_key(source: Key | None) -> bytes | None:
     if not isinstance(source, Path):
         return source
     try:
-        return _key(source.read_text("latin-1"))  # any bytes, so that an invalid key gets the error of _key
+        return _key(source.read_text("latin-1"))  # accepts any bytes; ``_key`` reports invalid ones
     except FileNotFoundError:
         return None
 

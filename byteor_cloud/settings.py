@@ -178,7 +178,8 @@ FILE_UPLOAD_HANDLERS: list[str] = []  # no form accepts files, and the artifact 
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
 REST_FRAMEWORK = {
-    # Every view that needs a credential recognizes all families and declares which it accepts (apps.tenancy.api.base).
+    # Every view that needs a credential recognizes all families of credentials, and declares which ones it accepts
+    # (apps.tenancy.api.base).
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.tenancy.api.authentication.UserTokenAuthentication",
         "apps.tenancy.api.authentication.OrganizationKeyAuthentication",

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_S = 8.0
-# The minimum allowance in seconds of a batch's leader. A working database needs less time. A request whose body has
-# arrived gets the same minimum, even if waiting for a slot has used up the request's allowance.
+# The minimum allowance in seconds of a batch's leader. A working database needs less time. A request that released its
+# slot, for example to wait for its body, gets the same minimum when it takes a slot again.
 LEAST_S = 1.0
 
 

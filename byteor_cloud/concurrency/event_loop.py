@@ -29,8 +29,8 @@ class Turns:
     """Turns for work that is ready. The owner that has used the least time goes first.
 
     The work of one owner is done in order of arrival. Each iteration of the event loop checks all connections for new
-    data. In one iteration, turns start for at most ``BUDGET_S`` seconds in total. Then no turn starts for ``rest``
-    times the time that they took.
+    data. In one iteration, turns start for at most ``BUDGET_S`` seconds in total. If more work is waiting after these
+    turns, the next turn starts only after ``rest`` times the time that they took.
     """
 
     BUDGET_S = 0.001

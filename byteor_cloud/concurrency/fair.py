@@ -18,7 +18,7 @@ class Holder(NamedTuple):
 
 
 class _Waiter:
-    """A thread or greenlet that waits for a slot. It blocks on the lock ``turn`` until it is served or refused."""
+    """A thread or greenlet that waits for a slot. It waits by blocking on the lock ``turn``."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder

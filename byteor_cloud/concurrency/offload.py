@@ -12,10 +12,10 @@ DISK_THREADS = 8
 
 
 def run_in_disk_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
-    """Run a function that reads or writes files in another thread, so that other requests continue in the meantime.
+    """Run a function in another thread, so that other requests continue while the function reads or writes files.
 
-    In a process without an event loop (a worker, a command, a test), call the function directly. The function must not
-    use the database, the network or locks, which belong to the event loop.
+    In a process without an event loop (a worker, a command, a test), it runs in the calling thread. The function must
+    not use the database, the network or locks, which belong to the event loop.
     """
     if not is_module_patched("threading"):
         return function(*args, **kwargs)

@@ -72,7 +72,7 @@ def together(*plans: Plan[Any]) -> Plan[list[Any]]:
 
 
 def read(*tables: Rows) -> Plan[list[list[Any]]]:
-    """Return a plan that reads the rows of each table, and returns them."""
+    """Return a plan that reads the rows of each query, and returns them."""
     found: list[list[Any]] = yield tables
     return found
 
@@ -130,7 +130,7 @@ def _convert(reader: Callable[[Any], Any] | None, value: Any) -> Any:
 
 
 def read_together(*tables: Rows) -> list[list[Any]]:
-    """Return the rows of each queryset and statement. Runs one SQL statement, or none if no table can have rows.
+    """Return the rows of each queryset and statement. Runs one SQL statement, or none if none of them can have rows.
 
     Querysets may be of any form, but must not have prefetches. PostgreSQL returns the rows as JSON, so each column must
     be of one of the types that this module knows. Raises TypeError for other columns.

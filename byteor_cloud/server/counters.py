@@ -124,8 +124,8 @@ class SharedCounters(Collector):
 
     def use(self, number: int | None) -> None:
         """Make this process count in the given part or, if None, in private memory that no scrape includes."""
-        # A new lock, because a thread of the parent may have held the old one during the fork. It is the original lock,
-        # since gevent's takes longer than an addition, and no greenlet waits for anything while it is held.
+        # A new lock, because a thread of the parent may have held the old one during the fork. It is Python's own kind
+        # of lock, since gevent's takes longer than an addition, and no greenlet waits for anything while it is held.
         self._lock = get_original("threading", "Lock")()
         self._own = ProcessCounters(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
 

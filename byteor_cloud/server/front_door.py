@@ -49,8 +49,8 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-# Rate limits already bound the requests of verified callers. The turns of all other requests, and of requests on a
-# connection after a refusal, take at most a quarter of the time.
+# Rate limits already bound the requests of verified callers. All other requests, and requests on a connection after a
+# refusal, share turns that take at most a quarter of the time while more such requests are waiting.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 

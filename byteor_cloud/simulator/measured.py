@@ -62,7 +62,7 @@ class Measured:
     busy: int = 0
     """The number of 429 and 503 responses with ``Retry-After``, which are expected under load."""
     errors: int = 0
-    """The number of other error responses, except for withdrawn offers, and of requests without a usable response."""
+    """The number of other error responses, and of missing or unusable responses. Withdrawn offers are not counted."""
 
     def count(self, kind: str, status: int, failure: str, took_s: float, *, has_retry_after: bool) -> None:
         """Count the outcome of one request. ``status`` is 0 if there was no usable response; ``failure`` says why."""

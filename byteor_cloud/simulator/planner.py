@@ -104,7 +104,7 @@ class Machine:
 
 
 class Planner:
-    """Decides each machine's next action and its time, and tracks which machines are healthy."""
+    """Decides each machine's next action and its time, and tracks which agents are healthy."""
 
     def __init__(self, setup: Setup, *, sends_boot_id: bool = False) -> None:
         self.setup = setup

@@ -198,7 +198,7 @@ def _is_mounted() -> bool:
 
 
 def check_readable(content_hash: str) -> None:
-    """Raise NotStored, Unavailable or OSError if the bytes cannot be read."""
+    """Open the bytes and read the first one. Raises NotStored, Unavailable or OSError."""
     with read(content_hash) as stored, _storage_errors():
         stored.read(1)
 

@@ -262,7 +262,7 @@ class Worker:
     # -- the heartbeat -------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Renew the heartbeat, or register this worker if it has no row. Mark claims to jobs taken over as lost."""
+        """Renew the heartbeat, or register this worker if it has no row. Marks the claims that it has lost."""
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()

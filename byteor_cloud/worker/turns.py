@@ -145,7 +145,7 @@ class Turns:
                 os.kill(pid, signal.SIGSTOP)
 
     def _charge(self) -> None:
-        """Charge the time since the last call to the replays that had a place."""
+        """Charge the replays that have a place for the time since the previous call."""
         now = self._now()
         passed, self._charged_until = now - self._charged_until, now
         for queue in (self._short, self._long):
