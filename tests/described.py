@@ -28,7 +28,10 @@ def needed(operation: str) -> Permission | None:
 
 
 def _completed(act: Act) -> Act:
-    """Add the operation's permission to an act with an operation, and the operation's row if the act names none."""
+    """Return the act with the data of its operation, if it has an operation.
+
+    The data are the operation's permission and, if the act names no row, the operation's row.
+    """
     if not act.operation:
         return act
     return replace(act, needs=needed(act.operation), on=act.on or CALLS[act.operation].on)
@@ -62,7 +65,7 @@ def id_of(row: Any) -> Any:
 
 
 def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
-    """Create the rows that paths of environments name, or all other rows. Return the rows' ids by name."""
+    """Create the rows below the organization that paths of environments name, or all others. Return ids by name."""
     return {name: id_of(place.get(make)) for name, make in _IDS.items() if (name in _IN_ENVIRONMENTS) == of_environment}
 
 

@@ -33,7 +33,7 @@ class NoRole(StrEnum):
 
 
 def weaker(permission: Permission | None) -> list[Permission]:
-    """Return permissions that more roles have than ``permission``, one for each set of roles."""
+    """Return permissions that all roles with ``permission`` and further roles have, one for each such set of roles."""
 
     def holders(each: Permission | None) -> frozenset[Role]:
         return frozenset(role for role, held in MATRIX.items() if each in held)

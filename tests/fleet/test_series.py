@@ -174,7 +174,7 @@ HEARD: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 def test_heartbeats_add_increases_of_counters_to_series(
     world: World, clock: Clock, sent: list[dict[str, Any]], expected: dict[str, Any]
 ) -> None:
-    """Heartbeats of one slot add as much as the same heartbeats in separate slots together."""
+    """The same heartbeats add the same total in one slot and in separate slots."""
     (together, api), (apart, other) = world.agent(name="together"), world.agent(name="apart")
     for body in sent:
         beat(together, api, **body)
@@ -449,7 +449,7 @@ def test_default_range_is_last_24_hours_and_agents_of_other_environments_are_not
 def test_concurrent_heartbeats_and_jobs_lose_no_counted_records(
     world: World, concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job takes the slot of each heartbeat, as if the slot had ended, while the next heartbeats arrive."""
+    """The job treats the current slot as ended, and writes it while the next heartbeats arrive."""
     monkeypatch.setattr(series, "_CURRENT_SLOT", f"{series._CURRENT_SLOT} + 1")
     enrolled = [world.agent(name=f"agent-{number}") for number in range(4)]
 

@@ -209,7 +209,7 @@ def test_request_with_privileged_content_requires_further_permission(
             transaction.set_rollback(True)
 
 
-# Operations whose declared permission is not the only check. Reviewers may decide whatever their role, so the service
+# Operations whose declared permission is not the only check. A reviewer may decide with any role, so the service
 # checks the permission. Chat webhooks can be created in any project in which the caller has the permission. Only the
 # requester may send a reminder.
 CHECKED_AGAIN = {"decideApproval", "createChatWebhook", "remindApproval"}

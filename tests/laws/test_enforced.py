@@ -170,8 +170,8 @@ def test_only_three_shared_modules_read_raw_query_parameters() -> None:
     assert ROOT / "apps/releases/api/views/deployments.py" in files
     reading = {file.name for file in files if re.search(r"query_params|\.GET\b", file.read_text())}
 
-    # The base class of all views reads only declared parameters, pagination the cursor, and the document's route the
-    # format.
+    # The base class of all views reads only declared parameters. Pagination reads the cursor, and the document's
+    # route reads the format.
     assert reading == {"view_sets.py", "pagination.py", "document.py"}
 
 

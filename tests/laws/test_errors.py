@@ -24,7 +24,7 @@ def documented(operation: Operation) -> set[str]:
 
 
 def declarations() -> list[Any]:
-    """Return the attributes that declare errors by action in routed views and their bases: class and name of each."""
+    """Return the class and name of each attribute that declares errors by action, in routed views and their bases."""
     found = {base for operation in operations() for base in operation.view.__mro__}
     made = [(base, name) for base in found for name in ("operations", "mixin_errors") if vars(base).get(name)]
     return sorted(made, key=lambda each: (each[0].__qualname__, each[1]))

@@ -25,7 +25,7 @@ BACKENDS = ["apps.tenancy.sessions.Accounts", "django.contrib.auth.backends.Mode
 SESSION_SALT = "django.contrib.sessions.SessionStore"  # the salt ends with the class name of the session store
 FORM_SALT = "apps.tenancy.console.forms"
 ROW, ORGANIZATION = UUID(int=1), UUID(int=2)
-# A row of each encrypted column, and the text that its ciphertext is bound to.
+# For each encrypted column: a row, and the text to which the row's ciphertext is bound.
 SEALED: dict[str, tuple[models.Model, str]] = {
     "tenancy.IdempotencyKey.response": (IdempotencyKey(caller="user:1", key="k"), "idempotency:user:1:k"),
     "tenancy.SigningKey.private_key": (

@@ -177,7 +177,7 @@ def around(
 
 
 class Variant(NamedTuple):
-    """A body that differs from a valid one at one pointer."""
+    """A body whose value at one pointer may be invalid or missing. Everything else in it is valid."""
 
     pointer: str
     body: Any

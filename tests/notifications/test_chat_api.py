@@ -212,7 +212,7 @@ def test_scope_cannot_be_changed(world: World) -> None:
     for name, value in (("environment_id", str(world.prod.pk)), ("environment_id", None), ("project_id", None)):
         assert_refused(world.admin.api.put(path, {name: value}), 400, "invalid", f"/{name}")
 
-    assert world.admin.api.put(path, made.json()).status_code == 200  # the read resource can be sent back
+    assert world.admin.api.put(path, made.json()).status_code == 200  # the resource can be sent back unchanged
     assert ChatWebhook.objects.get().environment_id == world.dev.pk
 
 

@@ -370,7 +370,7 @@ def test_hanging_mails_of_one_organization_delay_no_other_work(
             enqueue(Note(word="release"))
             wait_until(lambda: "release" in ran)
             sending.enqueue_due()
-            # One for each organization. The mail jobs of the same organization run one after another.
+            # One connection for each organization. The mail jobs of the same organization run one after another.
             assert server.count(Step.CONNECT) == 2
             server.recover()
             server.released.set()

@@ -1,4 +1,4 @@
-"""After a restore, pending work that may have been done since the backup is stopped or waits for a person."""
+"""A restore stops pending work that may have been done after the backup, or makes it wait for a person."""
 
 from __future__ import annotations
 

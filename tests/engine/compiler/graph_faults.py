@@ -1,4 +1,4 @@
-"""Faults of lane graphs, and the roles that lowering inserts into them, in the format of ``faults``."""
+"""Faults of lane graphs, and the notes about inserted roles, in the format of ``faults``."""
 
 from typing import Any
 

@@ -143,7 +143,8 @@ def test_locate_work_is_proportional_to_text(text: Callable[[int], str]) -> None
         pointers = ["/" + "k" * (size // 2) + "/5", *(f"/{number * (size // 800)}/a" for number in range(200))]
         assert len(locate(text(size), pointers)) == len(pointers)
 
-    # ``assert_in_proportion`` does not see the work inside C functions. If it were quadratic, this would take hours.
+    # ``assert_in_proportion`` does not count the work inside C functions. If that work were quadratic, the next line
+    # would take hours.
     work(4 << 20)
 
     assert_in_proportion(work, 16 << 10)

@@ -38,7 +38,7 @@ OPS = [
 ]
 SCHEMA = jsonschema.Draft202012Validator(plan_schema())
 
-# Hypothesis draws a string in one step, but each character of a regular expression in several.
+# ``st.text`` draws a string in one step. ``st.from_regex`` needs several steps for each character.
 LETTERS = string.ascii_lowercase
 names = st.builds(str.__add__, st.sampled_from(LETTERS), st.text(LETTERS + string.digits + "_-", max_size=4))
 ops = st.sampled_from(OPS)
@@ -56,7 +56,7 @@ json_values = st.recursive(
 
 
 def some(draw: st.DrawFn, options: Sequence[str], least: int, most: int | None, *, unique: bool = False) -> list[str]:
-    """Draw some of the options by position: Hypothesis prepares the strategy once for all lists of one length."""
+    """Draw ``least`` to ``most`` options by position, so that lists of the same length can share a strategy."""
     positions = st.lists(st.integers(0, len(options) - 1), min_size=least, max_size=most, unique=unique)
     return [options[position] for position in draw(positions)]
 

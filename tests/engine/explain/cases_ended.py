@@ -1,4 +1,7 @@
-"""The remaining cases, such as failures, rollbacks, aborts, drift, late joiners, retries and drained agents."""
+"""All other cases, such as failures, rollbacks, aborts, drift, late joiners, retries and drained agents.
+
+The modules ``cases_reached`` and ``cases_pending`` contain the basic cases, and those of deployments not running yet.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def groups(
     after: tuple[Plan, Mapping[str, Any]],
     records: Sequence[tuple[str, Record]],
 ) -> dict[Group, tuple[int, Example]]:
-    """Return the number of differences in each group, and the ingress and sequence of the first one."""
+    """Return each group's number of differences, and the ingress and sequence of its first difference."""
     found: dict[Group, tuple[int, Example]] = {}
 
     def add(group: Group) -> None:

@@ -1,4 +1,4 @@
-"""The result of a replay does not depend on the hash seed, time zone, locale or supported Python version."""
+"""A replay has the same result with every hash seed, time zone, locale and supported version of Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the decision about a side effect: by the server's allowlists, the stage's allowlist, and consent."""
+"""Tests of the rules for side effects: the server's allowlists, the stage's allowlist, and consent."""
 
 from __future__ import annotations
 
