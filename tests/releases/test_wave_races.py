@@ -1,4 +1,4 @@
-"""Decisions on waves under concurrent changes: each pair ends without a deadlock, as if one came after the other."""
+"""Concurrent decisions and changes: each pair of calls ends without a deadlock, as if one came after the other."""
 
 from __future__ import annotations
 
