@@ -95,8 +95,8 @@ def make_next_release(folder: Path) -> Release:
 def _with_environment(name: str, source: Path, folder: Path) -> Release:
     lock = "requirements/runtime.lock"
     if (source / lock).read_bytes() == (ROOT / lock).read_bytes():
-        # The environment finds the packages of this process's environment after the release's own source. Python does
-        # not read the .pth files there, which would add this checkout.
+        # The environment finds the release's own source first, then the packages of this process's environment. Python
+        # ignores the .pth files next to these packages, which would add this checkout.
         venv.EnvBuilder(symlinks=True).create(folder)
         _add_to_path(folder, source, Path(sysconfig.get_path("purelib")))
     else:

@@ -42,7 +42,7 @@ def fill() -> dict[str, Any]:
 
 
 def remove(ids: list[str]) -> None:
-    """Delete artifacts as retention does, and their blobs as soon as no backup runs. Prints a line for each blob.
+    """Delete artifacts, and their blobs as soon as no backup runs. Prints a line for each deleted blob.
 
     Continues with the blobs until the process is killed.
     """

@@ -35,8 +35,7 @@ PEOPLE = 2
 ROTATED, ENROLLED_LATER = 20, 10
 PASSPHRASE = "correct horse battery staple"
 _SLOW_S = 5 * PATIENCE_S
-# Tables with rows that jobs sum up and delete, that are lists of work to do, or that a restore deletes. They contain
-# nothing that a response acknowledged.
+# Tables from which workers, jobs or a restore delete rows. No response acknowledged these rows.
 _CHANGING = {
     "artifacts_unreferencedblob",
     "django_session",
@@ -65,7 +64,7 @@ _COUNTS = {
 }
 
 type Keys = dict[str, set[str]]
-"""The primary keys of all rows by table."""
+"""Primary keys of rows by table, without the tables in ``_CHANGING``."""
 
 
 class Site(Host):
@@ -127,7 +126,7 @@ class Site(Host):
         return self.data_dir / "artifacts" / "sha256" / digest[:2] / digest
 
     def silent(self, agents: Sequence[str], *, since: datetime) -> set[str]:
-        """Return the agents that have sent no heartbeat since then."""
+        """Return the ids in ``agents`` of agents whose last heartbeat is older than ``since``, or that have none."""
         with psycopg.connect(self.url) as session:
             found = session.execute(
                 "SELECT agent_id::text FROM fleet_heartbeat WHERE agent_id = ANY (%s::uuid[]) AND last_seen_at >= %s",

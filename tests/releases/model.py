@@ -250,7 +250,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval. Also fail its deployment if its build has yet to start, except for break-glass."""
+        """Close the approval. Unless it is a break-glass approval, also fail its deployment if no build has started."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")

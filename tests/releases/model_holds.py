@@ -25,7 +25,10 @@ class Holds:
         return max(1, deployment.policy.approvals)
 
     def _report(self, deployment: Deployment, wave: int) -> object:
-        """Return how many counted agents before ``wave`` have each progress and each reason for a failed activation."""
+        """Count the agents of the waves before ``wave`` by progress, and by the reason for a failed activation.
+
+        Agents that do not count toward waves and thresholds are left out.
+        """
         parts = [part for part in deployment.parts.values() if part.counted and part.wave < wave]
         failures = Counter(part.failures["activate"] for part in parts if "activate" in part.failures)
         return Counter(part.progress for part in parts), failures

@@ -1,4 +1,4 @@
-"""Changes of reviewers that complete an approval, the limit of scheduled deployments, and unsignable offers."""
+"""Approvals after a change of reviewers, the limit of scheduled deployments, and offers that cannot be signed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The failures of agents are kept through retries, rollbacks and the end of the deployment, grouped by cause."""
+"""Failures of agents: kept when agents are retried or rolled back, and shown by cause."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def failed_entries(deployment: Deployment) -> list[Any]:
 
 def test_rolled_back_deployment_shows_failed_agents_and_causes(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), _ = stories.running(world, 8)
-    # Three agents report two causes, and one does not finish in time.
+    # Three agents report two causes, and a fourth agent does not finish in time.
     deployment = stories.offered(world, two, strategy=waves(50, 100))
     for number in (0, 2):
         report(agents[number][1], agents[number][0], "failed", detail=NO_SPACE.format(number + 7))

@@ -1,4 +1,4 @@
-"""Agents' history with deployments and approvers, a fleet's state at a given time, and the summary of a fleet."""
+"""The history of agents, the state of a fleet at a given time, and the summary of a fleet."""
 
 from __future__ import annotations
 

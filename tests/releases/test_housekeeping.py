@@ -1,4 +1,4 @@
-"""Deletion of old details of deployments, of decommissioned agents, and of expired or revoked credentials."""
+"""What is deleted: old details of deployments, decommissioned agents, and expired or revoked credentials."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def test_each_restored_configuration_needs_proof_that_is_newer_than_deployment(
     second = stories.active(world, two, agents[1:], target={"agents": [str(agents[1][0].pk)]})
     bad = stories.active(world, three, agents)
     artifact = stored_capture(world, one.version)
-    # An older engine may have run these replays.
+    # These replays are older than the deployment and do not count, because an older engine may have run them.
     for bundle in (one, two):
         Replay.objects.create(
             environment=world.dev, artifact=artifact, version=one.version, config_bundle=bundle, status="succeeded",

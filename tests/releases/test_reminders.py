@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def bundle(world: World) -> ConfigBundle:
-    """Return a bundle in prod, which has one agent. Everybody in the world has signed in."""
+    """Return a bundle in prod, which has one agent. All people have signed in."""
     claim_all()
     world.agent(world.prod)
     return world.bundle(world.prod)

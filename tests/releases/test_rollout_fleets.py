@@ -32,7 +32,7 @@ def test_agents_offline_at_start_do_not_delay_waves(world: World, run_jobs: Run)
 
     report_from_all(agents[:1], "active", run_jobs)
     assert stories.progress(second) == ["active", "offered", "offered", "offered"]
-    # The agent sends a report, but it still does not count.
+    # The offline agent sends a report, but still does not count toward the threshold.
     assert report(away_api, away, "failed").status_code == 200
     report_from_all(agents[2:], "active", run_jobs)
 

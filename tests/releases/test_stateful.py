@@ -354,7 +354,7 @@ class Stories(Holds):
 
 
 class HeldStories(Stories):
-    """Stories in which most actions concern deployments with holds."""
+    """Stories with more deployments that have holds, and with more actions on these deployments."""
 
     WEIGHTS: ClassVar = {
         "hold": 8, "steer": 16, "report": 2, "report_all": 2, "report_late": 2, "work": 2, "work_off": 3, "crash": 2,

@@ -1,4 +1,4 @@
-"""Decisions on waves under concurrent changes: each pair ends without a deadlock, as if one came after the other."""
+"""Decisions on waves, and concurrent changes: two calls end without a deadlock, as if one came after the other."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _squawk(sql: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """Print the problems, or write the list with ``--release``. Return the exit code."""
+    """Print the problems. With ``--release``, write the list instead. Return the exit code."""
     if "--release" in sys.argv[1:]:
         released.write_list()
         return 0
