@@ -94,7 +94,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> N
 
 
 def check_pages(base: str) -> None:
-    """Fetch pages of the console and the API docs. Raises Failed on errors or if docs/openapi.yaml is outdated."""
+    """Fetch pages of the console and the API docs. Raises Failed if a page fails or docs/openapi.yaml is outdated."""
     for page in PAGES:
         found = requests.get(base + page, timeout=30)
         if not found.ok or not found.content:
