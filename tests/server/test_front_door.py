@@ -13,7 +13,7 @@ from byteor_cloud.server.front_door import PATIENCE_S, PacedSocket
 
 
 class Client:
-    """A fake socket with a timeout. Its client takes ``seconds`` for each ``size`` bytes."""
+    """A fake socket with a timeout. Its client sends or reads up to ``size`` bytes in ``seconds``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, size: int, seconds: float) -> None:
         self.now, self.size, self.seconds = 1000.0, size, seconds

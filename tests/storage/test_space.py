@@ -83,7 +83,7 @@ def test_uncaught_errors_unrelated_to_disk_return_500(error: Exception) -> None:
 def test_full_or_failing_database_disk_returns_503_outside_api(
     monkeypatch: pytest.MonkeyPatch, code: str, accept: str
 ) -> None:
-    """The middleware that saves sessions raises the error, so no view of the API can catch it."""
+    """The middleware that saves sessions raises the error, so the error handling of the API does not see it."""
     client = Client(raise_request_exception=False, headers={"Accept": accept})
 
     def raise_full(*args: Any, **kwargs: Any) -> None:

@@ -52,7 +52,7 @@ def machine(world: World) -> Machine:
 def minute_is_over() -> str:
     """Move all repetitions to the previous minute and return that minute.
 
-    All repetitions of a test have the same minute, because ``now()`` is the start of the test's transaction.
+    Before the call, all repetitions have the same minute, because ``now()`` is the start of the test's transaction.
     """
     RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
     minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()

@@ -79,7 +79,7 @@ def parts(value: Any) -> list[Any]:
     [
         ({"a": "x" * (LIMIT - 9)}, {"a": "x" * (LIMIT - 9)}),  # {"a": "…"} takes nine more bytes
         ({"a": "x" * (LIMIT - 8)}, {"a": as_digest("x" * (LIMIT - 8))}),
-        # Only the longest values are replaced, and the old and new values separately.
+        # Only the longest values are replaced. An old and a new value count as two values.
         ({"a": ["old", "é" * 5000], "b": 1}, {"a": ["old", as_digest("é" * 5000)], "b": 1}),
         ({"a": "x" * 5000, "b": "y" * 5001}, {"a": "x" * 5000, "b": as_digest("y" * 5001)}),
         ({"a": "x" * 5000, "b": "y" * 5000}, {"a": as_digest("x" * 5000), "b": "y" * 5000}),
@@ -102,7 +102,7 @@ def test_too_many_values_are_replaced_by_one_size_and_hash() -> None:
 @pytest.mark.django_db
 def test_database_rejects_changes_above_size_limit(world: World) -> None:
     def insert(size: int) -> None:
-        """Insert an event without the function that shortens changes."""
+        """Insert an event without calling the function that shortens changes."""
         changes = {"a": "x" * (size - len('{"a": ""}'))}
         with transaction.atomic():
             AuditEvent.objects.create(

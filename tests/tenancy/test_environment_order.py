@@ -159,6 +159,6 @@ def test_concurrent_changes_leave_no_gap_or_duplicate_in_positions(world: World,
             *[partial(organizations.delete, extra, kind="environment", actor=world.admin.actor)] * 2,
         )  # fmt: skip
         failed = [result for result in results if isinstance(result, Exception)]
-        # The environment is deleted only once.
+        # Only one of the four deletions of ``extra`` succeeds: the first round has one failure, the second has two.
         assert [type(each) for each in failed] == [NotFound] * first, failed
         assert sorted(order(world)) == sorted(["dev", "staging", "prod", *(f"new {each + 1}" for each in range(first))])

@@ -50,7 +50,7 @@ def test_export_is_verified_with_installation_keys(
 
     assert code == 0
     assert Checkpoint.read(lines[-1]).org_id is None
-    # The command created the key for this export, and the event of its creation is not sealed yet.
+    # The command created the key for this export. The event about the new key is not sealed yet.
     assert len(lines) - 1 == count_installation_events() - 1
     assert "my laptop" in export.read_text()
     assert cli.main(["ledger", str(export), "--keys", str(keys_)]) == 0

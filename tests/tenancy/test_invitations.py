@@ -428,7 +428,7 @@ def test_concurrent_invitations_by_two_organizations_show_at_most_one_link_and_i
 def test_person_who_used_link_gets_no_role_in_organization_that_adds_account_concurrently(
     world: World, other: World
 ) -> None:
-    """Whichever comes first, whoever used the link has no role in the other organization."""
+    """Whoever used the link has no role in the other organization, whether the use or the addition comes first."""
     link = _add(world).link
 
     together(lambda: use(f"/auth/link/{link}"), lambda: _add(other))

@@ -41,7 +41,7 @@ EDGES = [
     ("64:ff9b::1:0:0", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
     ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 ]  # fmt: skip
-# Addresses that are next to one of these ranges, but are not public either.
+# Further addresses that are not public. Some of them are next to one of these ranges.
 ALSO_INSIDE = set(map(ip_address, ("::ffff:0.0.0.0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff", "64:ff9b::ffff:ffff")))
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 

@@ -305,7 +305,7 @@ def _holds(*holds: Any) -> Forge:
 
 OTHER_REPORT = report_of(sha256(b"other"), 1)
 FORGERIES: dict[str, tuple[Forge, str]] = {
-    # Statements about another subject or report. The organization signed them.
+    # Statements about another bundle, deployment or report. The organization signed them.
     "another bundle": (_signed(about=sha256(b"other")), "wave_approval.subject: wave-approvals.json: wave 2: "),
     "another deployment": (
         _signed(deployment_id="2"), "wave_approval.deployment: wave-approvals.json: wave 2: deployment_id is 2"),

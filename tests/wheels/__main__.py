@@ -94,7 +94,10 @@ def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> N
 
 
 def check_pages(base: str) -> None:
-    """Fetch pages of the console and the API docs. Raises Failed on errors or if docs/openapi.yaml is outdated."""
+    """Fetch pages of the console and the API docs, and compare the OpenAPI document with docs/openapi.yaml.
+
+    Raises Failed if a page is empty or an error, or if the document differs.
+    """
     for page in PAGES:
         found = requests.get(base + page, timeout=30)
         if not found.ok or not found.content:

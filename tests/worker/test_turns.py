@@ -54,7 +54,7 @@ class Queue:
         return [turn for turn in self.joined if turn.has_place.is_set()]
 
     def count_long_turns(self, quanta: int) -> Counter[tuple[str, ...]]:
-        """Let this number of quanta pass. Count at the end of each which owners' long replay computes."""
+        """Let this number of quanta pass. At the end of each, count the owners of the long replay that computes."""
         counted: Counter[tuple[str, ...]] = Counter()
         for _ in range(quanta):
             self.pass_time(QUANTUM_S)
