@@ -37,7 +37,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(timezone, "now", lambda: clock() + PASSED)
 
 
-def test_times_of_recorded_rows_shift_with_clock(world: World, pass_time: Callable[[], None]) -> None:
+def test_times_in_rows_that_are_inserted_again_shift_with_clock(world: World, pass_time: Callable[[], None]) -> None:
     def make() -> Agent:
         world.dev.updated_at = timezone.now()
         world.dev.save()

@@ -404,7 +404,7 @@ def use_context(name: str, as_json: str | None) -> None:
     chosen, found = stored.named(name)
     contexts.store(stored.with_context(chosen, found))
     show(_row(chosen, found, chosen), as_json, f"Switched to context {chosen}: {_place(found)}")
-    if os.environ.get(contexts.NAME, chosen) != chosen:
+    if (os.environ.get(contexts.NAME) or chosen) != chosen:
         note(f"Note: {contexts.NAME} selects another context in this shell.")
 
 

@@ -120,7 +120,7 @@ def test_journal_record_includes_base64_payload_if_json_would_change_its_digits(
     assert re.findall('<code class="payload">([^<]*)', shown)[:3] == [each.decode() for each in payloads]
 
 
-def test_unknown_lane_and_conflicting_start_parameters_are_refused(world: World) -> None:
+def test_journal_page_of_unknown_lane_or_with_two_starting_points_is_refused(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
 
     assert code(get(world, artifact, "/journal/nothing")) == (404, "not_found")

@@ -226,7 +226,7 @@ def test_replay_can_be_repeated_only_through_version_of_its_environment(world: W
     assert made.count() == 2
 
 
-def test_other_version_replay_form_lists_last_deployed_bundle_of_version_first(world: World) -> None:
+def test_form_to_replay_through_another_version_lists_its_last_deployed_bundle_first(world: World) -> None:
     versions = [world.version(content=plan(stages=[{"id": f"s{n}", "op": "dataguard_check"}])) for n in range(3)]
     deployed = world.bundle(name="deployed", version=versions[1])
     stories.active(world, deployed, stories.fleet(world, 1))

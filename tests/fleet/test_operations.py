@@ -314,7 +314,7 @@ def refused_for_clone(response: Any) -> None:
     assert "`mode: now`" in problem["detail"]
 
 
-def test_rotation_now_by_person_clears_clone_suspicion(world: World) -> None:
+def test_immediate_key_rotation_by_person_clears_clone_suspicion(world: World) -> None:
     agent, api = suspect(world)
     since = Heartbeat.objects.get(agent=agent).clone_suspected_at
 

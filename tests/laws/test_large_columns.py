@@ -37,7 +37,7 @@ def single(each: Operation, row: dict[str, Any], tenants: Tenants) -> Any:
     )
 
 
-def test_every_long_column_is_declared_large_or_short() -> None:
+def test_every_column_without_maximum_length_is_declared_large_or_short() -> None:
     assert LARGE.isdisjoint(SHORT)
     assert long_columns().keys() == LARGE | SHORT
 

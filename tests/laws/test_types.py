@@ -65,7 +65,7 @@ def test_names_that_need_specific_types_have_no_vague_annotations(package: str) 
         "target: collections.abc.Mapping[str, str] = {}",
     ],
 )
-def test_untyped_annotation_of_name_with_specific_type_is_found(source: str) -> None:
+def test_vague_annotation_of_name_that_needs_specific_type_is_found(source: str) -> None:
     assert len(untyped(source)) == 1
 
 

@@ -63,7 +63,7 @@ def test_escaped_text_shows_same_visible_characters(text: str) -> None:
     assert visible(mattermost) == visible(text)
 
 
-def test_message_has_sentence_lines_and_one_link() -> None:
+def test_message_consists_of_sentence_and_detail_lines_and_one_link() -> None:
     content = Content("a & b in <prod>.", "/admin/x/?in=1", "Review (now)", ("Note: *go*",))
 
     slack = format_message(ChatFormat.SLACK, content, base_url="https://cloud.example")

@@ -130,7 +130,7 @@ def fail_eight_times(world: World) -> list[set[timedelta]]:
 
 
 @pytest.mark.django_db
-def test_waits_for_unavailable_server_grow_to_15_minutes_until_mail_is_three_days_old(
+def test_attempts_while_server_is_down_are_at_most_15_minutes_apart_and_end_after_three_days(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     ask(world, bundle)

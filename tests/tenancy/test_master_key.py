@@ -164,8 +164,9 @@ def test_undecryptable_value_stops_rotation(world: World, settings: Any) -> None
 
     assert str(refused.value) == (
         "neither BYTEOR_CLOUD_MASTER_KEY nor BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts"
-        f" tenancy.IdempotencyKey.response of {row.pk}. If a host with a third key encrypted these values, set"
-        " the key of that host as the previous key here, and try again; nothing was changed"
+        f" tenancy.IdempotencyKey.response of {row.pk}. If a host with a third key encrypted these values,"
+        " first run this command with the installation's present key as the master key and the key of that host as the"
+        " previous key; nothing was changed"
     )
     assert sealed() == before
     assert MasterKey.objects.get().key_id == vault.key_id(read_key(django_settings.CONFIG.master_key_previous) or b"")

@@ -68,7 +68,7 @@ def jobs_about(
 
 
 def _with_subjects(jobs: QuerySet[Any]) -> QuerySet[Any]:
-    """Annotate the phrase for the row that each job is about, or null. Reads at most one row for each job."""
+    """Annotate each job with a phrase for the row that it is about, or null."""
     named = [
         When(args__has_key=argument, then=phrase_of(kind, KeyTextTransform(argument, OuterRef("args"))))
         for argument, kind in _KINDS.items()

@@ -86,7 +86,7 @@ def show_last_attempt(row: Delivery) -> str:
     if not row.attempts:
         return "-"
     last, count = row.attempts[-1], len(row.attempts)
-    number = f"attempt {count}{' or later' if count == KEPT_ATTEMPTS else ''}"
+    number = f"attempt {count}{' or later' if count >= KEPT_ATTEMPTS else ''}"
     return with_note(describe_attempt(last), f"{number}, {last['duration_ms']} ms")
 
 

@@ -52,7 +52,7 @@ def rotate_key(agent: Agent, *, mode: str, actor: Actor) -> Response:
     P.OPERATE_ENVIRONMENT,
     body=s.DrainSerializer,
     errors=(Conflict,),
-    example={"reason": "The disk is replaced."},
+    example={"reason": "The disk is being replaced."},
 )
 def drain(agent: Agent, *, reason: str, actor: Actor) -> None:
     """Drain an agent.

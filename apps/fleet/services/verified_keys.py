@@ -236,7 +236,7 @@ class KeyUses:
         self._lock = threading.Lock()
 
     def note(self, key: KnownKey) -> None:
-        """Note that the key was used, at most once a minute for the same object.
+        """Note that the key was used, unless this ``KnownKey`` was noted in the last minute.
 
         In an event loop, the use is stored in the background, otherwise immediately.
         """

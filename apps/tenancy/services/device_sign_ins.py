@@ -111,7 +111,7 @@ def _collect(digest: str, *, request_id: str, ip: str | None) -> Issued | Device
     found = DeviceSignIn.objects.filter(device_digest=digest).first()
     if found is None:
         return DeviceSignInError("invalid_grant", "The device code is unknown or expired.")
-    # Lock the account before its other rows, as everywhere. If somebody decides right now, the next request sees it.
+    # Lock the account before its other rows, as everywhere.
     user = None if found.user is None else lock_row(found.user)
     locked, now = lock_row(found), timezone.now()
     if locked.status == DeviceStatus.COLLECTED:

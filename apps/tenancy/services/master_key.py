@@ -56,7 +56,8 @@ def _reseal(actor: Actor) -> dict[str, int]:
         more = f" and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
         raise vault.VaultError(
             f"neither {vault.SETTINGS} decrypts {', '.join(lost[:MAX_NAMED])}{more}. If a host with a third key"
-            " encrypted these values, set the key of that host as the previous key here, and try again"
+            " encrypted these values, first run this command with the installation's present key as the master key and"
+            " the key of that host as the previous key"
         )
     old, new = stored.key_id, vault.own_key_ids()[0]
     if new != old:

@@ -143,7 +143,7 @@ def test_stage_of_example_is_first_that_changes_record_differently(
     assert stages_of(spec, made, old=old, new=new) == {"out": stage}
 
 
-def test_stage_of_example_may_be_stage_that_only_one_side_has(tmp_path: Path) -> None:
+def test_example_of_difference_may_name_stage_that_only_one_side_has(tmp_path: Path) -> None:
     ops = {"one": "dataguard_redact", "two": "dataguard_redact"}
     long, short = graph("in>one one>two two>out", ops), graph("in>two two>out", ops)
     made = bundle_of(tmp_path, long, {"in": [Record(1, 1, b'{"a":1,"b":2,"c":3}')]})

@@ -125,7 +125,7 @@ class NewConfigBundle(ApiForm):
             ("", list(self.named("name", "tuning_profile", "wait", "snapshot_s"))),
             ("Stage parameters", [*map(self._stage_input, parameters), *every]),
             (
-                "Adapters and environment",
+                "Adapters and environment variables",
                 [self._input("ingress", "adapter"), self._input("egress", "adapter"), self._input("env", "env")],
             ),
         ]

@@ -101,10 +101,10 @@ def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
 
 
 def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
-    """Return the caller's agent key. Raises Unauthenticated if the key is unusable.
+    """Return the caller's agent key. Raises Unauthenticated if it is unusable or malformed.
 
-    Returns None if the request has no agent key, or if the key does not permit the request. Then Django refuses the
-    request.
+    Returns None if the request has no credential or one of another family, or if the key does not permit the request.
+    Then Django refuses the request.
     """
     text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
     if text is None or known_family(text) is not Family.AGENT:
