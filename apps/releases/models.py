@@ -570,8 +570,8 @@ class Acceptance(EnvironmentOwned):
     # The regression that showed the differences. Null if it was deleted.
     regression = models.ForeignKey(Regression, on_delete=models.SET_NULL, null=True, related_name="acceptances")
     reason = models.TextField()
-    # ``user`` is the person who accepted, and null if an API key did. ``person`` is the id of the same person or, for an
-    # API key, of the person who created the key; null if unknown.
+    # ``user`` is the person who accepted, and null if an API key did. ``person`` is the id of the same person or, for a
+    # key, of the person who created it; null if unknown.
     user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     person = models.UUIDField(null=True, editable=False)
     accepted_by = models.CharField(max_length=300)

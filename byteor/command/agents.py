@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, override
 
 import click
 
+from byteor.command.deploying import suppress_errors
 from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
 from byteor.command.output import (
     confirm,
@@ -659,7 +660,8 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
     confirm(f"Revoke the enrollment token {found.prefix}…?", yes=yes)
     session.environment.revoke_enrollment_token(found.id)
     if as_json is not None:
-        found = next(each for each in _enrollment_tokens(session) if each.id == found.id)
+        with suppress_errors():
+            found = next((each for each in _enrollment_tokens(session) if each.id == found.id), found)
     show(found, as_json, f"Revoked enrollment token {found.prefix}…")
 
 

@@ -121,7 +121,7 @@ class Told:
     def lines(self) -> list[str]:
         """Return the results as text."""
         document = self.document()
-        lines = [f"told        {document['told']} of {count_of(self.agents, 'agent')}"]
+        lines = [f"told        {document['told']:,} of {count_of(self.agents, 'agent')}"]
         for since in ("request", "offer"):
             times = document[f"after_{since}_s"].items()
             lines.append(f"  after the {since:<8}" + "  ".join(f"{name} {value:g} s" for name, value in times))
@@ -210,7 +210,7 @@ class Summary:
         if self.told is not None:
             lines += self.told.lines()
         after = "" if self.healthy_after_s is None else f", all of them {self.healthy_after_s:.1f} s after {self.since}"
-        return [*lines, f"healthy     {self.healthy} of {count_of(self.agents, 'agent')}{after}"]
+        return [*lines, f"healthy     {self.healthy:,} of {count_of(self.agents, 'agent')}{after}"]
 
 
 def combine(parts: Sequence[Summary], told: Told) -> Summary:

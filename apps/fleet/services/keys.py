@@ -128,7 +128,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     agent, environment = lock_row(key.agent), key.agent.environment
     used = AgentKey.objects.usable().filter(pk=key.pk).first()
     if used is None or agent.decommissioned_at is not None:
-        raise Unauthenticated("The credential is unknown, expired or revoked.")
+        raise Unauthenticated("The credential is not valid. For example, it may have expired or been revoked.")
     check_request_rotation(agent)
     _check_rotations(agent)
     for unused in agent.keys.filter(is_pending=True, revoked_at=None):

@@ -89,6 +89,8 @@ def test_retried_dead_letter_that_fails_again_is_requeued() -> None:
     (job,) = ProcrastinateJob.objects.all()
 
     assert dead_letters.retry_dead_letter(job.pk)
+    # The age of the oldest job counts from the retry, not from the time at which the job was enqueued.
+    assert ProcrastinateJob.objects.get(pk=job.pk).scheduled_at is not None
     assert not dead_letters.retry_dead_letter(job.pk)
     work()
     assert waiting() == [("test.fail", "todo")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Model, QuerySet
 from django.utils import timezone
@@ -42,10 +42,27 @@ def subject(row: Approval) -> str:
     return f"Execute replay in {row.environment}" if row.replay_id else "a deleted deployment"
 
 
-def describe_request(row: Approval) -> str:
-    """Return sentences about the request and, while it is pending, the time left to decide.
+class TimeLeft(NamedTuple):
+    """The time left to decide on a pending approval, or until when its deadline is paused after it has passed."""
 
-    The approval of a wave is requested by the service. Its sentences also name the requester of the deployment.
+    text: str
+    is_paused: bool
+
+
+def time_to_decide(row: Approval) -> TimeLeft | None:
+    """Return the time left to decide, or None if the approval is closed or overdue."""
+    if row.status != ApprovalStatus.PENDING or is_overdue(row):
+        return None
+    if row.expires_at > timezone.now():
+        return TimeLeft(time_left(row.expires_at), is_paused=False)
+    what = "regression has finished" if row.rollout is None else "deployment is resumed"
+    return TimeLeft(f"paused until the {what}", is_paused=True)
+
+
+def describe_request(row: Approval, left: TimeLeft | None) -> str:
+    """Return sentences about the request, and the time ``left`` to decide while the approval is open.
+
+    The service requests the approval of a wave, so its sentences name the requester of the deployment.
     """
     deployment = row.rollout or deployment_of(row)
     agents = "" if deployment is None else f" for {agent_count(deployment.target_count)}"
@@ -54,21 +71,9 @@ def describe_request(row: Approval) -> str:
         text = format_html("{} requested this {}{}.", who, when, agents)
     else:
         text = format_html("Requested automatically {}. {} requested the deployment{}.", when, who, agents)
-    if row.status != ApprovalStatus.PENDING or is_overdue(row):
+    if left is None:
         return text
-    if pause := _pause_of_deadline(row):
-        return format_html("{} The time to decide is {}.", text, pause)
-    return format_html("{} {} to decide.", text, time_left(row.expires_at))
-
-
-def _pause_of_deadline(row: Approval) -> str:
-    """Return until when the deadline of a pending approval is paused.
-
-    Returns "" if the approval is not pending, or if its deadline is in the future or not paused.
-    """
-    if row.status != ApprovalStatus.PENDING or row.expires_at > timezone.now() or is_overdue(row):
-        return ""
-    return f"paused until the {'regression has finished' if row.rollout is None else 'deployment is resumed'}"
+    return format_html("{} The time to decide is {}." if left.is_paused else "{} {} to decide.", text, left.text)
 
 
 def _requester(row: Approval) -> tuple[str, str]:
@@ -84,7 +89,7 @@ def note_of(row: Approval) -> str:
     return "" if deployment is None else deployment.note
 
 
-def approval_facts(row: Approval, agents: Sequence[str]) -> list[tuple[str, Any]]:
+def approval_facts(row: Approval, agents: Sequence[str], left: TimeLeft | None) -> list[tuple[str, Any]]:
     """Return the approval's subject and details of the request, as labels and values.
 
     ``agents`` are the names of ``matched_agents``.
@@ -104,7 +109,7 @@ def approval_facts(row: Approval, agents: Sequence[str]) -> list[tuple[str, Any]
         ("Policy", _policy(row)),
         (
             "Expires" if row.status == ApprovalStatus.PENDING else "Expiry",
-            _pause_of_deadline(row) or time_left(row.expires_at),
+            time_left(row.expires_at) if left is None else left.text,
         ),
         *([("Capabilities", _capabilities(row))] if row.replay_id is None else []),
         ("Spec hash", short_id(row.spec_hash)),

@@ -29,6 +29,7 @@ from apps.console.pages.approvals.facts import (
     note_of,
     replay_panel,
     subject,
+    time_to_decide,
 )
 from apps.console.pages.approvals.form import decision_form, final_blockers
 from apps.console.pages.approvals.reviewing import (
@@ -153,19 +154,20 @@ class ApprovalAdmin(LiveAdmin):
             together(plan_reviewing(request, row), read(matched_agents(row)), packet.plan(request, row, deployment))
         )
         decisions, gate = reviewing.decisions, None if found is None else found.gate
+        left = time_to_decide(row)
         reviewing = replace(reviewing, can=_what_people_can(deployment, gate))
         ask = ask_others(request, reviewing)
         return {
             **super().summary(request, row),
             "headline": _headline(reviewing),
-            "request": describe_request(row),
+            "request": describe_request(row, left),
             "note": note_of(row),
             "status": state_pill(row.status),
             "packet": deployment and packet.banner(deployment, found),
             "report": report_banner(row),
             "marks": [*_warnings(row), *_replaced(row), *too_few(reviewing)],
             "bar": packet.bar(found),
-            "facts": approval_facts(row, agents),
+            "facts": approval_facts(row, agents, left),
             "decide": decision_form(request, row, deployment, decisions, gate),
             "ask": ask,
             "hidden_acts": {act.label for act in self.acts if ask is not None or act is not REMIND},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.console.frame import time_left
@@ -19,13 +20,10 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         waits = approval is not None and approval.status == ApprovalStatus.PENDING
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
-            left = time_left(approval.expires_at)
-            lines.append(
-                format_html(
-                    "Time for another person to approve the deployment: {}. Otherwise, it is rolled back, if possible.",
-                    left,
-                )
-            )
+            if approval.expires_at > timezone.now():
+                left = time_left(approval.expires_at)
+                lines.append(format_html("Time for another person to approve the deployment: {}.", left))
+            lines.append("If nobody approves it in time, it is rolled back, if possible.")
         elif approval is not None:
             lines.append(f"The approval that was requested afterwards is {approval.status}.")
         found.append(("bad", "Break glass", lines))

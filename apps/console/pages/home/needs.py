@@ -16,6 +16,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import Model
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from procrastinate.contrib.django.models import ProcrastinateJob
@@ -182,10 +183,12 @@ def _approval(found: Found) -> Need:
 def _break_glass(found: Found, button: str) -> Need:
     about = found.about
     due = parse_datetime(about["expires_at"])
+    is_ahead = due is not None and due > timezone.now()
+    left = format_html("Time to approve it: {}. ", time_left(due)) if is_ahead else ""
     return Need(
         key=f"approval-{about['id']}", rank=_BREAK_GLASS, tone="bad", where=_where(about), at=found.at, due=due,
         title=_with_warnings("{} does not wait for its approval.", about),
-        reason=format_html("Time to approve it: {}. Otherwise, it is rolled back, if possible.", time_left(due)),
+        reason=format_html("{}Without an approval in time, it is rolled back, if possible.", left),
         button=button, url=page_url(Approval, "change", about["id"]),
         kind="approval", all_url=f"{list_url(Approval)}?status__exact=pending",
     )  # fmt: skip

@@ -81,7 +81,7 @@ class Command(BackupCommand):
         if the restore fails, and CommandError if the restored installation is not intact. Raises SystemExit if
         interrupted.
         """
-        database_wait.wait_for_database(self._report, stopped_code=1)
+        database_wait.wait_for_database(self._report, stopped_code=130)
         with self.one_line_errors():
             passphrase = read_passphrase(passphrase_file, settings.CONFIG.backup_passphrase)
             with open_backup(source, backup) as stored:
