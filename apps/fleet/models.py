@@ -231,8 +231,8 @@ class Heartbeat(models.Model):
 class Pulse(models.Model):
     """A narrow row for each enrolled agent, with the values that lists filter by and count.
 
-    A heartbeat's row may contain a report of 64 KiB, so counting 100,000 heartbeats could read 100 MB or more. Only
-    ``facts.settle`` and ``facts.refresh`` write pulses. A pulse is up to date unless its agent has a ``ChangedAgent``.
+    A heartbeat's row may contain a report of 64 KiB, so counting 100,000 heartbeats could read 100 MB or more. While
+    an agent has a ``ChangedAgent``, its pulse may be out of date. ``facts.settle`` and ``facts.refresh`` write pulses.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
@@ -281,8 +281,8 @@ class PulseCount(models.Model):
 class ChangedAgent(models.Model):
     """A note that the agent's ``Pulse`` may be out of date.
 
-    Triggers insert it in the transaction of the change. Inserts do not block each other, so heartbeats, offers and
-    decommissions neither wait for each other nor deadlock. ``facts.settle`` deletes the note.
+    Triggers insert it in the transaction of the change. Such inserts do not block each other, unlike updates of the
+    pulse. ``facts.settle`` deletes the note.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_constraint=False)

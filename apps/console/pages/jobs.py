@@ -62,7 +62,7 @@ def jobs_about(
     found = Q()
     for argument, subject in dead_letters.SUBJECTS.items():
         rows = subject.model._default_manager.filter(condition(subject.model, subject))
-        # One lookup by key for each job, because a list of all these rows could have a million entries.
+        # Looks up the row of each job by its key, because a list of all these rows could have a million entries.
         found |= Q(Exists(rows.filter(pk=Cast(KeyTextTransform(argument, OuterRef("args")), UUIDField()))))
     return queryset.filter(found)
 

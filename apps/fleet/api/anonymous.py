@@ -7,8 +7,7 @@ without a credential do.
 
 When an allowance is used up, a request without a credential is refused without a query. A request with a valid
 credential is then refused only if the credential's own allowance is used up. So a caller with a valid credential is not
-locked out by others behind the same address. Credentials that this process has not verified yet are looked up together,
-in a few queries.
+locked out by others behind the same address. Credentials that this process has not verified yet are looked up together.
 
 This module is in the fleet app because it needs all families of credentials, and agent keys are defined here.
 """

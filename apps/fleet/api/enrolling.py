@@ -52,7 +52,7 @@ def _enroll_batch(requests: Sequence[EnrollRequest]) -> list[_Outcome]:
     except IntegrityError as error:
         if len(requests) == 1:
             return [problems.as_domain_error(error)]
-    # Another transaction took one of the names. Only the request for that name may fail.
+    # Handle each request on its own, so that only the request that caused the error fails.
     return [outcome for request in requests for outcome in _enroll_batch([request])]
 
 

@@ -43,9 +43,7 @@ class Group:
 def group_by_label(environments: QuerySet[Any], key: str, condition: Q) -> list[Group]:
     """Group the environments' enrolled agents by the value of a label, in the order of ``largest``.
 
-    ``condition`` limits the pulses. Returns at most ``MAX_GROUPS`` + 1 groups. Without a condition, the sizes come from
-    ``LabelCount`` and only agents in trouble are read. With a condition, all matching agents are read in one query:
-    for 100,000 agents, about 0.3 s.
+    ``condition`` limits the pulses. Returns at most ``MAX_GROUPS`` + 1 groups.
     """
     totals = None
     if not condition:

@@ -85,8 +85,8 @@ class Term:
 def parse(text: str) -> tuple[Term, ...]:
     """Parse a search. An empty text has no terms.
 
-    Raises InvalidInput if the search has too many characters or terms, or if a term is invalid. The error then names
-    the first invalid term and what to write instead.
+    Raises InvalidInput if the search has too many characters or terms, or if a term is invalid. The error then explains
+    the first invalid term.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidInput(f"A search may have at most {MAX_LENGTH} characters.")

@@ -158,7 +158,7 @@ def _lock_tokens(ids: Iterable[UUID]) -> dict[UUID, EnrollmentToken]:
 
 
 def _lock_replaced(requests: Iterable[Enrollment]) -> None:
-    # Lock agents in the order of their ids, as all changes to several agents do, to avoid deadlocks.
+    # Lock agents in the order of their ids, to avoid deadlocks.
     taken = [Q(environment=request.environment, name=request.name) for request in requests]
     if taken:
         rows = Agent.objects.enrolled().filter(reduce(or_, taken)).order_by("pk")

@@ -230,7 +230,7 @@ def settle_if_possible(environment_ids: Collection[UUID]) -> None:
 
 
 def settle(*environment_ids: UUID) -> None:
-    """Update the pulses of the environments' changed agents. Safe to run at any time and concurrently."""
+    """Update the pulses of the environments' changed agents. Safe to run concurrently."""
     for some in batched(sorted(environment_ids), LOCK_BATCH):
         settled = BATCH_SIZE
         while settled == BATCH_SIZE:
@@ -338,7 +338,7 @@ def count_states(environments: Environments) -> States:
 
 
 def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
-    """Count agents by state. ``by_drift`` counts all of them, so only pulses of late or cloned agents must be read."""
+    """Count the environments' enrolled agents by state. ``by_drift`` must contain the numbers of all of them."""
     found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
     word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),
@@ -358,7 +358,7 @@ def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
 
 
 def count_by_environment(environments: Environments) -> dict[UUID, Fleet]:
-    """Count the enrolled agents of each environment. Environments without agents may be missing. Takes one query.
+    """Count the enrolled agents of each environment. Environments without agents may be missing.
 
     Does not update the pulses first (see ``has_changes``).
     """

@@ -208,7 +208,7 @@ def _find_errors(
 # changes. Since each page has free space (migration ``triggers``), PostgreSQL can therefore nearly always use HOT
 # updates, which touch no index.
 # The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
-# choose a plan that reads both tables completely for a fleet of 5,000 agents, which takes ten times as long.
+# could choose a plan that reads both tables completely.
 #
 # Of the columns for series, a usual heartbeat changes only the four that the statement sets. ``services/series.py``
 # says when a trigger changes the others.

@@ -2,9 +2,9 @@
 
 A rotation *now* revokes the old key immediately. In a rotation *by the agent*, the agent is asked to fetch a new key
 itself. The old key then stays valid until the first use of the new one, for at most 24 hours after the new one was
-issued. Until that first use, the responses to the agent's heartbeats contain the command to rotate. If the agent
-fetches a key again, it gets another one, which replaces the unused one. So an agent that crashed before it stored its
-new key can try again with the old one.
+issued. Until that first use or a rotation *now*, the responses to the agent's heartbeats contain the command to rotate.
+If the agent fetches a key again, it gets another one, which replaces the unused one. So an agent that crashed before it
+stored its new key can try again with the old one.
 
 Unless rate limits are off, an agent may fetch ``ROTATIONS_PER_HOUR`` new keys per hour. When a rotation by the agent is
 requested, the agent may fetch that many again, so that it can carry out the request even after it has reached its

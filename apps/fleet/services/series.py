@@ -57,7 +57,7 @@ _MOST_PERCENT = 1e6
 # How many agents' slots one transaction moves. The heartbeats of these agents wait until the transaction ends.
 _BATCH = 250
 # The sums of larger environments are read without the slots that have not been written, since these are in the agents'
-# rows. The job starts a minute after a slot ends. The slot is returned four minutes later, when the job has finished.
+# rows. The job starts a minute after a slot ends. The slot is returned four minutes later: the job should be done then.
 MOST_AGENTS_READ = 1_000
 _WRITTEN_AFTER = timedelta(minutes=5)
 
@@ -196,7 +196,7 @@ def delete_old_series(now: datetime | None = None) -> int:
 # -- slots -----------------------------------------------------------------------------------------------------------
 
 type Slot = Sequence[float | None]
-"""The values of a slot in the order of ``VALUES``."""
+"""A row of numbers: the values of a slot in the order of ``VALUES``, or an array of a heartbeat row."""
 
 
 def _day(slot: int) -> date:

@@ -127,8 +127,8 @@ def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict
 def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
     """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
-    Counts only e-mails from the event's organization, so that no organization can delay another's. All delayed
-    notifications of a person from this organization are due at the same time, so that one e-mail contains them.
+    Counts only e-mails from the event's organization, so that no organization can delay another's. If several
+    notifications are delayed, later ones are due with the first of those that still wait.
 
     E-mails about pending break-glass approvals, and e-mails with invitations, are never delayed. An invitation causes
     no e-mail if the person got ``MOST_INVITATIONS`` of them in the last day, from all organizations. Pending ones count

@@ -38,7 +38,7 @@ _MAX_READ = 50  # covered events from which the content and the people of a summ
 
 
 def is_exceeded(event: MessageEvent) -> bool:
-    """Return whether the event must be grouped: the limit is reached, or earlier events still wait for their summary.
+    """Return whether the event must be grouped: the limit is reached, or recent events still wait for their summary.
 
     Returns False for types without a limit (``_UNLIMITED``), for summaries, and for reminders, which are limited to one
     an hour for each approval.

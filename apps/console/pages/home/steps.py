@@ -121,9 +121,7 @@ class ShownStep:
 def show_steps(
     console_user: ConsoleUser, scope: Tenant, are_done: Mapping[str, bool] | None, *, after: str = ""
 ) -> list[ShownStep]:
-    """Return the steps to the first deployment; none if the scope has a deployment that does not wait for approval.
-
-    ``are_done`` is what ``read_steps`` returns.
+    """Return the steps to the first deployment; none if ``are_done``, the result of ``read_steps``, is None.
 
     The next step is the first one that is not done, if possible one that follows the step ``after``. Optional steps
     before a step that is done are never the next one.
@@ -168,7 +166,7 @@ def _may(console_user: ConsoleUser, scope: Tenant, needed: P) -> bool:
 
 
 def remember_steps(request: HttpRequest, steps: Sequence[ShownStep]) -> Sequence[ShownStep]:
-    """Turn the bar on while there are steps, and off when all are done. Returns no steps if the person hid them."""
+    """Turn the bar on if there are steps, otherwise off. If the person hid them, change nothing and return none."""
     if setup_of(request) is Setup.HIDDEN:
         return []
     if steps or setup_of(request) is Setup.FOLLOWED:
@@ -188,7 +186,7 @@ def _setup_scope(request: HttpRequest) -> Tenant:
 
 
 def setup_bar(request: HttpRequest) -> SetupBar | None:
-    """Return the bar if the session follows the steps and some are left (see ``_setup_scope``). Takes one query.
+    """Return the bar if the session follows the steps and some are left (see ``_setup_scope``).
 
     Returns None on the overview, which shows the steps itself.
     """

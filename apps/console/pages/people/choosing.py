@@ -36,11 +36,9 @@ def offer_people(
 ) -> None:
     """Offer the project's people, and check those whose ids are ``chosen``. Does not offer the person ``excluded``.
 
-    A ``viewer`` without a role in the organization is not offered people who have only such a role.
-
-    People who are chosen are also offered if they have left. With ``only_chosen``, nobody else is offered. Otherwise
-    at most ``MAX_PEOPLE`` people are offered, in the order of their e-mail addresses, and those who are chosen. Takes
-    one query, and two more if somebody who is chosen is not among them.
+    People who are chosen are offered even if they have left. With ``only_chosen``, nobody else is offered. Otherwise,
+    at most ``MAX_PEOPLE`` others are offered. If the ``viewer`` has no role in the organization, they do not include
+    people who have only such a role.
     """
     everywhere = Q(project=None)
     if viewer is not None and not only_chosen:

@@ -19,7 +19,7 @@ from apps.tenancy.permissions import Permission as P
 
 
 def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUser) -> QuerySet[Membership]:
-    """Keep the memberships that the person may see, as in the API.
+    """Keep the memberships that the person may see.
 
     A membership of an organization is visible to people with a role in the organization, and a membership of a project
     to people with the permission to view the project. Installation operators see both. Memberships of deleted projects

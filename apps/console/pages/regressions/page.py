@@ -165,7 +165,7 @@ def show_groups(
 ) -> list[dict[str, Any]]:
     """Return the data of ``difference_group.html`` for each group. The groups must contain their ``example``.
 
-    ``fixtures`` are the ids of ``named_fixtures``. Without them, takes one query.
+    ``fixtures`` are the ids of ``named_fixtures``. Without them, reads them.
     """
     live = {str(pk) for pk in (named_fixtures(groups) if fixtures is None else fixtures)}
     shown = []

@@ -78,7 +78,7 @@ def reason(result: Any) -> str:
 
 
 def baseline_links(regressions: Iterable[Regression]) -> dict[str, str]:
-    """Return a link to the config bundle of each baseline by config hash, with one query. Deleted ones are missing."""
+    """Return a link to the config bundle of each baseline by config hash. Deleted ones are missing."""
     return links_to(baseline_bundles(regressions))
 
 

@@ -36,7 +36,7 @@ from byteor_cloud.server.addresses import public_url
 
 # Limits of one job, so that other chat webhooks get the slot and a shutdown does not wait long.
 MAX_MESSAGES_PER_JOB, MAX_JOB_S = 20, 10
-# Messages that could not be sent for this long, for example because the webhook was disabled, are dropped.
+# Messages about events that could not be sent for this long are dropped.
 DROPPED_AFTER = timedelta(days=3)
 # If more than ``SENT_SINGLY`` events are due, one message summarizes up to ``MAX_SUMMARIZED`` of them.
 SENT_SINGLY, MAX_SUMMARIZED = 10, 100
@@ -44,7 +44,7 @@ SENT_SINGLY, MAX_SUMMARIZED = 10, 100
 _TEMPORARY = {408, 425, 429}
 _ERROR_CODE = re.compile(r"[a-z][a-z_]{1,60}")
 _MAX_EXCERPT = 100
-_SECRET_LENGTH = 8  # shorter parts of a path are not secret, such as "hooks"
+_SECRET_LENGTH = 8  # shorter parts of a URL, such as "hooks", are assumed not to be secret
 
 
 def send_due(webhook_id: UUID) -> None:

@@ -79,8 +79,7 @@ def _due(organization_id: UUID) -> NotificationQuerySet:
 def _drop_obsolete(organization_id: UUID) -> None:
     """Drop e-mails about events that the person can no longer see, and e-mails older than ``DROPPED_AFTER``.
 
-    Invitations are dropped only if they are too old. E-mails become that old if the mail server was unavailable, or
-    none was configured, for several days.
+    Invitations are dropped only if they are too old.
     """
     due = _due(organization_id).exclude(event__type=MessageType.INVITATION)
     due.exclude(pk__in=due.visible().values("pk")).update(mail_due_at=None)

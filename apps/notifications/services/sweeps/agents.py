@@ -1,8 +1,7 @@
 """Record events about agents that went offline, failed, or seem to run on two machines.
 
 The sweep compares the offline and failed agents with those for which events were already recorded (``NotifiedState``),
-so heartbeats do not become more expensive. It finds late agents in pulses, and reads heartbeats only if an agent is
-newly late or a clone is suspected.
+so heartbeats do not become more expensive.
 """
 
 from __future__ import annotations
