@@ -108,7 +108,7 @@ class Approval(Stateful):
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who requested the approval, or who created the API key that did. Null if unknown (old requests only).
+    # The person who requested the approval, or who created the API key that did. Null if unknown.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that needs this approval, if any. A plain id, because this app may not import artifacts.
@@ -570,8 +570,8 @@ class Acceptance(EnvironmentOwned):
     # The regression that showed the differences. Null if it was deleted.
     regression = models.ForeignKey(Regression, on_delete=models.SET_NULL, null=True, related_name="acceptances")
     reason = models.TextField()
-    # ``user`` is the person who accepted, and null if an API key did. ``person`` is the id of the same person or, for an
-    # API key, of the person who created the key; null if unknown.
+    # ``user`` is the person who accepted, and null if an API key did. ``person`` is the id of the same person or, for
+    # an API key, of the person who created the key; null if unknown.
     user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     person = models.UUIDField(null=True, editable=False)
     accepted_by = models.CharField(max_length=300)
