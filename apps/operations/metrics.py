@@ -51,8 +51,7 @@ WHERE j.id = (SELECT id FROM procrastinate_jobs
               WHERE status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now()) ORDER BY id LIMIT 1)
 GROUP BY j.id
 """
-# Count the events after the last seal of each chain. This needs two index lookups per chain; a search for events
-# without a seal would read the whole ledger.
+# Count the events after the last seal of each chain. A search for events without a seal would read the whole ledger.
 _UNSEALED = """
 SELECT coalesce(sum(behind.count), 0) + (
     SELECT count(*) FROM (

@@ -108,7 +108,7 @@ class Approval(Stateful):
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who requested the approval, or who created the API key that did. Null if unknown (old requests only).
+    # The person who requested the approval, or who created the API key that did. Null if unknown.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that needs this approval, if any. A plain id, because this app may not import artifacts.

@@ -1,4 +1,4 @@
-"""Cleans a host's data folder regularly. Every ``serve`` does this, whichever processes it runs."""
+"""Cleans a host's data folder regularly."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def migrate() -> None:
 
 
 def check_restored() -> None:
-    """Raise CommandError if a restore of the database is unfinished. ``manage.py migrate`` calls this as well."""
+    """Raise CommandError if a restore of the database is unfinished."""
     try:
         unfinished.check()
     except BackupError as error:

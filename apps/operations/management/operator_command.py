@@ -11,7 +11,7 @@ class OperatorCommand(BaseCommand):
     """A command that by default runs without Django's system checks.
 
     The checks find mistakes in the code, and the tests run them already. They would import the whole API and console,
-    which doubles the time of most commands.
+    which takes time.
     """
 
     requires_system_checks = []

@@ -87,8 +87,8 @@ def read_offer(agent_id: UUID) -> Offered:
 def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
     """Return the current offers of these agents. An offer is None if the agent or the offered bundle was deleted.
 
-    Makes one query for the assignments. The texts of agents with the same offer differ only in the agent's id, so this
-    offer is read and signed once for all of these agents.
+    The texts of agents with the same offer differ only in the agent's id, so this offer is read and signed once for all
+    of these agents.
     """
     rows = _assignments.run(f"{{{','.join(map(str, agent_ids))}}}")
     assigned = {agent_id: _Assigned(*columns) for agent_id, *columns in rows}
@@ -129,10 +129,7 @@ class _Texts:
         self._until = 0.0
 
     def find(self, assigned: Collection[_Assigned]) -> Mapping[_Assigned | None, str]:
-        """Return the texts of these offers, except of those whose bundle was deleted.
-
-        Makes at most four queries, and one for each organization.
-        """
+        """Return the texts of these offers, except those whose bundle was deleted."""
         if time.monotonic() >= self._until:
             self._kept, self._until = {}, time.monotonic() + KEPT_S
         known = {each: text for each in assigned if (text := self._kept.get(each)) is not None}

@@ -121,7 +121,7 @@ def find_accepted(
     """Return the accepted differences of the regression's configuration in these groups, with their acceptances.
 
     Contains the differences of valid acceptances, of acceptances that name this regression, and, with ``since``, of
-    acceptances that ended then or later. Takes at most one query.
+    acceptances that ended then or later.
     """
     return list(accepted_differences(row, groups, since=since))
 
@@ -142,7 +142,7 @@ def accepted_differences(
 
 
 def find_open_groups(row: Regression) -> list[dict[str, Any]]:
-    """Return the groups that still need an acceptance, the most frequent first. Takes at most three queries.
+    """Return the groups that still need an acceptance, the most frequent first.
 
     If deployments wait for the regression, these are the groups for which at least one of the deployments lacks an
     acceptance that counts. A group needs an acceptance for each baseline that shows it, and another one if golden

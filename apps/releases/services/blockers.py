@@ -31,9 +31,7 @@ def find_start_blockers(
 ) -> dict[UUID, list[Blocker]]:
     """Return the blockers of each approved deployment in ``waiting``, by id.
 
-    The build does not start while there are blockers. It calls this function with the environment locked. The function
-    makes one query, at most one more for each deployment in ``waiting``, and at most two more if the replay gate
-    governs deployments.
+    The build does not start while there are blockers.
     """
     in_flight = list(read_in_flight(environment, now, also=waiting))
     newest = max(waiting, default=None)  # later deployments that are not under way block none of those in ``waiting``
@@ -91,7 +89,7 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 
 def find_sharing(environment: Environment, target: Target, others: Sequence[Deployment]) -> set[UUID]:
-    """Return the ids of the deployments whose targets share agents with ``target`` now, in at most one query."""
+    """Return the ids of the deployments whose targets share agents with ``target`` now."""
     mine = select_agents(environment, target)
     shared = [
         mine.filter(pk__in=select_agents(environment, other.target).order_by().values("pk"))

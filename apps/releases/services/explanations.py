@@ -1,4 +1,4 @@
-"""Explain agents. The number of queries does not depend on how many agents the deployments have."""
+"""Explain why agents run what they run, and what happens next."""
 
 from __future__ import annotations
 

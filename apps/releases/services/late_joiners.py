@@ -30,8 +30,7 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
 def offer_after_hold(environment_id: str) -> None:
     """Offer the environment's late joiners what they did not get while offers were held.
 
-    Offers are held until a person resumes them, they are withdrawn or replaced by other offers, or their agents are
-    decommissioned. While offers are held, this function enqueues its job again.
+    While offers are held, this function enqueues its job again.
     """
     found = Environment.objects.filter(pk=environment_id).first()
     if found is None:

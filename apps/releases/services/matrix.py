@@ -1,8 +1,7 @@
 """The matrix of a project: what runs in each environment, by pipeline, and what is under way.
 
-The number of queries that read a matrix does not depend on the number of pipelines and environments. Agents are counted
-from stored sums. ``read_matrix`` first updates the sums for agents that have changed, unless the database's disk is
-almost full.
+Agents are counted from stored sums. ``read_matrix`` first updates the sums for agents that have changed, unless the
+database's disk is almost full.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from apps.tenancy.models import Environment, Project
 from byteor.engine.machines import DeploymentStatus
 
 MAX_ENVIRONMENTS: Final = 1_000
-MAX_CELLS: Final = 2_000  # a cell takes less than 1 KiB of JSON, so a matrix is smaller than 4 MiB
+MAX_CELLS: Final = 2_000  # limits the size of a response
 # The statuses of unfinished deployments. If a pipeline has several such deployments in an environment, the matrix shows
 # the one whose status comes first here, and the oldest of several with this status.
 UNFINISHED: Final = (
@@ -78,7 +77,7 @@ class Cell:
     of: int = 0
     under_way: UnderWay | None = None
     differs_from_previous: bool | None = None
-    # The id of a config bundle with the current configuration, by environment id. Only ``read_matrices`` reads it.
+    # The id of a config bundle with the current configuration, by environment id. Empty in ``read_matrix``.
     copies: Mapping[UUID, UUID] = field(default_factory=dict)
 
 
@@ -132,7 +131,7 @@ def read_matrix(
 def read_matrices(
     projects: Sequence[Sequence[Environment]], running: Mapping[tuple[UUID, str], int], *, max_rows: int
 ) -> list[Matrix]:
-    """Return the matrix of each project, which is given by its environments in order. Takes one query.
+    """Return the matrix of each project, which is given by its environments in order.
 
     ``running`` is the number of agents by environment and running bundle. At most ``max_rows`` current and as many
     unfinished deployments are shown, so the matrices may leave out the last pipelines by name.

@@ -1,6 +1,6 @@
 """Counts of a deployment's agents by wave and progress: the sums of ``ProgressCount``, which triggers write.
 
-Counting reads no rows of agents, so it is about as fast for 100,000 agents as for one.
+Counting reads no rows of agents, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db.models.functions import JSONObject
 from apps.releases.models import Deployment, ProgressCount
 from byteor.engine.machines import AgentProgress
 
-# Rows that another transaction has locked are left for the next run, so this statement never waits.
+# Rows that another transaction has locked are left for the next run.
 _SUM = """
 WITH gone AS (
     DELETE FROM releases_progresscount WHERE id IN (

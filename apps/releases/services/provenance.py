@@ -49,10 +49,10 @@ class Summary:
 
 
 def find_origins(environment: Environment, intervals: Collection[RunningInterval]) -> dict[int, Origin]:
-    """Return the origin of each interval by the interval's primary key, in at most two queries.
+    """Return the origin of each interval by the interval's primary key.
 
     The origin is the environment's deployment that built the bundle, or otherwise the one that the agent reported. The
-    two differ if, after a rollback, the agent reports the deployment of its offer instead of the one in the bundle's
+    two can differ after a rollback, if the agent reports the deployment of its offer instead of the one in the bundle's
     manifest.
     """
     hashes = {each.bundle_hash for each in intervals}

@@ -65,8 +65,8 @@ def queue(row: Regression, *, actor: Actor) -> bool:
         resource=("regression", row.pk),
         changes={"candidate": str(candidate), "baselines": [each["config_hash"] for each in row.baselines]},
     )
-    # Only regressions of the same spec need the same verdicts. The jobs of these regressions run one after the other,
-    # so that the second regression finds the verdicts of the first.
+    # The jobs of regressions of the same spec run one after the other, so that a later one finds the verdicts of an
+    # earlier one.
     serial = f"regression:{environment.project.organization_id}:{sha256(row.spec_kv.encode())}"
     enqueue(
         RunRegression(regression_id=str(row.pk)),
@@ -104,10 +104,7 @@ def running(environment: Environment, pipeline: str, target: Target | None = Non
 
 
 def plan_bundles(environment: Environment, pipeline: str, target: Target | None) -> Plan[Counter[str]]:
-    """Return the ``Plan`` that counts the agents by the bundle that they run.
-
-    With a target, takes one query, or two if there are recent deployments.
-    """
+    """Return the ``Plan`` that counts the agents by the bundle that they run."""
     agents = select_agents(environment, target or Target())
     counted = [] if target is None else [facts.running_bundles(environment, agents)]
     *running_bundles, recent = yield [*counted, _recent(environment, pipeline)]

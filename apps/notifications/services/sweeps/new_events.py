@@ -12,7 +12,7 @@ LOOKED_BACK = timedelta(days=7)
 
 
 def insert(found: Iterable[MessageEvent]) -> None:
-    """Insert the events whose keys do not exist yet, with at most two statements."""
+    """Insert the events whose keys do not exist yet."""
     events = {event.key: event for event in found}
     known = set(MessageEvent.objects.filter(key__in=list(events)).values_list("key", flat=True))
     new = [event for key, event in events.items() if key not in known]

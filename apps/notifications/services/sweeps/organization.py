@@ -51,11 +51,11 @@ def _find_failing(webhooks: QuerySet[Any], now: datetime) -> QuerySet[Any, tuple
 
 @transaction.atomic
 def record_used_quotas(now: datetime | None = None) -> None:
-    """Record an event for each organization that has used at least 90 or 100 percent of a quota.
+    """Record an event for each organization that has reached 90 or 100 percent of a quota.
 
-    Another event for the same level requires that the usage was lower in between, and is recorded at most once a day
-    (UTC). If the usage reaches both levels at the same time, only the higher one causes an event.
-    A quota of 0 causes no event.
+    Another event for the same level requires that the percentage was lower in between, and is recorded at most once a
+    day (UTC). If the usage reaches both levels at the same time, only the higher one causes an event. A quota of 0
+    causes no event.
     """
     now = now or timezone.now()
     reached = set[tuple[str, UUID]]()

@@ -57,7 +57,7 @@ def describe_approval(event: MessageEvent) -> Content | None:
 
 
 def _deployment_of(approval: Approval) -> Deployment | None:
-    """Return the deployment that an approval is for, or None for the approval of a replay."""
+    """Return the deployment whose ``approval`` is this one. None for the approval of a wave or a replay."""
     rows = Deployment.objects.select_related("environment__project", "config_bundle__version")
     return rows.filter(approval=approval).first()
 

@@ -23,8 +23,7 @@ from byteor_cloud.backup.passphrase import read_passphrase
 from byteor_cloud.backup.reading import open_backup
 from byteor_cloud.config import PREFIX, store_key
 
-# Added to the niceness of this process and of pg_dump, so that a backup does not slow down the service. On Linux, the
-# priority of disk accesses follows from the niceness.
+# Added to the niceness of this process and of pg_dump, so that a backup slows down the service less.
 PRIORITY = 19
 LINE_EVERY_S = 10.0  # seconds between two lines of progress
 _UNITS = {Part.DATABASE: " MB", Part.BLOBS: ""}

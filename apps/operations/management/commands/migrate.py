@@ -47,8 +47,7 @@ class Command(migrate.Command):
     def handle(self, *args: Any, is_restore: bool = False, **options: Any) -> None:
         """Run Django's command. ``is_restore`` is true if ``manage.py restore`` calls it, which holds the lock itself.
 
-        Raises CommandError if a restore is unfinished, the target is a replaced migration, the recorded migrations
-        contradict each other, the database user lacks a privilege, or a table remains locked for ten minutes.
+        Raises CommandError, for example if a restore is unfinished or a table remains locked for ten minutes.
         """
         _check_target(options["app_label"], options["migration_name"])
         if not is_restore:
@@ -135,7 +134,7 @@ def _take_lock(session: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def _bypass_pooler() -> Iterator[None]:
-    """Connect to the database itself. A pooler would give each transaction another session, with its own timeouts."""
+    """Connect to the database itself. A pooler may give each transaction another session, with its own timeouts."""
     if settings.CONFIG.database_direct_url is None:
         yield
         return

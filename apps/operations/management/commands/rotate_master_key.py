@@ -38,7 +38,7 @@ class Command(OperatorCommand):
         )
 
     def handle(self, *args: Any, finish: bool, **options: Any) -> str:
-        """Rotate the key in one transaction, then remove the previous one if requested. Concurrent runs wait."""
+        """Re-encrypt the secrets in one transaction. Remove the previous key if requested. Concurrent runs wait."""
         current: Config = settings.CONFIG
         key, previous = current.master_key, current.master_key_previous
         files = (key, previous) if isinstance(key, Path) and isinstance(previous, Path) else None
@@ -69,7 +69,7 @@ def _lock() -> None:
 
 
 def _rotate() -> Mapping[str, int]:
-    """Re-encrypt the values. Raises CommandError if a live host lacks the new master key."""
+    """Re-encrypt the values. Raises CommandError if the master key changes and a live host lacks the new one."""
     new = vault.own_key_ids()[0]
     if new != vault.ensure_key() and (without := _hosts_without(new)):
         raise CommandError(

@@ -128,7 +128,7 @@ def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor
 
 
 def _environment(current: Config) -> dict[str, str]:
-    """Return a child's environment variables. DATA_DIR becomes absolute, because a child may run in another folder."""
+    """Return the environment of the API and worker. DATA_DIR is absolute, because the API runs in another folder."""
     return {**os.environ, f"{PREFIX}DATA_DIR": str(current.data_dir)}
 
 

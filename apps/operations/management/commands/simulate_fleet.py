@@ -1,4 +1,4 @@
-"""``manage.py simulate_fleet``: simulate thousands of agents against a running server."""
+"""``manage.py simulate_fleet``: simulate a fleet of agents against a running server."""
 
 from __future__ import annotations
 
@@ -225,9 +225,10 @@ class Command(OperatorCommand):
         self.stderr.write(f"\r\x1b[K{text}" if is_terminal else text)
 
     def _check(self, summary: Summary) -> None:
-        """Raise CommandError if an agent is not healthy or, in the scenario ``poll``, did not receive the deployment.
+        """Raise CommandError if an agent is not healthy.
 
-        In the scenario ``rollout``, also raise it if no agent received an offer.
+        In the scenario ``rollout``, also raise it if no agent received an offer. In the scenario ``poll``, raise it
+        only if an agent did not receive the deployment.
         """
         if summary.told is not None:
             if missing := summary.told.document()["not_told"]:

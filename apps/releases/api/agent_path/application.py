@@ -143,8 +143,7 @@ def _json(document: Any) -> Response:
 def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     """Return the agent's offer, or 304 if the agent has that offer and the wait ends before the offer changes.
 
-    After a wait, the key and the offer are checked again. That takes no query if the caches show that neither has
-    changed.
+    After a wait, the key and the offer are checked again.
     """
     if_none_match = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
     deadline, waited_s = time.monotonic() + call.wait_s, 0.0
