@@ -62,7 +62,7 @@ class OrganizationRoles:
 
 
 def roles_in(principal: Principal, organization: Organization) -> OrganizationRoles:
-    """Return the caller's roles in ``organization``. Runs one query for a person, otherwise none."""
+    """Return the caller's roles in ``organization``."""
     if isinstance(principal.credential, OrganizationKey):
         key = principal.credential
         if key.organization_id != organization.pk:

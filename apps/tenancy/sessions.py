@@ -55,7 +55,7 @@ class Accounts(ModelBackend):
 def roles_of(user: Any) -> list[tuple[UUID, UUID | None, Role]]:
     """Return the organization, the project if any, and the role of each of the person's memberships.
 
-    Memberships of deleted projects are left out. Takes no query if ``Accounts`` has read the person.
+    Memberships of deleted projects are left out.
     """
     if not hasattr(user, "session_roles"):
         user = _users.first(user.pk)

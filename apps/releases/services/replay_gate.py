@@ -114,10 +114,7 @@ def request_test(deployment: Deployment, *, actor: Actor) -> None:
 
 
 def find_blockers(deployments: Iterable[Deployment]) -> dict[UUID, list[Blocker]]:
-    """Return the gate's blockers of each deployment that the gate governs, by id. An open gate has none.
-
-    Takes no query if the gate governs none of the deployments, and at most two otherwise.
-    """
+    """Return the gate's blockers of each deployment that the gate governs, by id. An open gate has none."""
     governed = {row.pk: row for row in deployments if is_governed(row)}
     if not governed:
         return {}

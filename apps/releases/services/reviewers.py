@@ -178,8 +178,7 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker, by approval id, for each pending approval that too few reviewers can approve or have approved.
 
-    The approvals must belong to the same environment. If the environment and its project have been read, takes at most
-    one query, and another one for each blocker that names people.
+    The approvals must belong to the same environment.
     """
     return run(plan_missing(approvals))
 
@@ -203,7 +202,7 @@ def plan_missing(approvals: Iterable[Approval]) -> Plan[dict[UUID, Blocker]]:
 
 
 def _read_consents(approvals: Collection[Approval]) -> dict[UUID, set[str]]:
-    """Return the ids of the people who have approved, by approval id, in one query."""
+    """Return the ids of the people who have approved, by approval id."""
     return _by_approval(approvals, _consents(approvals))
 
 

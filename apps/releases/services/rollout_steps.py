@@ -50,7 +50,7 @@ logger = structlog.get_logger(__name__)
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
 # The sweep enqueues a step of every rollout every 5 s, and steps update ``served_at`` at most that often. A much longer
-# pause means that the worker or the database was down.
+# pause counts as an outage.
 _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 _found = CompiledQuery(lambda pk: Deployment.objects.select_related("environment", "restores").filter(pk=pk), UUID)
@@ -174,7 +174,7 @@ def _is_bundle_available(deployment: Deployment) -> bool:
 def _track_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> None:
     """Suspend agent timeouts while agents cannot download the bundle, and restart them after an outage.
 
-    A long pause between two steps also counts as an outage, because the worker or the database must have been down.
+    A long pause between two steps also counts as an outage: the worker or the database was probably down.
     """
     before, checked_at = deployment.served_at, _system_time()
     if not is_served:
@@ -327,7 +327,7 @@ def sign_deployment_envelope(deployment: Deployment) -> dict[str, Any]:
 
 
 def sign_deployment_envelopes(deployments: Iterable[Deployment]) -> dict[UUID, dict[str, Any]]:
-    """Return the envelope of each deployment's bundle. Makes one query for each organization."""
+    """Return the envelope of each deployment's bundle, by deployment id."""
     by_organization: dict[UUID, list[Deployment]] = {}
     for deployment in deployments:
         by_organization.setdefault(deployment.environment.project.organization_id, []).append(deployment)

@@ -34,8 +34,8 @@ def runs(pipeline: str | None, number: int | None) -> Q:
 def runs_in(environments: QuerySet[Environment], pipeline: str | None, number: int | None) -> Q:
     """Return a condition like that of ``runs``, for agents of these environments.
 
-    The bundles are looked up first, so that PostgreSQL knows how frequent they are, and reads no other agents. Only the
-    newest ``_MOST_BUNDLES`` of them are used. An agent also matches if another of these environments built its bundle.
+    Only the bundles of the newest ``_MOST_BUNDLES`` deployments of the version are used. An agent also matches if
+    another of these environments built its bundle.
     """
     built = Deployment.objects.filter(environment__in=environments).exclude(bundle_hash=None)
     newest = (

@@ -104,7 +104,7 @@ def lift(deployment: Deployment, *, actor: Actor) -> None:
 
 
 def use(deployment: Deployment, wave: int) -> None:
-    """End the hold because ``wave`` starts. Marks its approval as used, or withdraws the approval of another wave."""
+    """End the hold because ``wave`` starts. Marks the approval as used if this wave is approved, or withdraws it."""
     hold, approval = deployment.wave_hold, find_approval(deployment)
     if hold is not None and hold.wave == wave and approval is not None and approval.status == ApprovalStatus.APPROVED:
         locked = lock_row(approval)
@@ -142,7 +142,7 @@ def resume_clock(deployment: Deployment) -> None:
 
 
 def describe(deployment: Deployment) -> HoldFacts | None:
-    """Return the hold in effect and who can end it, or None. Takes at most five queries.
+    """Return the hold in effect and who can end it, or None.
 
     A hold whose wave is approved is no longer in effect, although the wave may still wait for the end of a pause.
     """

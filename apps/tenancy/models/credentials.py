@@ -90,7 +90,7 @@ class SigningKeyQuerySet(models.QuerySet[Any]):
 class SigningKey(Row):
     """An Ed25519 key of an organization (null: of the installation, to sign the checkpoints of its own audit chain).
 
-    The key's times define its status at any moment; the worker updates the stored ``status`` within seconds. The
+    The key's times define its status at any moment; the worker updates the stored ``status`` later. The
     private key is encrypted under the master key, and destroyed when the key is retired.
     """
 

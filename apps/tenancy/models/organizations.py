@@ -186,10 +186,7 @@ class Membership(Row, Revisioned):
 
     @classmethod
     def first_admin(cls, organization_id: UUID) -> UUID | None:
-        """Return the user id of the org_admin who has been a member longest, or None without an org_admin.
-
-        This user is the person behind jobs that agents cause.
-        """
+        """Return the user id of the org_admin who has been a member longest, or None without an org_admin."""
         admins = cls.objects.filter(organization=organization_id, project=None, role=Role.ORG_ADMIN)
         return admins.order_by("pk").values_list("user_id", flat=True).first()
 

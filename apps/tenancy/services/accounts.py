@@ -164,7 +164,7 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     Raises Unauthenticated if the link is unknown, used, expired or no longer permitted, or the account is not active.
     """
     digest = credential_digest(text)
-    # Lock the account before its links, in the same order as everywhere, and then read the link again.
+    # Lock the account before its links, to avoid deadlocks, and then read the link again.
     user = User.objects.select_for_update(no_key=True).filter(
         pk__in=SignInLink.objects.filter(digest=digest).values("user")
     ).first()  # fmt: skip

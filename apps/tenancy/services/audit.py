@@ -1,7 +1,7 @@
 """Record audit events in the transaction of the change. ``ledger`` seals them.
 
 Events that belong to no organization go to the installation's own chain. Events of a person's account, such as
-sign-ins, are also in it, and a copy goes to the chain of each organization that the person has joined.
+sign-ins, are also in it, and organizations that the person has joined can get a copy (``record_of_person``).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Entry:
 
 
 def record_all(entries: Iterable[Entry]) -> None:
-    """Record several events with few statements. Call this inside the transaction of the changes.
+    """Record several events. Call this inside the transaction of the changes.
 
     Entries with the same actor, action and resource belong together: all of them are recorded, or they count as one
     repetition.
@@ -158,8 +158,6 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
     """Count an event that an organization key has already caused in this minute, and return the earlier event.
 
     Returns None if the event must be recorded, because it is the first of its minute or has another kind of actor.
-    The events of people and the system are recorded one by one. The events of agents and enrollment tokens are limited
-    elsewhere.
     """
     if event.actor_kind != "organization_key":
         return None

@@ -77,7 +77,7 @@ def decide(user_code: str, *, allow: bool, user: User, actor: Actor) -> DeviceSi
 
     Raises NotFound for a code that is wrong, expired or used, and Conflict if the account is not active.
     """
-    # Lock the account before its other rows, as everywhere.
+    # Lock the account before its other rows, to avoid deadlocks.
     person = User.objects.select_for_update(no_key=True).filter(pk=user.pk, is_active=True).first()
     if person is None:
         raise Conflict("This account is not active.", code="not_active")
@@ -111,7 +111,7 @@ def _collect(digest: str, *, request_id: str, ip: str | None) -> Issued | Device
     found = DeviceSignIn.objects.filter(device_digest=digest).first()
     if found is None:
         return DeviceSignInError("invalid_grant", "The device code is unknown or expired.")
-    # Lock the account before its other rows, as everywhere.
+    # Lock the account before its other rows, to avoid deadlocks.
     user = None if found.user is None else lock_row(found.user)
     locked, now = lock_row(found), timezone.now()
     if locked.status == DeviceStatus.COLLECTED:

@@ -21,9 +21,7 @@ from apps.tenancy.models import (
 )
 from byteor_cloud.database.deletion import delete_in_batches
 
-# Keep an invalid credential longer than requests for approval usually stay pending. A request expires at most 30 days
-# after it was made or, if it has a start time, 30 days after that time, which is at most 30 days ahead. Pauses and
-# regressions can postpone the expiry.
+# Keep an invalid credential longer than requests for approval usually stay pending.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
 DEVICE_SIGN_INS_KEPT_FOR = timedelta(minutes=10)  # so that a machine gets the error expired_token

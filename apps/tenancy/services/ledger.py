@@ -36,10 +36,10 @@ _INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in ever
 PAGE = 5000  # sequence numbers per query
 # Smaller than PAGE: an export keeps a page in memory while it waits for its client, and many may run concurrently.
 EXPORT_PAGE = 50
-# The query reads plain rows instead of model instances, so that an event takes only microseconds. It reads them page by
-# page, because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the
-# planner would sort the rest of the ledger for each page. A time that Python cannot represent, such as infinity, can
-# only come from tampering. It is clamped, so that reading continues and the verification reports the fault.
+# The query reads plain rows instead of model instances, which would be slower. It reads them page by page,
+# because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the planner
+# would sort the rest of the ledger for each page. A time that Python cannot represent, such as infinity, can only come
+# from tampering. It is clamped, so that reading continues and the verification reports the fault.
 _PAGE_OF_LINKS = """
     SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
         e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),
@@ -85,7 +85,7 @@ def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: 
     """Seal up to ``limit`` events, oldest first: append them to the organization's chain (None: the installation's).
 
     Returns the number of sealed events. ``whole`` searches the whole ledger, not only the recent part in which unsealed
-    events are expected. Requests never seal, because they would wait for each other at the head of the chain.
+    events are expected.
     """
     if organization_id is None:
         with connection.cursor() as cursor:
@@ -109,8 +109,8 @@ def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: 
 def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
     """Return the recent unsealed events. Without ``last``, return all unsealed events.
 
-    An event is recent if it is at most ``GRACE`` older than ``last`` or than the current time. This runs every few
-    seconds, so it must not read the whole ledger.
+    An event is recent if it is at most ``GRACE`` older than ``last`` or the current time, whichever is earlier. This
+    runs every few seconds, so it must not read the whole ledger.
     """
     events = AuditEvent.objects.filter(seal=None)
     if last is None:

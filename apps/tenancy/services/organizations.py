@@ -313,9 +313,9 @@ def _lock_live[R: Project | Environment](row: R, expected_revision: int | None) 
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
     """Hide a project or environment from all callers.
 
-    The worker deletes it with everything in it at least a minute later. By then, all requests that had read ``row``
-    have finished. The audit events are kept. The positions of the environments after a deleted one decrease by 1, so
-    that there is no gap. Raises NotFound if the row is already deleted, and the errors of ``lock_revision``.
+    The worker deletes it with everything in it at least a minute later. The audit events are kept. The
+    positions of the environments after a deleted one decrease by 1, so that there is no gap. Raises NotFound if the row
+    is already deleted, and the errors of ``lock_revision``.
     """
     ordered = _lock_order(row.project) if isinstance(row, Environment) else None
     locked = _lock_live(row, expected_revision)

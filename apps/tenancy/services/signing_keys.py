@@ -154,7 +154,7 @@ def etag(key_set: keys.KeySet) -> str:
 
 
 def find_active(organization_ids: Collection[UUID]) -> dict[UUID, UUID]:
-    """Return the id of the key that signs for each of these organizations, in one query."""
+    """Return the id of the key that signs for each of these organizations."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization__in=organization_ids, private_key__isnull=False).defer("private_key")
     return {row.organization_id: row.pk for row in rows if row.status_at(now) is KeyStatus.ACTIVE}
@@ -177,7 +177,7 @@ def _lock(organization: Organization | None) -> Organization | None:
 
 
 def _activation_delay_s(organization: Organization | None) -> int:
-    """Return the seconds within which every online agent sends a heartbeat, whose response announces a new key.
+    """Return the seconds in which online agents should send a heartbeat, whose response announces a new key.
 
     Returns 0 for the installation, because no agent needs its key.
     """
@@ -226,7 +226,7 @@ def _save_status(key: SigningKey, status: KeyStatus, *, actor: Actor, **more_cha
 
 
 def _store_etag(organization: Organization | None) -> None:
-    """Store the ETag of an organization's key set. An agent that sees a new ETag in a heartbeat fetches the set."""
+    """Store the ETag of an organization's key set. Does nothing for the installation (None)."""
     if organization is None:
         return
     organization.key_set_etag = etag(key_set(organization.pk))

@@ -85,7 +85,7 @@ def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) 
 
 
 def count_used_by_all(organization_ids: Collection[UUID]) -> dict[UUID, dict[Quota, int]]:
-    """Return the current usage of each of these organizations, with one query. Counts as ``count_used`` does."""
+    """Return the current usage of each of these organizations. Counts as ``count_used`` does."""
     owner = Coalesce("organization", "environment__project__organization")
     rows = UseCount.objects.filter(_is_counted(organization_ids, tuple(Quota))).order_by()
     counts = rows.values_list(owner, "kind").annotate(total=Sum("count"))
@@ -156,7 +156,7 @@ def kept_months() -> list[date]:
 
 
 def usage_in_month(organization_ids: Collection[UUID], month: date) -> dict[UUID, dict[str, int | None]]:
-    """Return the usage of each of these organizations in the month, as in ``Usage.by_month``, with two queries.
+    """Return the usage of each of these organizations in the month, as in ``Usage.by_month``.
 
     The peaks of the current month are those that ``count_use`` has stored.
     """
@@ -171,7 +171,7 @@ def usage_in_month(organization_ids: Collection[UUID], month: date) -> dict[UUID
 def sum_months(organization_ids: Collection[UUID] | None) -> list[dict[str, Any]]:
     """Return the sums of the organizations' usage (None: of all organizations) by month, newest first.
 
-    The peaks of agents and stored bytes are sums of the peaks of each organization. Takes two queries.
+    The peaks of agents and stored bytes are sums of the peaks of each organization.
     """
     peaks = MonthlyPeak.objects.filter(month__gte=_oldest()).order_by()
     done = UseCount.objects.filter(organization__isnull=False, kind__in=_OF_MONTH, since__gte=_oldest()).order_by()

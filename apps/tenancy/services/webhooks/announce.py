@@ -30,8 +30,7 @@ _subscribed = CompiledQuery(
 def announce(event: AuditEvent) -> None:
     """Create a delivery for every enabled webhook that subscribes to the event.
 
-    Runs one query if there is no such webhook. Runs none for an event that no webhook can receive, which includes all
-    events with an outcome other than success and all events outside any organization.
+    Does nothing for an event that no webhook can receive, for example if its outcome is not success.
     """
     if event.outcome != "success" or event.organization_id is None or not is_announced(event.action):
         return

@@ -92,7 +92,7 @@ def backoff(tries: int, retry_after: str | None, now: datetime) -> timedelta:
 
 
 def _read_retry_after(retry_after: str | None, now: datetime) -> timedelta:
-    """Return the wait in a ``Retry-After`` header, which contains seconds or a date; zero if it contains neither."""
+    """Return the wait in a ``Retry-After`` header: seconds or a date. Zero if unreadable, negative for a past date."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return timedelta(seconds=int(text))

@@ -45,10 +45,7 @@ def deliver_due(webhook_id: UUID) -> None:
 
 
 def enqueue_due() -> None:
-    """Enqueue a job for each webhook with due deliveries, unless the job of an earlier call is still waiting.
-
-    These deliveries are retries, or deliveries that other jobs have not sent yet.
-    """
+    """Enqueue a job for each webhook with due deliveries, unless the job of an earlier call is still waiting."""
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
     for webhook_id, organization_id in receivers:
@@ -77,7 +74,7 @@ def payload(event: AuditEvent) -> bytes:
 
 
 def plain_headers(delivery: WebhookDelivery) -> dict[str, str]:
-    """Return the headers of the delivery's requests that are the same in each attempt."""
+    """Return the headers of the delivery's requests, without the time and the signatures."""
     return {
         "Content-Type": "application/json",
         "User-Agent": f"ByteOr-Cloud/{__version__}",

@@ -30,8 +30,8 @@ _URL = re.compile(
 )
 # The special-purpose networks of IANA's registries (iana-ipv4-special-registry and iana-ipv6-special-registry, as of
 # 2025-10-09), with multicast and reserved space. The table is our own, because patch releases of Python changed which
-# networks `ipaddress` counts as public. Networks that the registry calls globally reachable (192.0.0.9/32,
-# 192.31.196.0/24, parts of 2001::/23, …) are infrastructure without receivers, so they are forbidden as well.
+# networks `ipaddress` counts as public. Some networks that the registries call globally reachable (such as
+# 192.31.196.0/24) are infrastructure without receivers, so they are forbidden as well.
 _SPECIAL_V4 = tuple(
     IPv4Network(block)
     for block in (
@@ -56,8 +56,9 @@ _SPECIAL_V4 = tuple(
         "240.0.0.0/4",  # reserved, broadcast
     )
 )
-# All public unicast addresses of IPv6. Loopback, IPv4-compatible, unique local, link-local, site-local, segment routing
-# (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast addresses are not in this network.
+# The network of IPv6's global unicast addresses. Loopback, IPv4-compatible, unique local, link-local, site-local,
+# segment routing (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast addresses are not in
+# this network.
 _GLOBAL_V6 = IPv6Network("2000::/3")
 _SPECIAL_V6 = tuple(
     IPv6Network(block)
@@ -95,8 +96,8 @@ class PostResult:
     error: str
     duration_ms: int
     retry_after: str | None = None
-    # At most ``MAX_BYTES_READ``, without bytes that arrived too late. The receiver chose them: do not store or log them
-    # unchecked.
+    # The first bytes of the response, or fewer or none if reading failed. The receiver chose them: do not store or log
+    # them unchecked.
     body: bytes = field(default=b"", repr=False)
 
     @property
@@ -139,7 +140,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
 
 
 def _read_address(host: str) -> IpAddress | None:
-    """Return ``host`` as an address, or None for a name. Accepts the same forms as resolvers (127.1, 0x7f000001)."""
+    """Return ``host`` as an address, or None for a name. Also reads the short forms of IPv4 (127.1, 0x7f000001)."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):
@@ -237,7 +238,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collecti
     except http.client.HTTPException:
         error = "protocol"
     if error and error != "forbidden_address" and time.monotonic() >= deadline:
-        error = "timeout"  # the watchdog's shutdown may appear as any other error
+        error = "timeout"  # the watchdog's shutdown may appear as another error
     return PostResult(status, error, round((time.monotonic() - started) * 1000), retry_after, content)
 
 
