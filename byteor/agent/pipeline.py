@@ -58,7 +58,7 @@ class BundleRunner:
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
         """Run the spec, save its input and output for a capture, and apply the tuning.
 
-        Raises ActivationError if the spec or configuration cannot be used, or a secret is missing. If the run fails, it
+        Raises ActivationError if the spec or configuration cannot be used, or a secret is missing. A failed run
         raises ActivationError or an exception of a stage.
         """
         config = AgentRuntimeConfig.parse(runtime_config)
