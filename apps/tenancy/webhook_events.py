@@ -69,7 +69,7 @@ NAMES: Final[Mapping[str, str]] = {
     "approval.revoke": "Approval revoked",
     "fixture.current_fails": "Current deployment fails a golden fixture or cannot be tested",
 }
-"""The display name of each pattern, in the order in which the events of a deployment usually occur."""
+"""The display name of each pattern."""
 
 
 class Outcome(StrEnum):

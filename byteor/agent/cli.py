@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "byteor-agent") ->
     0: finished, or stopped by SIGTERM or SIGINT. 1: another failure, such as a failed replay. 2: the command line,
     credentials, state folder or sample cannot be used, the incident bundle or spec is invalid or cannot be traced, or
     a field of the enrollment response is missing or has the wrong type. 3: the control plane does not accept the
-    credential.
+    credential. Raises SystemExit for ``--help`` and for arguments that cannot be parsed.
     """
     options = _parser(program).parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast

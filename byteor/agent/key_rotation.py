@@ -1,10 +1,12 @@
-"""The rotation of the agent's key. Throughout, the state folder contains a key that the control plane accepts.
+"""The rotation of the agent's key.
 
 The agent stores the new key next to the old one before it uses the new key, because the first use revokes the old key.
 When the control plane has accepted the new key, the agent replaces the old one. After a crash in between, the agent
 tries the new key first, and returns to the old one if the control plane rejects the new one.
 
-The control plane limits how often an agent may fetch a new key. A refused agent keeps its key and tries again later.
+The control plane limits how often an agent may fetch a new key. When the limit is reached, the agent keeps its key and
+tries again later.
+
 While a clone of the agent is suspected, the control plane refuses every attempt. Only a person can then replace the
 key, so the agent keeps its key and stops trying.
 """

@@ -58,7 +58,8 @@ class BundleRunner:
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
         """Run the spec, save its input and output for a capture, and apply the tuning.
 
-        Raises ActivationError if the spec or configuration cannot be used, a secret is missing, or the run fails.
+        Raises ActivationError if the spec or configuration cannot be used, or a secret is missing. A failed run
+        raises ActivationError or an exception of a stage.
         """
         config = AgentRuntimeConfig.parse(runtime_config)
         # The engine reads no environment variables. They are resolved only to check that no secret is missing.

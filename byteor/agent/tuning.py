@@ -14,7 +14,7 @@ _ISOLATED = Path("/sys/devices/system/cpu/isolated")
 
 
 def isolate_cpu(isolated: Path = _ISOLATED) -> int:
-    """Move this process to the first isolated CPU and return the CPU's number. Raises OSError if that is impossible."""
+    """Move this thread to the first isolated CPU and return the CPU's number. Raises OSError if that is impossible."""
     first = isolated.read_text().strip().partition(",")[0].partition("-")[0]
     if not first:
         raise OSError("this host has no isolated CPU")

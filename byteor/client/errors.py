@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ByteOrError(Exception):
-    """The base class of all exceptions of the client."""
+    """The base class of the exceptions in this module."""
 
 
 class ConnectionFailed(ByteOrError):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 type Upload = bytes | Path | BinaryIO
 ATTEMPTS: Final = 5
-MOST_S: Final = 60.0  # the longest wait before a retry; most of the server's rate limits count per minute
+MOST_S: Final = 60.0  # the longest wait before a retry
 TIMEOUT_S: Final = 60.0  # for each step of a transfer, not for the whole
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 

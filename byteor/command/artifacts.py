@@ -38,7 +38,7 @@ for _command in replaying.COMMANDS:
 
 
 class _Names:
-    """The names of the newest enrolled agents and the newest versions. One page of each is read at the first use."""
+    """The names of the newest enrolled agents and the newest versions."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -118,8 +118,7 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
 def follow(session: Session, /, as_json: str | None, since: datetime | None, **filters: Any) -> None:
     """Print new audit events as they are recorded.
 
-    Press Ctrl-C to stop. Each event is printed once, even if requests fail meanwhile. With --json, each event
-    is one line of JSON.
+    Press Ctrl-C to stop. No event is printed twice. With --json, each event is one line of JSON.
 
     \b
     Examples:
@@ -171,7 +170,7 @@ def _actor_id(session: Session, text: str) -> str:
 
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
-    """Yield the events since a time (default: now) as they appear, each once.
+    """Yield the events since a time (default: now) as they appear, none twice.
 
     The new events of each request are yielded oldest first. Raises BrokenPipeError if the output no longer has a
     reader, Refusal for an unknown actor, and errors of the client.

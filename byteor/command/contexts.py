@@ -137,6 +137,8 @@ def store(contexts: Contexts) -> None:
 def current(name: str | None = None) -> tuple[str, Context, list[str]]:
     """Return the name of the context to use, the context, and warnings about variables that override what is stored.
 
+    The name is empty if no context is selected.
+
     ``name`` overrides ``BYTEOR_CONTEXT``, which overrides the stored choice. Raises Refusal if there is no such
     context, no server, or no token. A token of a context is sent only to the context's server.
     """

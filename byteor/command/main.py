@@ -119,7 +119,7 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command or complete a command line, and return the exit code. Known errors are one line on stderr."""
+    """Run a command or complete a command line, and return the exit code. Known errors print no traceback."""
     try:
         _prepare_streams()
         if instruction := os.environ.get("_BYTEOR_COMPLETE"):

@@ -48,7 +48,7 @@ def on_retry(act: Callable[[], None]) -> Iterator[None]:
 def is_temporary(error: Exception) -> bool:
     """Return whether a retry may succeed, because the server failed, is unavailable or limits the rate of requests.
 
-    A web page as the response counts too: a proxy shows such a page while the server restarts. The server may have
+    An unexpected response counts too: a proxy may show a web page while the server restarts. The server may have
     carried out the request.
     """
     if isinstance(error, ApiError):

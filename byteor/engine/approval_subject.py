@@ -1,4 +1,4 @@
-"""The subject of an approval: everything in a request that decides what will happen."""
+"""The subject of an approval: the parts of a request to which the approval is bound."""
 
 from __future__ import annotations
 
@@ -36,13 +36,12 @@ class DeploymentOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalSubject:
-    """The content that approvers see. An approval is bound to it, and permits only a request with an equal subject.
+    """The subject of an approval. The approval permits only a request with an equal subject.
 
     For a deployment, the config hash covers the spec, the runtime configuration and the capabilities. The target is
-    bound as it was requested. Approvers see which agents match a selector, but the selector is evaluated again when the
-    deployment starts. ``explain`` is what the requester says about differences: the id of each group (``group``) and a
-    text. ``reviewers`` are the ids of the only users who may decide, sorted. If there are none, decisions are not
-    limited to certain users.
+    bound as it was requested: a selector is evaluated again when the deployment starts. ``explain`` is what the
+    requester says about differences: the id of each group (``group``) and a text. ``reviewers`` are the ids of the only
+    users who may decide, sorted. If there are none, decisions are not limited to certain users.
     """
 
     spec_hash: str
@@ -55,7 +54,7 @@ class ApprovalSubject:
     reviewers: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return all values by name, as JSON data. The evidence of an approved deployment contains this document."""
+        """Return all values by name, as JSON data."""
         return {
             "spec_hash": self.spec_hash,
             "config_hash": self.config_hash,

@@ -99,7 +99,7 @@ def freeze_blocker(window: FreezeWindow, end: datetime) -> Blocker:
 
 
 def limit_blocker(in_flight: Sequence[OtherDeployment], limit: int) -> Blocker | None:
-    """Return the blocker for the in-flight limit if ``limit`` or more deployments are in flight, otherwise None."""
+    """Return the blocker for the in-flight limit if ``in_flight`` has at least ``limit`` items, otherwise None."""
     if len(in_flight) < limit:
         return None
     most = f"{limit} deployment{'' if limit == 1 else 's'}"

@@ -22,7 +22,7 @@ class Malformed(ValueError):
     """Raised for data that is not in a valid form."""
 
 
-# The same depth limit as for API request bodies. Callers limit the size.
+# Callers limit the size.
 _LIMITS = strict_json.JsonLimits(max_depth=200, allow_nul=True)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)

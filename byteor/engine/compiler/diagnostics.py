@@ -78,7 +78,7 @@ class Diagnostic:
 
 
 class CompileReport:
-    """Collects diagnostics up to ``MAX_DIAGNOSTICS``. Code that reads long lists stops when ``is_full``."""
+    """Collects the diagnostics of a compilation."""
 
     def __init__(self) -> None:
         self._found: list[Diagnostic] = []

@@ -49,7 +49,7 @@ class SpecDiff:
     def bounded(self, max_bytes: int) -> SpecDiff:
         """Return the diff with only its first changes and lines.
 
-        As JSON, the changes together have at most ``max_bytes``. The same limit applies to the lines together.
+        The sizes of the changes, each as JSON, add up to at most ``max_bytes``. The same limit applies to the lines.
         """
         changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
         lines = self.unified.splitlines(keepends=True)

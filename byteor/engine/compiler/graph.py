@@ -1,4 +1,4 @@
-"""The graph of a spec, as nodes and edges: the API returns it, and the drawings show it."""
+"""The graph of a spec, as nodes and edges."""
 
 from __future__ import annotations
 
