@@ -53,7 +53,7 @@ class MergedGroup:
     group: Mapping[str, Any]
     verdict: str
     fixtures: dict[str, str] = field(default_factory=dict)  # the names of all fixtures that show it, by id
-    baselines: dict[str | None, int] = field(default_factory=dict)  # counts by config hash (None: golden results)
+    baselines: dict[str | None, int] = field(default_factory=dict)  # differences by config hash (None: golden results)
 
 
 class MergedGroups:
@@ -125,7 +125,7 @@ _HEADLINES = {
 def group_pieces(group: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Describe the differences of a group in pieces of text. Returns each piece, and whether it is a name.
 
-    Codes and JSON Pointers count as names. At most five members are named.
+    Names are, for example, the names of egresses and members. At most five members are named.
     """
     kind, egress = group["kind"], group["egress"]
     if kind == "changed":
