@@ -2,7 +2,7 @@
 
 The hash of a link is the SHA-256 of the RFC 8785 JSON of the event's fields, its sequence number and the previous hash.
 Whoever alters, removes, inserts or reorders an event must therefore recompute every later hash. A checkpoint that is
-kept elsewhere reveals that the hashes were recomputed.
+kept elsewhere reveals that hashes up to its sequence number were recomputed.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def verdict_key(
     baseline: str | None,
     engine: str,
 ) -> str:
-    """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
+    """Return the key under which a verdict is stored.
 
     ``candidate`` and ``baseline`` are config hashes. If a fixture expects golden results, ``baseline`` is None, and
     ``golden`` contains these results and the hash of the configuration with which a candidate is compared if its result
@@ -125,7 +125,7 @@ _HEADLINES = {
 def group_pieces(group: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Describe the differences of a group in pieces of text. Returns each piece, and whether it is a name.
 
-    Names are those of members, egresses, drop reasons, stage errors and ops. At most five members are named.
+    Names are, for example, the names of egresses and members. At most five members are named.
     """
     kind, egress = group["kind"], group["egress"]
     if kind == "changed":

@@ -52,7 +52,7 @@ SHARD_KEY = PlanText(
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
 )
-# Control characters and lone surrogates are refused, because PostgreSQL and UTF-8 encoders reject some of them.
+# Most control characters and all surrogates are refused. PostgreSQL and UTF-8 encoders reject some of them.
 DESCRIPTION = PlanText(
     expected="a string of at most 4,096 characters, without control characters except tabs and newlines",
     example="Normalizes quotes.",

@@ -136,10 +136,7 @@ def settle_divergences(comparisons: Iterable[Comparison], rows: Rows, lanes: Seq
 
 
 def first_divergence(comparisons: Iterable[Comparison]) -> dict[str, Any] | None:
-    """Return the divergence whose record comes first in the input, or None.
-
-    If several egresses diverge at the same record, the first in the order of ``comparisons`` wins.
-    """
+    """Return the divergence with the lowest ``rank``, or None. If several have that rank, return the first."""
     found = [comparison for comparison in comparisons if comparison.divergence]
     first = min(found, key=lambda comparison: comparison.rank, default=None)
     return first.divergence if first else None

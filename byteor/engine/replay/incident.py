@@ -295,8 +295,8 @@ def file_digests(root: Path) -> list[dict[str, Any]]:
 def validate_incident(root: Path) -> IncidentBundle:
     """Check an unpacked bundle. Unknown keys and files are ignored.
 
-    Raises RejectedBundle with all reasons: ``missing_file``, ``missing_key``, ``bad_value``, ``bad_json``, ``bad_spec``
-    or ``too_large``.
+    Raises RejectedBundle with all reasons. Their codes are ``missing_file``, ``missing_key``, ``bad_value``,
+    ``bad_json``, ``bad_spec`` and ``too_large``.
     """
     reasons: list[RejectionReason] = []
     spec = _spec(root, reasons)

@@ -73,9 +73,9 @@ _SIGNS = {RowKind.CHANGED: "~", RowKind.ADDED: "+", RowKind.REMOVED: "\N{MINUS S
 class MemberRow:
     """A row: a member that differs, or a fold, which stands for consecutive equal members.
 
-    ``parent`` and ``name`` together are the member's JSON Pointer; both are empty for the value as a whole. ``before``
-    and ``after`` are the member's JSON, and empty for a side that does not have the member. A fold has only ``count``,
-    the number of equal members. An equal object or array counts as one member.
+    ``parent`` and ``name`` together show the member's JSON Pointer; both are empty for the value as a whole. ``before``
+    and ``after`` show the member's JSON, and are empty for a side that does not have the member. A fold has only
+    ``count``, the number of equal members. An equal object or array counts as one member.
     """
 
     kind: RowKind
@@ -98,7 +98,7 @@ class MemberRow:
 
 @dataclass(frozen=True, slots=True)
 class MemberRows:
-    """The rows of a difference, in the order of the members before the change; added members follow.
+    """The rows of a difference, in the order of the members before the change. An object's added members come last.
 
     ``changes`` is the number of changed, added and removed members. ``more`` is how many of them have no row, because
     there are more than ``MAX_ROWS``.

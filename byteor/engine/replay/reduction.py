@@ -1,4 +1,4 @@
-"""Reduces an incident bundle to some of its records, for a fixture that keeps only the records around a divergence."""
+"""Reduces an incident bundle to some of its records, for a fixture."""
 
 from __future__ import annotations
 

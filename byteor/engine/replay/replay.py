@@ -33,7 +33,7 @@ from byteor.engine.replay.stages import Action, Effects, Sink, StageError, Stage
 from byteor.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _BATCH = 2000  # records between two calls of the progress callback
-_SAMPLES = 16  # the audit contains the hashes of at most this many records, counted from the first
+_SAMPLES = 16  # the audit contains the hashes of the first selected records, at most this many
 
 
 class ReplayMode(StrEnum):
@@ -271,7 +271,7 @@ class _Run:
         return selection
 
     def _prepare_comparisons(self, files: ExitStack, selection: Selection) -> None:
-        """Open the expected frames. If the spec lacks an egress, all of the egress's frames count as missing."""
+        """Open the expected frames. If the spec lacks an egress, the egress's frames count as missing."""
         not_compared = unfed_egresses(self._spec, self._lanes)
         names = (*self.outputs, *(name for name in self._bundle.expected if name not in self.outputs))
         for name in names:

@@ -30,7 +30,7 @@ class Side:
 
 
 class Row(NamedTuple):
-    """A selected record. ``rank`` is its position in merge order, and ``journal`` the index of its journal."""
+    """A selected record. ``rank`` is its index among the selected records, and ``journal`` that of its journal."""
 
     rank: int
     journal: int

@@ -27,9 +27,8 @@ class FixtureOutcome(StrEnum):
 
     ``failed``: the candidate exceeded a limit, or cannot run or use the records; or the process of the test died,
     refused its work or took too long, twice.
-    ``unstable``: an op of a package gave different results in two runs. ``not_tested``: the baseline cannot run here;
-    the fixture, its capture or the baseline no longer exists; the capture cannot be unpacked; or the fixture's
-    expectation was changed before the test.
+    ``unstable``: an op of a package gave different results in two runs. ``not_tested``: the candidate could not be
+    compared, for example because the baseline cannot run here, or because the capture no longer exists.
     """
 
     EQUAL = "equal"

@@ -1,4 +1,4 @@
-"""The work of a replay, in units that depend only on its input, so that its limits have the same effect everywhere.
+"""The work of a replay, in units that do not depend on the machine, so that limits have the same effect everywhere.
 
 The work of checking a schema is its number of keywords times the number of nodes in the payload. The work of any other
 stage is 1 + bytes / 1,024, rounded down. A redaction costs one more unit for each array element that its rules visit.

@@ -1,8 +1,7 @@
 """The signed record of a deployment's approval, which is part of the evidence that the server exports.
 
-The approval credential names the spec and the environment, but not the approved configuration and target. The record
-contains these as well, and the decisions. The record is a DSSE envelope around an in-toto statement about the deploy
-bundle.
+The approval credential does not name the approved configuration and target. The record names both, and contains the
+decisions. It is a DSSE envelope around an in-toto statement about the deploy bundle.
 """
 
 from __future__ import annotations

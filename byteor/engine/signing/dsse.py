@@ -1,4 +1,4 @@
-"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle, a configuration or a release.
+"""DSSE v1 envelopes, each around an in-toto Statement v1.
 
 The envelope that agents verify is about a deploy bundle and has the manifest as its predicate.
 """
@@ -101,7 +101,7 @@ def verify_envelope(envelope: object, keyset: KeySet) -> Statement:
 def verify_claim(predicate_type: str, envelope: object, keyset: KeySet) -> Claim:
     """Return the content of an envelope of this type if a trusted key signed it. Raises Refused otherwise.
 
-    Retired keys are not trusted here, since the server signs an envelope again whenever it sends it.
+    Retired keys are not trusted here.
     """
     statement = verify_statement(predicate_type, envelope, keyset)
     if statement.subject.keys() != {SUBJECT_NAME}:
