@@ -140,8 +140,7 @@ class RequestedCapture(Stateful):
 class UnreferencedBlob(models.Model):
     """A blob that may be unreferenced. The blob is deleted unless an artifact or a deployment refers to it.
 
-    Database triggers insert a row when an artifact or a deployment is deleted, even by a cascade or by plain SQL. Other
-    rows are for uploads that were refused after their blob was stored, and for blobs that ``list_stray_blobs`` found.
+    Database triggers insert rows when artifacts and deployments are deleted, even by a cascade or by plain SQL.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)
@@ -200,19 +199,18 @@ class Replay(Stateful):
     mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
     journal_lane = models.CharField(max_length=200, null=True)
     last_n = models.PositiveIntegerField(null=True)
-    # The requested config bundle, whose stage parameters are used. If null, the parameters come from the capture or its
-    # deployment.
+    # The requested config bundle, whose stage parameters are used. If null, the parameters come from the capture, from
+    # its deployment or from ``fallback_config_bundle``.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # Its parameters are used for stages that have none in the capture or its deployment. Set only if the version's spec
-    # differs from the capture's. It is the version's newest config bundle at the time of the request. A repeated replay
-    # uses the bundle of the earlier replay.
+    # The config bundle whose parameters are used for stages that have none in the capture or its deployment. Set only
+    # if the version's spec differs from the capture's. It is the version's newest config bundle at the time of the
+    # request or, if the replay repeats an earlier one, the fallback config bundle of the earlier replay.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # The bisect that requested the replay. Such a replay only uses parameters of the capture or its deployment. A stage
-    # gets the parameters that belong to the same stage id and op. If they do not fit the version, the replay fails.
+    # gets the parameters that belong to the same stage id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
-    # The user behind the request. All replays of one user share computing time, even across organizations. Null if
-    # unknown.
+    # The user behind the request (``person_behind``). Null if unknown.
     person = models.UUIDField(null=True, editable=False)
     # The approval that was requested together with the replay, or an earlier approval whose credential was sent with
     # the request for the replay.
@@ -292,9 +290,9 @@ class Fixture(EnvironmentOwned, Revisioned):
     golden_replay_id = models.UUIDField(null=True)
     # The expected result, and the configuration that gave it: {"result", "spec_kv", "stage_config"}.
     golden: models.JSONField[Any, Any] = models.JSONField(null=True)
-    # [{"config_hash", "deployment_id"}]: the deployments whose accepted results are also expected, newest first. For
-    # each, ``also_golden`` contains the result: [{"result"}]. The first also contains the configuration ("spec_kv",
-    # "stage_config") if it is not too large.
+    # [{"config_hash", "deployment_id"}]: the deployments whose accepted results are also expected unless their
+    # configuration is known bad, newest first. For each, ``also_golden`` contains the result: [{"result"}]. The first
+    # also contains the configuration ("spec_kv", "stage_config") if it is not too large.
     also_expected: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     also_golden: models.JSONField[Any, Any] = models.JSONField(default=list, db_default=[])
     created_by = models.CharField(max_length=300)
@@ -330,7 +328,7 @@ class Fixture(EnvironmentOwned, Revisioned):
 
     @property
     def is_expired(self) -> bool:
-        """Whether the fixture has expired, so that it is no longer tested."""
+        """Whether the fixture has expired."""
         return self.expires_at is not None and self.expires_at <= timezone.now()
 
 

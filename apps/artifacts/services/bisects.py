@@ -81,7 +81,7 @@ def request(
 def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
     """Queue a bisect of the artifact's pipeline.
 
-    A version is bad if its output diverges from the capture's expected output or, if there is none, if a stage fails.
+    The predicate is ``diverges`` if the capture has expected output, and otherwise ``fails``.
     """
     has_expected = artifact.status == ArtifactStatus.VERIFIED and captures.has_expected(artifact)
     predicate = Predicate.DIVERGES if has_expected else Predicate.FAILS

@@ -25,9 +25,9 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.storage import blobs, data_folders
 
-TRACE_S = 10.0  # timeout of a trace, in seconds; on a busy host its low-priority process may need a second to start
+TRACE_S = 10.0  # timeout of a trace, in seconds
 MAX_BYTES = 3 * 1024 * 1024  # size limit of the JSON of a page of files
-BUILD_S = 60.0  # timeout for unpacking a capture, in seconds; 512 MiB take about ten
+BUILD_S = 60.0  # timeout for unpacking a capture, in seconds
 
 
 def check_readable(artifact: Artifact) -> None:
@@ -43,7 +43,7 @@ def check_readable(artifact: Artifact) -> None:
 def _open_folder(artifact: Artifact) -> Path:
     """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotFound, Unavailable.
 
-    A console page opens the folder several times. If the blob store does not respond, only the first call waits for it.
+    After an Unavailable error, later calls with the same object raise the error again without another attempt.
     """
     check_readable(artifact)
     if artifact.unreadable is not None:
@@ -65,7 +65,7 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
         derived.delete(artifact)
     try:
         return read(_open_folder(artifact))
-    except FileNotFoundError as error:  # deleted again, to make room for folders of other captures
+    except FileNotFoundError as error:  # deleted again, probably to make room for other folders
         raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 

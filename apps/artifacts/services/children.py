@@ -34,7 +34,7 @@ class TookTooLong(Exception):
 
 
 class Refused(Exception):
-    """The child cannot use the capture or an argument, or needs too much memory. The message says why."""
+    """The child refused the request, for example because the capture is invalid. The message says why."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,6 @@ def run_in_child(
     environment variables of the process.
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
-    This timeout guards against an op that never returns. It cannot change a result: a killed process returns none.
     Errors of ``on_tick``, ``on_message`` and ``effects`` are raised as well, except EffectFailed.
     """
     environment = sealing.environment(TMPDIR=str(scratch), **(variables or {}))

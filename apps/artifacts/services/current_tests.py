@@ -40,10 +40,8 @@ FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutc
 def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
     """Queue a regression of each current deployment that was not tested yet with the current fixtures and engine.
 
-    Without ``environment_id``, all environments are covered. A deployment is skipped if it has no live golden fixtures,
-    if such a regression has not finished, if ``expect_accepted`` must first add its accepted results to the fixtures,
-    or if replays are disabled in its environment. One query finds the deployments. Returns the number of new
-    regressions.
+    Without ``environment_id``, all environments are covered. Deployments that cannot be tested now are skipped (see
+    ``_find_due``). Returns the number of new regressions.
     """
     rows = Deployment.objects.all()
     if environment_id is not None:
@@ -238,10 +236,10 @@ def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regress
 
 
 def is_proof() -> Q:
-    """Return the condition for the regressions that ``queue_due`` still needs.
+    """Return the condition for the regressions that ``queue_due`` may still need.
 
     They test the config bundle of a current deployment, and the ``revision`` of the pipeline's fixtures is still the
-    same. Without these regressions, ``queue_due`` would test the deployment again.
+    same.
     """
     revisions = FixtureRevision.objects.filter(environment=OuterRef("environment"), pipeline=OuterRef("pipeline"))
     current = Deployment.objects.filter(is_current=True, config_bundle=OuterRef("config_bundle"))

@@ -3,8 +3,7 @@
 ``Artifact.derived_bytes`` is about the size of the artifact's capture folder, and 0 if no folder is known to exist.
 With several hosts, it is what one of them stored last. A folder can be rebuilt from the upload, so folders are deleted
 to stay within the limits. If an organization exceeds its limit, its own folders are deleted. If a host exceeds its
-limit, folders of the organization that uses the most space are deleted. So a new folder of one organization never
-causes folders of another to be deleted, unless the other uses more space.
+limit, folders of the organization that uses the most space are deleted.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def delete_unused() -> None:
         for artifact, size in sizes.items():
             if counted[artifact] != size:
                 Artifact.objects.filter(pk=artifact).update(derived_bytes=size)
-        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other host has folders
+        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other running host has folders
             Artifact.objects.filter(derived_bytes__gt=0).exclude(pk__in=list(sizes)).update(derived_bytes=0)
     _delete(discarded)
 

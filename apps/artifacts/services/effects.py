@@ -1,6 +1,6 @@
 """Executes the side effects of replays with time limits: sends HTTP requests and runs programs.
 
-A side effect only succeeds or fails. As on an agent, its output does not change the record.
+A side effect only succeeds or fails. Its output does not change the record.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from byteor.engine.compiler import split_op
 from byteor.engine.replay import Decision, EffectFailed, SideEffectPolicy
 
 TIMEOUT_S = 10.0  # time limit of one side effect, in seconds
-# The seconds of an execute replay, without its pauses, after which its side effects fail. Otherwise the replay could
-# occupy a worker slot forever.
+# The seconds of an execute replay, without its pauses, after which its side effects fail.
 TOTAL_S = 900.0
 _MAX_STDERR = 2_000  # bytes of a program's error output that an error message quotes
 

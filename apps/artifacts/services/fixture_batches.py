@@ -16,12 +16,12 @@ from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment
 from byteor_cloud.errors import NotStored
 from byteor_cloud.storage import blobs, data_folders
 
-# The maximum number of fixtures of a batch, and the maximum size of their captures.
+# The maximum number of fixtures of a batch, and the maximum size of the captures of a batch with several fixtures.
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024
 # The maximum number of fixtures of a batch with ops of packages. Such a batch gives most verdicts only after all its
 # fixtures have run.
 _PACKAGE_ITEMS = 16
-# The timeout of a process without a message. Its records have less work than a replay, whose timeout is longer.
+# The seconds without a message after which a process is killed.
 _SILENCE_S = 300.0
 _HASH_SEEDS = ("1", "2")  # for the two runs, in which an op of a package must give equal results
 

@@ -39,8 +39,7 @@ MAX_FIXTURES = 1_000
 NO_MEMBER = "There is no such member in this project."
 MAX_GOLDEN_BYTES = 128 * 1024
 """The maximum size of a golden result with its configuration, because a regression reads many of them together."""
-# The seconds without progress after which the replay of a fixture is stopped. A replay with the maximum work of a
-# fixture takes about ten seconds in total.
+# The seconds without progress after which the replay of a fixture is stopped.
 CHECK_S = 60.0
 
 type Slot = Callable[[], AbstractContextManager[None]]
@@ -87,8 +86,8 @@ def check(
 ) -> Checked:
     """Check the arguments of ``create``, replay the capture once, and store the blob of a reduced capture.
 
-    Raises the errors of ``create``. The name, the number of fixtures and the quotas are also checked here, so that few
-    blobs are stored for fixtures that ``create`` then refuses.
+    Raises the errors of ``create``, except IntegrityError. The name, the number of fixtures and the quotas are also
+    checked here, so that few blobs are stored for fixtures that ``create`` then refuses.
     """
     captures.check_readable(artifact)
     if records is not None and last_n is not None:
@@ -431,10 +430,10 @@ def _replay_once(
 
 
 def _store_reduced(artifact: Artifact, content: bytes, records: tuple[int, int], *, actor: Actor) -> Artifact:
-    """Create the artifact of a reduced capture, or return the existing artifact with the same content.
+    """Create the artifact of a reduced capture, or return the existing one.
 
-    The blob must be stored. Raises QuotaExceeded, Conflict if the existing artifact is not verified, or Unavailable if
-    the blob was deleted.
+    An existing artifact must have the same content, kind, spec hash and deployment. The blob must be stored. Raises
+    QuotaExceeded, Conflict if the existing artifact is not verified, or Unavailable if the blob was deleted.
     """
     content_hash = sha256(content)
     blobs.protect(content_hash)

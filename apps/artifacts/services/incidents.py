@@ -48,7 +48,7 @@ def record(artifact: Artifact, incident: Incident) -> None:
     """Record the incident, unless the capture was requested. Call this in the transaction that verifies the artifact.
 
     The incident is reopened if its latest event in the environment is at least 7 days old. Later events are then
-    repetitions of the reopened incident. Events are kept for 30 days, so an older incident counts as new.
+    repetitions of the reopened incident. An incident whose events have been deleted counts as new.
     """
     if RequestedCapture.objects.filter(artifact=artifact).exists():
         return

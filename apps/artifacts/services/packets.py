@@ -160,12 +160,12 @@ def find_deployment(approval: Approval) -> Deployment:
 
 
 def read_summary(deployment: Deployment) -> Summary:
-    """Return what was tested, in short. The number of queries does not depend on the number of rows."""
+    """Return what was tested, in short."""
     return run(plan_summary(deployment))
 
 
 def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary]:
-    """Plan ``read_summary``. Also finds the first ``unaccepted`` unaccepted groups. Takes at most three queries."""
+    """Plan ``read_summary``. Also finds the first ``unaccepted`` unaccepted groups."""
     environment, pipeline, target = deployment.environment, deployment.pipeline, deployment.target
     members = select_agents(environment, target).order_by().values("environment").annotate(members=Count("pk"))
     bundles, (row, group_count, differences), (by_baseline, counted, selected) = yield from together(
@@ -207,10 +207,7 @@ def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary
 
 
 def _plan_tested(deployment: Deployment) -> Plan[tuple[Regression | None, int, list[Difference]]]:
-    """Read the differences, the number of the regression's groups, and the regression, but not its results.
-
-    Takes at most one query.
-    """
+    """Read the differences, the number of the regression's groups, and the regression, but not its results."""
     if deployment.regression_id is None:
         return None, 0, []
     rows = Regression.objects.filter(pk=deployment.regression_id).annotate(group_count=array_length("groups"))
@@ -220,7 +217,7 @@ def _plan_tested(deployment: Deployment) -> Plan[tuple[Regression | None, int, l
 
 
 def plan_gate(deployment: Deployment, *, unaccepted: int) -> Plan[Gate]:
-    """Read what the gate evaluates, with the first ``unaccepted`` unaccepted groups. Takes at most two queries."""
+    """Read what the gate evaluates, with the first ``unaccepted`` unaccepted groups."""
     row, group_count, differences = yield from _plan_tested(deployment)
     missing = _find_missing(differences)
     [first] = yield [_first_groups(deployment, missing, unaccepted)]
@@ -358,7 +355,7 @@ def _headline(
 
 
 def read_unaccepted(deployment: Deployment, *, count: int) -> Unaccepted:
-    """Return the number of unaccepted groups, and the first ``count`` of them. Takes at most two queries."""
+    """Return the number of unaccepted groups, and the first ``count`` of them."""
     return run(plan_gate(deployment, unaccepted=count)).unaccepted
 
 
@@ -374,7 +371,7 @@ def read_packet(
     max_groups: int | None = None,
     limit: int = MAX_BYTES,
 ) -> Packet:
-    """Return the packet of a deployment. The number of queries does not depend on the number of rows.
+    """Return the packet of a deployment.
 
     The packet is limited to about ``limit`` bytes of JSON. If it would have more, first the payloads of the later
     examples are left out, and then the last groups. The changes of the spec, the changes of the configuration, and the
@@ -441,8 +438,7 @@ def _as_captures(rows: Iterable[tuple[UUID, str, UUID | None]]) -> list[dict[str
 def _plan_removed(deployment: Deployment) -> Plan[list[dict[str, Any]]]:
     """Return the fixtures that were removed since the current deployment was activated, the last removed first.
 
-    Returns at most one fixture more than ``MAX_REMOVED``, and none without a current deployment. Takes at most two
-    queries.
+    Returns at most one fixture more than ``MAX_REMOVED``, and none without a current deployment.
     """
     environment, pipeline = deployment.environment, deployment.pipeline
     current = Deployment.objects.filter(environment=environment, pipeline=pipeline, is_current=True)
@@ -489,7 +485,7 @@ def _as_rollback(target: tuple[UUID, str, int, str] | None) -> dict[str, Any]:
 
 
 def _plan_groups(summary: Summary, max_groups: int | None) -> Plan[tuple[list[dict[str, Any]], set[str]]]:
-    """Return the first groups, and the ids of all groups. Takes at most two queries.
+    """Return the first groups, and the ids of all groups.
 
     The groups have their acceptances, explanations and unseen fixtures, but no examples.
     """
@@ -524,7 +520,7 @@ def _plan_acceptances(
     """Return the acceptances of each group, and the groups that are accepted for the deployment for all baselines.
 
     For each baseline, returns an acceptance that counts for the deployment. If there is none, returns the oldest valid
-    acceptance, if any. Takes one query.
+    acceptance, if any.
     """
     of_others = AcceptedDifference.objects.filter(
         acceptance__environment=deployment.environment_id, acceptance__config_hash=deployment.config_hash,
@@ -568,7 +564,7 @@ def _plan_unseen(
     """Return, for groups that were accepted only in other regressions, the fixtures that show them only now.
 
     The value is None if one of the regressions is too large, or if there are too many of them. A deleted regression
-    showed nothing. Takes at most one query.
+    showed nothing.
     """
     earlier = {group: {each["regression_id"] for each in entries} for group, entries in accepted.items()}
     earlier = {group: found for group, found in earlier.items() if found and row.pk not in found}

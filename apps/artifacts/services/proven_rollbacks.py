@@ -39,7 +39,7 @@ def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -
     cannot prove the rollback. Raises InvalidInput if the capture belongs to another pipeline, and Unprocessable if its
     version is unknown.
     """
-    # Because of the locks, the deployments to restore do not change, and concurrent requests request the same replays.
+    # Because of the locks, the deployments to restore do not change, and concurrent requests queue no replay twice.
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     target = rollbacks.check_start(deployment)

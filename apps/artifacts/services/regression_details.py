@@ -58,7 +58,7 @@ class Details:
 def read_details(
     row: Regression, *, with_payloads: bool, group: str | None = None, after: int | None = None, limit: int = MAX_BYTES
 ) -> Details:
-    """Return the results and the groups of a regression, in at most three queries.
+    """Return the results and the groups of a regression.
 
     With ``group``, returns only this group and the results that show it. With ``after``, which is the number of results
     to skip, returns no groups, so that all results can be read in parts. If the JSON would have more than ``limit``
@@ -80,7 +80,7 @@ def with_examples(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return stored groups of a regression with their examples, and whether no payload was left out.
 
-    Takes one query. An example is None if it is not available (see ``_read_examples``). The examples that have payloads
+    An example is None if it is not available (see ``_read_examples``). The examples that have payloads
     have at most ``limit`` bytes of JSON together. The payloads of later examples are None.
     """
     found = _read_examples(row, groups, limit)
@@ -101,7 +101,7 @@ class Overview:
 
 
 def read_overview(row: Regression) -> Overview:
-    """Return an overview of a regression. Takes one query, which does not return the groups."""
+    """Return an overview of a regression."""
     columns = (array_length("groups"), array_length("not_tested"), _path("not_tested", "$[0 to 19]"))
     return Overview(*Regression.objects.values_list(*columns).get(pk=row.pk))
 
@@ -111,7 +111,7 @@ def read_groups(
 ) -> list[dict[str, Any]]:
     """Return up to ``count`` groups of a regression from position ``first`` on, or only the group with id ``group``.
 
-    Takes two queries, which do not return other groups. Each group has its ``example``, or None if it is not available.
+    Each group has its ``example``, or None if it is not available.
     The examples that have payloads have at most ``limit`` bytes of JSON together. The payloads of later examples are
     None, and without ``with_payloads`` all payloads are None.
     """
@@ -184,8 +184,7 @@ def _read_examples(
 ) -> list[tuple[bool, dict[str, Any] | None]]:
     """Return, for each group, whether its example has its payloads, and the example.
 
-    An example is None if its artifact or its verdict was deleted, if the examples of the organization take too much
-    space, or if the regression's environment no longer has the capture.
+    An example is None if it is not stored, or if the regression's environment no longer has the capture.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {

@@ -27,7 +27,7 @@ class Counts:
 
 
 def count_results(row: Regression) -> Counts:
-    """Count the results of a regression with one query."""
+    """Count the results of a regression."""
     return counts_of(counted_results(row.pk))
 
 

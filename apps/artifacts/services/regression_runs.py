@@ -479,7 +479,7 @@ def _list_results(
 
 
 def _check_engines(engines: Mapping[frozenset[str], str]) -> None:
-    """Raise ChildDied if an op package has changed since the keys were computed. The job then starts again."""
+    """Raise ChildDied if an op package has changed since the keys were computed."""
     if any(engine_digest(ops) != digest for ops, digest in engines.items() if uses_packages(ops)):
         raise children.ChildDied("an op package was changed during the regression")
 

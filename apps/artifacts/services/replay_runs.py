@@ -73,7 +73,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
                 return
         try:
             store = _compute(row, claim, turn)
-        except RejectedBundle as rejected:  # the artifact was verified by an older release with fewer limits
+        except RejectedBundle as rejected:  # for example, an older release did not have all limits
             store = partial(give_up, replay_id, str(rejected), "bad_input")
     if store is not None:
         # Side effects must not be executed again, so a lost database connection must not lose the result.

@@ -322,7 +322,7 @@ def follow_approval(approval_id: str) -> None:
 
 @transaction.atomic
 def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
-    """Cancel a queued or running dry run. The worker then stops the process. Raises Conflict for any other replay."""
+    """Cancel a queued or running dry run. Raises Conflict for any other replay."""
     row = lock_row(replay, related=("environment__project",))
     check_cancellable(row)
     return finish(

@@ -76,7 +76,7 @@ def _delete_batch(environment: Environment, now: datetime) -> int:
 
 
 def _record_expired_fixtures(environment: Environment, artifact_ids: list[UUID]) -> None:
-    """Record the fixtures that are deleted with their artifacts. The packets of approvals list them as removed."""
+    """Record the fixtures that are deleted with their artifacts, for the packets of approvals."""
     expired = Fixture.objects.filter(artifact__in=artifact_ids).order_by("pk")
     audit.record_all(
         audit.Entry(
@@ -94,7 +94,7 @@ def _record_expired_fixtures(environment: Environment, artifact_ids: list[UUID])
 def delete_old_regressions(now: datetime | None = None) -> int:
     """Delete regressions that finished more than 90 days ago, with their results. Returns their number.
 
-    Keeps regressions that tested a current deployment (``is_proof``) while it is current and the fixtures are the same.
+    Keeps the regressions that ``queue_due`` may still need (``is_proof``).
     """
     old = Regression.objects.filter(~is_proof(), finished_at__lt=(now or timezone.now()) - REGRESSIONS_KEPT_FOR)
     delete_in_batches(RegressionResult.objects.filter(regression__in=old))
@@ -111,8 +111,7 @@ def delete_unused_verdicts(now: datetime | None = None) -> int:
 def delete_old_agents(now: datetime | None = None) -> int:
     """Delete agents that were decommissioned more than 90 days ago. Returns the number of deleted agents.
 
-    An agent is kept while it has artifacts, reports or stored progress in a deployment. These rows have their own
-    retention periods.
+    An agent is kept while it has artifacts, reports or stored progress in a deployment.
     """
     of_agent = {"agent_id": OuterRef("pk")}
     deletable = Agent.objects.filter(

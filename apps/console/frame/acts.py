@@ -92,8 +92,8 @@ class Act:
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: everybody who may see the row, subject to the fields below
-    # Whether the person may perform the act on a row. If set, it decides instead of ``needs`` and the other permissions
-    # below. Lists and the global search still offer the act only to people who have ``needs``.
+    # Whether the person may perform the act on a row. If set, it decides instead of ``needs``, ``needs_on_prod`` and
+    # ``needs_in_organization``. Lists and the global search still offer the act only to people who have ``needs``.
     may: Callable[[Any, ConsoleUser], bool] | None = None
     needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
     needs_in_organization: Permission | None = None  # also needed on rows whose tenant is an organization

@@ -142,7 +142,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         """Return the field by which a column sorts the rows; None if the column is not sortable."""
         is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
         found = super().get_ordering_field(field_name) if is_free else None
-        # A column can have the name of a relation to many rows. Sorted by it, each row would appear many times.
+        # A column can have the name of a relation to many rows. Sorted by it, a row could appear many times.
         return None if found in self._relations_to_many else found
 
     @cached_property
@@ -232,10 +232,7 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the visible rows; on pages that limit their rows (``list_scope_of``), only those in the scope.
-
-        Every list starts from these rows, and so do the list's search, filters, autocompletion and actions.
-        """
+        """Return the visible rows; on pages that limit their rows (``list_scope_of``), only those in the scope."""
         rows, scope = self.visible_rows(request), list_scope_of(request)
         return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
 

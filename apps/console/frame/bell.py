@@ -55,7 +55,7 @@ def _shown(count: int) -> str:
 
 @require_GET
 def counts_view(request: HttpRequest) -> HttpResponse:
-    """Return the current numbers, each at most ``MOST`` + 1, as JSON. Visible pages request them every 15 seconds."""
+    """Return the current numbers, each at most ``MOST`` + 1, as JSON."""
     unread, approvals = run(plan_counts(request))
     return JsonResponse({"unread": unread, "approvals": approvals})
 

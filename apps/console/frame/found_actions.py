@@ -74,9 +74,7 @@ class _Action:
 def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: str) -> list[FoundAction]:
     """Return at most ``MOST`` actions that the text names and that the person may perform, the best first.
 
-    Offers only the actions whose own words match the largest number of words in the text. Actions with the same table,
-    permission and ``find`` that match the same words share at most three queries. In addition, ``applies`` of each act
-    is called for at most ``MOST`` rows.
+    Offers only the actions whose own words match the largest number of words in the text.
     """
     words = [each for each in (word.strip(".,;:!?'\"") for word in text.casefold().split()) if each not in _LINKING]
     words = [each for each in words if len(each) > 1 or each.isdigit()]

@@ -12,7 +12,7 @@ from byteor_cloud.database.together import Plan, run, together
 
 
 class FrameRows:
-    """The numbers and choices. One query reads all of them, at the latest when a template first needs one."""
+    """The numbers and choices. They are read together, at the latest when a template first needs one."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request

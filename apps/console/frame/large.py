@@ -33,7 +33,7 @@ class VisibleRowsFilter(admin.RelatedFieldListFilter):
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs declare it as generic
-    """Pages with at most ``MOST_LISTED`` rows in total. Counting all rows and reading far pages would take seconds."""
+    """Pages with at most ``MOST_LISTED`` rows in total. Counting all rows of a large table is slow."""
 
     @cached_property
     def is_cut(self) -> bool:
@@ -46,7 +46,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs d
         return min(self._found, MOST_LISTED)
 
     def page(self, number: int | str) -> Page[Any]:
-        """Return a page. For pages after the first, related rows are read only for the page's own rows."""
+        """Return a page. For pages after the first, the keys of the page's rows are read before the rows."""
         number = self.validate_number(number)
         if number == 1:
             return super().page(number)
@@ -61,7 +61,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs d
 
 
 def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
-    """Return the row count of each queryset with one query. A count above ``MOST_COUNTED`` is "more than 1,000"."""
+    """Return the row count of each queryset. A count above ``MOST_COUNTED`` is "more than 1,000"."""
     selected, parameters = ["0"], list[Any]()
     for table in tables:
         try:

@@ -40,7 +40,7 @@ def limit_people(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
 
 
 def _refuse(request: HttpRequest, error: TooManyRequests, limit: int) -> HttpResponse:
-    """Return a page if the request accepts HTML, otherwise a problem. Rendering the page takes no query."""
+    """Return a page if the request accepts HTML, otherwise a problem."""
     response = problems.respond(request, error)
     if not problems.accepts_html(request):
         return response

@@ -58,7 +58,7 @@ def _by_name(site: Any) -> dict[str, Any]:
 
 
 def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the groups of the menu. Their links keep the scope of the page, except the link to the usage."""
+    """Return the groups of the menu. Most of their links keep the scope of the page."""
     scope, here = scope_of(request), page_admin(site, request)
     sections: dict[str, list[Any]] = {}
     for each in visible_admins(site, request):

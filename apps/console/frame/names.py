@@ -1,4 +1,4 @@
-"""Finding rows by name in tables that may have many rows: each search reads a few entries of an index."""
+"""Finding rows by name with an index, in tables that may have many rows."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ def _is_between(first: str, last: str, alias: str) -> Q:
 def find_named(console_user: ConsoleUser, kinds: Kinds, texts: Sequence[str]) -> list[tuple[str, Any]]:
     """Return the model label and key of rows whose name, or one of its first words, starts with one of the texts.
 
-    Each visible environment contributes the first ``MOST`` such rows of each kind, text and position of the word. Takes
-    at most one query, which reads a range of an index for each of these. The result may contain rows that the person
-    may not see.
+    Each visible environment contributes the first ``MOST`` such rows of each kind, text and position of the word.
+    The result may contain rows that the person may not see.
     """
     named = tuple((admin.model, found_by.name) for admin, found_by in kinds if found_by.name)
     if not named or not texts:

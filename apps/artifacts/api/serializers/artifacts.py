@@ -130,7 +130,7 @@ class ArtifactSerializer(ModelSerializer):
 
     @cached_property
     def _obstacles(self) -> dict[UUID, Obstacle]:
-        """The obstacles of all serialized artifacts by id, from at most one query."""
+        """The obstacles of the serialized artifacts by id."""
         shown: Any = self.parent.instance if isinstance(self.parent, serializers.ListSerializer) else [self.instance]
         return find_obstacles(shown)
 

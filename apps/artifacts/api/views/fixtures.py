@@ -101,7 +101,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return {name: value for name, value in given.items() if name != "note"}
 
     def _arguments(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of the service ``create``. The service ``check`` takes the same, except ``note``."""
+        """Return the arguments of the service ``create`` that come from the body. Raises InvalidInput."""
         given = dict(data)
         if (replay_id := given.pop("expect", None)) is not None:
             given["golden"] = fixtures.find_replay(self.environment, replay_id)
