@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, override
 
 import click
 
-from byteor.command.deploying import suppress_errors
 from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
 from byteor.command.output import (
     confirm,
@@ -25,7 +24,7 @@ from byteor.command.output import (
     text_of,
     when,
 )
-from byteor.command.session import Named, Session, find, is_id, with_session
+from byteor.command.session import Named, Session, find, is_id, suppress_errors, with_session
 from byteor.command.times import DURATION, MOMENT
 
 if TYPE_CHECKING:

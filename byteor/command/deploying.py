@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,7 @@ from byteor.command.output import (
     when,
 )
 from byteor.command.release_plan import Release, describe_release
-from byteor.command.session import Named, Session, find, is_id, with_session
+from byteor.command.session import Named, Session, find, is_id, suppress_errors, with_session
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -266,15 +266,6 @@ def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
         with suppress_errors():
             found |= {each.user_id: each.email for each in islice(listed(limit=PAGE), MOST_MEMBERS)}
     return {user_id: found[user_id] for user_id in user_ids if user_id in found}
-
-
-@contextmanager
-def suppress_errors() -> Iterator[None]:
-    """Ignore failed requests in the block, which only read optional details of the output."""
-    from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
-
-    with suppress(ByteOrError):
-        yield
 
 
 class _Screen:

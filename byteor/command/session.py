@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, Final, override
@@ -216,3 +217,12 @@ class Named(click.ParamType[str]):
 ORGANIZATION = Named(lambda session: (each.name for each in session.client.list_organizations(limit=200)))
 PROJECT = Named(lambda session: (each.name for each in session.organization.list_projects(limit=200)))
 ENVIRONMENT = Named(lambda session: (each.name for each in session.project.list_environments(limit=200)))
+
+
+@contextmanager
+def suppress_errors() -> Iterator[None]:
+    """Ignore failed requests in the block, which only read optional details of the output."""
+    from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
+
+    with suppress(ByteOrError):
+        yield
