@@ -117,7 +117,7 @@ def _others(request: HttpRequest, kinds: Kinds, text: str) -> list[tuple[str, An
 
 
 def _conditions(found_by: FoundBy, text: str) -> list[Q]:
-    """Return the conditions for a match. There are several because each should use one index."""
+    """Return conditions. A row matches if it meets at least one of them."""
     conditions = []
     if _ID.fullmatch(text):
         conditions.append(Q(pk=UUID(text)))

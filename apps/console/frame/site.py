@@ -130,7 +130,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(require_POST)
     def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Sign the person out and record an audit event. Without a signed-in person, only redirect."""
+        """Sign the person out. If somebody was signed in, record an audit event."""
         if isinstance(request.user, User):
             user = request.user
             audit.record_of_person("session.sign_out", person=user, actor=actor_of(request), resource=("user", user.pk))

@@ -82,7 +82,7 @@ def _url(row: AuditEvent, **filters: str) -> str:
 
 
 def _actor(request: HttpRequest, row: AuditEvent) -> str:
-    """Return the actor, unless it is the service, with links to its events and, if the person may see it, its page."""
+    """Return the actor with links to its events and, if the person may see it, its page. The service has no links."""
     if row.actor_kind == "system":
         return SERVICE
     noun = _ACTOR_NOUNS.get(row.actor_kind) or row.actor_kind.replace("_", " ")

@@ -226,7 +226,7 @@ def _rollback(packet: Packet) -> dict[str, Any]:
 
 
 def _explanations(packet: Packet) -> list[dict[str, Any]]:
-    """Return the panel of explanations of differences that the regression does not show; nothing without any."""
+    """Return a list with the panel of explanations for which the regression shows no difference, or an empty list."""
     rows = [(format_html("<code>{}</code>", each["group"][:12]), each["text"]) for each in packet.explanations]
     title = "Explanations of differences that the regression does not show"
     return [{"id": "explanations", "title": title, "columns": ("Group", "Explanation"), "rows": rows}] if rows else []
