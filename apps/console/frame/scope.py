@@ -1,7 +1,7 @@
 """The scope of a page: the organization, project or environment to which the console narrows its lists.
 
-The URL of a list contains its scope as ``?in=ID``, so that two browser tabs can show two environments. The scope of a
-row's page is the row's tenant.
+The URL of a list names the scope as ``?in=ID``. Without it, the list has no scope. The scope of a row's page is the
+row's tenant.
 """
 
 from __future__ import annotations

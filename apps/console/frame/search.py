@@ -1,7 +1,6 @@
 """The global search of the console: by actions, titles of lists, the start of a word in a name, ids and hashes.
 
-A search reads a few rows of each kind, however many there are: it finds names, hashes and the last characters of ids by
-ranges of an index, and ids by primary keys. In small tables, such as projects, it also finds the text inside names.
+In small tables, such as projects, a search also finds the text inside names.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
     """Return the actions, lists and visible rows that match the text in the URL, at most ``MOST`` of each kind.
 
     Actions come first if the text contains a verb, such as "deploy"; otherwise they come last. Returns nothing if the
-    text is too short or too long, or contains NUL. Takes at most two queries, one more for each kind of row that was
-    found, and those of ``find_actions``.
+    text is too short or too long, or contains NUL.
     """
     text = search_text(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
@@ -102,7 +100,7 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
 def _others(request: HttpRequest, kinds: Kinds, text: str) -> list[tuple[str, Any]]:
     """Return the model label and key of rows with the text in an id, at the start of a hash, or in ``words``.
 
-    An id matches as a whole or by its end. Takes at most one query, which reads only tables that may have such a row.
+    An id matches as a whole or by its end.
     """
     parts = [
         admin.visible_rows(request)
@@ -119,7 +117,7 @@ def _others(request: HttpRequest, kinds: Kinds, text: str) -> list[tuple[str, An
 
 
 def _conditions(found_by: FoundBy, text: str) -> list[Q]:
-    """Return the conditions for a match. Each condition uses one index, or a table with few visible rows."""
+    """Return conditions. A row matches if it meets at least one of them."""
     conditions = []
     if _ID.fullmatch(text):
         conditions.append(Q(pk=UUID(text)))

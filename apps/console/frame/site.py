@@ -1,4 +1,4 @@
-"""The console's admin site. People with a role and installation operators may enter. Roles decide what people see."""
+"""The console's admin site. People with a role and installation operators may enter."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(require_POST)
     def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Sign the person out and record an audit event."""
+        """Sign the person out. If somebody was signed in, record an audit event."""
         if isinstance(request.user, User):
             user = request.user
             audit.record_of_person("session.sign_out", person=user, actor=actor_of(request), resource=("user", user.pk))
@@ -202,7 +202,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return TemplateResponse(request, "console/tables.html", context)
 
     def start_view(self, request: HttpRequest) -> HttpResponse:
-        """Let any active person create an organization, as the API does, even if they belong to none."""
+        """Let any active person create an organization, even if they belong to none."""
         if not isinstance(request.user, User) or not request.user.is_active:
             return HttpResponseRedirect(reverse("admin:login"))
         if not self.has_permission(request):

@@ -39,7 +39,7 @@ def _last_events(environment_id: UUID) -> QuerySet[AuditEvent]:
     return with_subjects(events).order_by("-id")[:_SHOWN]
 
 
-_LAST_EVENTS = CompiledQuery(_last_events, UUID)  # compiling the query takes longer than running it
+_LAST_EVENTS = CompiledQuery(_last_events, UUID)
 
 
 def last_events_panel(environment: Environment, console_user: ConsoleUser) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class EventList(ScopedChangeList):
 
     @property
     def kept(self) -> list[tuple[str, str]]:
-        """The parts of the URL that the form keeps: the scope, the ordering and Django's filters."""
+        """The parts of the URL that the form keeps, such as the scope and Django's filters."""
         return [
             (name, value)
             for name, values in self._request.GET.lists()
@@ -149,9 +149,8 @@ def _administered(console_user: ConsoleUser) -> QuerySet[Organization]:
 class AuditEventAdmin(ReadOnlyAdmin):
     """Audit events.
 
-    Installation operators see all events, and organization admins see all events of the organization. Operators and
-    project admins see the events of their own projects, without IP addresses. They do not see events that belong to no
-    project, such as sign-ins.
+    Installation operators see all events, and organization admins see all events of the organization. Other people see
+    only the events of projects that they may operate, without IP addresses.
     """
 
     tenant = "organization"

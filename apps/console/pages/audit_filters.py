@@ -1,4 +1,4 @@
-"""The filters of the audit list: by time, actor, action, resource, request and outcome. Each of them uses an index."""
+"""The filters of the audit list: by time, actor, action, resource, request and outcome."""
 
 from __future__ import annotations
 

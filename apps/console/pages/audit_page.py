@@ -1,4 +1,4 @@
-"""The page of an audit event: what happened, by whom and where, and each changed value before and after the event."""
+"""The page of an audit event: what happened, by whom and where, and the changed values."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _url(row: AuditEvent, **filters: str) -> str:
 
 
 def _actor(request: HttpRequest, row: AuditEvent) -> str:
-    """Return the actor with a link to its page, if the person may see it, and a link to its events."""
+    """Return the actor with links to its events and, if the person may see it, its page. The service has no links."""
     if row.actor_kind == "system":
         return SERVICE
     noun = _ACTOR_NOUNS.get(row.actor_kind) or row.actor_kind.replace("_", " ")

@@ -260,7 +260,6 @@ def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
 
     The phrase is null if the resource's row no longer exists, or if ``_KINDS`` does not list the kind of resource.
     Without the row of the environment, only the project is named. Without that of the project, the name is null.
-    PostgreSQL reads the rows by their primary keys, and only for the events that it returns.
     """
     named = [When(resource_kind=kind, then=phrase_of(kind, OuterRef("resource_id"))) for kind in _KINDS]
     environment = Environment.objects.filter(pk=OuterRef("environment_id")).order_by()

@@ -36,7 +36,7 @@ type Completion = tuple[str, str]
 
 @require_safe
 def completions_view(request: HttpRequest) -> HttpResponse:
-    """Return the completions of the term ``text`` as JSON. A completion that ends with : or = needs a value."""
+    """Return the completions of the term ``text`` as JSON, each with its text and a note."""
     if not site.get_model_admin(Agent).has_view_permission(request):
         return JsonResponse({"completions": []})
     text = request.GET.get("text", "")[: agent_search.MAX_LENGTH].replace("\0", "")

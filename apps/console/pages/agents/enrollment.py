@@ -76,7 +76,7 @@ def _command(environment: Environment, base_url: str) -> str:
 
 
 def describe_enrolled(token: EnrollmentToken) -> dict[str, Any]:
-    """Return the newest agents that enrolled with the token, and whether more may enroll. Takes at most two queries."""
+    """Return the newest agents that enrolled with the token, and whether more may enroll."""
     agents = enrollment.find_enrolled(token, limit=_SHOWN) if token.uses else []
     states = [(agent, agent.heartbeat.last_seen_at is not None) for agent in agents]
     is_expired = token.expires_at is not None and token.expires_at <= timezone.now()

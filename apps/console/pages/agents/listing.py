@@ -66,7 +66,7 @@ class AgentChangeList(ScopedChangeList):
     @property
     @override
     def search_note(self) -> str:
-        """A note on the limit of a search that compares names; empty for any other search, which has no limit."""
+        """A note on the limit of a search that compares names; empty for other searches."""
         try:
             is_limited = agent_search.finds_words(agent_search.parse(self.query))
         except InvalidInput:

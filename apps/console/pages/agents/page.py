@@ -53,7 +53,7 @@ def agent_page(agent: Any, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _read_deployments(agent: Any, records: AgentRecords) -> Deployments:
-    """Return the deployments that the page names, for example in its headline, history and charts, with one query."""
+    """Return the deployments that the page names, for example in its headline, history and charts."""
     assignment, heartbeat = agent.assignment, agent.heartbeat
     hashes = [
         assignment.bundle_hash, assignment.attempted_bundle_hash, assignment.failed_bundle_hash,

@@ -30,7 +30,7 @@ _MAX_TRIGGER: Final = 200  # characters
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A period in which the agent ran a bundle. ``ended_at`` is None if the agent still runs the bundle."""
+    """A period in which the agent ran a bundle. ``ended_at`` is None if no end is recorded."""
 
     started_at: datetime
     ended_at: datetime | None
@@ -54,7 +54,7 @@ class AgentRecords:
 
 
 def read_records(agent: Any, offered_since: datetime) -> AgentRecords:
-    """Read the records in one query, because a page may take only a few queries. The limits are the constants above."""
+    """Read the records. ``offered_since`` limits the offers. The maximum numbers are the constants above."""
     of_agent = OuterRef("pk")
     replay = Replay.objects.filter(bisect=None).order_by("-pk").values(json=JSONObject(id="pk", status="status"))
     found = (
@@ -168,7 +168,7 @@ class Deployments:
 
 
 def read_deployments(agent: Any, hashes: Iterable[str | None], ids: Iterable[UUID | None]) -> Deployments:
-    """Read the environment's deployments that built one of the bundles or have one of the ids, in one query."""
+    """Read the environment's deployments that built one of the bundles or have one of the ids."""
     consent = Coalesce(OuterRef("handed_in_id"), OuterRef("approval_id"))
     approvers = ApprovalDecision.objects.filter(approval=consent, decision="approve").order_by("pk")
     built = Q(bundle_hash__in={each for each in hashes if each is not None})

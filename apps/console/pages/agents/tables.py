@@ -222,7 +222,7 @@ class AgentAdmin(LiveAdmin):
         return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state(console_user.now)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Update the facts that the filters read, and then show the table."""
+        """If possible, update the facts that the filters read. Then show the table."""
         facts.catch_up(listed_rows(request, Environment))
         return super().changelist_view(request, extra_context)
 

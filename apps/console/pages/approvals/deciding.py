@@ -25,7 +25,7 @@ def why_not(row: Approval, console_user: ConsoleUser) -> str:
 
 
 def may_decide(row: Approval, console_user: ConsoleUser) -> bool:
-    """Return whether the person may decide on the approval, by the same rule as in the API."""
+    """Return whether the person may decide on the approval."""
     return not why_not(row, console_user)
 
 

@@ -84,7 +84,7 @@ def _requester(row: Approval) -> tuple[str, str]:
 
 
 def note_of(row: Approval) -> str:
-    """Return the note of the deployment that waits for the approval, or whose wave waits for it; "" without a note."""
+    """Return the note of the deployment that the approval or its wave belongs to; "" without a note."""
     deployment = row.rollout or deployment_of(row)
     return "" if deployment is None else deployment.note
 

@@ -27,7 +27,7 @@ from byteor.engine.counted import count_of
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.database.together import Plan, read_together
 
-_BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which examples are the largest part
+_BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON
 
 
 def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
@@ -226,7 +226,7 @@ def _rollback(packet: Packet) -> dict[str, Any]:
 
 
 def _explanations(packet: Packet) -> list[dict[str, Any]]:
-    """Return the panel of the requester's explanations of differences that do not occur; nothing if there are none."""
+    """Return a list with the panel of explanations for which the regression shows no difference, or an empty list."""
     rows = [(format_html("<code>{}</code>", each["group"][:12]), each["text"]) for each in packet.explanations]
     title = "Explanations of differences that the regression does not show"
     return [{"id": "explanations", "title": title, "columns": ("Group", "Explanation"), "rows": rows}] if rows else []

@@ -183,7 +183,7 @@ class ApprovalAdmin(LiveAdmin):
             return {"report": report_of(row), "changes": changes, "version": row.rollout.config_bundle.version}
         deployment = deployment_of(row)
         if deployment is None:
-            return {"panels": [replay_panel(row)]}
+            return {"panels": [replay_panel(row)] if row.replay_id else []}
         return packet.show(request, deployment, compute=compute_for(request))
 
 

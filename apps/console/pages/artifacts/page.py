@@ -32,7 +32,7 @@ _JOURNAL = "journal"  # the HTML id of the journal panel
 
 
 def is_capture(row: Artifact) -> bool:
-    """Return whether the artifact is a verified incident bundle, which has files and can be replayed."""
+    """Return whether the artifact is a verified incident bundle."""
     return row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
 
 

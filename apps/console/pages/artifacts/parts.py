@@ -1,4 +1,4 @@
-"""Parts of the pages of artifacts and replays: links with a query, values of query parameters, and payloads."""
+"""Parts of pages that show captured records: links with a query, values of query parameters, and payloads."""
 
 from __future__ import annotations
 

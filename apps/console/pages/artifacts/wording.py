@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from byteor.engine.replay.member_rows import ABSENT, Change, Number, Path, find_changes, json_text
 from byteor.engine.replay.shown_payload import show_payload
 
-HEX_WIDTH = 8  # bytes per row; two dumps fit next to each other, and one fits on a phone
+HEX_WIDTH = 8  # bytes per row
 HEX_ROWS = 24
 JSON_LINES = 80
 _BEFORE = 3  # lines or rows shown above the first difference
@@ -138,7 +138,7 @@ def first_difference(one: bytes, other: bytes) -> int:
 
 
 def json_lines(value: Any, other: Any) -> list[Runs]:
-    """Return the lines of a JSON value, with differences from the other value marked.
+    """Return the lines of a JSON value, with at most 100 differences from the other value marked.
 
     If there are more than 80 lines, returns 80 or fewer, starting a little above the first difference. "…" stands for
     the lines before and after them.

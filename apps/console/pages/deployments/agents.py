@@ -1,4 +1,4 @@
-"""The table of a deployment's agents. Only the agents on the current page are fetched."""
+"""The table of a deployment's agents, page by page."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def plan_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
     else:
         total = by_progress.get(progress, 0) if progress else sum(by_progress.values())
     number, start = page_of(query.get("page", ""), total, PAGE)
-    # Select the page's keys first. This sorts up to 100,000 rows, but fetches only 25.
+    # Select the page's keys first, because this may sort 100,000 rows.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
     shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent")
     shown = without_large(shown, {"detail"}).annotate(

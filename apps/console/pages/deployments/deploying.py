@@ -339,7 +339,7 @@ class Outlook:
     obstacles: list[str]
     gate: str
     count: int  # agents of the target
-    lacks_people: bool  # whether too few people can approve, and inviting more would help
+    lacks_people: bool  # whether inviting people is necessary for the approval
 
 
 def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, is_org_admin: bool) -> Outlook:

@@ -28,7 +28,7 @@ from byteor.engine.machines import UNFINISHED_REGRESSION, ApprovalStatus, Deploy
 from byteor.engine.replay_gate import GateMode
 from byteor_cloud.database.together import Plan, together
 
-GROUPS = 20  # groups that the panel lists; the page of the regression lists all
+GROUPS = 20  # groups that the panel lists
 _REASON = 200  # characters of the reason of an acceptance
 _MODES = {
     GateMode.WARN: "warns: the result does not block the deployment",
@@ -55,7 +55,7 @@ def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | N
     """Return the ``Plan`` for the regression that the replay gate evaluates; None without one.
 
     For a person who may decide on the deployment's pending approval, ``gate`` has the groups that can be accepted
-    with it. Takes at most two queries.
+    with it.
     """
     if deployment.regression_id is None:
         return None
@@ -88,7 +88,7 @@ def _plan_groups(deployment: Deployment) -> Plan[tuple[list[Any], list[Any], lis
 
 
 def is_running(row: Regression | None) -> bool:
-    """Return whether the regression has not finished."""
+    """Return whether there is a regression that has not finished."""
     return row is not None and row.status in UNFINISHED_REGRESSION
 
 

@@ -1,4 +1,4 @@
-"""Additional data for the list of deployments, which one query reads for all rows of a page."""
+"""Additional data for the list of deployments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Listed:
 
 
 def read_listed(deployments: Collection[Deployment]) -> dict[UUID, Listed]:
-    """Return the additional data of each deployment, by its id, with one query."""
+    """Return the additional data of each deployment, by its id."""
     rows = Deployment.objects.filter(pk__in=[each.pk for each in deployments]).annotate(
         before_id=_before(), by_progress=progress.of_each_deployment(), began_at=_time(Min, "offer"),
         activated=_time(Max, DeploymentEvent.ACTIVATE), ended_at=_time(Max, *_ENDS), noted=_noted_failures(),
@@ -88,7 +88,7 @@ def _time(first_or_last: type[Min | Max], *events: str) -> Subquery:
 def _noted_failures() -> Subquery:
     """Return the sum of the failed agents in the latest entry about each wave.
 
-    After a retry, a wave has a second entry, which counts the agents of the first one again.
+    After a retry, a wave can have a second entry, which counts agents of the first one again.
 
     The failures themselves are not counted, because there may be one for each of 100,000 agents.
     """

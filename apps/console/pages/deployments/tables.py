@@ -94,7 +94,7 @@ _RETRY = Act.of(
 
 
 class _DeploymentList(ScopedChangeList):
-    """The list of deployments. One additional query reads more about the deployments on the page."""
+    """The list of deployments, with additional data about those on the page."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page, and set ``listed`` of each row."""

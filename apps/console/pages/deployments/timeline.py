@@ -1,4 +1,4 @@
-"""The events on a deployment's timeline as sentences with links. Uses no query."""
+"""The events on a deployment's timeline as sentences with links."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _state(number: int, deployment: DeploymentState, counts: Mapping[str, int], 
 
 
 def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str = "", current: bool = False) -> str:
-    """Return the state of the deployment in one or two sentences. Screen readers announce them when they change."""
+    """Return sentences about the state of the deployment. Screen readers announce them when they change."""
     total = sum(wave.total for wave in found)
     counts: dict[str, int] = {}
     for wave in found:

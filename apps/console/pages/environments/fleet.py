@@ -40,8 +40,8 @@ class Fleet:
 def read_fleet(environment: Environment, expected: int) -> Fleet:
     """Return the fleet. ``expected`` is the approximate number of agents.
 
-    A small fleet takes one query. The counts of a large one take a few queries, and may be as old as the interval of
-    the job ``fleet.settle``, because updating them for each request could take seconds.
+    The counts of a large fleet may be outdated until the job ``fleet.settle`` has run, because updating them for each
+    request could take seconds.
     """
     if expected <= MAX_CELLS:
         agents = Agent.objects.enrolled().filter(environment=environment).with_state().order_by("name")

@@ -39,7 +39,7 @@ class _Group:
 
 
 def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, now: datetime) -> dict[str, Any]:
-    """Return the panel, with a row for each of the first groups of captures. Takes one query."""
+    """Return the panel, with a row for each of the first groups of captures."""
     rows = list(_read(environment, visible, now))
     url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
     lead = f"{count_of(len(rows), 'capture')} uploaded in the last {_DAYS} days."

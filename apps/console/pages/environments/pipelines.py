@@ -53,7 +53,7 @@ class Deployments:
 
 
 def read_deployments(environment: Environment, around: Surroundings, *, now: datetime, has_causes: bool) -> Deployments:
-    """Return the deployments with one query.
+    """Return the deployments that the page shows.
 
     ``has_causes``: whether to aggregate the failures of agents as well.
     """

@@ -26,7 +26,7 @@ class Neighbor:
 class Surroundings:
     """The previous and the next environment by position, or None, and how many agents the environment has.
 
-    ``agents`` is the number of enrolled agents, which may be a few seconds old. ``has_large_series`` is whether the
+    ``agents`` is the number of enrolled agents, which may be slightly outdated. ``has_large_series`` is whether the
     environment has more than ``MOST_AGENTS_READ`` agents, enrolled or not.
     """
 
@@ -37,7 +37,7 @@ class Surroundings:
 
 
 def read_surroundings(environment: Environment) -> Surroundings:
-    """Return the surroundings with one query."""
+    """Return the surroundings of the environment."""
     here = Environment.objects.filter(pk=environment.pk).order_by()
     others = Environment.objects.live().filter(project=OuterRef("project"))
     counted = PulseCount.objects.filter(environment=OuterRef("pk")).order_by().values("environment")

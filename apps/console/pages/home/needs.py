@@ -157,7 +157,7 @@ def _subject(about: Mapping[str, Any]) -> str:
 
 
 def _with_warnings(sentence: str, about: Mapping[str, Any]) -> str:
-    """Return the sentence about an approval, followed by what its reviewers must know."""
+    """Return the sentence about an approval, followed by its warnings as pills."""
     words = {
         "break glass": about["break_glass"], "freeze overridden": about["freeze"], "gate overridden": about["gate"],
     }  # fmt: skip

@@ -1,8 +1,8 @@
 """The query behind the overview: the rows behind "Needs you", the counts of the tiles, and the setup steps.
 
-One query reads all of this except the numbers of agents, which come from ``fleet.services.facts``. It is compiled once
-for all people whose roles have the same form (see ``frame/personal.py``). It has a part for each kind of need, with at
-most ``MOST_OF_KIND`` + 1 rows.
+The counts of agents come from ``fleet.services.facts`` instead. The query is compiled once for all people whose roles
+have the same form (see ``frame/personal.py``). It has a part for each kind of need, with at most ``MOST_OF_KIND`` + 1
+rows.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Home:
 
 
 def read_home(console_user: ConsoleUser, scope: Tenant) -> Home:
-    """Return what may need the person in the scope, and the numbers. Takes one query."""
+    """Return what may need the person in the scope, and the numbers."""
     path = lineage(scope)
     level = type(path[-1]).__name__.lower() if path else ""
     since = [smallest_uuid7(console_user.now - span) for span in (_ROLLOUTS_FOR, _INCIDENTS_FOR)]

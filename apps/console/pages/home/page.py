@@ -96,7 +96,7 @@ def _read_environments(request: HttpRequest) -> tuple[list[Environment], bool]:
 
 @require_GET
 def live_view(request: HttpRequest) -> HttpResponse:
-    """Return the content of the overview with its current values, which the open page requests every few seconds."""
+    """Return the content of the overview with its current values."""
     return render(request, "console/home.html", overview(request, {}))
 
 
