@@ -1,4 +1,4 @@
-"""The command line of ``manage.py`` and ``byteor-cloud``. It starts the embedded database for commands that need it."""
+"""The command line of ``manage.py`` and ``byteor-cloud``. It starts the embedded database if a command may need it."""
 
 from __future__ import annotations
 

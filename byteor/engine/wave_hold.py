@@ -123,8 +123,7 @@ class HoldFacts:
     """A hold in effect, and who can end it. ``given`` of ``required`` people have approved the wave.
 
     ``waves`` is the number of the deployment's waves. ``deciders`` names the people who can decide, as the subject of a
-    sentence. It is empty for a manual hold, and if the approval has ended. After an approval has ended, the next step
-    of the rollout requests a new approval or stops the deployment.
+    sentence. It is empty for a manual hold, and if the approval has ended.
     """
 
     hold: WaveHold

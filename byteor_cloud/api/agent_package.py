@@ -1,7 +1,6 @@
 """``/agent/byteor-….whl``: the installable package of the agent, made from the files that this service runs.
 
-An agent's machine therefore does not need to get this product from a package registry, and always gets the release that
-matches the service. The package contains no secrets.
+An agent's machine therefore does not need to get this product from a package registry. The package contains no secrets.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Package(NamedTuple):
 
 @cache
 def agent_package() -> Package:
-    """Return the wheel of the distribution ``byteor``. The first call in a process makes it, which takes 0.1 s."""
+    """Return the wheel of the distribution ``byteor``. The first call in a process makes it."""
     found = distribution("byteor")
     entry_points = "".join(f"{each.name} = {each.value}\n" for each in found.entry_points)
     content = {

@@ -122,8 +122,7 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
 def finish_response(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Release the database connection when the response is ready, since the client may read it slowly.
 
-    Also set ``Content-Length`` if the length is known. Without this header, each response would be sent in three
-    pieces.
+    Also set ``Content-Length`` if the length is known.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

@@ -33,7 +33,7 @@ _lock = threading.Lock()
 
 
 def _rendered() -> dict[str, _Rendered]:
-    """Return the document in each format. The first call in a process generates it, which takes a second."""
+    """Return the document in each format. The first call in a process generates it."""
     with _lock:
         if not _made:
             document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from byteor_cloud.errors import InvalidInput
 
 
 class NewestFirst(CursorPagination):
-    """Pages of up to ``limit`` rows (default 50, at most 200), from ``cursor``. UUIDv7 ids sort by creation time."""
+    """Pages of up to ``limit`` rows (default 50, at most 200), from ``cursor``."""
 
     ordering = "-id"
     page_size = LIMIT.schema["default"]

@@ -158,7 +158,7 @@ def _database() -> None:
 
 @cache
 def _migrations() -> None:
-    """Check that all migrations are applied. A success is cached, since they are not reversed while a process runs."""
+    """Check that all migrations are applied. A success is cached."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise CheckFailed

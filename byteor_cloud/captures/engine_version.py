@@ -21,7 +21,7 @@ def engine_digest(ops: Iterable[str]) -> str:
     """Return the digest of the engine's version and of the installed packages that provide any of these ops.
 
     The digest covers the name, the version and the files of each package. The files are those of its installation, and
-    those of the module that provides the op, which may be elsewhere. Each call reads the files again.
+    those of the module that provides the op, which may be elsewhere.
     """
     keys = {split_op(op)[0] for op in ops}
     packages: dict[str, Any] = {}

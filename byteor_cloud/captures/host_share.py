@@ -16,10 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def lower_priority() -> None:
-    """Lower this process's priority. On Linux, also use the same core as other processes that called this function.
-
-    Since compute processes share one core, the host's other cores remain free for the processes that serve requests.
-    """
+    """Lower this process's priority. On Linux, also use the same core as other processes that called this function."""
     os.nice(_NICENESS)
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid this call

@@ -3,9 +3,9 @@
 It has no Django, secrets or network, and cannot start other programs.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
-``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), ``verdict`` and ``run``
-(one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line
-that starts with ``BODY``.
+``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), ``verdict`` or ``run``
+(one for each item of the request), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace
+is a line that starts with ``BODY``.
 
 The process limits and seals itself (``sealing``) before it reads the capture. The process exits when its input is
 closed. On Linux, the kernel also kills it when the process that started it dies, even while it is stopped. If an op

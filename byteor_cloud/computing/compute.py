@@ -19,5 +19,5 @@ class Compute(Protocol):
 
 
 def here[**A, R](function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:
-    """Call ``function`` in this process, as workers, commands and tests do."""
+    """Call ``function`` in this process."""
     return function(*args, **kwargs)

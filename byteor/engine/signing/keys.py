@@ -112,7 +112,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The published keys of an organization, the installation or a publisher of releases. Exactly one is active."""
+    """The published keys of one owner, such as an organization. Exactly one is active."""
 
     keys: tuple[PublicKey, ...]
 
@@ -147,7 +147,7 @@ class KeySet:
 
     @property
     def active(self) -> PublicKey:
-        """The key that signs now."""
+        """The active key."""
         return next(key for key in self if key.status is KeyStatus.ACTIVE)
 
     def __iter__(self) -> Iterator[PublicKey]:

@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 
 
 class ApprovalCode(StrEnum):
-    """Refusals of an approval credential, in the order of the server's checks. Agents do not use the last three."""
+    """Refusals of an approval credential."""
 
     MALFORMED = "approval.malformed"
     UNKNOWN_KEY = "approval.unknown_key"

@@ -78,7 +78,7 @@ def sign(release: Release, private_key: bytes) -> Json:
 def verify(envelope: object, keyset: KeySet) -> Verified[Release]:
     """Return the list if a trusted key signed it. Otherwise raises Refused with a code ``release.…``.
 
-    A list is signed only once. Therefore, a key that was retired after the time of the commit is trusted.
+    A key that was retired after the time of the commit is trusted.
     """
     return configuration_statement.verify_once(
         "release",

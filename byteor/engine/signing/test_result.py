@@ -262,8 +262,7 @@ class TestResult:
         """Return the resource descriptor of the regression.
 
         Groups, and sets of groups, are listed once, and named by their index. A set is a hexadecimal number, in which
-        the bit with the value 2**i stands for the group with the index i. Thus even 5,000 sets of 1,000 groups are
-        small enough to be read.
+        the bit with the value 2**i stands for the group with the index i.
         """
         shown = self.shown
         groups = _indexed(sorted({each.group for each in shown}))

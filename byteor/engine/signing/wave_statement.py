@@ -147,7 +147,7 @@ def find_place(envelope: Json) -> Place:
 def verify(envelope: object, keyset: KeySet) -> Verified[WaveStatement]:
     """Return the statement if a trusted key signed it. Otherwise raises Refused with a code ``wave_approval.…``.
 
-    A statement is signed only once. Therefore, a key that was retired after it signed is trusted.
+    A key that was retired after it signed the statement is trusted.
     """
     return configuration_statement.verify_once("wave_approval", PREDICATE_TYPE, envelope, keyset, _parse)
 
