@@ -3,8 +3,8 @@
 ``python -m byteor_cloud.computing.process PARENT TURN SECONDS CAPTURES`` handles the requests on its standard input,
 which is a socket, one after the other. ``PARENT`` is the id of the process that started it, ``TURN`` the lock file of
 the host's compute turn, and ``CAPTURES`` the only data folder that it may read. On systems that do not support all
-seals (``captures.sealing``), the kernel does not enforce this. The kernel kills the process if one request takes more
-than ``SECONDS`` of processor time.
+seals (``captures.sealing``), the kernel does not enforce all of this. The kernel kills the process if one request takes
+more than ``SECONDS`` of processor time.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ class Combiner[Item, Result]:
     There is no background thread. One caller is the leader: it calls ``work`` with a batch of waiting items, and then
     makes the first caller that is still waiting the leader. A caller that finds no leader becomes the leader.
 
-    Before it collects a batch, the leader lets ready greenlets run. In an event loop, these are the requests that
-    have already arrived, and they join the batch. This makes batches larger, while a second concurrent leader would
-    make them smaller. ``docs/scale.md`` has the measured processor times.
+    Before it collects a batch, the leader lets ready greenlets run, whose items can then join the batch. This makes
+    batches larger, while a second concurrent leader would make them smaller. ``docs/scale.md`` has the measured
+    processor times.
 
     A batch fails at its leader's deadline. All waiting callers then fail as well: they need the same database, and
     trying one batch after the other would keep them waiting far beyond their own deadlines.

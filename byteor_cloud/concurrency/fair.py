@@ -1,4 +1,4 @@
-"""Slots that organizations share fairly: a free slot goes to the waiting organization with the fewest slots."""
+"""Slots that organizations share fairly: a free slot usually goes to the waiting one with the fewest slots."""
 
 from __future__ import annotations
 

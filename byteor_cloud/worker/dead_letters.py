@@ -96,7 +96,7 @@ class Obstacle:
 
 
 def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
-    """Return the obstacles of jobs with these ``serial`` keys. Keys without obstacles are left out.
+    """Return one obstacle for each of these ``serial`` keys whose jobs have any. Other keys are left out.
 
     A job that is running again after an outage still counts as waiting.
     """
@@ -114,7 +114,7 @@ def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
 
 
 def delete_old_jobs() -> None:
-    """Delete dead letters that are too old or too many, and the queue's old events."""
+    """Delete dead letters that are too old or too many, and most of the queue's old events."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM procrastinate_jobs job WHERE status NOT IN ('todo', 'doing') AND NOT EXISTS ("

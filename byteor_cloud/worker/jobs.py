@@ -241,7 +241,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# Nothing is enqueued if the same work is a dead letter because it killed its process. A new job would do the same.
+# Nothing is enqueued if the same work is a dead letter because it killed its process. A new job probably would, too.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s

@@ -116,7 +116,7 @@ def _give_up(run: FetchedJob, kind: Kind, why: GivenUp, *, errors: int | None = 
     """Make the job the only dead letter for the same work, and call its kind's ``gave_up`` function."""
     _remove_dead(run)
     with connection.cursor() as cursor:
-        if why.killed:  # waiting jobs for the same work would also kill their process
+        if why.killed:  # waiting jobs for the same work would probably kill their process, too
             cursor.execute(
                 "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND lock = %s AND task_name = %s",
                 [run.serial, run.task],
@@ -144,7 +144,7 @@ def _remove(run: FetchedJob) -> None:
 
 
 def _remove_dead(run: FetchedJob) -> None:
-    """Delete the dead letters for the same work."""
+    """Delete the dead letters of the same kind with the same ``serial`` key. Without a key, do nothing."""
     if run.serial is not None:
         with connection.cursor() as cursor:
             cursor.execute(

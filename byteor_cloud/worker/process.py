@@ -134,7 +134,7 @@ class Worker:
         return self._listener
 
     def _sleep(self, listener: psycopg.Connection[Any], seconds: float) -> None:
-        """Wait until jobs may be due. A notification since the last call of ``_listen`` ends the wait immediately."""
+        """Wait up to ``seconds``. ``_wake_up``, or a notification since the last ``_listen``, ends the wait at once."""
         wakes = [] if self._wakes is None else [self._wakes[0]]
         select.select([listener.fileno(), *(end.fileno() for end in wakes)], [], [], seconds)
         for woken in wakes:

@@ -74,8 +74,8 @@ class _Queue:
     def add(self, turn: Turn) -> None:
         """Add a replay.
 
-        An owner without replays in this queue starts at the highest cost of the owners whose replays have computed. The
-        owner then waits for about one turn of each other owner, and does not make up for times without replays.
+        An owner without replays in this queue starts with at least the highest cost of the owners whose replays have
+        computed, and therefore does not make up for times without replays.
         """
         present = {owner for each in self.turns for owner in each.claim.owners}
         self._cost = {
