@@ -203,7 +203,7 @@ def test_failure_and_rollback_are_explained(world: World, run_jobs: Callable[[],
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
     assert (
         failed["because"][2]["detail"]
-        == "1 of 1 agent of wave 1 failed. None may fail; otherwise the deployment fails."
+        == "1 of 1 agent of wave 1 failed. No agent may fail; otherwise the deployment fails."
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]

@@ -95,7 +95,7 @@ def test_value_encrypted_under_third_key_is_recovered_with_that_key(world: World
     MasterKey.objects.update(key_id=vault.key_id(OLD))
     on_host(OLD)
 
-    with pytest.raises(CommandError, match=rf"decrypts tenancy\.SigningKey\.private_key of {lost.pk}\. A host"):
+    with pytest.raises(CommandError, match=rf"decrypts tenancy\.SigningKey\.private_key of {lost.pk}\. If a host"):
         rotate_master_key()
 
     on_host(OLD, THIRD)

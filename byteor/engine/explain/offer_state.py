@@ -146,7 +146,7 @@ def _outcome(owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     """Explain the failure of the deployment that made the offer, or how many agent failures it tolerates."""
     percent, enlistment = owner.strategy.failure_threshold_percent, owner.enlistment
     wave = owner.waves.get(enlistment.agent.wave) if enlistment else None
-    limit = f"at most {percent} % may fail" if percent else "none may fail"
+    limit = f"at most {percent} % may fail" if percent else "no agent may fail"
     if owner.status in _DID and owner.reason in {"threshold", "timeout"}:
         yield Finding(
             B.THRESHOLD,
