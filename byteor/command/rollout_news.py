@@ -228,7 +228,7 @@ def _waits(what: str, approval_id: str | None, people: People | None) -> str:
 
 
 def count_consents(approval: m.Approval | m.ListedApproval) -> int:
-    """Return the number of people who approved. People who are no longer reviewers are not counted."""
+    """Return the number of people who approved. If the approval has reviewers, only they are counted."""
     return sum(
         each.decision == "approve" and (not approval.reviewers or each.user_id in approval.reviewers)
         for each in approval.decisions

@@ -68,7 +68,7 @@ def test_canceled_queued_dry_run_does_not_run(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "execute"])
-def test_finished_dry_runs_and_execute_replays_cannot_be_canceled(world: World, mode: str) -> None:
+def test_execute_replays_and_finished_dry_runs_cannot_be_canceled(world: World, mode: str) -> None:
     world.dev.settings["replay_policy"] = "allowed"
     world.dev.save()
     row = replays.request(capture(world), environment=world.dev, mode=mode, actor=world.operator.actor)

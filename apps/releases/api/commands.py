@@ -147,11 +147,11 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
     """Update the reviewers of a deployment.
 
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
-    left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can stay in the list
-    even if they have left. If enough of the new reviewers have already approved, the approval is granted. Only an
-    `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay gate blocks an approval
-    that would be granted. Also returns 409 unless the deployment is pending approval or deploying, or its approval
-    after break-glass is pending.
+    left. Then only the consents of the new reviewers count, or all consents if the new list is empty. Reviewers who
+    have approved can stay in the list even if they have left. If enough of these consents exist already, the approval
+    is granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay gate
+    blocks an approval that would be granted. Also returns 409 unless the deployment is pending approval or deploying,
+    or its approval after break-glass is pending.
     """
     approvals.change_reviewers(deployment, reviewer_ids=reviewers, reason=reason, actor=actor)
 

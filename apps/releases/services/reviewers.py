@@ -170,7 +170,7 @@ def deciders_of(approval: Approval, memberships: Grants, decided: Iterable[UUID]
 
 
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
-    """Return the consents that count. Consents of people who are no longer reviewers do not count."""
+    """Return the consents that count: those of the approval's reviewers, or all consents if it has no reviewers."""
     consents = approval.decisions.filter(decision="approve")
     return consents.filter(user__in=approval.reviewers) if approval.reviewers else consents
 
@@ -256,8 +256,8 @@ def _list_names(user_ids: Collection[str], conjunction: str) -> str:
 def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> list[Approval]:
     """Change the reviewers of a deployment and of its pending approvals, for example because a reviewer has left.
 
-    Returns the pending approvals, locked. Consents of people who are no longer reviewers stay on record and do not
-    count. Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does, and
+    Returns the pending approvals, locked. All consents stay on record. ``find_consents`` decides which of them count.
+    Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does, and
     Conflict as ``check_change`` does.
     """
     environment = lock_row(found.environment, related=("project__organization",))

@@ -53,7 +53,7 @@ class Reviewing:
 
     @property
     def consents(self) -> list[ApprovalDecision]:
-        """The consents that count. Consents of people who are no longer reviewers do not count."""
+        """The consents that count: those of the approval's reviewers, or all consents if it has no reviewers."""
         return [each for each in self.decisions if each.decision == "approve" and self.counts(each)]
 
     @property

@@ -108,7 +108,7 @@ class ApprovalAdmin(LiveAdmin):
     acts = (APPROVE, ACCEPT, DENY, APPROVE_WAVE, DENY_WAVE, REMIND, REVOKE)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        # As in ``reviewers.find_consents``: consents of people who are no longer reviewers do not count.
+        # As in ``reviewers.find_consents``, only consents of reviewers count if there are reviewers.
         user_id = Func(Cast("decisions__user_id", TextField()), function="to_jsonb", output_field=JSONField())
         listed = Func("reviewers", function="jsonb_array_length", output_field=IntegerField())
         counts = Q(decisions__decision="approve") & (Q(Exact(listed, 0)) | Q(reviewers__contains=user_id))

@@ -124,7 +124,7 @@ def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
     ]
     people: dict[int, list[str]] = {}
     for wave, decided_by, user_id, reviewers in decisions:
-        if not reviewers or str(user_id) in reviewers:  # consents of former reviewers do not count
+        if not reviewers or str(user_id) in reviewers:  # only consents of reviewers count, if there are any
             people.setdefault((wave or 0) + 1, []).append(decided_by)
     return {
         **{wave: f"started by {actor}" for wave, actor in starts},

@@ -57,7 +57,7 @@ def chosen_group(request: HttpRequest) -> str | None:
 
 
 def progress_bar(row: Regression) -> dict[str, Any] | None:
-    """Return the progress bar of a running regression; None in any other state, and while no verdicts are counted."""
+    """Return the progress bar of a running regression; None in any other state, and if there is nothing to test."""
     if row.status != RegressionStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
