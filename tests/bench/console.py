@@ -106,7 +106,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
             " AND NOT EXISTS (SELECT FROM tenancy_auditseal AS seal WHERE seal.event_id = tenancy_auditevent.id)",
             [last.seq, world.organization.pk],
         )
-    # Run the jobs that an installation runs every few minutes, without which the pages would sum up all changes.
+    # Run the periodic jobs that replace changes of counts with their sums. Otherwise, pages would sum up all changes.
     facts.maintain()
     usage.count_use()
     progress.sum_up()

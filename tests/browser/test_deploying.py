@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.urls import reverse
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from apps.console.frame.forms import new_form_id
 from apps.console.pages.bundles.new_bundle import JsonInput
@@ -289,6 +289,35 @@ def test_preview_says_if_too_few_people_can_approve_deployment(world: World) -> 
 
     assert "5 people" in said
     assert said.endswith("Invite more people.")
+
+
+def test_field_that_was_changed_before_script_ran_updates_preview(world: World, page: Page) -> None:
+    world.agent(world.prod, "edge-1", zone="a")
+    bundle, held = world.bundle(world.prod), list[Route]()
+    sign_in(page, world.operator.user)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/outlook*.js", hold)
+    page.goto(deploy_page(bundle), wait_until="commit")
+    page.get_by_label("Target").select_option(label="Agents with labels")
+    while not held:
+        page.wait_for_timeout(50)
+    held[0].continue_()
+
+    expect(page.locator("#outlook")).to_contain_text("Choose at least one label.")
+
+
+def test_unchanged_form_requests_no_preview(world: World, page: Page) -> None:
+    bundle, sent = world.bundle(world.prod), list[str]()
+    sign_in(page, world.operator.user)
+    page.on("request", lambda request: sent.append(request.method))
+
+    page.goto(deploy_page(bundle))
+    page.wait_for_timeout(1_000)  # three times the delay before a preview is requested
+
+    assert "POST" not in sent
 
 
 def test_person_can_click_from_version_to_deployment(world: World, page: Page, shot: Callable[..., None]) -> None:

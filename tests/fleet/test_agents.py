@@ -99,7 +99,7 @@ def test_changing_labels_in_prod_requires_permission_to_manage_environment(world
     assert (relabeled.status_code, relabeled.json()["labels"]) == (200, {"zone": "b"})
 
 
-def test_heartbeat_does_not_change_etag_of_agent(world: World) -> None:
+def test_update_with_etag_from_before_heartbeat_succeeds(world: World) -> None:
     agent, api = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)["ETag"]

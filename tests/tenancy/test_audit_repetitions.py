@@ -84,7 +84,7 @@ def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
     }  # fmt: skip
 
 
-def test_repeated_changes_by_key_are_recorded_as_two_events(world: World, machine: Machine) -> None:
+def test_changes_that_organization_key_repeats_are_recorded_as_two_events(world: World, machine: Machine) -> None:
     acts = flips(world, machine.api)
     before = {event.pk for event in machine.events()}
 

@@ -114,7 +114,7 @@ def test_event_of_unclaimed_account_is_not_copied_to_organization(world: World, 
 
 
 @pytest.mark.parametrize("how", ["token used", "signed in", "identity bound"])
-def test_account_is_claimed_by_use_of_token_by_sign_in_or_by_bound_identity(world: World, how: str) -> None:
+def test_account_is_claimed_by_sign_in_or_token_use_or_bound_identity(world: World, how: str) -> None:
     invited = add_member(world, "new@acme.example")
     if how == "token used":
         _, text = tokens.create_user_token(user=invited, name="x", actor=system_actor("test"))

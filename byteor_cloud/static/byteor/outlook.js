@@ -50,9 +50,22 @@ function showReviewers() {
 }
 showReviewers();
 
-form.addEventListener("input", () => {
+function refresh() {
   showReviewers();
   setStale(true);
   clearTimeout(timer);
   timer = setTimeout(preview, DELAY);
-});
+}
+
+function isChanged(field) {
+  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+  if (field.tagName !== "SELECT") return field.value !== field.defaultValue;
+  const chosen = [...field.options].filter((each) => each.defaultSelected);
+  if (!chosen.length && !field.multiple) chosen.push(field.options[0]);
+  return [...field.options].some((each) => each.selected !== chosen.includes(each));
+}
+
+form.addEventListener("input", refresh);
+// A person may have changed fields before this script ran, and browsers restore fields after "Back".
+const fields = [...form.querySelectorAll("input:not([type=hidden]), select, textarea")];
+if (fields.some(isChanged)) refresh();
