@@ -126,6 +126,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         try:
             parts = urlsplit(text)
+            _ = parts.port  # reading it checks it; a password with "/" may be taken for it
         except ValueError:  # its text may contain a password
             raise ValueError("must be a valid URL, with special characters in it percent-encoded") from None
         if parts.scheme not in schemes or not (parts.netloc or "postgresql" in schemes):
