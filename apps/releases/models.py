@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.indexes import GinIndex
@@ -325,6 +326,10 @@ class Deployment(Stateful):
             explain=self.explain,
             reviewers=tuple(self.reviewers),
         )
+
+    def timed_from(self, offered_at: datetime) -> datetime:
+        """Return when the timeout of an offer started: at the offer, or after a later outage of the control plane."""
+        return max(offered_at, self.timeouts_from or offered_at)
 
 
 class DeploymentAgent(models.Model):

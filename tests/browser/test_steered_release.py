@@ -294,7 +294,7 @@ def test_organization_admin_changes_reviewers_of_deployment(world: World) -> Non
     deployment.refresh_from_db()
     assert deployment.reviewers == sorted(ids)
     page = admin.get(row_page(deployment))
-    assert "changed the reviewers: there were 0, and now there are 2: They know it." in page.text
+    assert "changed who may decide, from everybody to 2 people: They know it." in page.text
     assert dict(admin.get(act(deployment, name)).context["form"]["reviewers"].field.choices)[ids[1]].endswith(
         "(no longer a member)"
     )

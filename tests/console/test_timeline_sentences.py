@@ -158,7 +158,7 @@ def test_event_literals_in_services_are_listed() -> None:
             "change_reviewers",
             {"reviewers": [["a"], ["b", "c"]], "reason": "Bob has left."},
             ADA,
-            f"{ADA} changed the reviewers: there were 1, and now there are 2: Bob has left.",
+            f"{ADA} changed who may decide, from 1 person to 2 people: Bob has left.",
         ),
         (
             "agents_failed",

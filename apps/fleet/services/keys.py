@@ -27,7 +27,7 @@ from django.utils import timezone
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Command, EnrollmentToken, Heartbeat
 from apps.fleet.services import agent_commands
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, generate
+from apps.tenancy.credentials import UNUSABLE, Family, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit, housekeeping
 from apps.tenancy.services.state import keep_environments, lock_row
@@ -128,7 +128,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     agent, environment = lock_row(key.agent), key.agent.environment
     used = AgentKey.objects.usable().filter(pk=key.pk).first()
     if used is None or agent.decommissioned_at is not None:
-        raise Unauthenticated("The credential is not valid. For example, it may have expired or been revoked.")
+        raise Unauthenticated(UNUSABLE)
     check_request_rotation(agent)
     _check_rotations(agent)
     for unused in agent.keys.filter(is_pending=True, revoked_at=None):

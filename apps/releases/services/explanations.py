@@ -15,20 +15,17 @@ from django.db.models import (
     Exists,
     ExpressionWrapper,
     F,
-    Func,
-    JSONField,
     Max,
     OuterRef,
     Q,
     Subquery,
-    TextField,
     When,
 )
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
-from apps.releases.models import AgentFailure, ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.models import AgentFailure, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, replay_gate, reviewers, wave_holds
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
@@ -170,9 +167,7 @@ def _relevant_deployments(agent: Any) -> list[Any]:
     named = Q(pk__in=[pk for pk in (*offer, heartbeat.running_deployment_id) if pk is not None])
     last = DeploymentAgent.objects.filter(agent=agent).order_by("-deployment_id").values("deployment_id")[:1]
     alive = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
-    consents = ApprovalDecision.objects.filter(approval=OuterRef("approval"), decision="approve").order_by()
-    person = Func(Cast("user_id", TextField()), function="to_jsonb", output_field=JSONField())
-    given = consents.filter(Q(approval__reviewers=[]) | Q(approval__reviewers__contains=person))
+    given = reviewers.consents_that_count().filter(approval=OuterRef("approval")).order_by()
     bad = KnownBad.objects.filter(environment=agent.environment_id, config_hash=OuterRef("config_hash"))
     names_agent = Case(
         When(
@@ -235,7 +230,7 @@ def _deployment_facts(
         blockers=tuple(gated),
         approval=_consent_facts(row),
         break_glass=row.break_glass,
-        enlistment=_enlistment_facts(enlistment, row.timeouts_from) if enlistment else None,
+        enlistment=_enlistment_facts(enlistment, row) if enlistment else None,
         waves=waves,
         actions=actions,
     )
@@ -257,8 +252,8 @@ def _consent_facts(row: Any) -> facts.ApprovalFacts | None:
     )
 
 
-def _enlistment_facts(enlistment: Any, timeouts_from: datetime | None) -> facts.EnlistmentFacts:
-    since = enlistment.offered_at and max(enlistment.offered_at, timeouts_from or enlistment.offered_at)
+def _enlistment_facts(enlistment: Any, deployment: Deployment) -> facts.EnlistmentFacts:
+    since = enlistment.offered_at and deployment.timed_from(enlistment.offered_at)
     agent = RolloutAgent(
         enlistment.agent_id, enlistment.wave, enlistment.counted, AgentProgress(enlistment.progress), since
     )
@@ -300,11 +295,11 @@ def _wave_facts(
             last_offered_at=Max("offered_at", filter=~Q(progress__in=FINISHED)),
         )
     )
-    restarted = {row.pk: row.timeouts_from for row in running}
+    deployments = {row.pk: row for row in running}
     waves: dict[UUID, dict[int, facts.WaveFacts]] = {}
     for row in counted:
         last = row["last_offered_at"]
-        last = last and max(last, restarted[row["deployment_id"]] or last)
+        last = last and deployments[row["deployment_id"]].timed_from(last)
         wave = facts.WaveFacts(row["total"], row["done"], row["failed"], last)
         waves.setdefault(row["deployment_id"], {})[row["wave"]] = wave
     return waves

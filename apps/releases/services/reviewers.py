@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Func, JSONField, Q, QuerySet, TextField
+from django.db.models.functions import Cast
 
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.timeline import record_event
@@ -84,7 +85,7 @@ def _find_too_few(
     if not chosen or len(able) >= policy.required_approvals:
         return ""
     return (
-        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can approve "
+        f"{count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can approve "
         "or already did. People who have left cannot approve. The requester cannot approve if self-approval is not "
         "allowed, or after break-glass."
     )
@@ -169,6 +170,13 @@ def deciders_of(approval: Approval, memberships: Grants, decided: Iterable[UUID]
     return able - set(decided)
 
 
+def consents_that_count() -> QuerySet[ApprovalDecision]:
+    """Return the consents of all approvals that count, by the rule of ``find_consents``."""
+    person = Func(Cast("user_id", TextField()), function="to_jsonb", output_field=JSONField())
+    is_reviewer = Q(approval__reviewers=[]) | Q(approval__reviewers__contains=person)
+    return ApprovalDecision.objects.filter(is_reviewer, decision="approve")
+
+
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
     """Return the consents that count: those of the approval's reviewers, or all consents if it has no reviewers."""
     consents = approval.decisions.filter(decision="approve")
@@ -223,13 +231,14 @@ def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Bl
     gone = f" {_list_names(left, 'and')} can no longer see this environment." if left else ""
     return Blocker(
         BlockerCode.TOO_FEW_REVIEWERS,
-        f"{_count_people(row.required_approvals)} must approve, but only {possible} of the reviewers can approve or "
+        f"{count_people(row.required_approvals)} must approve, but only {possible} of the reviewers can approve or "
         f"already did.{gone} An org_admin can change the reviewers.",
     )
 
 
-def _count_people(number: int) -> str:
-    return "1 person" if number == 1 else f"{number} people"
+def count_people(number: int) -> str:
+    """Return a number of people with the noun."""
+    return "1 person" if number == 1 else f"{number:,} people"
 
 
 def name_deciders(approval: Approval) -> str:

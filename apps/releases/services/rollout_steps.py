@@ -238,7 +238,7 @@ def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> 
         """Return the start of the agent's timeout, or None without an offer and while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
-        return max(offered_at, deployment.timeouts_from or offered_at)
+        return deployment.timed_from(offered_at)
 
     # A drained agent may be switched off. It may finish its offer, but the rollout does not wait for the agent.
     is_awaited = Q(counted=True) & (Q(agent__drained_at=None) | Q(progress__in=FINISHED))

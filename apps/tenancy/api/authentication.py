@@ -16,14 +16,12 @@ from rest_framework.request import Request
 
 from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, credential_digest, family_of
+from apps.tenancy.credentials import UNUSABLE, Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from apps.tenancy.services.tokens import note_use
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
-# The error is the same in all cases, so that an attacker cannot find out whether a credential exists.
-UNUSABLE = "The credential is not valid. For example, it may have expired or been revoked."
 _VERIFIED = "byteor.verified"  # a key of ``request.META``
 
 

@@ -19,6 +19,7 @@ from apps.console.pages.approvals.deciding import REMIND
 from apps.notifications.services.wording.content import join_names
 from apps.releases.models import Approval, ApprovalDecision
 from apps.releases.services import approvals, reviewers
+from apps.releases.services.reviewers import count_people
 from apps.tenancy.models import User
 from apps.tenancy.permissions import GRANTS
 from apps.tenancy.permissions import Permission as P
@@ -186,15 +187,11 @@ def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
     """Return a warning if fewer people can approve than are needed."""
     if not found.is_open or len(found.able) >= found.missing or _is_requester_unknown(found.row):
         return []
-    able = f"only {_count_people(len(found.able))}" if found.able else "nobody"
+    able = f"only {count_people(len(found.able))}" if found.able else "nobody"
     text = f"{_needed(found)}, but {able} can approve."
     has_page = found.row.reviewers and found.row.replay_id is None  # a replay's reviewers cannot be changed
     remedy = "An org_admin can change the reviewers on the page of the deployment."
     return [("warn", "Too few people can approve", [text, *([remedy] if has_page else [])])]
-
-
-def _count_people(count: int) -> str:
-    return "1 person" if count == 1 else f"{count:,} people"
 
 
 # -- what the requester can do ---------------------------------------------------------------------------------------

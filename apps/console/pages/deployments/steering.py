@@ -17,8 +17,8 @@ from apps.console.pages.deployments.waves import Wave
 from apps.console.pages.people.choosing import name_choice, offer_people, people_field
 from apps.releases.api import commands
 from apps.releases.api.serializers.deployments import ReviewersSerializer
-from apps.releases.models import Approval, ApprovalDecision, Deployment
-from apps.releases.services.reviewers import may_decide_own
+from apps.releases.models import Approval, Deployment
+from apps.releases.services.reviewers import consents_that_count, may_decide_own
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.rollout import Hold
@@ -117,15 +117,14 @@ def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
     if not any(row.strategy.holds):
         return {}
     used = row.wave_approvals.exclude(used_at=None)
-    consents = ApprovalDecision.objects.filter(approval__in=used, decision="approve").order_by("pk")
+    consents = consents_that_count().filter(approval__in=used).order_by("pk")
     starts, decisions = yield [
         row.timeline.filter(event="next_wave").values_list("detail__wave", "actor"),
-        consents.values_list("approval__wave", "decided_by", "user_id", "approval__reviewers"),
+        consents.values_list("approval__wave", "decided_by"),
     ]
     people: dict[int, list[str]] = {}
-    for wave, decided_by, user_id, reviewers in decisions:
-        if not reviewers or str(user_id) in reviewers:  # only consents of reviewers count, if there are any
-            people.setdefault((wave or 0) + 1, []).append(decided_by)
+    for wave, decided_by in decisions:
+        people.setdefault((wave or 0) + 1, []).append(decided_by)
     return {
         **{wave: f"started by {actor}" for wave, actor in starts},
         **{wave: f"approved by {', '.join(each)}" for wave, each in people.items()},

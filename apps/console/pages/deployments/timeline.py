@@ -11,6 +11,7 @@ from django.utils.html import format_html, format_html_join
 from apps.console.frame.columns import page_url, row_link, text_link
 from apps.console.pages.deployments.phrases import FAILED_HOW, HOLDS, agent_count, describe_detail, offers
 from apps.releases.models import Approval, Deployment, Regression, TimelineEntry
+from apps.releases.services.reviewers import count_people
 from byteor.engine.canonical import parse_time
 from byteor.engine.counted import count_of
 from byteor.engine.explain.wording import because
@@ -140,8 +141,8 @@ def _wave_decided(sentence: str) -> Callable[[_Entry], str]:
 
 
 def _reviewers_changed(entry: _Entry) -> str:
-    before, after = (len(each) for each in entry.detail["reviewers"])
-    return f"{entry.actor} changed the reviewers: there were {before:,}, and now there are {after:,}{entry.why}"
+    before, after = (count_people(len(each)) if each else "everybody" for each in entry.detail["reviewers"])
+    return f"{entry.actor} changed who may decide, from {before} to {after}{entry.why}"
 
 
 def _agents_failed(entry: _Entry) -> str:

@@ -12,9 +12,9 @@ from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, AgentKey
 from apps.fleet.services import heartbeats, keys
-from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN
 from apps.tenancy.api.serializers.signing_keys import KeySetSerializer
+from apps.tenancy.credentials import UNUSABLE
 from apps.tenancy.services import signing_keys
 from byteor_cloud.api.mixins import RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag

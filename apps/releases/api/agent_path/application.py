@@ -30,8 +30,8 @@ from apps.releases.api.agent_path.refused import refused_agents
 from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
-from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
-from apps.tenancy.credentials import Family, credential_digest
+from apps.tenancy.api.authentication import bearer_in, known_family
+from apps.tenancy.credentials import UNUSABLE, Family, credential_digest
 from byteor_cloud.api import bodies, request_slots
 from byteor_cloud.api.etags import matches_tag
 from byteor_cloud.api.parsers import parse_json
