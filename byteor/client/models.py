@@ -581,7 +581,7 @@ class JournalRecord(Model, kw_only=True):
     size: int
     """The size of the payload in bytes."""
     json: Any
-    """The payload, if it is complete and valid JSON. Otherwise null."""
+    """The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys."""
     payload_base64: str | None
     """The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with the
     same digits as the payload."""
@@ -1221,7 +1221,7 @@ class SeriesPoint(Model, kw_only=True):
 
 class ShownPayload(Model, kw_only=True):
     json: Any
-    """The payload, if it is complete and valid JSON. Otherwise null."""
+    """The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys."""
     payload_base64: str | None
     """The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload digit
     for digit."""
@@ -2988,7 +2988,8 @@ class TracedStep(Model, kw_only=True):
     lane: str | None
     """The lane of the record in this step. The schema permits null, but the value is never null."""
     json: Any
-    """The record after this step, if it is complete and valid JSON. Otherwise null."""
+    """The record after this step as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate
+    keys."""
     payload_base64: str | None
     """The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or failed."""
     truncated: bool

@@ -241,7 +241,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# Nothing is enqueued if the same work is a dead letter because it killed its process. A new job probably would, too.
+# Nothing is enqueued if the same work is a dead letter because it killed its process. A new one may do the same.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s

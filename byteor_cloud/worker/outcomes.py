@@ -116,7 +116,7 @@ def _give_up(run: FetchedJob, kind: Kind, why: GivenUp, *, errors: int | None = 
     """Make the job the only dead letter for the same work, and call its kind's ``gave_up`` function."""
     _remove_dead(run)
     with connection.cursor() as cursor:
-        if why.killed:  # waiting jobs for the same work would probably kill their process, too
+        if why.killed:  # waiting jobs for the same work would probably do the same
             cursor.execute(
                 "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND lock = %s AND task_name = %s",
                 [run.serial, run.task],

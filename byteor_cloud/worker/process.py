@@ -134,7 +134,7 @@ class Worker:
         return self._listener
 
     def _sleep(self, listener: psycopg.Connection[Any], seconds: float) -> None:
-        """Wait up to ``seconds``. ``_wake_up``, or a notification since the last ``_listen``, ends the wait at once."""
+        """Wait up to ``seconds``. ``_wake_up``, or a notification since the last ``_listen``, ends the wait."""
         wakes = [] if self._wakes is None else [self._wakes[0]]
         select.select([listener.fileno(), *(end.fileno() for end in wakes)], [], [], seconds)
         for woken in wakes:

@@ -92,7 +92,7 @@ def test_upload_is_stored_and_returned(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "telemetry", "diagnostic"])
-def test_artifacts_other_than_incident_bundles_are_verified_without_check(
+def test_artifacts_other_than_incident_bundles_get_status_verified_without_check(
     world: World, run_jobs: Any, kind: str
 ) -> None:
     agent, api = world.agent()

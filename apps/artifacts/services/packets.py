@@ -165,7 +165,7 @@ def read_summary(deployment: Deployment) -> Summary:
 
 
 def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary]:
-    """Plan ``read_summary``. Also finds the first ``unaccepted`` unaccepted groups."""
+    """Return the ``Plan`` of ``read_summary``, which also finds at most ``unaccepted`` unaccepted groups."""
     environment, pipeline, target = deployment.environment, deployment.pipeline, deployment.target
     members = select_agents(environment, target).order_by().values("environment").annotate(members=Count("pk"))
     bundles, (row, group_count, differences), (by_baseline, counted, selected) = yield from together(

@@ -158,7 +158,7 @@ def send_once(request: HttpRequest, work: Callable[[], FormResult], *, in_steps:
 def first_result(request: HttpRequest) -> FormResult | None:
     """Return the result of the submitted form if the person already sent it with the same values; otherwise None.
 
-    Returns None, too, if the result has expired or is not available (``find_result``).
+    Also returns None if the result has expired or is not available (``find_result``).
 
     The first submission may have changed the rows so that the same form is no longer valid, for example by deleting
     them. Call this before refusing a form.

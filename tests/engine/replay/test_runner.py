@@ -319,7 +319,7 @@ def test_records_need_chosen_entry_when_graph_has_several_ingresses() -> None:
     assert PipelineRunner(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
 
 
-def test_graph_with_too_many_copies_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_stops_if_record_causes_too_many_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pair of a router and a merge doubles the number of copies."""
     roles = []
     for at in range(0, 90, 3):

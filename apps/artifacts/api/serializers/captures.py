@@ -48,7 +48,7 @@ class JournalRecordSerializer(serializers.Serializer[Any]):
         "sequence": "The sequence number of the record.",
         "time": "The time of the record (RFC 3339), with nanoseconds.",
         "size": "The size of the payload in bytes.",
-        "json": "The payload, if it is complete and valid JSON. Otherwise null.",
+        "json": "The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys.",
         "payload_base64": (
             "The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with "
             "the same digits as the payload."

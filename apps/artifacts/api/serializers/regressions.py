@@ -196,7 +196,7 @@ class ShownPayloadSerializer(serializers.Serializer[Any]):
     payload_base64 = serializers.CharField(allow_null=True)
     truncated = serializers.BooleanField()
     descriptions = {
-        "json": "The payload, if it is complete and valid JSON. Otherwise null.",
+        "json": "The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys.",
         "payload_base64": (
             "The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload "
             "digit for digit."

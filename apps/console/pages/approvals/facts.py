@@ -43,7 +43,7 @@ def subject(row: Approval) -> str:
 
 
 class TimeLeft(NamedTuple):
-    """The time left to decide on a pending approval, or until when its deadline is paused after it has passed."""
+    """The time left to decide on a pending approval. If the deadline has passed but is paused, the text says so."""
 
     text: str
     is_paused: bool

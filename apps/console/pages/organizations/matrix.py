@@ -52,7 +52,7 @@ def draw_matrix(
         "lead": limit if matrix.truncated else "",
         "columns": ("Pipeline", *(row_link(matrix.environments[place]) for place in places)),
         "rows": rows,
-        "empty": "No pipeline is deployed, and no deployment is under way.",
+        "empty": "" if matrix.truncated else "No pipeline is deployed, and no deployment is under way.",
     }
 
 
