@@ -11,7 +11,7 @@ from django.core.management import execute_from_command_line
 from django.db import OperationalError, connections
 
 from byteor_cloud import __version__, config
-from byteor_cloud.database.connections import PROCESS_KIND_VARIABLE
+from byteor_cloud.database.connections import COMMAND, PROCESS_KIND_VARIABLE
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 
@@ -34,8 +34,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"byteor-cloud {__version__}")
         return 0
     is_offline = command in OFFLINE or (command == "backup" and any(each.startswith(OFFLINE_BACKUP) for each in argv))
-    if command == "worker":
-        os.environ[PROCESS_KIND_VARIABLE] = "worker"
+    os.environ[PROCESS_KIND_VARIABLE] = "worker" if command == "worker" else COMMAND
     embedded: EmbeddedPostgres | None = None
     try:
         settings = config.load(os.environ)

@@ -33,9 +33,9 @@ MIN_API_POOL = 16
 # The original poll instead of gevent's. It is ten times as fast, and needs no event loop, since ``ensure_alive`` polls
 # without waiting.
 _poll = get_original("select", "poll")
-# The environment variable with the kind of the process (a key of TIMEOUTS). API processes and workers set it before
-# Django starts. Other commands do not set it.
+# The environment variable with the kind of the process: "api", "worker" or COMMAND. Set it before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
+COMMAND = "command"  # any command of ``manage.py`` except ``worker``
 _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 # The connections that are counted for an API process in addition to its pool: one for notifications
 # (``byteor_cloud.database.notices``), and one for each of the five instances of FrequentStatement.
@@ -105,7 +105,7 @@ def api_pool_size(threads: int) -> int:
 
 
 def worker_pool_size() -> int:
-    """Return the size of the connection pool of a worker, and of a command of ``manage.py``."""
+    """Return the size of the connection pool of a worker."""
     return WORKER_THREADS + 2
 
 
@@ -129,15 +129,27 @@ def _timeout_options(timeouts: Timeouts | None) -> str:
 def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """Return Django's ``DATABASES`` entry for the database at ``url``.
 
-    The URL's ``options`` follow the process's timeouts and therefore override them.
+    The URL's ``options`` follow the process's timeouts and therefore override them. Commands have no connection pool.
+    It would keep trying to connect for five seconds, and then fail without saying why the database cannot be used.
     """
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
     kind = os.environ.get(PROCESS_KIND_VARIABLE, "")
     timeouts = TIMEOUTS.get(kind)
     server_options = f"{_timeout_options(timeouts)} {options.pop('options', '')}".strip()
     if server_options:
         options["options"] = server_options
+    if kind != COMMAND:
+        options["pool"] = {
+            "min_size": 2,
+            "max_size": api_pool_size(threads) if kind == "api" else worker_pool_size(),
+            # During outages, a request waits at most ``timeout`` seconds for a connection, and the pool tries to
+            # open one for ``reconnect_timeout`` seconds.
+            "timeout": 5,
+            "reconnect_timeout": 5,
+            "check": ensure_alive,
+            "connection_class": Connection,
+        }
     return {
         # Not django-prometheus's engine, which would wrap the cursors of pooled connections again at every request.
         "ENGINE": "byteor_cloud.database.postgresql",
@@ -146,20 +158,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": options.pop("host", unquote(parts.hostname or "")),
         "PORT": str(parts.port or ""),
-        "OPTIONS": {
-            "pool": {
-                "min_size": 2,
-                "max_size": api_pool_size(threads) if kind == "api" else worker_pool_size(),
-                # During outages, a request waits at most ``timeout`` seconds for a connection, and the pool tries to
-                # open one for ``reconnect_timeout`` seconds.
-                "timeout": 5,
-                "reconnect_timeout": 5,
-                "check": ensure_alive,
-                "connection_class": Connection,
-            },
-            "connect_timeout": CONNECT_S,
-            **options,
-        },
+        "OPTIONS": {"connect_timeout": CONNECT_S, **options},
     }
 
 

@@ -32,7 +32,7 @@ URL = "postgresql://someone@db.example:5432/cloud"
     [
         ("api", "-c statement_timeout=7s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"),
         ("worker", "-c statement_timeout=600s -c lock_timeout=60s -c idle_in_transaction_session_timeout=600s"),
-        ("", None),
+        ("command", None),
     ],
 )
 def test_database_timeouts_depend_on_process_kind(
@@ -47,6 +47,13 @@ def test_database_timeouts_depend_on_process_kind(
 
     assert by_default == expected
     assert with_url == f"{expected or ''} -c statement_timeout=5s".strip()
+
+
+@pytest.mark.parametrize(("kind", "is_pooled"), [("api", True), ("worker", True), ("command", False)])
+def test_only_api_and_worker_have_connection_pool(monkeypatch: pytest.MonkeyPatch, kind: str, is_pooled: bool) -> None:
+    monkeypatch.setenv(connections.PROCESS_KIND_VARIABLE, kind)
+
+    assert ("pool" in connections.database_settings(URL, threads=8)["OPTIONS"]) is is_pooled
 
 
 @contextmanager

@@ -198,6 +198,18 @@ def test_serve_can_be_stopped_while_waiting_for_database(shared_database: Databa
     assert "Traceback" not in host.output()
 
 
+@pytest.mark.parametrize("command", ["verify_ledger", "migrate", "refused_agents"])
+def test_command_says_in_one_line_why_database_cannot_be_used(shared_database: Database, command: str) -> None:
+    url = "postgresql://byteor:s3cret@127.0.0.1:1/byteor"
+    done = shared_database.host().manage(command, **shared_database.settings(DATABASE_URL=url))
+
+    [line] = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith("byteor-cloud: the database cannot be used: ")
+    assert line.endswith("Connection refused")
+    assert "s3cret" not in line
+
+
 def test_serve_does_not_wait_for_nonexistent_database(shared_database: Database) -> None:
     host = shared_database.host()
     done = host.manage(

@@ -140,7 +140,7 @@ def _bypass_pooler() -> Iterator[None]:
         return
     pooled = dict(connection.settings_dict)
     direct = database_settings(settings.CONFIG.database_direct_url, threads=1)
-    del direct["OPTIONS"]["pool"]
+    direct["OPTIONS"].pop("pool", None)
     connection.close()
     connection.settings_dict.update(direct)
     try:
