@@ -182,7 +182,9 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
       byteor drafts diff quotes quotes:3
     """
     found = find_draft(session, draft)
-    against = find_version(session, version or str(found.plan.get("name", "")))
+    if version is None and not (version := str(found.plan.get("name", ""))):
+        raise Refusal("The draft's plan has no name, so no version can be compared with it.", FAILED)
+    against = find_version(session, version)
     _show_diff(session.environment.diff_draft(found.id, against=against.id), as_json)
 
 

@@ -14,7 +14,7 @@ from django.utils.html import strip_tags
 from playwright.sync_api import Page, expect
 
 from apps.artifacts.models import Artifact, Replay, RequestedCapture
-from apps.fleet.models import Agent, AgentSeries, Heartbeat, RunningInterval
+from apps.fleet.models import Agent, AgentKey, AgentSeries, Heartbeat, RunningInterval
 from apps.fleet.services import agents as fleet_services
 from apps.releases.models import Deployment
 from tests.artifacts.incidents import incident, ingested
@@ -353,3 +353,15 @@ def test_agent_page_follows_rollout_without_reload(
     expect(page.get_by_role("link", name="Last 30 days")).to_have_attribute("aria-current", "true")
     shot(page, "agent-month", full_page=True)
     assert not wrong, "\n".join(wrong)
+
+
+def test_expired_key_is_shown_as_expired(world: World) -> None:
+    agent, _ = world.agent()
+    key = AgentKey.objects.get(agent=agent)
+    facts = {}
+    for days in (-2, 2):
+        AgentKey.objects.filter(pk=key.pk).update(expires_at=timezone.now() + timedelta(days=days, minutes=1))
+        facts[days] = strip_tags(dict(summary(world, agent)["facts"])["Key"])
+
+    assert facts[-2].endswith("expired 1 d ago")
+    assert facts[2].endswith("expires in 2 d")

@@ -57,6 +57,17 @@ def test_plan_becomes_draft_then_version(terminal: Terminal, quotes: str) -> Non
     assert terminal("versions", "diff", "quotes:1", "quotes").out == difference
 
 
+def test_draft_whose_plan_has_no_name_is_not_compared(terminal: Terminal, quotes: str) -> None:
+    Path(quotes).write_text(YAML.replace("name: quotes\n", ""))
+    assert terminal("drafts", "apply", "-f", quotes, "--name", "nameless").code == 1
+
+    assert terminal("drafts", "diff", "nameless") == (
+        1,
+        "",
+        "byteor: The draft's plan has no name, so no version can be compared with it.\n",
+    )
+
+
 def test_diagnostics_name_lines_of_file(terminal: Terminal, quotes: str) -> None:
     Path(quotes).write_text(YAML.replace("[decode]", "[decoder]"))
 

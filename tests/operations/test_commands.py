@@ -267,3 +267,14 @@ def test_help_is_printed_without_starting_database(cold: Installation) -> None:
     assert done.returncode == 0
     assert "bootstrap" in done.stdout
     assert sorted(os.listdir(empty)) == ["secrets"]
+
+
+def test_command_on_database_without_tables_fails_with_one_line() -> None:
+    installation = Installation(is_prepared=False)
+    try:
+        done = installation.manage("verify_ledger")
+    finally:
+        installation.remove()
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "CommandError: the database lacks migrations of this release: start the service first\n"

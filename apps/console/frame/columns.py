@@ -207,6 +207,11 @@ def relative_time(moment: datetime | None) -> str:
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), text)
 
 
+def time_of_deadline(moment: datetime) -> str:
+    """Return the time of a deadline relative to now. Returns "now" if it has passed, since its effect follows soon."""
+    return relative_time(max(moment, timezone.now()))
+
+
 def time_left(moment: datetime | None) -> str:
     """Return the time left until ``moment``, which the browser counts down; ``relative_time`` if past or None."""
     if moment is None or moment <= timezone.now():

@@ -3,6 +3,8 @@
 from typing import Any, override
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import ProgrammingError
+from psycopg.errors import UndefinedColumn, UndefinedTable
 
 from apps.tenancy.services.vault import MasterKeyUnavailable
 
@@ -18,8 +20,15 @@ class OperatorCommand(BaseCommand):
 
     @override
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Run the command. Without the master key, raises CommandError with one line for the operator."""
+        """Run the command.
+
+        Raises CommandError with one line for the operator if the master key is not available or migrations are missing.
+        """
         try:
             return super().execute(*args, **options)
         except MasterKeyUnavailable as error:
             raise CommandError(error.advice) from None
+        except ProgrammingError as error:
+            if not isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
+                raise
+            raise CommandError("the database lacks migrations of this release: start the service first") from None

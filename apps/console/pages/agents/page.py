@@ -102,7 +102,10 @@ def _facts(agent: Any, records: AgentRecords) -> list[tuple[str, Any]]:
 def _key(key: Mapping[str, Any]) -> str:
     link = text_link(page_url(AgentKey, "change", key["id"]), f"{key['prefix']}…")
     expires = time_of(key["expires_at"])
-    return with_note(link, format_html("expires {}", relative_time(expires))) if expires else link
+    if expires is None:
+        return link
+    verb = "expires" if expires > timezone.now() else "expired"
+    return with_note(link, format_html("{} {}", verb, relative_time(expires)))
 
 
 def _states_panel(agent: Any, deployments: Deployments) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from django.utils.html import format_html, format_html_join
 
-from apps.console.frame import relative_time, state_pill
-from apps.console.frame.columns import page_url, text_link
+from apps.console.frame import state_pill
+from apps.console.frame.columns import page_url, text_link, time_of_deadline
 from apps.releases.models import Deployment
 from byteor.engine.blockers import NAMED, Blocker, BlockerCode
 
@@ -20,7 +20,7 @@ def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
         (
             state_pill(blocker.code),
             blocker.detail,
-            format_html(_describe_until(blocker.code), relative_time(blocker.until)) if blocker.until else "",
+            format_html(_describe_until(blocker.code), time_of_deadline(blocker.until)) if blocker.until else "",
             format_html_join(", ", "{}", ((_link(pk),) for pk in blocker.ids[:NAMED])),
         )
         for blocker in found

@@ -12,8 +12,8 @@ from django.utils.html import format_html, format_html_join
 from apps.artifacts.services.packets import Gate, plan_gate
 from apps.artifacts.services.regression_details import first_groups
 from apps.artifacts.services.regression_headline import Counts, counted_results, counts_of, describe_result
-from apps.console.frame import relative_time, state_pill, with_note
-from apps.console.frame.columns import act_url, row_url
+from apps.console.frame import state_pill, with_note
+from apps.console.frame.columns import act_url, row_url, time_of_deadline
 from apps.console.frame.console_user import console_user_of
 from apps.console.pages.approvals.accepting import MAX_GROUPS
 from apps.console.pages.approvals.deciding import may_decide
@@ -160,9 +160,9 @@ def _deadline(deployment: Deployment, row: Regression | None) -> str:
         return "deadlines are paused until the regression has finished"
     if deployment.status == DeploymentStatus.APPROVED:
         until = deployment.gate_until
-        return "" if until is None else format_html("the deployment fails {}", relative_time(until))
+        return "" if until is None else format_html("the deployment fails {}", time_of_deadline(until))
     approval = deployment.approval
-    return "" if approval is None else format_html("the request expires {}", relative_time(approval.expires_at))
+    return "" if approval is None else format_html("the request expires {}", time_of_deadline(approval.expires_at))
 
 
 def _baselines(group: Mapping[str, Any], links: Mapping[str, str], agents: Mapping[str, Mapping[str, Any]]) -> str:
