@@ -157,9 +157,9 @@ def rollback(
 ) -> Deployment | UnprovenRollback:
     """Roll back a deployment.
 
-    Affects all agents that run the deployment's bundle or should run it. Each of them is offered the bundle that it ran
-    before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The
-    deployment's configuration becomes known bad.
+    Affects all agents that should run the deployment's bundle. Each of them is offered the bundle that it ran before.
+    If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The deployment's
+    configuration becomes known bad.
 
     With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the rollback would
     restore. There may be several, because agents may have run different configurations before. Only dry runs that were

@@ -30,7 +30,7 @@ class ArtifactFilesSerializer(serializers.Serializer[Any]):
     next_after = serializers.CharField(allow_null=True)
     descriptions = {
         "results": "The files of this page, sorted by path.",
-        "truncated": "Whether there are more files than this page lists.",
+        "truncated": "Whether more files follow on the next page.",
         "next_after": "The value of `after` for the next page. Null on the last page.",
     }
 
@@ -48,7 +48,8 @@ class JournalRecordSerializer(serializers.Serializer[Any]):
         "sequence": "The sequence number of the record.",
         "time": "The time of the record (RFC 3339), with nanoseconds.",
         "size": "The size of the payload in bytes.",
-        "json": "The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys.",
+        "json": "The payload as JSON. Null if it is incomplete or not valid JSON, or if the server refuses the JSON, "
+        "for example because of duplicate keys.",
         "payload_base64": (
             "The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with "
             "the same digits as the payload."

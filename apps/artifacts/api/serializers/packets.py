@@ -134,8 +134,8 @@ class GroupAcceptanceSerializer(serializers.Serializer[Any]):
         "accepted_by": "The e-mail address of the person, or the name of the API key.",
         "reason": "Why the difference is wanted.",
         "accepted_at": "When the difference was accepted.",
-        "baselines": "The config hashes of the baselines for which this acceptance accepts the difference. A null in "
-        "the list stands for golden results.",
+        "baselines": "The config hashes of the baselines for which the packet lists this acceptance. A null in the "
+        "list stands for golden results.",
     }
 
 
@@ -153,8 +153,8 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
     descriptions = {
         **DifferenceGroupSerializer.descriptions,
         "accepted": "The acceptances of the difference. For each baseline from which the candidate differs in this "
-        "way, this is an acceptance that counts for this deployment. If there is none, it is the oldest valid "
-        "acceptance, if any.",
+        "way, the list contains an acceptance that counts for this deployment. If there is none, it contains the "
+        "oldest valid acceptance for this baseline, if any.",
         "counts": "Whether the difference is accepted for all baselines from which the candidate differs in this way, "
         "by acceptances that count for this deployment.",
         "unseen": "The fixtures that show the difference in this regression, but did not show it in the other "
