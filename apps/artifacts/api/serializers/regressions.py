@@ -219,8 +219,8 @@ class DifferenceExampleSerializer(serializers.Serializer[Any]):
             "payload is left out (see `truncated`), and for callers without the permission `environment:operate`."
         ),
         "after": "The output record, stop or side effect of the candidate. Null in the same cases as `before`.",
-        "stage": "The id of the stage that dropped the record, stopped the pipeline or has the side effect. Otherwise, the "
-        "id of the first stage that changed the record differently. Null if it is unknown.",
+        "stage": "The id of the stage that dropped the record, stopped the pipeline or has the side effect. Otherwise, "
+        "the id of the first stage that changed the record differently. Null if it is unknown.",
     }
 
 
