@@ -219,7 +219,8 @@ class DifferenceExampleSerializer(serializers.Serializer[Any]):
             "payload is left out (see `truncated`), and for callers without the permission `environment:operate`."
         ),
         "after": "The output record, stop or side effect of the candidate. Null in the same cases as `before`.",
-        "stage": "The id of the first stage at which the configurations differ. Null if it is unknown.",
+        "stage": "The id of the stage that dropped the record, stopped the pipeline or has the side effect. Otherwise, "
+        "the id of the first stage that changed the record differently. Null if it is unknown.",
     }
 
 
@@ -295,9 +296,9 @@ class RegressionSerializer(ModelSerializer):
         "deleted.",
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
         "of_current": "Whether the worker requested the regression, to test the configuration that the environment "
-        "runs now. Only golden fixtures are tested. The worker requests one such regression after a release, after a "
-        "fixture was added, after the `expect` or `expires_at` of a fixture was changed, and after the engine has "
-        "changed.",
+        "runs now. Only golden fixtures are tested. If there are any, the worker requests one such regression after a "
+        "release, after a fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a "
+        "configuration of the pipeline became known bad or was cleared, and after the engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
         "not_tested": "Other configurations of the pipeline that agents ran at the time of the request. The candidate "

@@ -85,7 +85,8 @@ class ReplaySerializer(ModelSerializer):
         "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
         "config_bundle_id": (
             "The id of the config bundle in the request. Null if the request named none. The parameters are then those "
-            "of the artifact or of its deployment."
+            "of the artifact or of its deployment and, for stages that have none there, those of "
+            "`fallback_config_bundle_id`."
         ),
         "fallback_config_bundle_id": (
             "The id of the config bundle whose parameters are used for stages that have none in the artifact or its "
@@ -177,7 +178,8 @@ class ComparisonSerializer(serializers.Serializer[Any]):
         ),
         "first_difference": (
             "The first output record that differs, with the `kind` and the `pointers` of its difference as in the "
-            "divergence of a replay. Null if no record differs or the output records were not stored."
+            "divergence of a replay. Here, `missing` means that only the first replay has the record, and `extra` that "
+            "only the second has it. Null if no record differs or the output records were not stored."
         ),
     }
 
