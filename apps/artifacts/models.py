@@ -265,7 +265,7 @@ class Replay(Stateful):
 
 
 class ReplayFrames(models.Model):
-    """The output frames of a replay by egress, in Base64. Null for an egress whose frames were too large to keep."""
+    """The output frames of a replay by egress, in Base64. Null for an egress whose frames were not kept."""
 
     replay = models.OneToOneField(Replay, on_delete=models.CASCADE, primary_key=True, related_name="+")
     frames: models.JSONField[Any, Any] = models.JSONField()

@@ -157,7 +157,8 @@ def step(bisect_id: str) -> None:
     for version_id in plan.replay:
         if version_id not in by_version:
             by_version[version_id] = replays.request_for_bisect(row, version_id, actor=WORKER)
-    # Results may be large, and the result of a finished replay does not change. So each result is read only once.
+    # Results may be large, and the result of a finished replay does not change. So the result for each version is read
+    # only once.
     unchecked = {
         each["version_id"]: {"no_parameters": unchecked_stages(by_version[each["version_id"]].result)[:MAX_NAMED]}
         for each in row.versions

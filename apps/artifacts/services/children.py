@@ -60,10 +60,11 @@ def run_in_child(
     turn: Turn | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Any:
-    """Run the request in a child process and return its outcome. With a ``turn``, the process is paused between turns.
+    """Run the request in a child process and return its outcome.
 
-    If the system supports all seals, the process can write only to ``scratch``, and read only files in ``scratch`` and
-    ``readable`` and those that Python needs. The outcome of a trace is the body of a response.
+    With a ``turn``, the process is paused between turns, but only on Linux. If the system supports all seals, the
+    process can write only to ``scratch``, and read only files in ``scratch`` and ``readable`` and those that Python
+    needs. The outcome of a trace is the body of a response.
 
     ``on_message`` is called with each message that has a ``verdict`` or a ``run``. ``variables`` are additional
     environment variables of the process.

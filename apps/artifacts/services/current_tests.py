@@ -1,7 +1,7 @@
 """Regressions of what environments run now: after a release, its configuration is tested once with golden fixtures.
 
-The configuration is tested again when a fixture was added, when a fixture's expectation or expiry was changed, and when
-the engine has changed.
+The configuration is tested again when a fixture was added, when a fixture's expectation or expiry was changed, when a
+configuration of the pipeline became known bad or was cleared, and when the engine has changed.
 """
 
 from __future__ import annotations
