@@ -144,7 +144,7 @@ def test_packet_headline_says_why_nothing_or_not_everything_was_tested(world: Wo
     assert headline(replay_gate="off") == (
         "Nothing was tested: the replay gate was off when the deployment was requested."
     )
-    assert headline() == "Nothing was tested: the pipeline quotes has no fixtures to test."
+    assert headline() == "Nothing was tested: the pipeline quotes had no fixtures to test."
     kept(world, capture(world, now))
     why = "there was no configuration to compare with, and no fixture had a golden result"
     assert headline() == f"Nothing was tested: {why}."

@@ -185,7 +185,7 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
     assert 'aria-label="3 of 12 verdicts"' in client.get(live(made)).text
     # A regression that tested nothing, and a deleted regression.
     summary, _ = change(status="passed", groups=[], outcomes={}, vacuous=True, fixtures=0, finished_at=now)
-    assert summary["gate"]["headline"] == "Nothing was tested: the pipeline quotes has no fixtures to test."
+    assert summary["gate"]["headline"] == "Nothing was tested: the pipeline quotes had no fixtures to test."
     assert "The regression says nothing about the configuration." in client.get(row_page(made)).text
     Regression.objects.all().delete()
     assert gate(client, made)["headline"] == "The regression was deleted."

@@ -133,7 +133,7 @@ def test_headline_describes_state_and_result_of_regression(world: World) -> None
         return headline(client, row)
 
     candidate = bundle(world, "next", STRICT, OTHER_MASK)
-    assert tested(now) == "Nothing was tested: the pipeline quotes has no fixtures to test."
+    assert tested(now) == "Nothing was tested: the pipeline quotes had no fixtures to test."
     kept(world, capture(world, now))
     why = "there was no configuration to compare with, and no fixture had a golden result"
     assert tested() == f"Nothing was tested: {why}."

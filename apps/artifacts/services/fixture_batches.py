@@ -16,10 +16,10 @@ from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment
 from byteor_cloud.errors import NotStored
 from byteor_cloud.storage import blobs, data_folders
 
-# The maximum number of fixtures of a batch, and the maximum size of the captures of a batch with several fixtures.
+# The maximum number of items of a batch, and the maximum size of the captures of a batch with several items.
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024
-# The maximum number of fixtures of a batch with ops of packages. Such a batch gives most verdicts only after all its
-# fixtures have run.
+# The maximum number of items of a batch with ops of packages. Such a batch gives most verdicts only after all its
+# items have run.
 _PACKAGE_ITEMS = 16
 # The seconds without a message after which a process is killed.
 _SILENCE_S = 300.0
@@ -27,7 +27,7 @@ _HASH_SEEDS = ("1", "2")  # for the two runs, in which an op of a package must g
 
 
 def uses_packages(ops: Iterable[str]) -> bool:
-    """Return whether any of these ops is provided by a package, and not built in."""
+    """Return whether any of these ops is not built in, so that only a package can provide it."""
     return not {split_op(op)[0] for op in ops} <= set(Ops())
 
 
@@ -114,8 +114,9 @@ def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
 
 
 def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
-    """Return the items that still need a verdict. Failed, unstable and equal items get their verdicts here.
+    """Return the items that still need a verdict.
 
+    Items whose process failed twice, unstable items, and items with identical results get their verdicts here.
     Each side runs its items twice, in separate processes. The second time, the hash seed and the order differ.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}

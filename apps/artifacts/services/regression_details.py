@@ -45,8 +45,8 @@ _EXAMPLES: Final = f"""
 class Details:
     """The results and the groups of a regression, both as JSON data.
 
-    ``is_truncated`` says whether payloads, groups or results are left out. ``next_after`` is the ``after`` with which
-    to read the next results, and None if there are no further results.
+    ``is_truncated`` says whether payloads, groups or results are left out because of the size limit. ``next_after`` is
+    the ``after`` with which to read the next results, and None if there are no further results.
     """
 
     results: list[dict[str, Any]]
@@ -184,7 +184,8 @@ def _read_examples(
 ) -> list[tuple[bool, dict[str, Any] | None]]:
     """Return, for each group, whether its example has its payloads, and the example.
 
-    An example is None if it is not stored, or if the regression's environment no longer has the capture.
+    An example is None if it is not stored, or if the regression's environment no longer has the capture. The first
+    value is then True.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {

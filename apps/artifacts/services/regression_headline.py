@@ -75,7 +75,7 @@ def describe_result(row: Regression, counted: Counts, groups: int) -> str:
 def why_vacuous(row: Regression) -> str:
     """Return why a finished regression tested nothing, as a clause."""
     if not row.fixtures:
-        return f"the pipeline {row.pipeline} has no fixtures to test"
+        return f"the pipeline {row.pipeline} had no fixtures to test"
     if not row.progress_total:
         return "there was no configuration to compare with, and no fixture had a golden result"
     return "the fixtures were changed or are no longer available, or the baselines were deleted or cannot run"
