@@ -490,7 +490,7 @@ def _configuration(config_hash: str, spec_kv: str, stage_config: Mapping[str, An
 
 
 def _hash(spec_kv: str, stage_config: Mapping[str, Any]) -> str:
-    """Return the hash of a configuration without a config bundle: a golden replay's, or that of a version or draft."""
+    """Return the hash of a configuration that consists only of a spec and its parameters."""
     return hash_configuration(sha256(spec_kv.encode()), {"stage_config": stage_config}, [])
 
 

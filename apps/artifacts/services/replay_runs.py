@@ -171,7 +171,7 @@ def _is_active(row: Replay, **progress: int) -> bool:
 
 
 def _leave_short_lane(row: Replay, claim: Claim) -> None:
-    """Move the job to the lane for long replays. If that lane is full, requeue a dry run there by raising Requeued."""
+    """Move the job to the lane of long replays. If a dry run gets no slot there, requeue it there (Requeued)."""
     try:
         has_moved = claim.move_to(JobLane.LONG_REPLAYS)
     except DatabaseError as error:

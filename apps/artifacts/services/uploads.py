@@ -51,9 +51,10 @@ def receive(
 ) -> tuple[Artifact, bool]:
     """Store an upload. Returns the artifact and whether it is new.
 
-    If the environment already has an artifact with the same content, kind, spec hash and deployment, that artifact is
-    returned, and its check is requeued if necessary (see ``_ensure_checked``). The same content with a different kind,
-    spec hash or deployment is a new artifact, so that an agent can correct a mistake.
+    If the environment already has an artifact with the same content and the same declared kind, spec hash and
+    deployment, that artifact is returned, and its check is requeued if necessary (see ``_ensure_checked``). If the
+    upload declares a different kind, spec hash or deployment, a new artifact is created, so that an agent can correct a
+    mistake.
 
     ``capture_id`` is the id of the requested capture that the upload is for. The request then refers to the returned
     artifact, unless an upload for it was already noted.
@@ -153,7 +154,7 @@ def _note_upload(artifact: Artifact, capture_id: UUID | None, *, actor: Actor) -
 
 
 def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
-    """Raise QuotaExceeded for an upload that would certainly exceed the quota of stored bytes, before reading its body.
+    """Raise QuotaExceeded if a new artifact for this upload would certainly exceed the quota of stored bytes.
 
     ``declared`` is the Content-Length of the request, of which at most ``allowance`` bytes do not belong to the file.
     Nothing is raised if the agent already has an artifact of about this size. The upload may repeat that artifact and

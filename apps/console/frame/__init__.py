@@ -1,4 +1,4 @@
-"""The parts of the console's pages: read-only tables, acts that change a row, and functions that format values."""
+"""Parts of the console's pages: read-only tables, acts that change or create rows, and functions that format values."""
 
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.base import ActionPage, FoundBy, ReadOnlyAdmin

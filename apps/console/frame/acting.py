@@ -83,7 +83,10 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return the title and row count of each table with visible rows that are deleted with ``row``."""
+        """Count the visible rows that are deleted with ``row``. Returns the title and row count of each table with any.
+
+        Counts only rows that refer to ``row`` directly or through ``tenant``.
+        """
         found = {
             other.menu_title(): other.get_queryset(request).filter(**{at: row})
             for model, other in self.admin_site._registry.items()
