@@ -59,14 +59,14 @@ class ActContext:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, its secret, and a command that uses the secret.
+    """A new secret, the row to which it belongs, and a command that uses the secret, if there is one.
 
     Only the response to the form shows the secret and the command.
     """
 
     row: Model
     text: str
-    explain: str  # the text below the secret, above the command if there is one
+    explain: str  # the text below the secret or, with ``live_url``, below the command
     command: str = ""
     live_url: str = ""  # the URL of a part that the page reloads, such as the agents that enroll with a token
     noun: str = "secret"
@@ -88,7 +88,8 @@ class Act:
 
     name: str
     label: str
-    done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
+    # What happened, as in "{} drained". {} is replaced by the subject, such as "agent edge-1" or "3 agents".
+    done: str
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: everybody who may see the row, subject to the fields below
@@ -406,7 +407,7 @@ def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None
 
 
 def _redirect(request: HttpRequest, result: FormResult, model_admin: Any) -> HttpResponse:
-    """Redirect to the result's URL with messages about what happened."""
+    """Redirect to ``url_after`` with messages about what happened."""
     done = ("success", message_of(request, result)) if "done" in result else ("info", NOTHING_CHANGED)
     for level, message in result.get("messages", [done]):
         model_admin.message_user(request, message, level)

@@ -65,7 +65,7 @@ class FoundBy:
     small table. The search finds the text anywhere in them. ``hashes`` are columns that are searched by prefix.
 
     ``acted_on`` selects the few rows on which the search offers actions, such as current deployments. Without it, the
-    search offers actions on the rows that it finds by ``name`` or ``words``.
+    search offers actions on the rows that it finds by ``name`` or, if the rows have a tenant, by ``words``.
     """
 
     icon: str
@@ -164,7 +164,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # The menu entry to which the table belongs. The entry "Records" links to a page with tables and their ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
-    hint: ClassVar[str] = ""  # how to create the first row; shown in an empty list without filters
+    hint: ClassVar[str] = ""  # how to create the first row; shown in an empty list without search and filters
     hint_links: ClassVar[Sequence[type[Model]]] = ()  # the tables of the rows from which people create the first row
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
@@ -174,12 +174,12 @@ class ReadOnlyAdmin(ActingAdmin):
     tabs: ClassVar[Mapping[str, str]] = {}
     # The columns that the list shows in a window as narrow as a phone, in addition to the first column. Empty: all.
     narrow_columns: ClassVar[Collection[str]] = ()
-    # How the global search finds the table's rows. None: the search leaves out the table.
+    # How the global search finds the table's rows. None: the search finds none of the rows.
     found_by: ClassVar[FoundBy | None] = None
     # The table's pages that the global search offers as actions, in addition to ``acts``.
     action_pages: ClassVar[Sequence[ActionPage]] = ()
     related: ClassVar[Sequence[str]] = ()  # field paths for ``select_related``
-    # Field paths of large columns that methods in ``list_display`` read (``byteor_cloud.database.large_columns``).
+    # Field paths of JSON, text and bytes columns that methods in ``list_display`` read (``database.large_columns``).
     reads: ClassVar[Collection[str]] = ()
     # Maps each field that not everybody sees to the permission in the row's tenant that shows it.
     guarded: ClassVar[Mapping[str, Permission]] = {}
@@ -214,16 +214,16 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows that the person may see in any scope, without large columns except ``shown_columns``.
+        """Return the rows that the person may see in any scope.
 
-        A page that needs a large column of one row reads the column with another query.
+        ``without_large`` defers some columns. Reading one of these takes another query for each row.
         """
         rows = self.narrow(super().get_queryset(request), console_user_of(request))
         return without_large(rows.select_related(*self.related or (None,)), self.shown_columns)
 
     @property
     def shown_columns(self) -> Collection[str]:
-        """The columns of the list, and the field paths of large columns that their methods read."""
+        """The columns of the list, and the field paths in ``reads``."""
         return {*map(str, self.list_display), *self.reads}
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:

@@ -64,7 +64,7 @@ class CheckedForm(forms.Form):
 class ActForm(CheckedForm):
     """The form of an act on a row.
 
-    ``rules`` is the API's serializer for the same request, if there is one. It validates the values that are not empty.
+    ``rules`` is the API's serializer for the same request, if there is one. It validates ``body``.
     """
 
     rules: ClassVar[type[StrictSerializer] | None] = None
@@ -80,7 +80,7 @@ class ActForm(CheckedForm):
         """Set the fields, choices and initial values for this row and a person with the permissions ``held``."""
 
     def body(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request body of the API that corresponds to the cleaned values."""
+        """Return the request body of the API that corresponds to the cleaned values, by default without empty ones."""
         return {name: value for name, value in cleaned.items() if value not in ("", None)}
 
     def clean(self) -> dict[str, Any]:
