@@ -11,7 +11,8 @@ from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals
 from apps.releases.services.changes import find_base, find_changes
-from tests.browser.filled import row_page, signed_in, table
+from byteor_cloud.errors import Forbidden
+from tests.browser.filled import row_page, signed_in, superuser, table
 from tests.browser.waiting import approval_of, buttons, live, waiting
 from tests.releases.stories import active, bundles, fleet
 from tests.worlds import World, plan, report
@@ -96,6 +97,18 @@ def test_approval_page_offers_only_decisions_that_person_may_make(
         assert ("<textarea" in page.text) is (decide is not None)
     on_the_deployment = client.get(row_page(deployment)).context["summary"]["decide"]
     assert (set(on_the_deployment) if on_the_deployment else None) == decide
+
+
+def test_installation_operator_without_role_is_not_offered_decisions(world: World) -> None:
+    """``approvals.decide`` would refuse them."""
+    (deployment,) = waiting(world)
+    operator = superuser()
+    client = signed_in(operator)
+
+    for row in (approval_of(deployment), deployment):
+        assert client.get(row_page(row)).context["summary"]["decide"] is None
+    with pytest.raises(Forbidden):
+        approvals.decide(approval_of(deployment), decision="approve", user=operator, actor=world.admin.actor)
 
 
 def test_person_who_decided_sees_that_others_must_decide(world: World) -> None:

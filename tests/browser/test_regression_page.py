@@ -89,6 +89,10 @@ def test_groups_and_results_have_pages_and_filters(world: World) -> None:
     assert [each["id"] for each in only["groups"]] == [group["id"]]
     assert showing["total"] == "32"
     assert len(shown(group="x")[0]["groups"]) == 50
+    nothing = shown(group=group["id"], outcome="failed")[1]
+    assert (nothing["rows"], nothing["previous"], nothing["next"]) == ([], None, None)
+    page = client.get(row_page(row), {"group": group["id"], "outcome": "failed"}).text
+    assert '<p class="empty-text">No fixtures match.</p>' in page
 
     # Deleted fixtures and baselines are shown as deleted, and missing examples as not available.
     VerdictExample.objects.all().delete()

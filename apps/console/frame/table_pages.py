@@ -37,5 +37,5 @@ class TablePage[Row]:
 
     @property
     def next(self) -> int | None:
-        """The number of the next page; None on the last."""
-        return self.page + 1 if self.last < self.total else None
+        """The number of the next page; None on the last, and on an empty page."""
+        return self.page + 1 if self.rows and self.last < self.total else None

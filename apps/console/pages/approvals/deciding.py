@@ -17,8 +17,10 @@ from byteor_cloud.errors import Conflict, Forbidden
 
 def why_not(row: Approval, console_user: ConsoleUser) -> str:
     """Return why the person may not decide on the approval; "" if they may."""
+    # An installation operator may decide only with a role in the project, as ``reviewers.check_may_decide`` requires.
+    granted = replace(console_user, is_superuser=False).permissions(row.environment)
     try:
-        reviewers.check_permissions(row, console_user.user_id, console_user.permissions(row.environment))
+        reviewers.check_permissions(row, console_user.user_id, granted)
     except Forbidden as error:
         return error.detail
     return ""
