@@ -112,7 +112,8 @@ def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
 def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
     """Return the keys of at most ``FOUND`` of these rows that contain all words.
 
-    The subquery limits the rows before PostgreSQL compares their text. Otherwise it would compare the whole table.
+    If ``rows`` has a limit, the subquery applies it before PostgreSQL compares texts. Without the subquery, PostgreSQL
+    would compare the texts of the whole table.
     """
     if not fields or not words:
         return []

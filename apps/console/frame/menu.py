@@ -125,7 +125,7 @@ def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
 
 
 def records(site: Any, request: HttpRequest) -> list[tuple[str, str, str]]:
-    """Return the title, description and URL of the tables without a menu entry of their own, sorted by title."""
+    """Return the title, description and URL of the tables that belong to no other menu entry, sorted by title."""
     scope = scope_of(request)
     listed = {RECORDS, "Environments"} if isinstance(scope, Environment) else {RECORDS}
     return sorted(

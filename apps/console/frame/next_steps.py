@@ -24,7 +24,7 @@ NEXT: Final = "next"
 """The query parameter with the URL of the page to which the person returns from a form."""
 CHOSEN: Final = "chosen"
 """The query parameter with the id of the created or changed row, for the page to which the person returns."""
-_URL = re.compile(r"/[!-\[\]-~]*")  # a path and a query of printable ASCII characters, without backslashes
+_URL = re.compile(r"/[!-\[\]-~]*")  # a slash, then visible ASCII characters except backslashes
 
 
 @dataclass(frozen=True, slots=True)

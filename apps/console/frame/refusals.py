@@ -1,4 +1,6 @@
-"""The console's error pages. They have the menu, explain what is wrong, and link to a list or the overview.
+"""The console's error pages. They have the menu, explain what is wrong, and link to the overview.
+
+If the URL belongs to a table that the person may see, they also link to the table's list.
 
 Requests for which ``site.refuse`` returns no page get the response of ``byteor_cloud.api.problems``.
 """

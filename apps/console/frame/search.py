@@ -91,7 +91,10 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
 
 
 def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
-    """Return a row as a result. The kind of row is in the title or in the line below, which also names the tenant."""
+    """Return a row as a result. The kind of row is in the title or in the line below.
+
+    The line below also names the row's tenant, if there is one.
+    """
     title, kind, tenant = admin.page_title(row), capfirst(admin.singular), admin.tenant_of(row)
     parts = [*([] if title.startswith(kind) else [kind]), *([tenant_path(tenant)] if tenant is not None else [])]
     return Found(title, " · ".join(parts) or kind, row_url(row), found_by.icon)

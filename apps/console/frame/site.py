@@ -197,7 +197,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         raise Http404
 
     def records_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the tables without a menu entry of their own, each with a description."""
+        """Show the tables that belong to no other menu entry, each with a description."""
         context = {**self.each_context(request), "title": RECORDS, "records": records(self, request)}
         return TemplateResponse(request, "console/tables.html", context)
 

@@ -18,7 +18,11 @@ def page_of(text: str, total: int, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class TablePage[Row]:
-    """A page of a table. ``total`` is the number of rows on all pages, and ``first`` the number of the first row."""
+    """A page of a table.
+
+    ``total`` is the number of rows on all pages. ``first`` is the number of the page's first row, counted over all
+    pages from 1. It is 0 if the page has no rows.
+    """
 
     rows: list[Row]
     total: int
@@ -27,7 +31,7 @@ class TablePage[Row]:
 
     @property
     def last(self) -> int:
-        """The number of the last row, counted over all pages."""
+        """The number of the page's last row, counted over all pages."""
         return self.first + len(self.rows) - 1
 
     @property
