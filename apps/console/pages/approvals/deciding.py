@@ -16,7 +16,7 @@ from byteor_cloud.errors import Conflict, Forbidden
 
 
 def why_not(row: Approval, console_user: ConsoleUser) -> str:
-    """Return why the person may not decide on the approval; "" if they may."""
+    """Return why the person's permissions or the list of reviewers exclude a decision; "" if they do not."""
     try:
         reviewers.check_permissions(row, console_user.user_id, console_user.permissions(row.environment))
     except Forbidden as error:
@@ -25,7 +25,7 @@ def why_not(row: Approval, console_user: ConsoleUser) -> str:
 
 
 def may_decide(row: Approval, console_user: ConsoleUser) -> bool:
-    """Return whether the person may decide on the approval."""
+    """Return whether the person's permissions and the list of reviewers permit a decision on the approval."""
     return not why_not(row, console_user)
 
 
