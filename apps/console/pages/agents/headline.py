@@ -67,7 +67,7 @@ def _what_it_runs(agent: Any, deployments: Deployments, running: str) -> str:
 
 
 def _failure(agent: Any, deployments: Deployments, running: str) -> str:
-    """Return a sentence about the failure of the current offer, or of the offer that is rolled back; empty if none."""
+    """Return a sentence about the failure of the offer, or in the deployment that is rolled back; empty if none."""
     assignment = agent.assignment
     is_rollback = assignment.action == OfferAction.ROLLBACK
     has_failed = assignment.progress == AgentProgress.FAILED
@@ -91,7 +91,8 @@ def _failure(agent: Any, deployments: Deployments, running: str) -> str:
 def _short_name(agent: Any, deployments: Deployments) -> str:
     """Return the desired bundle's version, or the config bundle's name if the agent runs the same version.
 
-    Returns the full name if the agent runs nothing or another pipeline, or if one of the bundles is unknown.
+    Returns ``Deployments.name`` of the desired bundle if the agent runs nothing or another pipeline, or if one of the
+    bundles is unknown.
     """
     assignment, heartbeat = agent.assignment, agent.heartbeat
     wanted = deployments.find(assignment.bundle_hash, assignment.bundle_deployment_id)

@@ -29,7 +29,7 @@ _HUE_STEP: Final = 137  # degrees; about the golden angle, so that consecutive v
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the bar. ``hue`` is the color of the version, None if the agent ran nothing or an unknown bundle."""
+    """A part of the bar. ``hue`` is the color of the version, None for gaps and unknown bundles."""
 
     start: datetime
     end: datetime
@@ -75,7 +75,7 @@ def history_panel(
 
 
 def _describe(ran: Sequence[_Part]) -> str:
-    """Return the bar's text for screen readers: the versions that ran, oldest first, and the number of parts."""
+    """Return the bar's text for screen readers: the versions that ran, oldest first, and in how many parts."""
     names = list(dict.fromkeys(part.label for part in ran))
     return f"{', '.join(names)}; {count_of(len(ran), 'segment')}" if names else "nothing ran"
 
@@ -88,7 +88,7 @@ def _legend(ran: Sequence[_Part]) -> list[tuple[str, int | None]]:
 def _parts(
     agent: Any, intervals: Sequence[Interval], deployments: Deployments, since: datetime, now: datetime
 ) -> Iterator[_Part]:
-    """Yield the parts of the bar, oldest first. Gaps that are too short to see are left out."""
+    """Yield the parts of the bar, oldest first. After the enrollment, gaps that are too short to see are left out."""
     shortest = (now - since) / 1000
     silence = timedelta(seconds=STALE_AFTER * agent.heartbeat.next_heartbeat_s)
     at, before = since, ""

@@ -66,7 +66,7 @@ class AgentChangeList(ScopedChangeList):
     @property
     @override
     def search_note(self) -> str:
-        """A note on the limit of a search that compares names; empty for other searches."""
+        """A note on the limit if a search that compares names may have reached it; otherwise empty."""
         try:
             is_limited = agent_search.finds_words(agent_search.parse(self.query))
         except InvalidInput:
@@ -126,7 +126,7 @@ class AgentChangeList(ScopedChangeList):
         ]
 
     def _group_url(self, by: str) -> str:
-        """Return the URL of the groups. They have no filters except for the search and the scope."""
+        """Return the URL of the groups, or of the agents if ``by`` is empty, with the search and the scope only."""
         given = {SEARCH_VAR: self.query, GROUP: by, SCOPE: self.params.get(SCOPE, "")}
         return f"?{urlencode({name: value for name, value in given.items() if value})}"
 
@@ -148,7 +148,10 @@ class AgentChangeList(ScopedChangeList):
 
     @cached_property
     def save_url(self) -> str:
-        """The URL of the form that saves the search; empty if the search cannot be saved or is saved already."""
+        """The URL of the form that saves the search.
+
+        Empty if the search is empty, invalid or saved already, or if ``organization_of_searches`` returns None.
+        """
         if not self.query.strip() or self.search_error or any(each["is_current"] for each in self.saved):
             return ""
         if organization_of_searches(self._request) is None:
@@ -171,7 +174,7 @@ class _Shown:
 
 
 def running_cell(row: Any) -> str:
-    """Return the version that the agent runs and, if it should run another bundle, that version: "quotes v7 → v8".
+    """Return the version that the agent runs and the version of another bundle that it should run: "quotes v7 → v8".
 
     A bundle of the same version is "another configuration". If the version is unknown, a bundle's hash is shown. An
     agent that runs nothing has "nothing" on the left, or only "-" if it should run nothing.

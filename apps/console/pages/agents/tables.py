@@ -285,7 +285,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
 
     @method_decorator(require_GET)
     def enrolled_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the agents that have enrolled with the token, or 404 if the person may not see the token."""
+        """Return the newest agents that enrolled with the token, or 404 if the person may not see the token."""
         token = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
         if token is None:
             raise Http404

@@ -16,7 +16,7 @@ from byteor_cloud.errors import Conflict, Forbidden
 
 
 def why_not(row: Approval, console_user: ConsoleUser) -> str:
-    """Return why the person may not decide on the approval; "" if they may."""
+    """Return why the person's permissions or the list of reviewers exclude a decision; "" if they do not."""
     # An installation operator may decide only with a role in the project, as ``reviewers.check_may_decide`` requires.
     granted = replace(console_user, is_superuser=False).permissions(row.environment)
     try:
@@ -27,7 +27,7 @@ def why_not(row: Approval, console_user: ConsoleUser) -> str:
 
 
 def may_decide(row: Approval, console_user: ConsoleUser) -> bool:
-    """Return whether the person may decide on the approval."""
+    """Return whether the person's permissions and the list of reviewers permit a decision on the approval."""
     return not why_not(row, console_user)
 
 

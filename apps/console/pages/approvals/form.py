@@ -91,7 +91,10 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
 
 
 def final_blockers(deployment: Deployment, gate: packets.Gate | None) -> list[Blocker]:
-    """Return why nobody can approve now. Differences that can be accepted together with the approval do not count."""
+    """Return why the replay gate prevents every approval now.
+
+    Differences that can be accepted together with the approval do not count.
+    """
     if gate is None:
         return replay_gate.blockers_of(deployment, None, ())
     more = 0 if gate.row is None else gate.row.more
