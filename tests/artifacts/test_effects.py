@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from apps.artifacts.services import effects
 from apps.artifacts.services.effects import Executor
 from byteor.engine.replay import EffectFailed, SideEffectPolicy
 from tests.artifacts.servers import serve_http
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 
 POLICY = SideEffectPolicy((), (), {}, consented=True, stages=frozenset())
 
@@ -173,6 +174,19 @@ def test_long_error_output_is_truncated(executor: Executor) -> None:
         Executor(POLICY, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
 
     assert str(failed.value) == "the program failed with exit code 1: " + "e" * 2000
+
+
+def test_time_limit_of_program_holds_while_it_writes_errors() -> None:
+    over = threading.Event()
+
+    def read() -> None:
+        with Path("/dev/zero").open("rb") as endless, suppress(TimeoutError):
+            effects._read_stderr(endless.fileno(), time.monotonic() + 0.1)
+        over.set()
+
+    threading.Thread(target=read, daemon=True).start()
+
+    assert over.wait(PATIENCE_S)
 
 
 def test_slow_program_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:

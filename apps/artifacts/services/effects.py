@@ -11,8 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -67,9 +67,8 @@ class Executor:
 
     def _post(self, url: Url, stage: str, payload: bytes, deadline: float) -> None:
         """Send a POST request. Follow no redirects, use no proxy or credentials of the worker, and read no body."""
-        left = deadline - time.monotonic()
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-        connection = kind(url.host, url.port, timeout=left)
+        connection = kind(url.host, url.port, timeout=deadline - time.monotonic())
         headers = {
             "Content-Type": "application/octet-stream",
             "User-Agent": "byteor-cloud",
@@ -78,19 +77,19 @@ class Executor:
             "Connection": "close",
         }
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        # The connection's timeout only limits each single read. The timer limits the time of the whole response.
-        stop, failure = Timer(left, _hang_up, [connection]), ""
+        status: int | None
+        failure = ""
         try:
             connection.connect()
-            stop.start()
-            connection.request("POST", target, payload, headers)
-            status: int | None = connection.getresponse().status
+            # The connection's timeout only limits each single read. The timer limits the time of the whole response.
+            with _limited(connection, deadline):
+                connection.request("POST", target, payload, headers)
+                status = connection.getresponse().status
         except (OSError, HTTPException, ValueError) as error:
             # The deadline is checked before the status below, because a connection that the timer shut down fails with
             # various errors or not at all.
             status, failure = None, type(error).__name__
         finally:
-            stop.cancel()
             connection.close()
         if time.monotonic() >= deadline:
             raise EffectFailed(f"no response within the time limit (at most {self.timeout_s:g} s)")
@@ -137,6 +136,17 @@ class Executor:
             raise EffectFailed(f"the program failed with exit code {code}: {error_output}")
 
 
+@contextmanager
+def _limited(connection: HTTPConnection, deadline: float) -> Iterator[None]:
+    """Shut the connection down at the deadline if the block is still running."""
+    stop = Timer(max(0.0, deadline - time.monotonic()), _hang_up, [connection])
+    stop.start()
+    try:
+        yield
+    finally:
+        stop.cancel()
+
+
 def _hang_up(connection: HTTPConnection) -> None:
     """Shut the connection down, so that another thread that reads from it returns."""
     if connection.sock is not None:
@@ -149,7 +159,7 @@ def _read_stderr(source: int, deadline: float) -> bytes:
     kept = b""
     poll = select.poll()
     poll.register(source, select.POLLIN)
-    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
         chunk = os.read(source, 65_536)
         if not chunk:
             return kept
