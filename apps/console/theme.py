@@ -25,7 +25,7 @@ _CLOSE = (
     "block cursor-pointer h-[18px] xl:hidden! hover:text-base-700 dark:hover:text-base-200",
     'x-on:click="sidebarToggle()">',
 )
-_NARROW = "window.innerWidth <= 1280"  # at these widths, the open menu covers the page
+_NARROW = "window.innerWidth <= 1280"  # the theme's limit: on narrower pages, the open menu covers content
 
 _FOCUS = (
     '<script id="django-admin-form-add-constants" src="{% static \'admin/js/change_form.js\' %}"'

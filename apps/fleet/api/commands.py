@@ -76,7 +76,7 @@ def drain(agent: Agent, *, reason: str, actor: Actor) -> None:
 def undrain(agent: Agent, *, reason: str, actor: Actor) -> None:
     """Undrain an agent.
 
-    Makes the agent eligible for new offers again. If the agent matches the target of a current deployment, it is
-    offered that deployment like a late joiner.
+    Makes the agent eligible for new offers again. If the agent matches the target of a current deployment that it has
+    not been offered yet, it is offered this deployment like a late joiner.
     """
     agents.set_drained(agent, drained=False, reason=reason, actor=actor)

@@ -1,4 +1,4 @@
-"""The routes below …/environments/{env_id}, and the routes below /api/v1 that agents call."""
+"""Routes below …/environments/{env_id}, and routes for agents below /api/v1."""
 
 from apps.fleet.api.views import enrollment_tokens, own_agent, series
 from byteor_cloud.api.routing import route

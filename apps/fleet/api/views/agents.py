@@ -40,7 +40,7 @@ class NewestAgentsFirst(NewestFirst):
 
 
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
-    """The agents of an environment. POST enrolls an agent; it requires an enrollment token instead of a role."""
+    """The agents of an environment. ``create`` enrolls an agent, and requires an enrollment token instead of a role."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.enrolled()

@@ -75,11 +75,11 @@ class AgentSeriesViewSet(_SeriesViewSet):
         Returns what the agent's heartbeats reported in each slot of 15 minutes, oldest first. The current slot is
         included, up to the last heartbeat. Also works for a decommissioned agent. Slots older than 90 days are deleted.
 
-        A counter's value is its increase in the slot. If a counter is lower than before, or comes from another process
-        or deployment, it is assumed to have started again at 0. If the agent sends `boot_id` and `uptime_s`, heartbeats
-        that arrive late or come from one of the three previous processes are recognized, and add nothing to the
-        counters. Values are ignored if they are negative or too large: more than 1,000,000 for `cpu_percent`, or more
-        than 2^53 - 1 for the others. Counters that are not integers are ignored as well.
+        A counter's value is its increase in the slot. If a counter is lower than before, or the counters come from
+        another process or deployment, all counters are assumed to have started again at 0. If the agent sends `boot_id`
+        and `uptime_s`, heartbeats that arrive late or come from one of the three previous processes are recognized, and
+        add nothing to the counters. Values are ignored if they are negative or too large: more than 1,000,000 for
+        `cpu_percent`, or more than 2^53 - 1 for the others. Counters that are not integers are ignored as well.
         """
         since, until = self.time_range()
         agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment).only("pk").first()
