@@ -32,7 +32,7 @@ def list_rows(changelist: Any) -> dict[str, Any]:
 def trail(context: Any) -> list[tuple[str, str]]:
     """Return the title and URL of each page above this one, starting with the list.
 
-    The pages of the scope are left out, because the switcher shows the scope.
+    Pages of other tables, such as the page of the project, are left out, because the switcher shows the scope.
     """
     here, path = context.get("page_admin"), context["request"].path
     if here is None or path == here.list_url():

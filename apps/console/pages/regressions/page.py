@@ -165,7 +165,7 @@ def show_groups(
 ) -> list[dict[str, Any]]:
     """Return the data of ``difference_group.html`` for each group. The groups must contain their ``example``.
 
-    ``fixtures`` are the ids of ``named_fixtures``. Without them, reads them.
+    ``fixtures`` are the ids of ``named_fixtures``. If they are not given, this function reads them.
     """
     live = {str(pk) for pk in (named_fixtures(groups) if fixtures is None else fixtures)}
     shown = []
@@ -299,7 +299,7 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
 
 
 def _side(title: str, shown: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a payload around the first difference: as text, or as hex if one of the payloads is not text."""
+    """Return a payload around the first difference: as text, or as hex if a payload is not printable text."""
     if shown is None:
         return {"title": title}
     payload, opposite = payload_bytes(shown), None if other is None else payload_bytes(other)

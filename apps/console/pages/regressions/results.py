@@ -58,7 +58,7 @@ def find_page(row: Regression, counted: Counts, query: Mapping[str, str], group:
     else:
         total = counted.results.get(outcome, 0) if outcome else sum(counted.results.values())
     page, start = page_of(query.get("page", ""), total, PAGE)
-    # Select the page's keys first, so that only their verdicts are read.
+    # Select the page's keys first. Then, without ``group``, the database reads only the verdicts of these results.
     keys = rows.order_by(RANK, "pk").values("pk")[start : start + PAGE]
     shown = RegressionResult.objects.filter(pk__in=keys).select_related("verdict").defer("verdict__groups")
     found = list(shown.annotate(groups=array_length("verdict__groups")).order_by(RANK, "pk")) if total else []

@@ -70,8 +70,8 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
 def first_difference(found: dict[str, Any], members: MemberRows | None, before: str, after: str) -> dict[str, Any]:
     """Return the panel that shows the ``first_difference`` of a comparison.
 
-    ``before`` and ``after`` are the titles of the two sides. Without ``members``, shows the bytes around the
-    difference.
+    ``before`` and ``after`` are the titles of the two sides. Without ``members``, shows at most 64 bytes of
+    each side, from the first byte that differs.
     """
     panel = _panel(found, before, after, members) | {"title": "First difference"}
     panel["facts"] = [("Egress", found["egress"]), ("Record", f"{found['sequence']:,}")]

@@ -164,7 +164,7 @@ def stages(row: Replay) -> list[dict[str, Any]]:
 
 
 def _stage_counts(row: Replay) -> dict[str, Any]:
-    """Return the counts by stage. Results of earlier releases may have none."""
+    """Return the counts by stage; {} if the result has none."""
     return row.result.get("stages") or {}
 
 
