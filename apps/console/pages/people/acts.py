@@ -160,7 +160,8 @@ INVITE_AGAIN = Act(
     done="{} invited again",
     explain="If a mail server is configured, the person gets a new invitation by e-mail. If no mail server is "
     "configured, a new link is shown to you instead, but only if you are an organization admin or installation "
-    "operator, and the person belongs to no other organization. If a link is shown to you, earlier links become invalid.",
+    "operator, and the person belongs to no other organization. If a link is shown to you, earlier links become "
+    "invalid.",
     run=_invite_again,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
