@@ -115,7 +115,8 @@ class _TitleFilter(SeenValuesFilter):
 class JobAdmin(ReadOnlyAdmin):
     """Jobs of the workers. Installation operators see all jobs.
 
-    Others see the jobs that refer to rows they may see in the tables of ``dead_letters.SUBJECTS``.
+    Others see the jobs that refer to a row of a table in ``dead_letters.SUBJECTS``, if they have the permission that is
+    stated there for the table.
     """
 
     needs = Permission.VIEW_ENVIRONMENT

@@ -43,9 +43,10 @@ from byteor.engine.machines import IN_FLIGHT
 from byteor_cloud.ids import smallest_uuid7
 
 _SHOWN = 8  # rows of the latest deployments
-_LATEST = 20  # deployments that are read, of which those of the last day are marked in the charts
+_LATEST = 20  # deployments that are read, for the table and for the marks in the charts
 _ENVIRONMENTS = 1_000  # environments whose agents are counted
-_PROJECTS, _COLUMNS, _CELLS = 5, 20, 500  # projects, environments of each, and deployments that the matrices show
+# The limits of the matrices: projects, environments of each, current deployments, and as many unfinished ones.
+_PROJECTS, _COLUMNS, _CELLS = 5, 20, 500
 _CHARTED = 100  # environments whose series are summed
 
 
@@ -57,7 +58,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     fleets = facts.count_by_environment(shown)
     home = read_home(console_user, scope)
     all_steps = show_steps(console_user, scope, home.steps)
-    if all_steps and isinstance(scope, Environment):  # an environment that is added to a project needs no setup
+    if all_steps and isinstance(scope, Environment):  # an environment that is added later needs no steps of its own
         all_steps = show_steps(console_user, scope, read_steps(console_user, scope.project))
     steps = remember_steps(request, all_steps)
     context = {**context, "steps": steps, "has_hidden_steps": len(all_steps) > len(steps)}
@@ -207,7 +208,7 @@ def _charts(
     *,
     is_cut: bool,
 ) -> dict[str, Any]:
-    """Return the charts of the last day, for at most 100 environments, with the latest deployments marked."""
+    """Return the charts of the last day, for at most 100 environments, with marks for deployments of that day."""
     drawn = environments[:_CHARTED]
     names, since = {each.pk for each in drawn}, smallest_uuid7(timezone.now() - series.DAY)
     marked = [

@@ -114,7 +114,7 @@ class ShownStep:
     is_next: bool
     is_optional: bool
     url: str
-    who: str  # who can do the step, and whom to ask; empty if the person can do it
+    who: str  # who can do the step, and whom to ask; empty if the person has the permission, or none is needed
     shown_by: str
 
 
@@ -206,7 +206,7 @@ def setup_bar(request: HttpRequest) -> SetupBar | None:
 
 @require_GET
 def _next_view(request: HttpRequest) -> HttpResponseRedirect:
-    """Redirect to the next step, or to the overview if none is left or if the person cannot do it."""
+    """Redirect to the next step, or to the overview if no step is left or the person lacks its permission."""
     scope, console_user = _setup_scope(request), console_user_of(request)
     steps = show_steps(
         console_user, scope, read_steps(console_user, scope), after=request.GET.get("after", "")

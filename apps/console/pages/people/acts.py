@@ -64,7 +64,7 @@ class _RoleForm(ActForm):
 
 
 def _show(invitation: Invitation, context: ActContext) -> Model | Secret:
-    """Return the link for the inviter if there is one, otherwise the membership, whose page is then shown."""
+    """Return the link for the inviter if there is one, otherwise the membership."""
     membership = invitation.membership
     if invitation.link is None:
         return membership
@@ -109,8 +109,8 @@ def _remove(row: Membership, context: ActContext) -> None:
 _INVITATION = (
     "If a mail server is configured, the person gets an e-mail. It contains a sign-in link if the person has never "
     "signed in or the address is not confirmed yet. If no mail server is configured, the link is shown to you instead, "
-    "but only if you are an organization admin and the person belongs to no other organization. The person can also "
-    "sign in with an identity provider that has verified this address."
+    "but only if you are an organization admin or installation operator, and the person belongs to no other "
+    "organization. The person can also sign in with an identity provider that has verified this address."
 )
 _INVITE_ANOTHER = NextStep("Invite another person", lambda row: act_url(row.project or row.organization, "invite"))
 INVITE_TO_ORGANIZATION = Act(
@@ -159,8 +159,9 @@ INVITE_AGAIN = Act(
     label="Invite again",
     done="{} invited again",
     explain="If a mail server is configured, the person gets a new invitation by e-mail. If no mail server is "
-    "configured, a new link is shown to you instead, but only if you are an organization admin and the person belongs "
-    "to no other organization. If a link is shown to you, earlier links become invalid.",
+    "configured, a new link is shown to you instead, but only if you are an organization admin or installation "
+    "operator, and the person belongs to no other organization. If a link is shown to you, earlier links become "
+    "invalid.",
     run=_invite_again,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

@@ -239,7 +239,10 @@ def _editor_url(draft: Draft) -> str:
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
-    """Return the environments in which the person may create drafts, sorted by organization, project and name."""
+    """Return the environments in which the person may create drafts, sorted by organization, project and name.
+
+    On the list of drafts, only environments in the list's scope are returned.
+    """
     may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
     return (
         listed_rows(request, Environment).filter(may).order_by("project__organization__name", "project__name", "name")
