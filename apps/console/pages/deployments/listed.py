@@ -27,7 +27,8 @@ class Listed:
 
     The rollout of a deployment that became active ended then, even if the deployment was rolled back later.
 
-    ``failed`` includes agents that failed and were then rolled back. Times are None if unknown or in the future.
+    ``failed`` includes agents that failed in a wave and were then rolled back. A time is None if it is unknown, or if
+    the rollout has not begun or ended.
     """
 
     before: int | None
