@@ -54,8 +54,8 @@ class Tested:
 def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
     """Return the ``Plan`` for the regression that the replay gate evaluates; None without one.
 
-    For a person who may decide on the deployment's pending approval, ``gate`` has the first ``MAX_GROUPS`` unaccepted
-    groups.
+    For a person who may decide on the deployment's pending approval, ``gate`` has the first unaccepted groups, at most
+    ``MAX_GROUPS``.
     """
     if deployment.regression_id is None:
         return None

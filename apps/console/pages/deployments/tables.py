@@ -357,7 +357,7 @@ def _hidden_start(hold: Mapping[str, Any] | None) -> set[str]:
 
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
-    """Return why the deployment failed, is or was rolled back, or is blocked before its build; empty without a reason."""
+    """Return why the deployment failed, is or was rolled back, or is blocked before its build; "" without a reason."""
     waits_for = found[0].detail if found and row.status in replay_gate.WAITING else ""
     return row.detail or row.rollback_reason or waits_for
 
