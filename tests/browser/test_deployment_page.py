@@ -116,7 +116,7 @@ def test_break_glass_and_freeze_override_are_marked_in_lists_and_on_pages(world:
     assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     (glass, *_) = client.get(live(deployment)).context["summary"]["marks"]
-    assert glass[2][2] == "The approval that was requested afterwards is approved."
+    assert glass[2][2] == "The approval after break-glass is approved."
 
 
 # -- the agents -----------------------------------------------------------------------------------------------------

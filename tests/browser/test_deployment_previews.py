@@ -56,7 +56,7 @@ def test_previews_of_acts_describe_effect_on_rollout(world: World, run_jobs: Run
         "1 agent loses its offer, and 4 agents are not offered quotes v1.",
     }
     deployments.set_paused(deployment, paused=True, actor=world.operator.actor)
-    resume = "The rollout continues, and wave 2 starts when wave 1 has finished."
+    resume = "The rollout continues, and wave 2 starts after wave 1 has finished."
     assert previewed(world, deployment)["Resume"] == resume
     deployments.set_paused(deployment, paused=False, actor=world.operator.actor)
     report(agents[1][1], agents[1][0], "active")

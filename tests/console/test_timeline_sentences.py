@@ -172,7 +172,7 @@ def test_event_literals_in_services_are_listed() -> None:
             },
             WORKER,
             "1,201 agents of wave 2 failed: 1,200 agents (no space: <number> MB; reported by the agent), "
-            "1 agent (no detail; no report in time during the rollback).",
+            "1 agent (no detail; did not finish the rollback in time).",
         ),
         (
             "gate_blocked",

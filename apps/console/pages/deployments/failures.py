@@ -53,7 +53,7 @@ def failures_panel(
 
 
 def _now(cause: Cause) -> str:
-    """Return how many of the cause's agents are still failed. The other agents were retried or rolled back."""
+    """Return how many of the cause's agents are still failed. The others were offered a retry or a rollback."""
     if cause.still_failed == cause.count:
         return "failed"
     return f"{cause.still_failed:,} failed" if cause.still_failed else "retried or rolled back"

@@ -54,8 +54,8 @@ class Tested:
 def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
     """Return the ``Plan`` for the regression that the replay gate evaluates; None without one.
 
-    For a person who may decide on the deployment's pending approval, ``gate`` has the groups that can be accepted
-    with it.
+    For a person who may decide on the deployment's pending approval, ``gate`` has the first unaccepted groups, at most
+    ``MAX_GROUPS``.
     """
     if deployment.regression_id is None:
         return None
@@ -166,7 +166,7 @@ def _deadline(deployment: Deployment, row: Regression | None) -> str:
 
 
 def _baselines(group: Mapping[str, Any], links: Mapping[str, str], agents: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the configurations from which a group differs, with the agents that run them."""
+    """Return what a group differs from: the golden result, and baselines with the number and share of their agents."""
     found = []
     for each in group["baselines"]:
         run = agents.get(each["config_hash"])

@@ -27,7 +27,8 @@ class Listed:
 
     The rollout of a deployment that became active ended then, even if the deployment was rolled back later.
 
-    ``failed`` includes agents that failed and were then rolled back. Times are None if unknown or in the future.
+    ``failed`` includes agents that failed in a wave and were then rolled back. ``began_at`` and
+    ``ended_at`` are None if this has not happened, or if the time is unknown.
     """
 
     before: int | None

@@ -89,9 +89,9 @@ def describe_warnings(warnings: Sequence[ConfigWarning]) -> list[str]:
 # Phrases for how an agent failed, by failure reason.
 FAILED_HOW = {
     FailureReason.REPORTED: "reported by the agent",
-    FailureReason.TIMEOUT: "no report in time",
+    FailureReason.TIMEOUT: "did not finish in time",
     FailureReason.ROLLBACK_REPORTED: "reported by the agent during the rollback",
-    FailureReason.ROLLBACK_TIMEOUT: "no report in time during the rollback",
+    FailureReason.ROLLBACK_TIMEOUT: "did not finish the rollback in time",
     OTHER_CAUSES: "further causes",
 }
 

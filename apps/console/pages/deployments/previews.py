@@ -1,7 +1,8 @@
 """Previews of acts on a deployment or on one of its agents. Each states in one sentence what the act would do now.
 
-Each preview raises DomainError if the act is not possible now. A deployment's attribute ``counted`` has its
-``AgentCounts``, which ``DeploymentAdmin.get_object`` reads.
+A preview raises DomainError if it finds that the act is not possible now. It may check less than the act does. The
+numbers of agents without an offer include drained agents, which get no offer. A deployment's attribute ``counted`` has
+its ``AgentCounts``, which ``DeploymentAdmin.get_object`` reads.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def preview_resume(row: Any) -> str:
         return f"The rollout continues, and all agents have been offered {_version_of(row)} already."
     if row.wave_done_at is None:
         follows = _WAITS.get(row.strategy.find_hold(row.wave, wave), "starts")
-        return f"The rollout continues, and wave {wave + 1} {follows} when wave {row.wave + 1} has finished."
+        return f"The rollout continues, and wave {wave + 1} {follows} after wave {row.wave + 1} has finished."
     starts = "starts now" if pause_end(row.strategy, row.wave_done_at) <= timezone.now() else "starts after the pause"
     return f"{_begin(wave, starts)}: {offers(count, _version_of(row), 'more ')}."
 

@@ -71,9 +71,9 @@ ROLL_BACK = Act.of(
     label="Roll back",
     also="rollback revert undo",
     done="Rollback of {} started",
-    explain="Each agent that runs this deployment's bundle, or should run it, is offered the bundle that it ran "
-    "before. If that is not possible, the agent is offered the bundle of the deployment that the rollback "
-    "restores. The configuration becomes known bad in this environment.",
+    explain="Each agent that should run this deployment's bundle is offered the bundle that it ran before. If that is "
+    "not possible, the agent is offered the bundle of the deployment that the rollback restores. The configuration "
+    "becomes known bad in this environment.",
     preview=preview_rollback,
     run=_roll_back,
     form=_RollBackForm,

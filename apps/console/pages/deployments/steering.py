@@ -55,7 +55,10 @@ class _ReviewersForm(ActForm):
         field.initial = [user_id for user_id in field.initial if user_id in row.reviewers]
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the name of the field for a JSON pointer into the body, or None, and the name of a wrong reviewer."""
+        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer.
+
+        For the field ``reviewers``, the name of the wrong person replaces the rest of the pointer.
+        """
         name, rest = super().field_of(pointer)
         return (name, name_choice(self[name], rest)) if name == "reviewers" else (name, rest)
 

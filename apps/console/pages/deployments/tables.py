@@ -85,8 +85,8 @@ _RETRY = Act.of(
     commands.retry,
     label="Retry",
     done="{} retried",
-    explain="The deployment is offered again to the agents that failed, unless they are drained. If the deployment has "
-    "failed, it continues.",
+    explain="The deployment is offered again to the agents that failed, unless they are drained or have another offer. "
+    "If the deployment has failed, it continues.",
     preview=preview_retry,
     icon="refresh",
     comment="optional",
@@ -357,7 +357,7 @@ def _hidden_start(hold: Mapping[str, Any] | None) -> set[str]:
 
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
-    """Return why the deployment failed, is or was rolled back, or is blocked; empty if there is no reason."""
+    """Return why the deployment failed, is or was rolled back, or is blocked before its build; "" without a reason."""
     waits_for = found[0].detail if found and row.status in replay_gate.WAITING else ""
     return row.detail or row.rollback_reason or waits_for
 

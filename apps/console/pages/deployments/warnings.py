@@ -1,4 +1,4 @@
-"""The warnings about a deployment on its page and on the page of its approval."""
+"""The warnings about a deployment on its page and on the pages of its approvals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
                 lines.append(format_html("Time for another person to approve the deployment: {}.", left))
             lines.append("If nobody approves it in time, it is rolled back, if possible.")
         elif approval is not None:
-            lines.append(f"The approval that was requested afterwards is {approval.status}.")
+            lines.append(f"The approval after break-glass is {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))

@@ -39,7 +39,7 @@ class Wave:
 
     @property
     def was_offered(self) -> bool:
-        """Whether any agent of the wave was offered the deployment."""
+        """Whether any agent of the wave was offered the deployment. Withdrawn offers do not count."""
         return any(progress != AgentProgress.PENDING for progress in self.counts)
 
     @property
