@@ -71,7 +71,7 @@ def test_pages_show_members_that_differ(world: World, page: Page, shot: Callable
     # A bisect shows the difference at its first bad version.
     for each, titles in ((bisect, ("Captured", "Replayed")), (compared, (str(good), str(bad)))):
         page.goto(row_page(each))
-        panel = page.locator(".panel", has=page.get_by_role("heading", name=f"Difference in {bad}"))
+        panel = page.locator(".panel", has=page.get_by_role("heading", name=f"Why {bad} is bad"))
         assert rows(panel) == [("Change", "Member", *titles), *found]
     shot(page, "difference-bisected", widths=WIDTHS, full_page=True)
 

@@ -269,7 +269,7 @@ def test_deploy_form_has_fields_for_explanations_and_gate_override(world: World)
         return str(client.post(url, deploy_form(_preview="", **values)).context["outlook"].gate)
 
     first = (
-        "1 fixture of the pipeline quotes is tested first. "
+        "1 fixture of the pipeline quotes is tested. "
         "Results are compared with golden results or with what most of the target's agents run."
     )
     assert (offered(admin), outlook(admin)) == ([], "")

@@ -151,7 +151,7 @@ def test_pages_show_bytes_of_non_json_payloads_and_why_first_bad_version_stopped
     assert "No such record." in compared
     other.refresh_from_db()
     assert other.error is not None
-    assert (stopped["title"], stopped["empty"], stopped["rows"]) == ("Difference in quotes v2", other.error, [])
+    assert (stopped["title"], stopped["empty"], stopped["rows"]) == ("Why quotes v2 is bad", other.error, [])
 
 
 def test_artifact_page_shows_files_and_journals_to_operators_but_not_viewers(world: World) -> None:

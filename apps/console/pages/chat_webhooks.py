@@ -49,7 +49,7 @@ def _url_field(help_text: str, **options: Any) -> forms.CharField:
 
 
 def _events_of(scope: Tenant) -> list[tuple[str, str]]:
-    """Return the events to which a chat webhook of the scope can subscribe, with their descriptions."""
+    """Return the events about which a chat webhook of the scope can receive messages, with their descriptions."""
     hidden = frozenset() if isinstance(scope, Organization) else OF_ORGANIZATION
     offered = [(str(event), text) for event, text in DESCRIPTIONS.items() if event not in hidden]
     return [(ANY, "All events"), *offered]

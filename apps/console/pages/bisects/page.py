@@ -92,7 +92,7 @@ def difference(row: Bisect, *, may_read: bool, compute: Compute) -> dict[str, An
     replay = replays.filter(pk=replay_id).first() if replay_id is not None else None
     if replay is None:
         return None
-    title = f"Difference in {replay.version}"
+    title = f"Why {replay.version} is bad"
     found = None
     if isinstance(row.predicate, dict):
         other = replays.filter(pk=row.predicate["output_differs_from"]).first()

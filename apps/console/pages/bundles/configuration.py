@@ -13,7 +13,7 @@ from byteor.engine.configuration import diff_configurations
 from byteor.engine.counted import count_of
 from byteor_cloud.computing.compute import Compute
 
-COLUMNS = ("stage_config", "adapters", "env", "snapshot")  # the large columns that the panel reads
+COLUMNS = ("stage_config", "adapters", "env", "snapshot")  # the JSON columns that the panel reads
 _SHOWN = 200  # values
 _LONGEST = 500  # characters of a value
 

@@ -127,7 +127,7 @@ class Deploy(ApiForm):
     )  # fmt: skip
     auto_rollback = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Roll back automatically",
-        help_text="If possible, the deployment is rolled back when too many agents fail, a wave is denied, or its "
+        help_text="If possible, the deployment is rolled back when too many agents fail, a wave is denied, or the "
         "configuration becomes known bad.",
     )  # fmt: skip
     take_over = forms.BooleanField(
@@ -405,7 +405,7 @@ def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> s
         return ""
     tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
     if count:
-        named = f"{count_of(count, 'fixture')} of the pipeline {pipeline} {'is' if count == 1 else 'are'} tested first"
+        named = f"{count_of(count, 'fixture')} of the pipeline {pipeline} {'is' if count == 1 else 'are'} tested"
         tested = f"{named}. Results are compared with golden results or with what most of the target's agents run."
     if policy.replay_gate is GateMode.WARN:
         return f"{tested} The result is shown, and does not block the deployment." if count else tested
