@@ -190,7 +190,8 @@ class Heartbeat(models.Model):
     next_heartbeat_s = models.FloatField(default=float(DEFAULT_HEARTBEAT_INTERVAL_S))
     status = models.CharField(max_length=10, null=True)
     agent_version = models.CharField(max_length=64, null=True)
-    # The fields runtime_version, uptime_s, tuning, resources and pipeline, as the agent sent them, without null values.
+    # The fields runtime_version, uptime_s, tuning, resources and pipeline, as the agent sent them. A field that is
+    # missing or null is left out.
     report = models.JSONField(default=dict)
     running_deployment_id = models.UUIDField(null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
@@ -229,7 +230,7 @@ class Heartbeat(models.Model):
 
 
 class Pulse(models.Model):
-    """A narrow row for each enrolled agent, with the values that lists filter by and count.
+    """A narrow row for each enrolled agent, with values that lists filter by and count.
 
     A heartbeat's row may contain a report of 64 KiB, so counting 100,000 heartbeats could read 100 MB or more. While
     an agent has a ``ChangedAgent``, its pulse may be out of date. ``facts.settle`` and ``facts.refresh`` write pulses.
@@ -238,8 +239,8 @@ class Pulse(models.Model):
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
     # The agent is certainly online until this time. Later, its liveness must be computed from its heartbeat, unless the
-    # agent is silent. Heartbeats do not change this time. Before it passes, the job ``fleet.settle`` extends it for
-    # many agents together.
+    # agent is silent. Heartbeats do not change this time. If the agent has sent heartbeats, the job ``fleet.settle``
+    # usually extends the time before it passes, for many agents together.
     online_until = models.DateTimeField()
     # When a silent agent becomes offline. Null for other agents. An agent is silent if its last heartbeat was
     # more than 2.5 intervals ago. A silent agent becomes stale exactly at ``online_until``. When it sends a heartbeat,

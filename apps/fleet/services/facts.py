@@ -303,7 +303,7 @@ def is_cloned(cloned: bool) -> Q:
 
 
 def has_progress(progress: str) -> Any:
-    """Return the condition that a pulse's agent has this progress on its offer."""
+    """Return the condition that the assignment of a pulse's agent has this progress."""
     return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
 
 
@@ -483,7 +483,10 @@ def find_label_keys(environments: Environments, start: str = "", *, limit: int =
 def find_label_values(
     environments: Environments, key: str, start: str = "", *, limit: int = MAX_VALUES
 ) -> dict[str, int]:
-    """Return a label's most frequent values that begin with ``start``, and their numbers of agents. Ignores case."""
+    """Return a label's most frequent values that begin with ``start``, and their numbers of agents.
+
+    Ignores the case of ``start``, but not of ``key``.
+    """
     found = LabelCount.objects.filter(environment__in=environments, key=key, value__istartswith=start)
     return _largest_counts(found, "value", limit)
 

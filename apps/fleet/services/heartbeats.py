@@ -91,8 +91,8 @@ _BODY = {
         },
         "resources": {
             **_OBJECT,
-            "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`. "
-            "The series contain `cpu_percent` and `memory_bytes`. Null if unknown.",
+            "description": "The agent's resource usage, such as `cpu_percent` and `memory_bytes` of its process, and "
+            "`disk_free_bytes`. The series contain `cpu_percent` and `memory_bytes`. Null if unknown.",
         },
         "pipeline": {
             **_OBJECT,
