@@ -128,7 +128,7 @@ def test_environment_page_shows_cells_for_agents_of_small_but_not_large_fleet(
     ]  # fmt: skip
     for part in (part for bar in large["bars"] for part in bar["parts"]):
         assert (part["url"], client.get(part["url"]).context["cl"].result_count) == (part["url"], part["share"])
-    assert "No agents yet." in client.get(row_page(world.dev)).text
+    assert "No enrolled agents." in client.get(row_page(world.dev)).text
 
 
 def test_fleet_cells_and_failure_causes_show_why_agents_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The fleet panel of an environment's page: bars of counts, a cell for each agent of a small fleet, and failures."""
+"""The fleet panel of an environment's page: counts by state, a cell for each agent of a small fleet, and failures."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def fleet_panel(
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
         "link": agent_count(total),
-        "empty": "No agents yet. Create an enrollment token to enroll a machine as an agent.",
+        "empty": "No enrolled agents. Create an enrollment token to enroll a machine as an agent.",
     }
     if not total:
         url = returning(act_url(environment, CREATE_ENROLLMENT_TOKEN.name), row_url(environment))
@@ -117,7 +117,7 @@ def fleet_panel(
 
 
 def _describe_causes(causes: Counter[tuple[str, str]]) -> list[str]:
-    """Return the most frequent causes as phrases, such as "3 failed: no such core", and how many agents have others."""
+    """Return phrases for the most frequent causes, such as "3 failed: no such core", and one for any other causes."""
     shown = [f"{count:,} failed: {_why(*cause)}" for cause, count in causes.most_common(_CAUSES)]
     rest = sum(count for _, count in causes.most_common()[_CAUSES:])
     return [*shown, f"{rest:,} failed for other reasons"] if rest else shown

@@ -63,8 +63,8 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, no
             )
             for what, group in list(groups.items())[:_SHOWN]
         ],
-        "empty": f"No captures uploaded in the last {_DAYS} days. Agents upload a capture when somebody requests one, "
-        "and may upload one when a stage stops.",
+        "empty": f"No captures that were uploaded in the last {_DAYS} days are stored. Agents upload a capture when "
+        "somebody requests one, and may upload one when a stage stops.",
     }
 
 

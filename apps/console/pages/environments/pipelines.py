@@ -40,8 +40,9 @@ _NOTHING: Combinable = Value(None, output_field=JSONField())
 class Deployments:
     """The deployments that the page shows.
 
-    ``marked`` are the newest deployments of the last day whose bundle was served. ``failing`` are the current ones that
-    did not pass their golden fixtures. ``causes`` has the causes of agents' failures, if asked for.
+    ``marked`` are the newest deployments that were requested in the last day and have a ``served_at``. ``failing`` are
+    the current ones that did not pass their golden fixtures. ``causes`` has the causes of agents' failures, if asked
+    for.
     """
 
     current: dict[str, Deployment] = field(default_factory=dict)

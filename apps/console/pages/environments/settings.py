@@ -221,8 +221,9 @@ EDIT_SETTINGS = Act(
     also="freeze window policy reviewers approvals",
     done="Settings of {} changed",
     explain="Deployments that have already been requested keep their rules for approvals and the replay gate, their "
-    "agent timeout and their in-flight limit. All other changes apply immediately. Outside of dev environments, only "
-    "an organization admin can loosen the rules for approvals, the replay gate, replays and freeze windows.",
+    "agent timeout and their in-flight limit. Pending approvals of replays also keep their rules. All other changes "
+    "apply immediately. Outside of dev environments, only an organization admin can loosen the rules for approvals, "
+    "the replay gate, replays and freeze windows.",
     run=_edit,
     needs=P.MANAGE_ENVIRONMENT,
     icon="tune",

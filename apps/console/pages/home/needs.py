@@ -1,8 +1,8 @@
 """The list "Needs you" of the overview: what waits for the person, most urgent first, each with one button.
 
-The order: break-glass deployments by deadline, deployments that have failed, agents that have failed; then what waits
-for the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end
-what has no known age.
+The order: break-glass deployments by deadline, failed deployments that were not rolled back, environments with failed
+agents; then what waits for the person, by deadline (held waves, which have none, follow); then everything else, newest
+first, and at the end what has no known age.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _BREAK_GLASS, _FAILED, _AGENTS, _WAITING, _REST = range(5)
 class Need:
     """A line of the list. ``rank`` and ``due`` or ``at`` decide its place.
 
-    ``title`` is HTML, and ``reason`` is HTML or plain text. ``at`` is when the need began or, if the line is about
-    several rows, usually the time of the newest one. ``due`` is the deadline. ``kind`` is the noun with which lines
+    ``title`` is HTML, and ``reason`` is HTML or plain text. ``at`` is usually when the need began, or the time of
+    the newest row if the line is about several rows. ``due`` is the deadline. ``kind`` is the noun with which lines
     that are not shown are counted, and ``all_url`` is the URL of the list that contains their rows.
     """
 
@@ -322,7 +322,7 @@ _SENTENCES: Final[Mapping[Kind, Callable[[Found], Need]]] = {
 
 
 def _jobs(rows: Sequence[Found]) -> Iterator[Need]:
-    """Yield a line for each kind of job with dead letters. If some were not read, the numbers are lower bounds."""
+    """Yield a line for each kind of job in ``rows``. If some jobs were not read, the numbers are lower bounds."""
     is_cut = len(rows) > MOST_OF_KIND
     failed = sorted(rows, key=lambda row: row.about["task"])
     for task, group in groupby(failed, key=lambda row: row.about["task"]):

@@ -340,7 +340,10 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
 
 
 def _incidents(reader: _Reader, day: UUID) -> QuerySet[Any, Any]:
-    """Return the incidents of the last day: captures that were not requested, grouped by pipeline, stage and kind."""
+    """Return the incidents of the last day: captures that were not requested.
+
+    They are grouped by environment, pipeline, stage and kind.
+    """
     events = MessageEvent.objects.filter(
         reader.may(MessageEvent, P.OPERATE_ENVIRONMENT),
         ~Q(data__has_key="since"),  # leaves out summaries, which repeat other events
