@@ -179,7 +179,7 @@ def test_consent_of_former_reviewer_is_shown_but_does_not_count(world: World) ->
     assert summary(row, world.operator)["headline"] == "Waiting for approval: 0 of 2 given."
     assert panel(row, world.operator)["lead"] == "2 approvals are needed."
     first = next(iter(states(row, world.operator)))
-    assert first == "viewer@acme.example no longer a reviewer, so this decision does not count"
+    assert first == "viewer@acme.example not a reviewer, so this decision does not count"
     inbox = signed_in(world.operator.user).get(table(Approval))
     assert [each.count_given for each in inbox.context["cl"].result_list] == [0]
     assert "0 of 2" in inbox.text

@@ -33,8 +33,8 @@ _RANGE_TITLES: Final = {
 # An event gets its id and its timestamp one after the other, so the times in them differ slightly.
 _SLACK: Final = timedelta(minutes=1)
 _MAX_TEXT: Final = 320
-# The number of newest events whose actors the field "Actor" suggests. Also the maximum number of people, of keys and of
-# agents with the given name whose events are found.
+# The number of newest events whose actors the field "Actor" suggests. Also the maximum number of people with the given
+# e-mail address, and of keys and of agents with the given name, whose events are found.
 _SUGGESTED: Final = 500
 _OUTCOMES: Final = {"success": "Success", "denied": "Denied", "error": "Error"}
 

@@ -77,7 +77,7 @@ def _facts(request: HttpRequest, row: AuditEvent) -> list[tuple[str, Any]]:
 
 
 def _url(row: AuditEvent, **filters: str) -> str:
-    """Return the URL of the list of events with these filters, in the event's organization."""
+    """Return the URL of the list of events with these filters, limited to the event's organization if it has one."""
     return with_scope(f"{list_url(AuditEvent)}?{urlencode(filters)}", row.organization, explicit=True)
 
 

@@ -35,7 +35,7 @@ PLACE: Final = "place"
 
 # What the actor did, by action. {} is replaced by the event's resource.
 PHRASES: Final[Mapping[str, str]] = {
-    "account.claim": "signed in to the account of {} for the first time",
+    "account.claim": "signed in to the account of {} with the identity provider for the first time",
     "account.create": "created the account of {}",
     "account.lose_address": "marked the address of {} as unconfirmed",
     "agent.clear_clone_suspicion": "cleared the suspicion that {} has a clone",
@@ -136,14 +136,14 @@ PHRASES: Final[Mapping[str, str]] = {
     "regression.accept": "accepted differences in {}",
     "regression.cancel": "canceled {}",
     "regression.differ": "found differences in {}",
-    "regression.fail": "could not complete {}",
+    "regression.fail": "marked {} as failed",
     "regression.request": "requested {}",
     "regression.start": "started {}",
     "regression.succeed": "found no differences in {}",
     "replay.approve": "queued {} after its approval",
     "replay.deny": "closed {} as denied",
     "replay.diverge": "found that the output of {} diverges",
-    "replay.fail": "could not complete {}",
+    "replay.fail": "marked {} as failed",
     "replay.request": "requested {}",
     "replay.start": "started {}",
     "replay.succeed": "completed {}",
@@ -283,7 +283,7 @@ def phrase_of(kind_name: str, key: Any) -> Subquery:
 
 
 def describe_event(event: AuditEvent, console_user: ConsoleUser | None) -> str:
-    """Return the event as a sentence, with a link to its resource if the person may open it.
+    """Return the event as a sentence. The phrase for its resource may be a link (``describe_subject``).
 
     If the event is not from ``with_subjects``, the sentence names only the kind of resource, such as "a webhook".
     """
@@ -315,7 +315,7 @@ def page_of(kind: str, key: str) -> str:
 
 
 def describe_subject(event: AuditEvent, console_user: ConsoleUser | None) -> str:
-    """Return the phrase for the event's resource, with a link if the person may open it."""
+    """Return the phrase for the event's resource, as a link if the viewer may open it. People get no link."""
     kind, name = event.resource_kind, getattr(event, SUBJECT, None)
     if not name:
         noun = noun_of(kind)

@@ -68,7 +68,7 @@ class Reviewing:
         return max(0, self.row.required_approvals - self.given)
 
     def counts(self, decision: ApprovalDecision) -> bool:
-        """Return whether a decision is by somebody who is still a reviewer, or the approval has no reviewers."""
+        """Return whether a decision is by somebody who is a reviewer now, or the approval has no reviewers."""
         return not self.row.reviewers or str(decision.user_id) in self.row.reviewers
 
     def who_can(self) -> str:
@@ -153,7 +153,7 @@ def _needed(found: Reviewing) -> str:
 
 
 def _person(found: Reviewing, each: ApprovalDecision) -> str:
-    note = "" if found.counts(each) else "no longer a reviewer, so this decision does not count"
+    note = "" if found.counts(each) else "not a reviewer, so this decision does not count"
     comment = format_html("<q>{}</q>", each.comment) if each.comment else ""
     return with_note(with_note(each.decided_by, comment), note)
 
@@ -167,7 +167,7 @@ def _undecided(found: Reviewing) -> list[tuple[str, str]]:
     """Return a row for each of the first 10 reviewers who have not decided, and a row with the number of the others."""
     decided = {each.user_id for each in found.decisions}
     left = [each for each in found.people if each not in decided]
-    left.sort(key=lambda each: found.is_open and each not in found.able)  # people who can still decide come first
+    left.sort(key=lambda each: found.is_open and each not in found.able)  # people who can still approve come first
     rows = [(found.people[each], _why_undecided(found, each)) for each in left[:_NAMED]]
     if more := len(left) - len(rows):
         rows.append((f"{more:,} more", "not decided yet" if found.is_open else "did not decide"))
@@ -184,7 +184,7 @@ def _why_undecided(found: Reviewing, user_id: UUID) -> str:
 
 
 def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
-    """Return a warning if fewer people can approve than are needed."""
+    """Return a warning if fewer people can approve than are needed, unless ``_is_requester_unknown``."""
     if not found.is_open or len(found.able) >= found.missing or _is_requester_unknown(found.row):
         return []
     able = f"only {count_people(len(found.able))}" if found.able else "nobody"

@@ -53,8 +53,8 @@ EXECUTE = Act.of(
     name="execute",
     label="Replay with side effects",
     done="{} requested",
-    explain="The captured records run again, and the side effects that the server's allowlists permit are performed. "
-    "In staging and prod environments, the replay needs an approval first.",
+    explain="The captured records run again, and the side effects that the allowlists of the server and the stages "
+    "permit are performed. In staging and prod environments, the replay needs an approval first.",
     form=ActForm,
     icon="bolt",
     dangerous=True,
