@@ -35,6 +35,7 @@ def test_dead_letter_can_be_retried(world: World, run_jobs: Callable[[], int]) -
     client.post(act(made.job, "retry"), YES, follow=True)
 
     assert ProcrastinateJob.objects.get(pk=made.job.pk).status == "todo"
+    assert "<td>Retried</td>" in client.get(row_page(made.job)).text
     event = AuditEvent.objects.get(action="job.retry")
     assert (event.organization_id, event.environment_id) == (world.organization.pk, made.deployment.environment_id)
     assert (event.resource_id, event.changes) == (str(made.job.pk), {"task": "releases.step"})

@@ -84,6 +84,20 @@ def test_config_bundle_form_starts_from_current_bundle_and_shows_changes(world: 
     )
 
 
+@pytest.mark.parametrize(("enabled", "expected"), [(True, 60), (False, None)])
+def test_config_bundle_form_starts_without_interval_of_disabled_snapshots(
+    world: World, enabled: bool, expected: int | None
+) -> None:
+    version = world.version()
+    snapshot = {"enabled": enabled, "interval_s": 60}
+    first = world.bundle(world.dev, "first", version=version, snapshot=snapshot)
+    stories.active(world, first, stories.fleet(world, 1))
+
+    form = signed_in(world.operator.user).get(new_page(version)).context["form"]
+
+    assert form["snapshot_s"].value() == expected
+
+
 @pytest.mark.parametrize(
     ("values", "field", "error"),
     [

@@ -51,6 +51,7 @@ _EVENTS: Final[Mapping[str, str]] = {
     "failed": "Failed permanently",
     "succeeded": "Succeeded",
     "cancelled": "Canceled",
+    "retried": "Retried",
 }
 _SHOWN = 20  # events on a job's page
 

@@ -147,7 +147,7 @@ def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, 
     return {
         "tuning_profile": bundle.tuning_profile,
         "wait": "" if bundle.wait == WAIT_BY_PROFILE[bundle.tuning_profile] else bundle.wait,
-        "snapshot_s": bundle.snapshot.get("interval_s"),
+        "snapshot_s": bundle.snapshot.get("interval_s") if bundle.snapshot.get("enabled") else None,
         "stage_config": kept or None,
         **{name: bundle.stage_config.get(stage_id) for stage_id, name in form.stages.items()},
         **{name: bundle.adapters.get(name) for name in ("ingress", "egress")},

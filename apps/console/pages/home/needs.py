@@ -171,10 +171,13 @@ def _approval(found: Found) -> Need:
     if about["break_glass"]:
         return _break_glass(found, "Review")
     expires_at = parse_datetime(about["expires_at"])
+    # The deadline is paused if it has passed.
+    is_ahead = expires_at is not None and expires_at > timezone.now()
+    expires = format_html(" Expires: {}.", relative_time(expires_at)) if is_ahead else ""
     return Need(
         key=f"approval-{about['id']}", rank=_WAITING, tone="waiting", where=_where(about), at=found.at, due=expires_at,
         title=_with_warnings("{} waits for your approval.", about),
-        reason=format_html("Requested by {}. Expires: {}.", about["requested_by"], relative_time(expires_at)),
+        reason=format_html("Requested by {}.{}", about["requested_by"], expires),
         button="Review", url=page_url(Approval, "change", about["id"]),
         kind="approval", all_url=f"{list_url(Approval)}?for=me",
     )  # fmt: skip
