@@ -69,7 +69,7 @@ def test_passed_deadline_of_wave_is_shown_as_paused_while_deployment_is_paused(w
     request, facts = shown()
     assert request.endswith("The time to decide is paused until the deployment is resumed.")
     assert facts["Expires"] == "paused until the deployment is resumed"
-    needs = signed_in(world.reviewer.user).get("/admin/").context["needs"].lines
+    needs = signed_in(world.viewer.user).get("/admin/").context["needs"].lines
     [reason] = [need.reason for need in needs if need.key == f"approval-{approval.pk}"]
     assert reason == f"Requested by {approval.requested_by}."
 
