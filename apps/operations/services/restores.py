@@ -69,7 +69,7 @@ def settle(backup: Backup) -> Settled:
 def _record(
     backup: Backup, organization: Organization | None, head: tuple[int, str], counts: dict[str, int], *, actor: Actor
 ) -> None:
-    """Record the restore in a chain, with the sequence number and the hash of the last event in the backup."""
+    """Record the restore in a chain, with the sequence number and the hash of the chain's last event in the backup."""
     seq, last = head
     changes = {
         "created_at": format_time(backup.created_at),

@@ -141,8 +141,8 @@ class VersionSerializer(ModelSerializer):
         "spec": "The spec as JSON.",
         "spec_kv": "The canonical text of the spec.",
         "compiler_version": "The version of the compiler.",
-        "origin": "If this version is a copy: the id of the original version in another environment, even if the "
-        "original was deleted. Null if this version was promoted.",
+        "origin": "If this version is a copy: the id of the version in another environment from which it was copied, "
+        "even if that version was deleted. Null if this version was promoted.",
     }
 
     class Meta:

@@ -162,8 +162,8 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
     """Revoke an approval.
 
     Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay then does
-    not start. A break-glass deployment is rolled back, if possible. Otherwise, a current deployment keeps running, and
-    a deployment that has not finished fails. The approval of a wave is requested again.
+    not start. A break-glass deployment is rolled back, if possible. If not, it keeps running if it is current, and
+    fails if it has not finished. The approval of a wave is requested again.
     """
     approvals.revoke(approval, actor=actor)
 

@@ -27,7 +27,7 @@ class TargetSerializer(StrictSerializer):
     }
 
     def validate(self, attrs: dict[str, Any]) -> Target:
-        """Return the target. Raises ValidationError unless exactly one field selects the agents."""
+        """Return the target. Raises ValidationError unless there is exactly one field and it selects agents."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
             raise serializers.ValidationError("Send exactly one of agents, selector (not empty) and all: true.")
         return Target.of_agents(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))

@@ -50,7 +50,7 @@ draining.on_drain(waiting_room.close)
 
 
 class AgentPath:
-    """A WSGI layer that handles agents' heartbeats, polls and reports, and passes all other requests to Django."""
+    """A WSGI layer that handles agents' usual heartbeats, polls and reports, and passes other requests to Django."""
 
     def __init__(self, django: Application) -> None:
         self._django = django
