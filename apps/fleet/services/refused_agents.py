@@ -75,7 +75,7 @@ class ListedRefusal:
 
 
 def list_refused() -> list[ListedRefusal]:
-    """Return the stored agents, the last refused first. Old ones are deleted (see ``delete_old_refused``)."""
+    """Return the stored agents, the last refused first. ``delete_old_refused`` deletes old ones."""
     rows = list(RefusedAgent.objects.order_by("-last_at", "agent_id"))
     known = Agent.objects.filter(pk__in=[row.pk for row in rows]).values_list(
         "pk", "decommissioned_at", "name", "environment__project__organization__name", "environment__project__name",

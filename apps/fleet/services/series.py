@@ -23,8 +23,8 @@ the other columns as well:
 
 The job moves each closed slot into the rows of ``AgentSeries`` and ``EnvironmentSeries`` in one transaction, so no slot
 is lost or written twice. It also moves an open slot that is over. Then ``series_slot`` and ``series_sums`` become null,
-and ``series_last`` become the last known values. Reads add the slots that have not been written, except in large
-environments.
+and ``series_last`` become the last known values. ``read_agent`` adds the slots that have not been written, and
+``read_environments`` does so unless the environments are large.
 """
 
 from __future__ import annotations
@@ -246,7 +246,10 @@ def _merged(before: Slot | None, added: Slot, replaced: frozenset[str] = frozens
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The values of the slot that starts at ``at``. A value is None if no heartbeat reported it."""
+    """The values of the slot that starts at ``at``. If no heartbeat contributed to a value, it is None.
+
+    ``online`` is the number of agents that sent a heartbeat in the slot, and never None.
+    """
 
     at: datetime
     records_in: int | None = None
@@ -295,9 +298,9 @@ def read_environments(
 ) -> list[Point]:
     """Return the sums of the environments in the slots that overlap the time range, oldest first.
 
-    Slots that are older than 90 days are left out. If the environments have more than ``MOST_AGENTS_READ`` agents,
-    counting decommissioned ones, the slots that ended less than five minutes ago and the current slot are left out as
-    well. A caller that knows whether there are more can pass ``is_large`` to save a query.
+    Slots that are older than 90 days are left out. If ``is_large`` is true, the slots that ended less than five minutes
+    ago and the current slot are left out as well. If it is None, a query finds out whether the environments have more
+    than ``MOST_AGENTS_READ`` agents, counting decommissioned ones.
     """
     keys = [each.pk for each in environments]
     if is_large is None:

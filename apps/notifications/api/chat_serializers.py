@@ -29,7 +29,9 @@ class ChatWebhookSerializer(ModelSerializer):
         "url": "The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored "
         "encrypted and never returned. It must use HTTPS, unless the operator permits webhooks to private networks.",
         "host": "The host of the URL, with the port if it is not the default port.",
-        "events": "The events about which messages are sent. `*` stands for all events.",
+        "events": "The events about which messages are sent. `*` stands for all events. `webhook.failing` and "
+        "`quota.near` are sent only to chat webhooks of the whole organization, and `key.expires` is not sent for user "
+        "tokens.",
         "enabled": "Whether the chat webhook receives messages.",
         "disabled_reason": "Why the service disabled the chat webhook. Empty if the service did not disable it or "
         "if it was enabled again.",
