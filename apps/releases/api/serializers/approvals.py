@@ -112,8 +112,9 @@ class ApprovalSerializer(ModelSerializer):
         "required_approvals": "The number of people who must approve.",
         "allow_self_approval": "Whether the requester may approve.",
         "decisions": "The decisions, one for each person who has decided.",
-        "expires_at": "When the pending request expires. If the approval credential was issued: when the credential "
-        "expires.",
+        "expires_at": "When the pending request expires. The request does not expire while its deployment waits for an "
+        "unfinished regression or, for a wave, while its deployment is paused. If the approval credential was issued: "
+        "when the credential expires.",
         "approved_at": "When the request was approved. Null if it was not approved.",
         "used_at": "When the approval was used. For a break-glass deployment, this is when the deployment was "
         "approved. Null if the approval was not used.",

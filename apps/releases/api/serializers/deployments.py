@@ -104,11 +104,11 @@ class ProgressSerializer(serializers.Serializer[Any]):
     rolled_back = serializers.IntegerField()
     descriptions = {
         "total": "The number of all enlisted agents of the deployment.",
-        "pending": "Agents without an offer.",
-        "offered": "Agents that have an offer and have not reported on it.",
+        "pending": "Agents without an offer from this deployment.",
+        "offered": "Agents that have not reported on their latest offer from this deployment.",
         "downloading": "Agents whose last report was `downloading`.",
         "activating": "Agents whose last report was `activating`.",
-        "active": "Agents that activated the bundle.",
+        "active": "Agents that activated the bundle, and agents that the rollback of another deployment added.",
         "failed": "Agents that failed to activate the bundle or to roll back.",
         "rolled_back": "Agents that rolled back to an earlier bundle.",
     }
