@@ -38,7 +38,8 @@ def find_obstacles(
 ) -> list[DomainError]:
     """Return the errors of the checks that refuse this deployment now.
 
-    Does not check permissions, approvals, reviewers, the start time itself, or the limit of scheduled deployments.
+    Does not check permissions, approvals, break-glass, reviewers, the start time itself, or the limit of scheduled
+    deployments.
     """
     agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [

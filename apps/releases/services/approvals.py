@@ -40,8 +40,7 @@ _SELF_APPROVAL = "You, or a key that you created, requested this. Another person
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# These reasons raise Conflict, because the credential is genuine but does not permit this request. All other reasons
-# raise InvalidInput.
+# Credentials that are refused for these reasons raise Conflict. All other refused credentials raise InvalidInput.
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 

@@ -393,7 +393,7 @@ def _change(deployment: Deployment, agent_ids: Iterable[UUID], **fields: Any) ->
 def _record_failures(
     deployment: Deployment, agent_ids: list[UUID], detail: str, *, timed_out: bool, at: datetime
 ) -> None:
-    """Record why agents failed. A new failure replaces the agent's earlier one for the same action."""
+    """Record why agents failed. A new failure replaces the agent's earlier one with this deployment and action."""
     reasons = json.dumps({action: failures.reason_of(action, timed_out=timed_out) for action in OfferAction})
     with connection.cursor() as cursor:
         cursor.execute(_RECORD_FAILURES, [reasons, detail, failures.find_cause(detail), at, deployment.pk, agent_ids])

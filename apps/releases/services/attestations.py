@@ -1,4 +1,7 @@
-"""The signed statements of a deployment: how its configuration was tested, and why the replay gate let it start."""
+"""Attestations: the test result and the gate statement of a deployment.
+
+They are signed statements of how the deployment's configuration was tested, and why the replay gate let it start.
+"""
 
 from __future__ import annotations
 
@@ -170,12 +173,12 @@ def _describe_acceptances(deployment: Deployment) -> Iterable[AcceptanceEntry]:
 
 
 def list_of(deployment: Deployment) -> list[tuple[str, int]]:
-    """Return the hash and the size of each statement of the deployment, without reading the statements."""
+    """Return the hash and the size of each attestation of the deployment, without reading the envelopes."""
     return lists_of([deployment])[deployment.pk]
 
 
 def lists_of(deployments: Iterable[Deployment]) -> dict[UUID, list[tuple[str, int]]]:
-    """Return the hash and the size of each statement of each deployment, without reading the statements."""
+    """Return the hash and the size of each attestation of each deployment, without reading the envelopes."""
     found: dict[UUID, list[tuple[str, int]]] = {each.pk: [] for each in deployments}
     if tested := [each.pk for each in deployments if replay_gate.is_tested(each)]:
         rows = Attestation.objects.filter(deployment__in=tested).order_by("predicate_type")

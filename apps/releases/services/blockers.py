@@ -71,7 +71,7 @@ def _is_scheduled(row: Deployment, now: datetime) -> bool:
 
 
 def find_in_flight(environment: Environment) -> list[Deployment]:
-    """Return the deployments in flight that count for the limit.
+    """Return the deployments in flight that count for the limit when a deployment is requested or retried.
 
     Deployments that the replay gate blocks, and those whose start time has not been reached, do not count.
     """
