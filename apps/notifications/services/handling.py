@@ -35,7 +35,7 @@ DAILY_AT_HOUR = 8  # UTC, because the time zones of people are unknown
 
 
 def enqueue_pending() -> None:
-    """Enqueue a job for each organization with new events, unless such a job is already waiting."""
+    """Enqueue a job for each organization with new events to handle now, unless such a job is already waiting."""
     pending = MessageEvent.objects.filter(_is_due(), outcome=EventOutcome.PENDING).order_by()
     for organization_id in pending.values_list("organization_id", flat=True).distinct():
         key = f"message_events:{organization_id}"

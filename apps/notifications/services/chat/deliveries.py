@@ -55,7 +55,7 @@ def _is_personal(event: MessageEvent) -> bool:
 
 
 def enqueue_due() -> None:
-    """Enqueue a job for each chat webhook with due deliveries, unless such a job is already waiting."""
+    """Enqueue a job for each chat webhook with due deliveries, unless a job from an earlier call is still waiting."""
     due = ChatDelivery.objects.due(timezone.now()).order_by()
     for webhook_id, organization_id in due.values_list("webhook_id", "webhook__organization_id").distinct():
         enqueue_sending(webhook_id, organization_id, once=True)
@@ -64,8 +64,8 @@ def enqueue_due() -> None:
 def enqueue_sending(webhook_id: UUID, organization_id: UUID, *, once: bool = False) -> None:
     """Enqueue a job that sends the due messages of a chat webhook. Jobs of the same webhook run one after another.
 
-    ``once`` enqueues nothing if such a job is already waiting. Do not use ``once`` in a transaction that changes other
-    rows, because concurrent transactions would wait for its commit.
+    ``once`` enqueues nothing if another job that was enqueued with ``once`` is already waiting. Do not use ``once`` in
+    a transaction that changes other rows, because concurrent transactions would wait for its commit.
     """
     key = f"chat_webhook:{webhook_id}"
     enqueue(

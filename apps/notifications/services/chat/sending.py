@@ -186,7 +186,7 @@ def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime
     if webhook is None:
         return  # the webhook was deleted in the meantime
     is_refused = result.status is not None and 400 <= result.status < 500 and result.status not in _TEMPORARY
-    is_final = is_refused or deliveries[0].event_id is None  # a test is sent once
+    is_final = is_refused or deliveries[0].event_id is None  # a failed test is not retried
     rows = _lock(deliveries)
     for row in rows:
         attempts.record(row, result, at, is_final=is_final)

@@ -76,10 +76,10 @@ def compose(
     """Return the e-mail about these events, as plain text and HTML.
 
     The e-mail is a summary if ``is_daily`` is set or if it is about more than one event. ``ids`` are the ids of all its
-    notifications. ``entries`` may contain only the first of these. The Message-ID is derived from ``ids``: unless the
-    e-mail is an invitation, it is the same when the e-mail is sent again. It differs for other notifications, because
-    mail servers may drop an e-mail whose Message-ID they have seen before. Raises ValueError or MessageError for an
-    invalid address.
+    notifications. ``entries`` may contain only the first of these. The Message-ID is derived from ``ids`` and, for an
+    invitation, from the path of its link. It is the same when the e-mail is sent again, unless an invitation has a new
+    link. It differs for other notifications, because mail servers may drop an e-mail whose Message-ID they have seen
+    before. Raises ValueError or MessageError for an invalid address.
     """
     shown = [_show(entry, sender) for entry in entries]
     name = _one_line(organization.name)

@@ -195,9 +195,9 @@ class _Mailing:
     def _record_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
         """Retry this e-mail later, or all due e-mails of the organization if the server seems to be down.
 
-        The server seems to be down if this job could never connect to it, or if it failed twice in a row. Returns
-        whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the others. If
-        the server is down, however, a separate attempt for each e-mail would take too long.
+        The server seems to be down if this job could never connect and sign in, or if the server failed twice in a row.
+        Returns whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the
+        others. If the server is down, however, a separate attempt for each e-mail would take too long.
         """
         logger.warning("mail_server_unavailable", reason=str(error), organization_id=str(self._organization_id))
         if self._connection.was_open and not self._has_failed:

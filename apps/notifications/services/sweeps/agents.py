@@ -32,10 +32,10 @@ OUTAGE = timedelta(minutes=2)
 MANY = 100
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The late agents without a recorded event, except for drained agents, which may be switched off.
-# ``gone_at`` is when an agent went offline. ``counts_from`` is when it counts as offline: ten intervals after its last
-# heartbeat or after ``reachable_since``, whichever is later. OFFSET 0 makes PostgreSQL find these agents first, so that
-# it reads only their heartbeats.
+# The late agents that have sent a heartbeat and have no recorded event, except for drained agents, which may be
+# switched off. ``gone_at`` is when an agent goes offline. ``counts_from`` is when it counts as offline: ten intervals
+# after its last heartbeat or after ``reachable_since``, whichever is later. OFFSET 0 makes PostgreSQL find these agents
+# first, so that it reads only their heartbeats.
 _LATE = f"""
     SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, beat.given,
         beat.last_seen_at + {OFFLINE_AFTER} * beat.given AS gone_at,

@@ -1,4 +1,4 @@
-"""Record events about API keys, user tokens and enrollment tokens that expire soon."""
+"""Record events about organization API keys, user tokens and enrollment tokens that expire soon."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def record_expiring(now: datetime | None = None) -> None:
 
 
 def find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
-    """Keep only usable credentials that expire within 7 days of ``now`` and have a lifetime of at least 8 days."""
+    """Keep only credentials with a lifetime of at least 8 days that expire within 7 days after ``now``.
+
+    Excludes credentials that are revoked or have already expired, but not those that are used up.
+    """
     latest = Value(now, DateTimeField()) + Value(EXPIRING_FOR)
     return credentials.usable(now).filter(  # type: ignore[attr-defined, no-any-return]  # of CredentialQuerySet
         expires_at__lte=latest, expires_at__gte=F("created_at") + _SHORTEST_LIFE
