@@ -66,7 +66,7 @@ _ERRORS: Final[Mapping[str, str]] = {
     "protocol": "Invalid HTTP response",
     "master_key": "Stored secret or URL cannot be decrypted",
     "restored": "Not sent after the restore from a backup",
-    "obsolete": "Not sent, because the event no longer applied",
+    "obsolete": "Not sent, because the event no longer applied or was more than 3 days old",
     "unexpected_response": "Unexpected response",
 }
 
