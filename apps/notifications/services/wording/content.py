@@ -43,7 +43,7 @@ def join_names(names: Sequence[str], count: int) -> str:
 
 
 def shorten(lines: list[str]) -> tuple[str, ...]:
-    """Return the first lines, each with at most 300 characters, and the number of omitted lines."""
+    """Return the first lines, each cut to 300 characters. If lines are omitted, a last line states their number."""
     shown = [line if len(line) <= 300 else f"{line[:299]}…" for line in lines[:MAX_LINES]]
     if more := len(lines) - len(shown):
         shown.append(f"{more:,} more")

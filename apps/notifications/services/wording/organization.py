@@ -23,7 +23,7 @@ _CREDENTIALS: dict[str, type[Credential]] = {
 # when the quota is used up.
 _QUOTAS = {
     Quota.AGENTS: ("agent", "", "New agents cannot enroll"),
-    Quota.STORED_BYTES: ("byte", " of storage", "Uploads and other new data are refused"),
+    Quota.STORED_BYTES: ("byte", " of storage", "Uploads, reduced captures and new deployments are refused"),
     Quota.CAPTURES_PER_DAY: ("capture", " a day", "Uploads of captures are refused until midnight (UTC)"),
     Quota.DRAFTS: ("draft", "", "New drafts are refused"),
 }

@@ -1,4 +1,4 @@
-"""``manage.py refused_agents [--json]``: list the agents whose keys are refused."""
+"""``manage.py refused_agents [--json]``: list the agents whose keys were refused."""
 
 from __future__ import annotations
 

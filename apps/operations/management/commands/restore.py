@@ -19,7 +19,7 @@ from byteor_cloud.backup.reading import open_backup
 _LINE_EVERY_S = 5.0
 _CHANGES = {
     "approvals_revoked": "approvals revoked (their credentials may have been spent)",
-    "deployments_aborted": "deployments aborted (they had not been offered to agents)",
+    "deployments_aborted": "deployments aborted (when the backup was made, they had not been offered to agents)",
     "deployments_paused": "deployments paused",
     "offers_held": "offers held (agents keep running what they run)",
     "replays_interrupted": "execute replays set to failed (their side effects may have happened)",
