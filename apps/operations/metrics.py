@@ -90,7 +90,7 @@ class DomainCollector(Collector):
                 try:
                     self._series = _read()
                 except (DatabaseError, InterfaceError) as error:
-                    # Without the database, still serve the metrics of the process.
+                    # Without the database, still serve the other metrics.
                     logger.warning("domain_metrics_unavailable", kind=type(error).__name__)
                     return []
                 self._read_at = time.monotonic()

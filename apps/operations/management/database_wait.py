@@ -23,7 +23,7 @@ from byteor_cloud.database.connections import direct_connection, wait_for
 PATIENCE_S = 60.0
 LINE_EVERY_S = 5.0
 RETRY_S = 0.5
-RESPONSE_S = 5  # seconds allowed for an attempt to connect, and for its query
+RESPONSE_S = 5  # seconds allowed for a query and, by default, for an attempt to connect
 # The errors that waiting cannot resolve, in the English of libpq, PostgreSQL and pgbouncer. After any other error, or
 # one in another language, the server may still be starting.
 _REFUSALS = re.compile(
@@ -65,7 +65,7 @@ def wait_for_attempts(attempts: Attempts, report: Callable[[str], object], *, cl
     next_line = started + LINE_EVERY_S
     while not attempts.wait(max(0.0, min(next_line, started + PATIENCE_S) - clock())):
         if clock() >= started + PATIENCE_S:
-            raise OperationalError(f"it did not respond within {PATIENCE_S:.0f} s: {attempts.error}")
+            raise OperationalError(f"no attempt succeeded within {PATIENCE_S:.0f} s: {attempts.error}")
         if clock() >= next_line:
             report(f"waiting for the database {describe()}: {attempts.error}")
             next_line += LINE_EVERY_S

@@ -41,9 +41,10 @@ def restore(
 ) -> restores.Settled:
     """Restore the backup, and settle work that must not continue. If an earlier attempt was interrupted, completes it.
 
-    ``report`` is called with lines about the progress, and ``on_blob`` after each blob with the total number of
-    blobs. Until the whole restore is complete, servers refuse to start with this database. Raises BackupError,
-    CommandError, DomainError, OSError or a database error.
+    ``report`` is called with lines about the progress. ``on_blob`` is called after each blob that the backup contains,
+    with the number of listed blobs, including those that were missing or altered. Until the whole restore is complete,
+    servers refuse to start with this database. Raises BackupError, CommandError, DomainError, OSError or a database
+    error.
     """
     manifest = stored.manifest
     current: Config = settings.CONFIG

@@ -81,9 +81,9 @@ def create(location: str, *, passphrase: str | None, report: Report) -> Created:
     end, so that all blobs that the snapshot refers to can be copied. A blob that the target does not have yet, and that
     is missing or altered in the blob store, is listed in the backup as such.
 
-    Raises BackupError, MasterKeyUnavailable, OSError or a database error. The backup is then not complete, unless the
-    error says that only its audit event could not be written. The next backup to the same folder or bucket reuses the
-    copied blobs.
+    Raises BackupError, Unavailable, OSError or a database error. The backup is then not complete, unless the error says
+    that only its audit event could not be written. The next backup to the same folder or bucket reuses the copied
+    blobs.
     """
     if passphrase is not None:
         check_strength(passphrase)

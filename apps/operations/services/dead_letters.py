@@ -22,7 +22,7 @@ from byteor_cloud.worker.dead_letters import retry_dead_letter
 
 @dataclass(frozen=True, slots=True)
 class JobSubject:
-    """A table that jobs refer to: its model, the field with a row's tenant, and the permission to view the rows."""
+    """A table that jobs refer to: its model, the field with a row's tenant, and the permission to view the jobs."""
 
     model: type[Model]
     tenant: str = "environment"

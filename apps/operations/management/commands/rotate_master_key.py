@@ -27,8 +27,8 @@ SEEN = f"seen in the last {hosts.LIVE_FOR.seconds} seconds"
 class Command(OperatorCommand):
     help = (
         "Re-encrypt all stored secrets with the current master key instead of the previous one. If the data "
-        "folder contains the key and no previous one, first create a new key. Servers may keep running. Run the "
-        "command again if it was interrupted."
+        "folder contains the key and there is no previous one, first create a new key. Servers may keep running. Run "
+        "the command again if it was interrupted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

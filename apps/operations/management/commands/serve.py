@@ -21,7 +21,7 @@ from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.services import vault
 from byteor_cloud.captures import sealing
 from byteor_cloud.config import PREFIX, BindAddress, Config
-from byteor_cloud.database.connections import connections_needed
+from byteor_cloud.database.connections import MIN_API_POOL, connections_needed
 from byteor_cloud.server import addresses, supervisor
 
 
@@ -106,8 +106,9 @@ def _ensure_connections(current: Config) -> None:
     )
     if needed > limit - reserved:
         processes = f"{PREFIX}API_PROCESSES ({current.api_processes})"
-        threads = f"{PREFIX}API_THREADS ({current.api_threads})"
-        lower = "" if current.deployment_mode == "worker" else f" lower {processes} or {threads}, or"
+        # A pool has at least the size for MIN_API_POOL threads.
+        threads = f"if it is above {MIN_API_POOL}, {PREFIX}API_THREADS ({current.api_threads})"
+        lower = "" if current.deployment_mode == "worker" else f" lower {processes} or, {threads}, or"
         raise CommandError(
             f"up to {needed} database connections are needed, but the server permits only {limit - reserved}:{lower}"
             f" raise PostgreSQL's max_connections ({limit})"

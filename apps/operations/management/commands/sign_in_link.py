@@ -14,7 +14,9 @@ from apps.tenancy.models import User
 
 
 class Command(OperatorCommand):
-    help = "Print a one-time sign-in link for a person whose e-mail address was invited or verified."
+    help = (
+        "Print a one-time sign-in link for a person whose e-mail address was invited, verified or given to bootstrap."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options for the person and the output format."""
