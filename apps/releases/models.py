@@ -256,8 +256,9 @@ class Deployment(Stateful):
     # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
     # regression has finished. Null again when the gate opens, or when something else also blocks the deployment.
     gate_until = models.DateTimeField(null=True)
-    # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
-    # before the first offers, while agents cannot download the bundle, and while the deployment's offers are held.
+    # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). The
+    # worker checks this only during a rollout or rollback. Null before the first offers, and if the last check found
+    # that agents cannot download the bundle or that the deployment's offers are held.
     served_at = models.DateTimeField(null=True)
     # The end of the last outage. If an offer was made earlier, its timeout starts at this time. Null if there was none.
     timeouts_from = models.DateTimeField(null=True)
@@ -516,7 +517,7 @@ class Regression(Stateful):
     # The differences of all fixtures, merged by group, without payloads.
     groups: models.JSONField[Any, Any] = models.JSONField(default=list)
     more = models.BigIntegerField(default=0)  # differences without a group
-    # Whether the regression has finished and tested nothing: it has no results, or all of them are ``not_tested``.
+    # Whether the regression was completed but tested nothing: it has no results, or all of them are ``not_tested``.
     vacuous = models.BooleanField(default=False)
     work_candidate = models.BigIntegerField(default=0)
     work_baseline = models.BigIntegerField(default=0)
@@ -568,7 +569,7 @@ class FixtureRevision(models.Model):
 class Acceptance(EnvironmentOwned):
     """A statement, with a reason, that some differences of a configuration are wanted.
 
-    It no longer counts when a deployment of the configuration has become current (``ended_at``).
+    It no longer counts when a rollout has made a deployment of the configuration current (``ended_at``).
     """
 
     config_hash = models.CharField(max_length=71)

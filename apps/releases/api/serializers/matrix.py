@@ -78,7 +78,8 @@ class MatrixSerializer(serializers.Serializer[Any]):
     descriptions = {
         "pipelines": "The pipelines that have a current or an unfinished deployment in an environment of the project, "
         "sorted by name.",
-        "truncated": f"Whether pipelines or environments are left out. The response contains at most {MAX_CELLS:,} "
-        f"cells, but at least one pipeline, and only the first {MAX_ENVIRONMENTS:,} environments.",
+        "truncated": "Whether further pipelines or environments are left out. The response contains at most "
+        f"{MAX_CELLS:,} cells, but at least one pipeline if there is one, and only the first {MAX_ENVIRONMENTS:,} "
+        "environments.",
         "next_after": "Send this value as `after` to get the next pipelines. Null if there are no further pipelines.",
     }

@@ -53,7 +53,8 @@ class ReportAnswerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "accepted": (
             "Always true. A report on an offer that is not current, or with a status that cannot follow the agent's "
-            "progress, is recorded but returns 409."
+            "progress, is recorded but returns 409. The repetition of an accepted report on the current offer is "
+            "ignored and returns 200."
         ),
     }
 

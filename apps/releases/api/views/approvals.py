@@ -21,7 +21,7 @@ from byteor_cloud.errors import Conflict
 
 
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
-    """Approvals. POST records a decision."""
+    """Approvals. ``create`` records a decision."""
 
     tag = Tag.APPROVALS
     queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")

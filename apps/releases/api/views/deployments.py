@@ -120,7 +120,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
 
 
 class _DeploymentChildViewSet(ListModelMixin, EnvironmentViewSet):
-    """Base of the views below ``…/deployments/{id}``. Looks up the deployment inside the environment."""
+    """Base of the lists below ``…/deployments/{id}``. Looks up the deployment inside the environment."""
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment)

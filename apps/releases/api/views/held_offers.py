@@ -17,7 +17,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class HeldOffersViewSet(EnvironmentViewSet):
-    """The offers that agents do not get until a person resumes them."""
+    """The held offers of an environment. An agent does not get a held offer until it is resumed."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
@@ -29,7 +29,7 @@ class HeldOffersViewSet(EnvironmentViewSet):
         """Get the held offers of an environment.
 
         Returns how many agents have an offer that has been held since the installation was restored from a backup.
-        Agents with a held offer keep running what they run. An offer is held until a person resumes the offers of the
-        environment or the deployment, or until another offer replaces it.
+        Agents with a held offer keep running what they run. An offer is held until the offers of the environment
+        or of the deployment are resumed, or until the offer is replaced or withdrawn.
         """
         return Response(self.get_serializer(read_held(self.environment)).data)

@@ -55,7 +55,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
 
         Called by an agent while it downloads and activates the offered bundle, and when it has finished or failed. A
         report on an offer that is not current, or with a status that cannot follow the agent's progress, is recorded
-        but returns 409.
+        but returns 409. The repetition of an accepted report on the current offer is ignored and returns 200.
         """
         accepted = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
         return Response(accepted)
