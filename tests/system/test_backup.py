@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 import re
 import signal
@@ -299,6 +300,24 @@ def test_external_database_is_backed_up_and_restored_without_revealing_password(
     ]
     assert "but BYTEOR_CLOUD_MASTER_KEY is the key" in older.stderr
     assert password not in restored.stdout + restored.stderr + again.stderr + older.stderr
+
+
+def test_restore_counts_only_blobs_that_backup_contains(installation: Installation, target: Path) -> None:
+    installation.serve()
+    upload(installation, b"lost" * 1000, b"kept" * 1000)
+    lost = hashlib.sha256(b"lost" * 1000).hexdigest()
+    [stored] = [each for each in installation.data_dir.rglob(f"*{lost[2:]}*") if each.is_file()]
+    stored.unlink()
+    assert installation.manage("backup", str(target), BACKUP_PASSPHRASE=PASSPHRASE).returncode == 1
+    elsewhere = Installation(is_prepared=False)
+    try:
+        restored = elsewhere.manage("restore", str(target), BACKUP_PASSPHRASE=PASSPHRASE)
+    finally:
+        elsewhere.remove()
+
+    lines = restored.stderr.splitlines()
+    assert "byteor-cloud: 1 of 1 blob restored" in lines
+    assert f"byteor-cloud: the blob {lost} was already missing when the backup was made" in lines
 
 
 def test_lost_database_fails_backup_with_one_error_line(

@@ -42,9 +42,8 @@ def restore(
     """Restore the backup, and settle work that must not continue. If an earlier attempt was interrupted, completes it.
 
     ``report`` is called with lines about the progress. ``on_blob`` is called after each blob that the backup contains,
-    with the number of listed blobs, including those that were missing or altered. Until the whole restore is complete,
-    servers refuse to start with this database. Raises BackupError, CommandError, DomainError, OSError or a database
-    error.
+    with the number of these blobs. Until the whole restore is complete, servers refuse to start with this database.
+    Raises BackupError, CommandError, DomainError, OSError or a database error.
     """
     manifest = stored.manifest
     current: Config = settings.CONFIG
@@ -68,7 +67,8 @@ def restore(
                     stored.copy_dump(file)
                 check_dump(dump, server_major(session))
                 unfinished.mark(restore)
-            lost = restoring.copy_blobs(stored, on_done=lambda _: on_blob(manifest.blob_count))
+            whole = manifest.blob_count - manifest.faulty_blobs
+            lost = restoring.copy_blobs(stored, on_done=lambda _: on_blob(whole))
             if key is not None and isinstance(current.master_key, Path):
                 store_key(key, current.master_key)
             if not has_data:
