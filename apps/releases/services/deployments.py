@@ -258,7 +258,7 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     agent can be retried, and the deployment itself has not failed or has no agents left. Raises Conflict if one of
     ``agents`` cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying
     only ``agents`` of a failed deployment would leave its wave over the failure threshold. Raises Conflict if a wave
-    was denied, if the deployment was never offered, was rolled back or superseded, or is rolling back, or if its
+    was denied, if the deployment was never offered or was superseded, if its rollback was started, or if its
     configuration is known bad. A deployment that is not ``deploying`` is also refused in a freeze window, if its
     approval after break-glass was denied, expired or revoked, and while another deployment of its pipeline or with its
     agents is under way. A failed deployment is also refused at the in-flight limit, and if a newer deployment of its

@@ -1,4 +1,4 @@
-"""Counts of a deployment's agents by wave and progress: the sums of ``ProgressCount``, which triggers write.
+"""Counts of a deployment's agents by wave and progress, summed from the rows of ``ProgressCount``.
 
 Counting reads no rows of agents, because a deployment may have 100,000 agents.
 """

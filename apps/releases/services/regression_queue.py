@@ -35,7 +35,7 @@ from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
 MAX_BASELINES = 5
-_REPORTS_KEPT_S = 600  # seconds after an activation within which online agents send another heartbeat
+_REPORTS_KEPT_S = 600  # after an activation, the agents' reports are read for at least this many seconds
 BARRED = "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
 
 

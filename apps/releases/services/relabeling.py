@@ -50,7 +50,7 @@ def relabel(
 def relabel_chosen(environment: Environment, agents: QuerySet[Agent], change: LabelChange, *, actor: Actor) -> int:
     """Change the labels of these enrolled agents of the environment. Return the number of changed agents.
 
-    Raises InvalidInput if an agent would have too many labels, and NotFound if the environment was deleted.
+    Raises InvalidInput if an agent would have too many labels, and NotFound if the environment was purged.
     """
     lock_row(environment)  # otherwise two changes to the same agents could wait for each other
     return labels.change_labels(environment, agents, change, selector=None, actor=actor)

@@ -209,11 +209,11 @@ def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) 
     """Request another regression if the last one was deleted or is outdated. Return whether one was requested.
 
     The caller has locked the environment and the deployment. A regression is outdated if a new one would compare with
-    other configurations, if a fixture was added or expects another result, if a configuration of the pipeline became
-    known bad or was cleared, if the engine has changed, or if a worker of an older release completed it. A regression
-    that blocks the deployment (``is_blocked``) is also outdated if a fixture was removed, has expired, or also expects
-    results that were accepted since. A regression that has not finished, was canceled or could not be completed is not
-    renewed.
+    other configurations, if a fixture was added or its expectation or expiry was changed, if a configuration of the
+    pipeline became known bad or was cleared, if the engine has changed, or if a worker of an older release completed
+    the regression. A regression that blocks the deployment (``is_blocked``) is also outdated if a fixture was deleted,
+    has expired, or also expects results that were accepted since. A regression that has not finished, was canceled or
+    could not be completed is not renewed.
     """
     row = _read_scope(deployment)
     if row is not None and (row.status in UNFINISHED_REGRESSION or _is_incomplete(row)):
