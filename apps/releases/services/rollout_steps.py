@@ -117,8 +117,8 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     """Start the next wave now, without waiting for the pause between the waves or for a manual hold.
 
     Raises Conflict as ``check_next_wave`` does, in a freeze window that the deployment does not override, and if the
-    configuration is known bad, an agent of the current wave has not finished, too many agents have failed, the next
-    wave needs an approval that covers what the earlier waves have done until now, or there is no next wave.
+    configuration is known bad, an agent of a wave that has started has not finished, too many agents have failed, the
+    next wave needs an approval that covers what the earlier waves have done until now, or there is no next wave.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
@@ -130,8 +130,8 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     plan = _plan(deployment, timezone.now(), is_started=True)
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
         detail = (
-            "The next wave cannot start. Either there is none, or it needs approval, or an agent of wave "
-            f"{deployment.wave + 1} has not finished, or too many agents have failed."
+            "The next wave cannot start. Either there is none, or it needs approval, or an agent of a wave that has "
+            "started has not finished, or too many agents have failed."
         )
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
@@ -142,7 +142,7 @@ def check_next_wave(deployment: Deployment) -> None:
     """Raise Conflict if the deployment's state shows that the next wave cannot start now.
 
     Does not check freeze windows and the known bad state. Does not read the agents either: the last step stored whether
-    the current wave has finished.
+    all waves that have started have finished.
     """
     if deployment.status != DeploymentStatus.DEPLOYING:
         detail = f"The deployment is {deployment.status}. Only a deploying deployment has a next wave."
@@ -154,7 +154,7 @@ def check_next_wave(deployment: Deployment) -> None:
         detail = "The next wave needs approval, and it is not approved."
         raise Conflict(detail, code="next_wave.needs_approval")
     if deployment.wave_done_at is None or deployment.wave + 1 >= len(deployment.strategy.percents):
-        detail = f"Wave {deployment.wave + 1} has not finished, or there is no next wave."
+        detail = "A wave that has started has not finished, or there is no next wave."
         raise Conflict(detail, code="next_wave.not_ready")
 
 
@@ -235,7 +235,7 @@ def _pending_waves(deployment: Deployment) -> set[int]:
 
 def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
-        """Return the start of the agent's timeout, or None without an offer and while timeouts are suspended."""
+        """Return the start of the agent's timeout, or None without an offer or while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
         return deployment.timed_from(offered_at)

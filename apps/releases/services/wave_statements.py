@@ -16,7 +16,7 @@ from byteor.engine.signing.wave_statement import WaveStatement
 def sign(approval: Approval, status: ApprovalStatus) -> str:
     """Return the signed statement of the decisions on a wave, as canonical JSON. ``status`` is approved or denied.
 
-    Call this in the transaction of the decision that approves or denies the wave. The caller has locked the
+    Call this in the transaction that approves or denies the wave. The caller has locked the
     environment, so that no other statement of the deployment is signed at the same time.
     """
     report, deployment = approval.wave_report, approval.rollout

@@ -1,4 +1,4 @@
-"""Authentication by bearer credentials: helpers, the base class, and the classes for user tokens and keys."""
+"""Bearer authentication: helpers, the base class, and the classes for user tokens and organization keys."""
 
 from __future__ import annotations
 

@@ -34,12 +34,12 @@ from byteor_cloud.concurrency.fair import Holder
 from byteor_cloud.errors import DomainError, Forbidden, NotFound, Unauthenticated
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
-# The permission of an operation that needs none: any caller with an accepted family of credentials may use it.
+# The permission of an operation that needs none. The family of the credential and the scope are still checked.
 SIGNED_IN: Final = None
 
 
 class ApiViewSet(ResourceViewSet):
-    """Base of the views that need a bearer credential. Views outside any organization inherit from it directly."""
+    """Base of the views that need a bearer credential. Views without ``org_id`` in the URL inherit from it directly."""
 
     credentials: ClassVar[tuple[Family, ...]] = BEARER
     commands: ClassVar[tuple[Command, ...]] = ()
@@ -116,7 +116,7 @@ class ApiViewSet(ResourceViewSet):
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:
-        """Load the rows that the URL names. Raises NotFound if a row does not exist or the caller has no role there."""
+        """Load the scope of the request. Raises NotFound if it does not exist or the caller may not see it."""
 
     @property
     def granted_permissions(self) -> frozenset[Permission]:
@@ -125,7 +125,7 @@ class ApiViewSet(ResourceViewSet):
 
     @property
     def scope(self) -> audit.Scope:
-        """The organization, project or environment in the URL, if it was loaded; None outside any organization."""
+        """The organization, project or environment of the request, if it was loaded; None if the request has none."""
         return None
 
     @final
@@ -163,7 +163,7 @@ class ApiViewSet(ResourceViewSet):
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the rate limit headers. Count a response with a client error as a refusal."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # headers exist once the credential is recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # set only if the credential is recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
@@ -179,7 +179,7 @@ def _action(command: Command) -> Callable[..., Response]:
 
 
 class OrganizationViewSet(ApiViewSet):
-    """Base of the views below ``/orgs/{org_id}``."""
+    """Base of the views at and below ``/orgs/{org_id}``."""
 
     scope_field: ClassVar[str] = "organization"
     organization: Organization
@@ -213,7 +213,7 @@ class OrganizationViewSet(ApiViewSet):
 
 
 class ProjectViewSet(OrganizationViewSet):
-    """Base of the views below ``/orgs/{org_id}/projects/{project_id}``."""
+    """Base of the views at and below ``/orgs/{org_id}/projects/{project_id}``."""
 
     scope_field = "project"
     project: Project
@@ -240,7 +240,7 @@ class ProjectViewSet(OrganizationViewSet):
 
 
 class EnvironmentViewSet(ProjectViewSet):
-    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``."""
+    """Base of the views at and below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``."""
 
     scope_field = "environment"
     environment: Environment
