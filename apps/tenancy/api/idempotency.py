@@ -60,7 +60,10 @@ class Repeatable:
 def idempotent(
     handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
 ) -> Callable[..., Response]:
-    """Wrap ``handler`` so that a request with a repeated key gets the first 2xx response again."""
+    """Wrap ``handler`` so that a repeated request with the same key gets the first 2xx response again.
+
+    The wrapper raises InvalidInput for an invalid key, and the Conflict that ``claim`` returns.
+    """
 
     def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:
         repeatable = Repeatable.of(request, principal=principal, holds_secret=holds_secret)

@@ -112,7 +112,8 @@ def _usage(limit: int, count: Callable[[int], int]) -> RateLimitUsage | None:
 def count_sign_in(step: str, address: str | None) -> None:
     """Count a step of a sign-in. Raises TooManyRequests if the address exceeds its limit for that step.
 
-    All IPv6 addresses of a /64 network share a limit, because a single machine can use all of them.
+    All IPv6 addresses of a /64 network share a limit, because a single machine can use all of them. Does nothing if
+    rate limits are off.
     """
     found = None if address is None else ip_address(address)
     source = found if found is None or found.version == 4 else ip_network((found, 64), strict=False)

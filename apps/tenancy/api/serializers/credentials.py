@@ -66,8 +66,8 @@ class OrganizationKeySerializer(ModelSerializer):
         "created_by": (
             "The e-mail address of the person who created the key. If another organization API key created "
             "this key, the address of the person who created the other key. This person counts as the requester of "
-            "everything that the key requests. Null if unknown. In that case, the key cannot request anything that "
-            "needs an approval."
+            "everything that the key requests. Empty if the address is unknown. Null if the person is unknown. In that "
+            "case, the key cannot request anything that needs an approval."
         ),
     }
 

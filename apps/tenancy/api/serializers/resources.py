@@ -50,8 +50,8 @@ class ProjectSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The project's name, unique in the organization.",
-        "slug": "A short name, unique in the organization, for example for commands. By default, it is derived from "
-        "the name at creation, or random if the name has no usable characters.",
+        "slug": "A short name, unique in the organization. By default, it is derived from the name at creation, or "
+        "random if the name has no usable characters.",
     }
 
     class Meta:
@@ -95,7 +95,7 @@ class MemberSerializer(ModelSerializer):
 
     descriptions = {
         "user_id": "The person's id.",
-        "email": "The person's e-mail address.",
+        "email": "The person's e-mail address. In responses, empty if it is unknown.",
         "role": "The person's role. `org_admin` can only be granted in an organization, not in a project.",
         "project_id": "The id of the project in which the role applies. Null if it applies to the whole organization.",
     }
