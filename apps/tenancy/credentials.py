@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
-# The error is the same in all cases, so that an attacker cannot find out whether a credential exists.
+# The text is the same for unknown, expired and revoked credentials, so that an attacker cannot find out which exist.
 UNUSABLE = "The credential is not valid. For example, it may have expired or been revoked."
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH = 43  # the number of base62 characters that represent 32 bytes

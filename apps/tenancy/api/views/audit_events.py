@@ -37,17 +37,16 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
         "actor_id": line_parameter("actor_id", description="Returns only events whose actor has this id."),
         "resource_kind": line_parameter(
-            "resource_kind", description="Returns only events that affected a resource of this kind."
+            "resource_kind", description="Returns only events whose resource is of this kind."
         ),
-        "resource_id": line_parameter(
-            "resource_id", description="Returns only events that affected the resource with this id."
-        ),
+        "resource_id": line_parameter("resource_id", description="Returns only events whose resource has this id."),
         "project_id": id_parameter(
-            "project_id", description="Returns only events of resources that belong to the project with this id."
+            "project_id",
+            description="Returns only events of the project with this id, or of resources that belong to it.",
         ),
         "environment_id": id_parameter(
             "environment_id",
-            description="Returns only events of resources that belong to the environment with this id.",
+            description="Returns only events of the environment with this id, or of resources that belong to it.",
         ),
         "after": time_parameter("timestamp__gte", description="Returns only events at or after this time."),
         "before": time_parameter("timestamp__lt", description="Returns only events before this time."),

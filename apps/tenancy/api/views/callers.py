@@ -29,8 +29,8 @@ class MeViewSet(ApiViewSet):
     def retrieve(self, request: Request) -> Response:
         """Get the caller.
 
-        Returns the person to whom the credential belongs, the credential without its secret, and the roles of the
-        credential. Use this operation to test a credential.
+        Returns the person to whom the credential belongs (null for an organization API key), the credential without its
+        secret, and the roles of the credential. Use this operation to test a user token or an organization API key.
         """
         principal = self.principal
         if principal.user is not None:

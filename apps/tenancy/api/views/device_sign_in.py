@@ -151,7 +151,7 @@ class TokenView(_DeviceView):
             400: OpenApiResponse(
                 description="No token was issued. `error` is a code of RFC 8628 or RFC 6749: "
                 "`authorization_pending`, `slow_down`, `access_denied`, `expired_token`, `invalid_grant`, "
-                "`invalid_request` or `unsupported_grant_type`."
+                "`invalid_request` or `unsupported_grant_type`. It is missing if the body cannot be parsed."
             ),
         },
         example={"grant_type": GRANT_TYPE, "device_code": "bor_dev_…"},
@@ -159,8 +159,9 @@ class TokenView(_DeviceView):
     def post(self, request: Request) -> Response:
         """Finish signing in on a machine without a browser.
 
-        Returns the user token once, after a person has allowed the sign-in. Until then, it returns 400 with the error
-        `authorization_pending`. After `slow_down`, wait 5 seconds longer between requests.
+        Returns the user token once, after a person has allowed the sign-in. While the decision is pending, returns 400
+        with the error `authorization_pending`, or `slow_down` if requests come too often. After `slow_down`, wait 5
+        seconds longer between requests.
         """
         sent = DeviceGrantSerializer(data=request.data)
         if not sent.is_valid():

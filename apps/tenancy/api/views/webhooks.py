@@ -109,7 +109,7 @@ class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
             "listWebhookDeliveries",
             P.MANAGE_ORG_MEMBERSHIPS,
             "List deliveries of a webhook",
-            "Returns the deliveries to this webhook with the results of their latest attempts, newest first. "
+            "Returns the deliveries to this webhook, newest first, with the results of their latest attempts. "
             "Deliveries are kept for 30 days.",
         ),
     }
