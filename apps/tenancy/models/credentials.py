@@ -25,7 +25,7 @@ class CredentialQuerySet(models.QuerySet[Any]):
 
 
 class Credential(Row):
-    """Base of all stored credentials. A row has the digest of the secret, and a prefix by which people recognize it."""
+    """Base of all API credentials. A row has the digest of the secret, and a prefix by which people recognize it."""
 
     family: ClassVar[Family]
 

@@ -31,7 +31,7 @@ class IdempotencyKeyQuerySet(models.QuerySet[Any]):
 
 
 class IdempotencyKey(models.Model):
-    """The encrypted 2xx response to the first request with an ``Idempotency-Key``, saved in that request's transaction.
+    """The encrypted first 2xx response to an ``Idempotency-Key``, saved in the transaction of the request.
 
     The console stores its submitted forms and their results in this table as well (``services/sent_forms.py``).
     """

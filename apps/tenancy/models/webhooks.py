@@ -26,7 +26,8 @@ class Receiver(Row, Revisioned):
     enabled = models.BooleanField(default=True)
     # Why the control plane disabled the webhook. Empty if it did not, or if the webhook was enabled again.
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # When the attempts began to fail. Null if none has failed since the last success or since the webhook was enabled.
+    # When the attempts began to fail. Null if none has failed since the last success, since the webhook was enabled,
+    # or (for a chat webhook) since its URL was changed.
     failing_since = models.DateTimeField(null=True, editable=False)
     bounded_columns = frozenset({"events"})
 
