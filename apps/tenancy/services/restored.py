@@ -1,4 +1,4 @@
-"""After a restore from a backup: end sessions, one-time links and unfinished sign-ins, and drop pending messages."""
+"""After a restore: end sessions, one-time links and unfinished sign-ins, and drop pending messages and deliveries."""
 
 from __future__ import annotations
 
