@@ -112,10 +112,10 @@ def add(
     granter: frozenset[Permission],
     actor: Actor,
 ) -> Invitation:
-    """Give a role to the person with the verified address ``email``, and send an invitation.
+    """Give a role to the person with the verified address ``email``, and invite the person (``_invite``).
 
-    If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
-    address, or with the link in the invitation. Raises Forbidden if the role exceeds the granter's permissions,
+    ``accounts.get_or_create_account`` finds or creates the account. The person claims a new account by signing in with
+    the address or with an invitation link. Raises Forbidden if the role exceeds the granter's permissions,
     InvalidInput for the role org_admin in a project or a domain that the setting ``email_domains`` does not permit, and
     Conflict if the person already has a role in ``project`` (None: in ``organization``).
     """
@@ -179,8 +179,8 @@ def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Ac
     """Record the event that sends the invitation. If e-mails cannot be sent, also create a link for the inviter.
 
     No event is recorded if people invite themselves. Whoever sees the link can use it. It is therefore created only for
-    an org_admin, who already has all permissions of the account, and only if ``accounts.create_invitation_link``
-    permits it.
+    an org_admin or installation operator, who already has all permissions of the account, and only if
+    ``accounts.create_invitation_link`` permits it.
     """
     if membership.user_id != actor.user_id:
         message_events.record(
@@ -240,7 +240,7 @@ def remove(
 ) -> None:
     """Remove a member. Raises the same errors as ``change_role``, except InvalidInput.
 
-    If a person who has never signed in loses their last role, their unused sign-in links become invalid.
+    If the person loses their last role and the account is unclaimed, its unused sign-in links become invalid.
     """
     lock_row(membership.organization)
     user = lock_row(membership.user)

@@ -1,4 +1,4 @@
-"""Create, edit and delete organizations, projects and environments."""
+"""Create and edit organizations, projects and environments. Delete projects and environments."""
 
 from __future__ import annotations
 
@@ -161,9 +161,9 @@ def create_environment(
     position on increase by 1.
 
     Unless ``may_loosen`` or the posture is dev, raises Forbidden if ``settings`` loosen approval, replay, replay gate
-    or freeze rules compared with those defaults. Raises IntegrityError (409) if the name is taken. Raises InvalidInput
-    if settings contradict each other, a new reviewer has no role, or the position is not from 1 to the new number of
-    environments.
+    or freeze rules compared with the defaults of the organization and the posture. Raises IntegrityError (409) if the
+    name is taken. Raises InvalidInput if settings contradict each other, a new reviewer has no role, or the position is
+    not from 1 to the new number of environments.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}

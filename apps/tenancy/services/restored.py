@@ -1,4 +1,4 @@
-"""End sessions, one-time links, sign-ins of machines and pending deliveries after a restore from a backup."""
+"""After a restore: end sessions, one-time links and unfinished sign-ins, and drop pending messages and deliveries."""
 
 from __future__ import annotations
 

@@ -87,8 +87,9 @@ def run_steps_once(
 def find_result(form_id: str, values: Mapping[str, list[str]], *, actor: Actor) -> FormResult | None:
     """Return the result if the person already submitted the form with the same values; otherwise None.
 
-    If the first submission is still running in steps, waits for up to 30 seconds. Also returns None if it then still
-    has no result, was interrupted by an error, or its result has expired.
+    If the first submission is still running in steps, waits for up to 30 seconds. Returns None if it then still has no
+    result, or was interrupted by an error. Also returns None if the first submission is still running in one
+    transaction, or if the result has expired.
     """
     caller, fingerprint = _caller(actor), _fingerprint(values)
     if not IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint).exists():

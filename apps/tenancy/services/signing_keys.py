@@ -133,7 +133,10 @@ def update_all_statuses() -> None:
 
 @transaction.atomic
 def update_statuses(organization_id: UUID | None) -> None:
-    """Update the stored key statuses and ETag of an organization (None: of the installation). Record audit events."""
+    """Update the stored key statuses of an organization (None: of the installation), and record audit events.
+
+    For an organization, also update the stored ETag.
+    """
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
     _update_due_statuses(organization, timezone.now(), actor=system_actor("signing_keys"))
     _store_etag(organization)

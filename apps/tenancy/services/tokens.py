@@ -1,4 +1,4 @@
-"""Create and revoke user tokens and organization API keys, and store when a credential was last used."""
+"""Create user tokens and organization API keys, revoke credentials, and store when a credential was last used."""
 
 from __future__ import annotations
 
@@ -163,7 +163,8 @@ def revoke(
 def note_use(credential: Credential) -> None:
     """Store when the credential was last used, at most once a minute.
 
-    Nothing is stored while the disk is full or almost full, because read-only requests must still work.
+    Nothing is stored while the database's disk is full or, with the embedded database, almost full, because read-only
+    requests must still work.
     """
     now = timezone.now()
     used_before = now - _USE_PRECISION

@@ -162,7 +162,7 @@ def _keys() -> list[bytes]:
 
 
 def _read(source: Key | None) -> bytes | None:
-    if not isinstance(source, Path):  # the key itself, which was checked at startup
+    if not isinstance(source, Path):  # None, or the key itself, which was checked at startup
         return source
     try:
         return read_key(source)
