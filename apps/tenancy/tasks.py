@@ -98,5 +98,5 @@ def delete_old_hosts() -> None:
 
 @runs_periodically(kinds.DELETE_OLD_JOBS)
 def delete_old_jobs() -> None:
-    """Delete dead letters that are too old or too many, and the queue's old events."""
+    """Delete dead letters that are too old or too many, and most of the queue's old events."""
     dead_letters.delete_old_jobs()

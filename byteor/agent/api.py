@@ -89,7 +89,7 @@ class CaptureRequest:
 
 @dataclass(frozen=True, slots=True)
 class JsonReply:
-    """A response with its parsed JSON body."""
+    """A response with its parsed JSON body, which is an empty object if the status is 304."""
 
     status: int
     headers: Mapping[str, str]

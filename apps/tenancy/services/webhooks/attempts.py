@@ -32,7 +32,7 @@ def format_time(moment: datetime) -> str:
 
 
 def record(delivery: Delivery, result: PostResult, at: datetime, *, is_final: bool = False) -> None:
-    """Record the result of an attempt made at ``at``. The caller must hold the locks of the webhook and the delivery.
+    """Record the result of an attempt made at ``at``. The caller must hold the lock of the delivery.
 
     After a failure, the delivery is retried later, unless ``is_final`` is set, this was the last attempt, or the status
     is 410.

@@ -91,7 +91,7 @@ def _resource_url(event: AuditEvent) -> str:
 
 
 def _attempt(delivery: WebhookDelivery) -> bool:
-    """Send the delivery once and record the result; return whether the receiver accepted it."""
+    """Make one attempt to send the delivery and record its result; return whether the receiver accepted it."""
     webhook, at = delivery.webhook, timezone.now()
     body = payload(delivery.event)
     try:

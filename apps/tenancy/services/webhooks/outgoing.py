@@ -90,7 +90,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result and duration of a POST: the response's status, ``Retry-After`` and first bytes, or an error code."""
+    """The result and duration of a POST: the response's status, ``Retry-After`` and first bytes, an error, or both."""
 
     status: int | None
     error: str
@@ -174,7 +174,7 @@ def resolve(host: str, port: int, *, within: float) -> list[str]:
 @cache
 def tls_context() -> ssl.SSLContext:
     """Return the context of TLS connections to other servers, which checks their certificates."""
-    context = ssl.create_default_context()  # trusts the system's certificate authorities, or those of SSL_CERT_FILE
+    context = ssl.create_default_context()  # trusts the system's certificate authorities; SSL_CERT_FILE can add others
     context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     return context
 

@@ -34,7 +34,7 @@ def check_url(url: str) -> outgoing.Receiver:
 
 
 def _check(organization: Organization, values: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for a forbidden URL, or for a project or environment outside the organization."""
+    """Raise InvalidInput for a forbidden URL, or for a project or environment that the organization does not have."""
     if "url" in values:
         check_url(values["url"])
     permitted_rows: Mapping[str, Any] = {
