@@ -7,8 +7,8 @@ tries the new key first, and returns to the old one if the control plane rejects
 The control plane limits how often an agent may fetch a new key. When the limit is reached, the agent keeps its key and
 tries again later.
 
-While a clone of the agent is suspected, the control plane refuses every attempt. Only a person can then replace the
-key, so the agent keeps its key and stops trying.
+While a clone of the agent is suspected, the control plane refuses every attempt. Only a person can clear the suspicion,
+so the agent keeps its key and stops trying.
 """
 
 from __future__ import annotations

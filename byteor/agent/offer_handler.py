@@ -96,7 +96,8 @@ class OfferHandler:
             except CredentialRejected:
                 raise
             except RequestRejected as error:
-                # 409: the control plane no longer makes the offer. Other rejected reports would be rejected again.
+                # 409: the offer is not current, or the status cannot follow the agent's progress, for example because
+                # the agent did not finish in time. All rejected reports would be rejected again.
                 _log.warning(
                     "report %s for deployment %s rejected: %s", report.status, report.offer.deployment_id, error
                 )
@@ -208,7 +209,7 @@ class OfferHandler:
         self._report(OfferReport(offer, status, tuning=active.tuning), running=running)
 
     def _record_failure(self, offer: ReceivedOffer, detail: str) -> None:
-        _log.error("deployment %s failed on this host: %s", offer.deployment_id, detail)
+        _log.error("the offer of deployment %s failed on this host: %s", offer.deployment_id, detail)
         failure = FailedOffer(offer, self._now(), detail)
         self._report(OfferReport(offer, OfferStatus.FAILED, detail=detail), last_failed=failure)
 

@@ -61,8 +61,8 @@ class RequestedCaptures:
         self._clock = clock
         self._not_before = -math.inf
         self._thread: Thread | None = None
-        # The request and the upload of the last failed attempt. A retry sends the same bytes, which the control plane
-        # recognizes if it is still storing the first upload.
+        # A capture whose upload failed and can be retried, with its request. A retry sends the same bytes, which the
+        # control plane recognizes if it is still storing the first upload.
         self._unsent: tuple[CaptureRequest, _Upload] | None = None
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class RequestedCaptures:
             self._backoff.reset()
 
     def _pause(self, error: Exception, seconds: float) -> None:
-        _log.warning("the requested capture was not uploaded: %s; trying again in %.1f s or later", error, seconds)
+        _log.warning("the requested capture was not uploaded: %s; no other attempt for %.1f s", error, seconds)
         self._not_before = self._clock() + seconds
 
     def _upload(self, plane: ControlPlane, request: CaptureRequest) -> None:

@@ -23,6 +23,8 @@ class ApiError(ByteOrError):
     ``status`` is the HTTP status, ``type`` a stable URN, ``code`` its last part, ``detail`` the explanation, ``errors``
     the invalid fields and parameters, ``request_id`` the id to quote when you ask for help, ``retry_after`` the seconds
     after which a retry may succeed, and ``problem`` the whole body. ``request_id`` and ``retry_after`` can be None.
+    If the body is not a JSON object, for example because a proxy sent it, ``type`` is ``about:blank`` and ``problem``
+    contains only a ``detail``.
     """
 
     def __init__(self, status: int, problem: dict[str, Any], *, retry_after: float | None = None) -> None:

@@ -186,7 +186,8 @@ def refuse_page(response: httpx2.Response) -> None:
 def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
     """Return the arguments for httpx2's clients. Redirects are not followed, since their targets could get the token.
 
-    Raises ValueError for an invalid URL or token. The message contains neither the token nor a password in the URL.
+    Raises ValueError if the URL does not begin with ``https://`` or ``http://``, if it contains a user name or a
+    password, or if the token has invalid characters. The message contains neither the token nor a password in the URL.
     """
     if not url.startswith(("https://", "http://")):
         raise ValueError("The URL of the server must begin with https:// or http://.")
