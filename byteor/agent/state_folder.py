@@ -169,7 +169,8 @@ class StateFolder:
     def capture(self, bundle_hash: str) -> dict[str, bytes]:
         """Return the stored input and output of a bundle's pipeline as files, by path."""
         folder = self.folder / "captures" / _hex(bundle_hash)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        # Names that begin with a dot are of files whose writing was interrupted.
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
     def remove_other_bundles(self, kept_hashes: Collection[str]) -> None:

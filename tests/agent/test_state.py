@@ -48,6 +48,14 @@ def test_new_state_folder_contains_no_data(state: StateFolder) -> None:
     assert state.capture(sha256(b"")) == {}
 
 
+def test_interrupted_writing_leaves_no_file_in_capture(state: StateFolder) -> None:
+    state.save_capture(sha256(b""), {"journal/prices": b"x"})
+    [folder] = (state.folder / "captures").iterdir()
+    (folder / "journal/.k2x9").write_bytes(b"unfinished")
+
+    assert state.capture(sha256(b"")) == {"journal/prices": b"x"}
+
+
 def test_agent_without_stored_key_has_no_credentials(state: StateFolder) -> None:
     state.save_identity(AgentIdentity("http://h", "a", "e", "n"))
     assert state.credentials() is None

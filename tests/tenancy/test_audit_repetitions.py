@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from apps.tenancy import tasks
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import AuditEvent, RepeatedEvent, WebhookDelivery
+from apps.tenancy.models import AuditEvent, DenialCount, RepeatedEvent, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import audit, ledger, tokens
 from apps.tenancy.services.ledger import Verification
@@ -194,6 +194,17 @@ def test_events_of_one_bulk_relabeling_count_as_one_repetition(
     audit.close_repetitions()
     counted = machine.events()[-1].changes
     assert (counted["count"], counted["last"]["set"]) == (2, {"zone": "c"})
+
+
+def test_denials_of_several_minutes_that_are_recorded_together_stay_separate(world: World, machine: Machine) -> None:
+    for times in (3, 1, 2):
+        for _ in range(times):
+            audit.count_denial("projects.create", actor=machine.actor, organization_id=world.organization.pk)
+        DenialCount.objects.update(minute=F("minute") - timedelta(minutes=1))
+
+    audit.close_denials()
+
+    assert sorted(event.changes["denials"] for event in machine.events(outcome="denied")) == [1, 2, 3]
 
 
 def test_rolled_back_repetition_is_not_counted(world: World, machine: Machine) -> None:

@@ -280,6 +280,14 @@ def test_same_name_is_allowed_under_another_parent(world: World, other: World) -
     assert again.status_code == 201
 
 
+def test_slug_of_name_with_underscore_can_be_sent_back(world: World) -> None:
+    made = world.admin.api.post(org(world, "/projects"), {"name": "_My_Prices"}).json()
+
+    assert made["slug"] == "my-prices"
+    again = world.admin.api.put(org(world, f"/projects/{made['id']}"), {"slug": made["slug"]})
+    assert again.status_code == 200
+
+
 def test_name_without_latin_letters_gets_random_slug(world: World) -> None:
     made = world.admin.api.post(org(world, "/projects"), {"name": "取引"}).json()
 

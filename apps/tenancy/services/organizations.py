@@ -30,7 +30,7 @@ PURGED_AFTER_S = 60  # seconds from a deletion to the purge, so that requests th
 
 def _slug(name: str, given: str | None) -> str:
     """Return the given slug, or one derived from the name, or a random one if the name has no usable characters."""
-    return given or slugify(name)[:63] or str(uuid7())[-12:]
+    return given or slugify(name).replace("_", "-")[:63] or str(uuid7())[-12:]
 
 
 @transaction.atomic
