@@ -86,7 +86,10 @@ class StartFacts:
 
 
 def find_blockers(facts: StartFacts) -> list[Blocker]:
-    """Return the blockers that delay the build of an approved deployment, except those of the replay gate."""
+    """Return the blockers that the facts show for the build of an approved deployment.
+
+    The facts contain neither the replay gate nor failed jobs.
+    """
     rules: list[Callable[[StartFacts], Blocker | None]] = [_start_time, _freeze, _limit, _pipeline, _agents]
     return [found for rule in rules if (found := rule(facts)) is not None]
 

@@ -23,7 +23,10 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """Who deployed before approval, and why. Another person must approve by ``approve_by``."""
+    """Who deployed before approval, and why.
+
+    The deployment must be approved before ``approve_by``. This person cannot approve it.
+    """
 
     by: str
     reason: str

@@ -192,11 +192,11 @@ class Fields:
         return value
 
     def time(self, name: str) -> datetime:
-        """Return a member that is an RFC 3339 time."""
+        """Return a member that is an RFC 3339 time in UTC with ``Z``."""
         return parse_time(self.text(name))
 
     def optional_time(self, name: str) -> datetime | None:
-        """Return a member that is an RFC 3339 time, or None for null."""
+        """Return a member that is an RFC 3339 time in UTC with ``Z``, or None for null."""
         return None if self.member(name) is None else self.time(name)
 
     def items(self, name: str) -> list[object]:

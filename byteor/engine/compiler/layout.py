@@ -18,7 +18,10 @@ _MAX_BENDS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The size of a drawing, the center of each node, and the points of each edge, including both ends."""
+    """The size of a drawing, the center of each node, and the points of each edge, including both ends.
+
+    ``height`` is the distance between the centers of the first and the last layer.
+    """
 
     width: float
     height: float
