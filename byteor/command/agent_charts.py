@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from byteor.client import models as m
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_SHORTEST: Final = 8  # the minimum width of a chart, in characters
+_SHORTEST: Final = 8  # the maximum width of a chart on a narrow terminal, in characters
 _TITLE, _NUMBERS = 13, 36  # the widths of the columns left and right of the chart, in characters
 
 

@@ -230,7 +230,7 @@ def _at(moment: datetime | None, why: str) -> str:
 def explain(session: Session, agent: str, as_json: str | None) -> None:
     """Explain why an agent runs what it runs.
 
-    Prints the reasons, what happens next, and the commands that unblock the agent.
+    Prints the reasons, what happens next, and commands that can unblock the agent.
 
     \b
     Examples:
@@ -263,7 +263,7 @@ def _wrapped(text: str) -> str:
 
 
 def _ways_to_continue(explanation: m.Explanation) -> Iterable[str]:
-    """Return the commands that unblock the agent, without duplicates."""
+    """Return commands that can unblock the agent, without duplicates."""
     found: dict[str, None] = {}
     for each in explanation.because:
         match each.code:
@@ -515,7 +515,7 @@ def drain(session: Session, agent: str, reason: str | None, as_json: str | None)
 def undrain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
     """Include a drained agent in deployments again.
 
-    If the agent matches the target of a current deployment that has not reached it, it is offered that deployment.
+    If the agent matches the target of a current deployment that has not reached it, it can be offered that deployment.
 
     \b
     Examples:

@@ -118,7 +118,8 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
 def follow(session: Session, /, as_json: str | None, since: datetime | None, **filters: Any) -> None:
     """Print new audit events as they are recorded.
 
-    Press Ctrl-C to stop. No event is printed twice. With --json, each event is one line of JSON.
+    With --since, earlier events are printed first. Press Ctrl-C to stop. No event is printed twice. With --json, each
+    event is one line of JSON.
 
     \b
     Examples:

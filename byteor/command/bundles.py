@@ -84,7 +84,7 @@ def list_bundles(session: Session, version: str | None, limit: int, as_json: str
 def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
     """Show a config bundle and its configuration.
 
-    The configuration has the format that `byteor bundles create -f` reads.
+    Without --json, the configuration is printed in the format that `byteor bundles create -f` reads.
 
     \b
     Examples:
@@ -243,8 +243,8 @@ def _note_warnings(found: m.ConfigBundle, file: PlanFile | None) -> None:
 def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None) -> None:
     """Copy a config bundle to another environment.
 
-    Its version is copied too, unless the environment has one with the same spec. Nothing is deployed. Secret values are
-    not copied: each agent reads them on its own host.
+    Its version is copied too, unless the environment has a version of the same pipeline with the same spec. Nothing is
+    deployed. Secret values are not copied: each agent reads them on its own host.
 
     \b
     Examples:
