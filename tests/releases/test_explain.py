@@ -209,7 +209,7 @@ def test_failure_and_rollback_are_explained(world: World, run_jobs: Callable[[],
     assert " by the control plane at " in going["because"][0]["detail"]
     assert "times_out" in next_codes(going)
     assert codes(back) == ["rolled_back", "failed", "runs_desired", "threshold", "target_all", "known_bad"]
-    assert back["because"][3]["detail"].endswith("the deployment has rolled back the agents that it reached.")
+    assert back["because"][3]["detail"].endswith("failed; the agents that it reached were rolled back.")
     assert back["because"][5]["config_hash"] == after.config_hash
     assert codes(untouched) == ["runs_desired", "ended_before_its_turn", "known_bad", "target_all"]
 

@@ -1,4 +1,4 @@
-"""The value types of a plan. Each type reads a JSON value, and describes the accepted values as JSON Schema."""
+"""The value types of a plan. Each type reads a JSON value, and describes the valid values as JSON Schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ValueType[T](ABC):
 
     @abstractmethod
     def schema(self) -> JsonObject:
-        """Return the JSON Schema of the values that ``read`` accepts."""
+        """Return the JSON Schema of the valid values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +228,12 @@ class Deferred[T](ValueType[object]):
 class PlanField:
     """The annotation of a dataclass field, which describes the plan's field: its type, default and name.
 
-    ``missing`` is the diagnostic code for a required field that is left out. It is None for an optional field.
+    ``missing`` is the diagnostic code for a field that is left out. If it is None, ``default`` is read instead.
     """
 
     value_type: ValueType[Any]
     default: object = None
-    """The JSON value that is read if the optional field is left out. If it is None, the attribute is then None."""
+    """The JSON value that is read if the field is left out. If it is None, the attribute is then None."""
     missing: Code | None = None
     name: str | None = None
     """The field's name in the plan, if it is not the attribute's name: ``from`` is reserved in Python."""
@@ -266,7 +266,7 @@ class Object[T](ValueType[T]):
                 Code.PLAN_SCHEMA,
                 pointer,
                 f"Expected {self.expected}, an object, not {quote(value)}.",
-                f"Write an object with the fields {', '.join(self.fields)}.",
+                f"Write an object; the permitted fields are {', '.join(self.fields)}.",
             )
             return None
         return self.read_members(value, pointer, report)

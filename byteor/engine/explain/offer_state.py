@@ -22,8 +22,8 @@ _OPEN = {DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT}
 ARRIVED = {AgentProgress.ACTIVE, AgentProgress.ROLLED_BACK}
 _DID = {
     DeploymentStatus.FAILED: "stopped, and agents that it had not reached keep what they run",
-    DeploymentStatus.ROLLING_BACK: "is rolling back the agents that it reached",
-    DeploymentStatus.ROLLED_BACK: "has rolled back the agents that it reached",
+    DeploymentStatus.ROLLING_BACK: "failed; the agents that it reached are being rolled back",
+    DeploymentStatus.ROLLED_BACK: "failed; the agents that it reached were rolled back",
 }
 
 
@@ -177,7 +177,9 @@ def _rollback(facts: Facts, owner: DeploymentFacts, offer: OfferFacts, label: st
     why = because(owner.rollback_reason)
     if offer.progress is AgentProgress.ROLLED_BACK:
         yield Finding(
-            B.ROLLED_BACK, f"It returned to {label}, because {owner.label} was rolled back{who}{why}.", owner.id
+            B.ROLLED_BACK,
+            f"It returned to {label}, because a rollback of {owner.label} was started{who}{why}.",
+            owner.id,
         )
     else:
         text = f"It must return to {label}, because a rollback of {owner.label} was started{who}{why}."
@@ -229,7 +231,7 @@ def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
             if miss is None:
                 yield from _joins(each)
             else:
-                yield Finding(B.SUPERSEDED, f"The current deployment is {each.label}, not {source.label}.", each.id)
+                yield Finding(B.SUPERSEDED, f"Another deployment of {each.pipeline} is current: {each.label}.", each.id)
                 yield miss
 
 

@@ -120,7 +120,7 @@ FAULTS: list[PlanFault] = [
         "graph",
         graph_with(lambda graph: graph["connections"].__setitem__(0, ["in", "a"])),
         "/lane_graph/connections/0",
-        "Write an object with the fields from, to, lane.",
+        "Write an object; the permitted fields are from, to, lane.",
     ),
     (
         Code.PLAN_TARGET_MISSING,

@@ -134,7 +134,7 @@ ENDED = [
             **runs(OLD, since=30),
             failure=FailureFacts(NEW, ago(50), "exit code 1"),
         ),
-        "agent-1 returned to quotes/one, because quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
+        "agent-1 returned to quotes/one, because a rollback of quotes/two was started: 1 of 2 agents of wave 1 failed.",
         (B.ROLLED_BACK, B.FAILED, B.RUNS_DESIRED, B.THRESHOLD, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
