@@ -35,10 +35,11 @@ APPROVAL = Named(lambda session: (each.id for each in session.environment.list_a
 
 
 def find_approval(session: Session, text: str | None) -> m.Approval:
-    """Return an approval by its id, by the id of its deployment or replay, or, if pending, by the name of its pipeline.
+    """Return an approval by its id or by the id of its deployment or replay.
 
-    Parts of ids are accepted. Pending approvals take precedence. None selects the only one that waits for the caller's
-    decision. Raises Refusal if none or several match.
+    A pending approval of a deployment or a wave is also found by the name of the pipeline. The beginning or the end of
+    an id is enough. Pending approvals take precedence. Without ``text``, returns the only approval that waits for the
+    caller's decision. Raises Refusal if no approval or more than one matches.
     """
     environment = session.environment
     pending = list(islice(environment.list_approvals(status=PENDING), MOST_SEARCHED))
@@ -172,10 +173,13 @@ def list_approvals(session: Session, status: str, mine: bool, limit: int, as_jso
 @json_option("Approval")
 @with_session
 def show_approval(session: Session, id: str | None, as_json: str | None) -> None:
-    """Show what an approval covers.
+    """Show what an approval covers, and who requested it.
 
-    Shows what changes and where, who requested it, and what was tested. ID is the id of an approval, a deployment or a
-    replay, or the name of a pipeline with a pending approval. Default: the only approval that waits for your decision.
+    For a deployment, also shows what changes on which agents, and what was tested. For a wave, also shows what the
+    earlier waves did.
+
+    ID is the id of an approval, a deployment or a replay. For a pending approval of a deployment or a wave, ID can also
+    be the name of the pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -215,8 +219,10 @@ def approve(
 ) -> None:
     """Approve a deployment, a wave or a replay.
 
-    Shows what the approval covers, and prompts for confirmation. ID is the id of an approval, a deployment or a replay,
-    or the name of a pipeline. Default: the only approval that waits for your decision.
+    Shows what the approval covers, and prompts for confirmation.
+
+    ID is the id of an approval, a deployment or a replay. For a deployment or a wave, ID can also be the name of the
+    pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -247,8 +253,8 @@ def deny(session: Session, id: str | None, comment: str, digest: str | None, yes
     A denied wave stops the rollout. If the strategy has automatic rollback, the rollout is also rolled back if
     possible. A denied break-glass deployment is rolled back if possible.
 
-    ID is the id of an approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that
-    waits for your decision.
+    ID is the id of an approval, a deployment or a replay. For a deployment or a wave, ID can also be the name of the
+    pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:

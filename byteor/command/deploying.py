@@ -52,7 +52,7 @@ CANARY: Final = [5, 100]  # percent
 def find_deployment(session: Session, text: str | None) -> m.Deployment:
     """Return the deployment with this id or part of an id, or of this pipeline.
 
-    For a pipeline, or without a text, it is the rollout in progress, or else the newest deployment. Raises Refusal.
+    For a pipeline, or without a text, it is the deployment in progress, or else the newest one. Raises Refusal.
     """
     environment = session.environment
     if text is not None and is_id(text):
@@ -67,9 +67,9 @@ def find_deployment(session: Session, text: str | None) -> m.Deployment:
 
 
 def _newest(session: Session, pipeline: str | None) -> str | None:
-    """Return the id of the rollout in progress, or else of the newest deployment. None if there is none.
+    """Return the id of the deployment in progress, or else of the newest one. None if there is none.
 
-    Raises Refusal if more than one rollout is in progress.
+    A deployment that waits for approval is in progress, too. Raises Refusal if more than one is in progress.
     """
     listed = session.environment.list_deployments
     unfinished = [
@@ -77,7 +77,7 @@ def _newest(session: Session, pipeline: str | None) -> str | None:
     ]
     if len(unfinished) > 1:
         several = ", ".join(f"{row.pipeline} ({row.id}, {news.status_of(row)})" for row in unfinished)
-        raise Refusal(f"More than one rollout is in progress: {several}. Use an id.", USAGE)
+        raise Refusal(f"More than one deployment is in progress: {several}. Use an id.", USAGE)
     rows = unfinished or list(islice(listed(pipeline=pipeline, limit=1), 1))
     return rows[0].id if rows else None
 
@@ -666,7 +666,7 @@ def list_deployments(
 @json_option("Deployment")
 @with_session
 def show_deployment(session: Session, deployment: str | None, as_json: str | None) -> None:
-    """Show a deployment. Default: the rollout in progress, or else the newest deployment.
+    """Show a deployment. Default: the deployment in progress, or else the newest one.
 
     \b
     Examples:
@@ -704,7 +704,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
 @json_option("Deployment")
 @with_session
 def watch_deployment(session: Session, deployment: str | None, timeout: float | None, as_json: str | None) -> int:
-    """Follow a rollout until it ends. Default: the rollout in progress, or else the newest deployment.
+    """Follow a rollout until it ends. Default: the deployment in progress, or else the newest one.
 
     The exit codes are those of `byteor deploy`. Ctrl-C stops the command, but not the rollout.
 
@@ -721,7 +721,7 @@ def watch_deployment(session: Session, deployment: str | None, timeout: float | 
 @list_options("TimelineEntry")
 @with_session
 def list_timeline(session: Session, deployment: str | None, limit: int, as_json: str | None) -> None:
-    """List the events of a deployment, newest first. Default: the rollout in progress, or else the newest deployment.
+    """List the events of a deployment, newest first. Default: the deployment in progress, or else the newest one.
 
     \b
     Examples:
@@ -755,7 +755,7 @@ def list_deployment_agents(
     limit: int,
     as_json: str | None,
 ) -> None:
-    """List the agents of a deployment. Default: the rollout in progress, or else the newest deployment.
+    """List the agents of a deployment. Default: the deployment in progress, or else the newest one.
 
     \b
     Examples:

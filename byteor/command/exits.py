@@ -1,4 +1,4 @@
-"""The exit codes of ``byteor``."""
+"""Exit codes of ``byteor``, and the exception for a failed command."""
 
 from __future__ import annotations
 
