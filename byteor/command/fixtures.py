@@ -23,7 +23,7 @@ from byteor.engine.counted import count_of
 if TYPE_CHECKING:
     from byteor.client import models as m
 
-MOST_SHOWN: Final = 20  # the most rows in the table of groups, and in that of failed, unstable or untested fixtures
+MOST_SHOWN: Final = 20  # the most rows in the table of groups, and in that of failed, unstable or untested results
 MOST_EXAMPLES: Final = 5  # the most groups whose examples are printed
 _SHORT: Final = 12  # characters of the id of a group
 FIXTURE = Named(lambda session: (fixture.name for fixture in session.environment.list_fixtures(limit=200)))
@@ -241,10 +241,11 @@ def regress(
 ) -> int:
     """Run a regression: test a draft, version or config bundle against the fixtures of its pipeline.
 
-    The exit code is 0 if there are no differences, if this command accepts all of them, or if nothing could be tested.
-    It is 1 if there are other differences, if a fixture failed or is unstable, or if the regression could not be
-    completed, and 8 after --timeout. Payloads can be confidential. Without --json, they are printed only with
-    --payloads.
+    When the regression has finished, the exit code is 1 if there are differences that this command does not accept, if
+    a fixture failed or is unstable, or if the regression was canceled or could not be completed. Otherwise, it is 0,
+    even if nothing could be tested. After --timeout, it is 8.
+
+    Payloads can be confidential. Without --json, they are printed only with --payloads.
 
     \b
     Examples:
@@ -356,7 +357,7 @@ def _accept(
 
 
 def _is_clean(row: m.Regression, results: Sequence[m.RegressionResult], accepted: set[str]) -> bool:
-    """Return whether the regression passed, or this command accepted all its differences."""
+    """Return whether the regression passed, or found only differences that this command accepted."""
     if row.status != "differs":
         return row.status == "passed"
     different = [each for each in results if each.outcome == "different"]
@@ -392,7 +393,7 @@ def _say_regression(
             ),
         }
         show_list(broken[:MOST_SHOWN], None, columns, MOST_SHOWN)
-        _say_rest(len(broken) - MOST_SHOWN, "fixture")
+        _say_rest(len(broken) - MOST_SHOWN, "result")
     groups = row.groups or []
     if not groups:
         return

@@ -107,7 +107,7 @@ def cli() -> None:
     To sign in, run `byteor login URL`. In scripts, set BYTEOR_URL and BYTEOR_TOKEN instead.
 
     \b
-    Exit codes:
+    Exit codes (agent, verify and replay have their own):
       0  done
       1  refused or failed, or differences were found
       2  invalid usage

@@ -11,9 +11,10 @@ SHOWN: Final = 300  # characters on a terminal
 
 
 def payload_text(shown: Any) -> str:
-    """Return a payload as text in one line. Bytes that are not printable text are escaped, such as ``\\x00``.
+    """Return a payload as text in one line.
 
-    ``shown`` has ``json``, ``payload_base64`` and ``truncated``. On a terminal, the text is shortened.
+    ``shown`` has ``json``, ``payload_base64`` and ``truncated``. If ``payload_base64`` is not None, the text contains
+    its bytes. Those that are not printable text are escaped, such as ``\\x00``. On a terminal, the text is shortened.
     """
     from base64 import b64decode  # noqa: PLC0415  only for payloads
 

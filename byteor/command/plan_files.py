@@ -1,4 +1,4 @@
-"""Plans and configurations in JSON or YAML, and the line of each value, so that a message can name the line."""
+"""Plans and configurations in JSON or YAML, and the lines of their values, which messages name."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SCALARS: Final = frozenset(f"tag:yaml.org,2002:{each}" for each in ("null", "bo
 
 
 class PlanFile(NamedTuple):
-    """The content of a file: its name in messages, its value, and the line of each JSON Pointer."""
+    """The content of a file: its name in messages, its value, and the known lines by JSON Pointer."""
 
     name: str
     plan: dict[str, Any]
     lines: dict[str, int]
 
     def line_of(self, pointer: str) -> int:
-        """Return the line of the value, or of the nearest value around it that the file contains."""
+        """Return the line of the value, or of the nearest value around it whose line is known; 1 if there is none."""
         while pointer and pointer not in self.lines:
             pointer = pointer.rpartition("/")[0]
         return self.lines.get(pointer, 1)
@@ -70,7 +70,7 @@ def read_plan(path: str, what: str = "plan") -> PlanFile:
     except (yaml.YAMLError, RecursionError) as error:
         if not is_json:
             mark = getattr(error, "problem_mark", None)
-            reason = getattr(error, "problem", None) or "This is not YAML."
+            reason = getattr(error, "problem", None) or "This cannot be read as YAML."
             raise Refusal(f"{name}:{mark.line + 1 if mark else 1}: {reason}", USAGE) from None
     if is_json:  # YAML cannot read some escapes and tabs of JSON, so it is used only to find the lines
         try:

@@ -169,10 +169,10 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
         text = f"overridden ({request.override_replay_gate.reason})."
     last = next(iter(session.environment.list_regressions(config_bundle_id=bundle.id, limit=1)), None)
     if last is None:
-        return f"{text} This config bundle has not been tested."
+        return f"{text} There is no regression of this config bundle."
     result = "tested nothing" if last.vacuous else str(last.status)
     count = f"{last.fixtures or 0} fixture{'' if last.fixtures == 1 else 's'}"
-    return f"{text} Last result: {result}, {count}, {when(last.created_at)}."
+    return f"{text} Last regression: {result}, {count}, {when(last.created_at)}."
 
 
 def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:
