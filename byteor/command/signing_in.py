@@ -296,7 +296,7 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
     elif as_json is not None and done:
         show(done[0], as_json, "")
     if contexts.load().by_name and not contexts.load().current and not every:
-        note("No context is selected now. To select one, run `byteor context use NAME`.")
+        note("There is no current context now. To select one, run `byteor context use NAME`.")
     if failures:
         raise Refusal(" ".join(failures))
 
