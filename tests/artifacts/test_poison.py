@@ -180,7 +180,7 @@ def test_capture_may_unpack_to_100_times_its_size_plus_1_mib(world: World) -> No
         (reason,) = artifact.reasons
         assert (artifact.status, reason["code"]) == ("rejected", "too_large")
         assert f"more than {100 * artifact.size_bytes + 1_048_576} bytes unpacked" in reason["detail"]
-        assert f"100 times the size of the upload ({artifact.size_bytes} bytes) plus 1048576" in reason["detail"]
+        assert f"100 times the size of the archive ({artifact.size_bytes} bytes) plus 1048576" in reason["detail"]
     assert above.size_bytes == len(beyond)
 
 

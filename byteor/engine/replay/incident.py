@@ -43,7 +43,7 @@ _MAX_PADDING = 1024 * 1024  # bytes of zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
-# Each file or folder takes at least a block on the disk, so each counts as a block toward the unpacked size. The first
+# Even an empty file or folder takes space on the disk, so each counts as a block toward the unpacked size. The first
 # 256 are free, because few real bundles have more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
 # Errors that the host causes: unpacking the same archive may succeed later. Any other OSError is due to a name or a
@@ -64,7 +64,7 @@ class ArchiveLimits:
 
 
 def max_unpacked(packed: int) -> int:
-    """Return the maximum unpacked size of an archive with ``packed`` bytes."""
+    """Return the maximum unpacked size of an archive with ``packed`` bytes. ``ArchiveLimits`` may allow less."""
     return _MAX_RATIO * packed + _FREE_BYTES
 
 
@@ -168,7 +168,7 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
         except OSError as error:
             if is_host_error(error):
                 raise
-            raise _rejected("unwritable", f"a file cannot be written: {error.strerror}") from error
+            raise _rejected("unwritable", f"a file or folder cannot be written: {error.strerror}") from error
 
 
 class _Metered:
@@ -231,7 +231,7 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits, packed: int) ->
 
 def _describe_ratio(packed: int, unpacked: int, paths: int) -> str:
     return (
-        f"more than {max_unpacked(packed)} bytes unpacked. The limit is {_MAX_RATIO} times the size of the upload"
+        f"more than {max_unpacked(packed)} bytes unpacked. The limit is {_MAX_RATIO} times the size of the archive"
         f" ({packed} bytes) plus {_FREE_BYTES} bytes. The {paths} files and folders that were read have {unpacked}"
         f" bytes. In addition, each of them counts as {_BLOCK} bytes, except the first {_FREE_ENTRIES}"
     )
@@ -253,13 +253,14 @@ class _TakenPaths:
     def take(self, member: tarfile.TarInfo) -> PurePosixPath:
         """Return the relative path of an entry.
 
-        Raises RejectedBundle if the path is unsafe or already used, or if the entry is not a regular file or folder.
+        Raises RejectedBundle if the path is unsafe or already used, or if the entry is a sparse file, or neither a
+        regular file nor a folder.
         """
         path = PurePosixPath(member.name)
         if not _is_safe(member.name, path) or (path == PurePosixPath() and not member.isdir()):
             raise _rejected("bad_path", ascii(member.name[:_MAX_PATH]))
         if not (member.isdir() or member.isreg()) or member.issparse() or member.size < 0:
-            raise _rejected("bad_entry", f"{path} is neither a regular file nor a folder")
+            raise _rejected("bad_entry", f"{path} is a sparse file, or neither a regular file nor a folder")
         folders = set(path.parents) | ({path} if member.isdir() else set())
         clash = self._files & folders or (not member.isdir() and path in self.folders)
         if clash or path in self._entries:

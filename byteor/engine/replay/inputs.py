@@ -16,7 +16,10 @@ from byteor.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_JOURNALS = 100
 MAX_COMPARED = 250
-"""The maximum numbers of merged journals and of compared egresses, each of which needs an open file."""
+"""The maximum numbers of journals that a replay merges, and of egresses of its spec that it compares.
+
+Each of them needs an open file.
+"""
 
 
 type Progress = Callable[[int, int], None]

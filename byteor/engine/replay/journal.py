@@ -25,7 +25,9 @@ _FRAME = struct.Struct("<IQ")
 _MAGIC = b"BYTJ"
 _VERSIONS = (1, 2)
 _CHUNK = 256 * 1024
-_LARGE = 4 * 1024 * 1024  # bytes; a longer payload is not copied, since two copies of the longest payload take 256 MiB
+# bytes; if a larger part of a payload is not in the buffer yet, the payload is read without copying it, because two
+# copies of the longest payload take 256 MiB
+_LARGE = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class JournalReader:
     Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If only the end of the
     journal is damaged, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or
     zeros fill the rest of the file, or a record has a bad CRC and at most such a tail follows. ``offset`` is
-    where the latest record begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
+    where the latest record begins, unless ``rows`` is used. After the iteration, ``end`` is the end of the last record
+    that was returned.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:

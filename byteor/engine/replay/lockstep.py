@@ -1,6 +1,6 @@
 """Runs two configurations in lockstep over the records of a capture, and groups how the candidate differs.
 
-Both sides process the same records in the same order (``selection.py``). For each record, the outputs at an egress are
+Both sides get the same records in the same order (``selection.py``). For each record, the outputs at an egress are
 compared in pairs: the first of one side with the first of the other side, and so on. Side effects are compared in the
 same way. If a stage error or a limit stops a side, the comparison ends at that record. Only the groups are kept in
 memory, not the records.
@@ -43,7 +43,7 @@ class LockstepStatus(StrEnum):
 class Differences:
     """How a candidate differs from its baseline.
 
-    ``groups`` are JSON data, in the order of their first differences. ``more`` is the number of differences without a
+    ``groups`` are JSON data, in the order in which they were found. ``more`` is the number of differences without a
     group, because of ``MAX_GROUPS`` or ``MAX_POINTER_CHARACTERS``. ``records`` is the number of selected records, or 0
     if they cannot be used. ``work`` is the work of the candidate and of the baseline, in the units of ``WorkMeter``.
     ``error`` is the reason for the status ``failed``, otherwise None.
@@ -82,9 +82,9 @@ def find_differences(
 ) -> Differences:
     """Return how the candidate differs from the baseline on the selected records of a bundle.
 
-    - ``journal_lane`` and ``last_n`` select the records as in a replay. A side skips the records of ingresses that it
-      does not have. A baseline without any of the ingresses stops at the first record. A candidate without
-      any of them fails.
+    - ``journal_lane`` and ``last_n`` select the records as in a replay, except that by default the journals of the
+      ingresses of both sides are used. A side skips the records of ingresses that it does not have. A baseline without
+      any of the ingresses stops at the first record. A candidate without any of them fails.
     - ``progress`` is called about every 1,000 records, and may raise ``Cancelled``.
     - The result depends only on the bundle's files, the two sides, the selection and ``limits``.
 
