@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -227,7 +228,7 @@ def _roll_back(
     """
     from byteor.client.errors import Conflict  # noqa: PLC0415  imported when used, so that --help is fast
 
-    begin, is_waiting = time.monotonic(), False
+    deadline, is_waiting = inf if timeout is None else time.monotonic() + timeout, False
     while True:
         try:
             return session.environment.roll_back_deployment(
@@ -240,9 +241,9 @@ def _roll_back(
             if not is_waiting:
                 note(f"Waiting for replay {error.problem.get('replay_id')}, which must succeed before the rollback.")
             is_waiting = True
-        if timeout is not None and time.monotonic() - begin + pause_s > timeout:
+        if (left := deadline - time.monotonic()) <= 0:
             raise Refusal(f"The replays have not finished after {timeout:g} s. Nothing was rolled back.", PENDING)
-        time.sleep(pause_s)
+        time.sleep(min(pause_s, left))
 
 
 def _restored(session: Session, deployment: m.Deployment) -> str:

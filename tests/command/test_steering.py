@@ -9,7 +9,7 @@ import pytest
 
 from apps.releases.models import Deployment, KnownBad
 from byteor.client import runtime
-from byteor.command import deploying
+from byteor.command import deploying, steering
 from tests.artifacts.fixture_steps import STRICT
 from tests.artifacts.incidents import incident, ingested
 from tests.artifacts.kept import CHECK, configured
@@ -147,9 +147,13 @@ def test_rollback_with_capture_starts_after_replays_have_finished(
     rollback = ["rollback", str(bad.pk), "--reason", "latency", "--yes", "--artifact", artifact[-12:]]
 
     monkeypatch.setattr(runtime, "time", SimpleNamespace(sleep=lambda _: None))
-    late = terminal(*rollback, "--timeout", "0.001")
+    pauses: list[float] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(steering, "time", SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append))
+        late = terminal(*rollback, "--timeout", "3")
     assert (late.code, late.out) == (8, "")
-    assert "The replays have not finished after 0.001 s. Nothing was rolled back." in late.err
+    assert "The replays have not finished after 3 s. Nothing was rolled back." in late.err
+    assert sum(pauses) == 3
     assert state(bad)[0] == "active"
     monkeypatch.setattr(runtime, "time", SimpleNamespace(sleep=lambda _: run_jobs()))
     assert terminal(*rollback, "--json", "status").json == {"status": "rolling_back"}
