@@ -128,7 +128,7 @@ def is_skipped(moment: datetime, zone: ZoneInfo) -> bool:
 
 
 def _end(window: FreezeWindow, now: datetime) -> datetime | None:
-    """Return the end of the occurrence of the window that contains ``now``, or None."""
+    """Return when the window's occurrence that contains ``now`` ends, or None. Of several, the latest end counts."""
     zone = ZoneInfo(window.time_zone)
     occurrences = [(possible_instants(window.start, zone)[0], possible_instants(window.end, zone)[1])]
     if window.recurrence is not None:

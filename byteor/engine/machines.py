@@ -1,6 +1,6 @@
 """The state machines of deployments, approvals, artifacts, requested captures, replays, bisects and regressions.
 
-The module also defines the progress of an agent with an offer.
+The module also defines the actions of offers, and the progress of an agent in a deployment.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class OfferAction(StrEnum):
 
 
 class AgentProgress(StrEnum):
-    """An agent's progress with one offer. The agent's reports only move it forward."""
+    """An agent's progress in a deployment. The agent's reports on one offer only move it forward."""
 
     PENDING = "pending"
     OFFERED = "offered"

@@ -1,4 +1,4 @@
-"""Explanations of deployments that have not reached the agent yet, and what each of them waits for."""
+"""Explanations of deployments that have not reached the agent, and findings that other explanations share."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
 
 
 def _waits_for_gate(deployment: DeploymentFacts) -> Statements:
-    """Explain why the replay gate blocks the deployment, and when the deployment fails if nobody changes that."""
+    """Explain why the replay gate blocks the deployment, and when the deployment fails if the gate still blocks it."""
     gate = [blocker for blocker in deployment.blockers if blocker.code.is_of_gate]
     for blocker in gate:
         yield Finding(

@@ -1,4 +1,4 @@
-"""Explanations of why a deployment's target does or does not include an agent."""
+"""Explanations of why a deployment includes or skips an agent, and of the agent's wave."""
 
 from __future__ import annotations
 

@@ -24,6 +24,6 @@ def format_labels(labels: Mapping[str, str]) -> str:
 
 
 def running_label(facts: Facts) -> str:
-    """Return the name of the bundle that the agent reported as running, or ``nothing``."""
+    """Return a name or phrase for the bundle that the agent reported as running, or ``nothing`` if there is none."""
     running = facts.agent.running
     return "nothing" if running is None else facts.label(running.deployment, running.bundle_hash)
