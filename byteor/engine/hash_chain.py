@@ -308,7 +308,7 @@ class Checkpoint:
             fields.only("v", "org_id", "seq", "hash", "created_at", "kid")
             if fields.integer("v") != 1:
                 raise ValueError("'v' is not 1")
-            return cls(
+            found = cls(
                 org_id=_uuid_or_none(fields, "org_id"),
                 seq=fields.integer("seq"),
                 hash=fields.digest("hash"),
@@ -316,8 +316,10 @@ class Checkpoint:
                 kid=fields.text("kid"),
                 signature=from_base64url(members.text("signature")),
             )
+            canonical(found.document())  # ``verify`` could not format numbers that are too large
         except ValueError as error:
             raise CheckpointRefused(LedgerCode.CHECKPOINT_MALFORMED, f"checkpoint: {error}") from error
+        return found
 
     def verify(self, keyset: KeySet) -> None:
         """Check that a trusted key of the set signed this checkpoint. Raises CheckpointRefused."""

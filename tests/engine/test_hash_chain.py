@@ -193,6 +193,7 @@ def test_checkpoint_round_trips_through_its_line() -> None:
         ('"v":1', '"v":2', LedgerCode.CHECKPOINT_MALFORMED),
         ('"v":1', '"v":1,"x":1', LedgerCode.CHECKPOINT_MALFORMED),
         ('"seq":3', '"seq":-3', LedgerCode.CHECKPOINT_MALFORMED),
+        ('"seq":3', f'"seq":{2**60}', LedgerCode.CHECKPOINT_MALFORMED),
         ('"signature":"', '"signature":"=', LedgerCode.CHECKPOINT_MALFORMED),
     ],
 )

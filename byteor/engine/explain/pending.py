@@ -77,10 +77,11 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
         approval.id,
     )
     yield from _waits_for_gate(deployment)
-    yield NextEvent(
-        N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
-        approval.expires_at,
-    )  # fmt: skip
+    is_paused = any(blocker.code is BlockerCode.GATE_RUNNING for blocker in deployment.blockers)
+    text = f"Without enough approvals by then, the deployment of {deployment.label} fails."
+    if is_paused:
+        text = "The time to approve it is paused until the regression has finished."
+    yield NextEvent(N.APPROVAL_EXPIRES, text, None if is_paused else approval.expires_at)
 
 
 def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
@@ -243,8 +244,9 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
             deployment.id,
             approval.id if approval else None,
         )
+        is_pending = approval is not None and approval.status is ApprovalStatus.PENDING
         is_superseded = deployment.status is DeploymentStatus.ACTIVE and not deployment.is_current
-        if not ratified and not is_superseded and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
+        if is_pending and not is_superseded and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
             yield NextEvent(
                 N.RATIFICATION_DUE,
                 f"If the deployment of {label} has not been approved by then, it is rolled back, if possible.",

@@ -18,8 +18,11 @@ def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> S
     """
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector
-    if owner.target.names_agent is not None:
+    if owner.target.names_agent:
         yield Finding(B.TARGET_AGENTS, f"{to} targets it by its id.", owner.id)
+    elif owner.target.names_agent is not None:
+        # A rollback can offer an agent the bundle of a deployment whose target does not contain the agent.
+        yield Finding(B.LEFT_TARGET, f"{to} targets other agents by their ids.", owner.id)
     elif selector is None:
         yield Finding(B.TARGET_ALL, f"{to} goes to all agents of the environment.", owner.id)
     elif selector.items() <= facts.agent.labels.items():

@@ -11,6 +11,7 @@ from byteor.engine.explain.facts import (
     ActionFacts,
     FailureFacts,
     RunningFacts,
+    TargetFacts,
     WaveFacts,
 )
 from byteor.engine.explain.findings import BecauseCode as B
@@ -221,6 +222,39 @@ ENDED = [
         "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
         (BEAT, (N.RATIFICATION_DUE, 900)),
+    ),
+    Case(
+        "break-glass whose approval was denied and that cannot be rolled back",
+        facts(
+            new(
+                S.ACTIVE,
+                is_current=True,
+                enlistment=enlistment(P.ACTIVE),
+                break_glass=GLASS,
+                approval=replace(APPROVAL, status=ApprovalStatus.DENIED),
+            ),
+            offer=offer(NEW),
+            **runs(NEW),
+        ),
+        "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "returned to a deployment for other agents",
+        facts(
+            new(
+                S.ACTIVE,
+                is_current=True,
+                enlistment=enlistment(P.ACTIVE),
+                target=TargetFacts(names_agent=False, count=1),
+            ),
+            offer=offer(NEW),
+            **runs(NEW),
+        ),
+        "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.LEFT_TARGET),
+        (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "break-glass with later approval",

@@ -313,7 +313,7 @@ PENDING = [
         facts(new(S.PENDING_APPROVAL, approval=APPROVAL, blockers=(RUNNING,)), old(), **SETTLED),
         AS_IT_SHOULD + "The deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
         (B.RUNS_DESIRED, B.WAITS_FOR_APPROVAL, B.WAITS_FOR_GATE, B.TARGET_ALL),
-        (BEAT, (N.APPROVAL_EXPIRES, 1800)),
+        (BEAT, (N.APPROVAL_EXPIRES, None)),
     ),
     Case(
         "waits for the replay gate with a used approval",
