@@ -20,7 +20,7 @@ from byteor.engine.replay.work import RecordOverLimit
 
 MAX_ROWS = 100
 """The maximum number of changed members that are shown."""
-_VALUE = 300  # characters of a value that are shown
+_VALUE = 300  # characters that are shown of a value without a marked part
 _NAME = 120  # characters of a member's name that are shown
 _PARENT = 240  # characters of the pointer to the member's parent that are shown
 _PART = 160  # characters that are shown of the part in which two strings differ
@@ -30,7 +30,7 @@ _CONTEXT = 40
 
 type Path = tuple[str | int, ...]
 type Pieces = tuple[tuple[str, bool], ...]
-"""The pieces of a text: each piece, and whether it differs from the other side's text."""
+"""The pieces of a text: each piece, and whether it is marked as the part in which two strings differ."""
 
 
 class _Absent:
@@ -184,7 +184,7 @@ class _Walk:
         self.changes = 0
         self._limit = limit
         self._kept: list[tuple[int, Change]] = []
-        self._equal = 0  # equal members since the last change
+        self._equal = 0  # equal members since the last kept change
         self._path: list[str | int] = []
 
     def compare(self, before: Any, after: Any) -> None:
@@ -238,11 +238,11 @@ def _is_equal(before: Any, after: Any) -> bool:
 
 
 def _exact(value: Any) -> Any:
-    """Return a number as a Decimal, and any other value unchanged."""
+    """Return a number as a Decimal if its exponent permits this, and any other value unchanged."""
     if isinstance(value, Number):
         try:
             return Decimal(value.text)
-        except InvalidOperation:  # an exponent of more than 18 digits; payloads whose members are shown have none
+        except InvalidOperation:  # an exponent of more than 18 digits, which ``read_value`` refuses
             return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Decimal(repr(value))

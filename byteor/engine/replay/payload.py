@@ -58,7 +58,7 @@ class DropReason(StrEnum):
 
 
 class MalformedPayload(ValueError):
-    """Raised for a payload that is refused, or a value that ``encode_payload`` refuses. The message is the reason."""
+    """Raised for a payload that is refused, or a value that ``encode_payload`` refuses. The message says why."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(detail)

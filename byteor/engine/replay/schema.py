@@ -336,6 +336,6 @@ def _weight(allowed: Any) -> int:
     options = allowed if isinstance(allowed, list) else [allowed]
     if all(isinstance(option, str) for option in options):
         return 1
-    # A fractional number counts as 50 nodes, like a long number, because comparing it takes as long. ``count_nodes``
-    # counts it as one.
+    # A ``float`` among the options counts as 50 nodes, like a long number, because comparing it takes as long.
+    # ``count_nodes`` counts it as one.
     return payload.count_nodes(allowed) + 49 * sum(isinstance(option, float) for option in options)
