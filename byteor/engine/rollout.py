@@ -60,7 +60,7 @@ class Strategy:
         auto_rollback: bool = True,
         holds: Sequence[str | None] = (),
     ) -> Self:
-        """Return a strategy of several waves. By default a failed deployment is rolled back."""
+        """Return a strategy with these waves. By default a failed deployment is rolled back."""
         found = _parse_holds(holds)
         return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback, found)
 

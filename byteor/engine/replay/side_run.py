@@ -111,7 +111,7 @@ class SideRun(DryRun):
             self.stop = Stop(self._rank, None, error.code, str(error))
 
     def _counted(self, rows: Iterable[Row]) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield the rows. Until the next row is requested, the outputs belong to the record of this one."""
+        """Yield the rows. Outputs, side effects and drops belong to the row that was yielded last."""
         for self._rank, _, sequence, payload in rows:
             yield 0, sequence, 0, payload
 

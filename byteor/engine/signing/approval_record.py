@@ -73,7 +73,8 @@ class ApprovalRecord:
     """An approval, in any status, and the deployment that it is for.
 
     ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, ``strategy``, ``reviewers``, and
-    further values for readers. ``shown`` is what approvers saw in addition.
+    further values for readers. ``shown`` has values that the approval does not cover, such as the agents that approvers
+    saw for the target.
     """
 
     org_id: str

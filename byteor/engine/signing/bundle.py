@@ -160,7 +160,7 @@ def open_bundle(archive: bytes) -> OpenedBundle:
     try:
         files = tar.unpack(archive)
     except ValueError as error:
-        raise Refused(DeliveryCode.BUNDLE_MALFORMED, f"the tar is damaged: {error}") from error
+        raise Refused(DeliveryCode.BUNDLE_MALFORMED, f"the tar is malformed: {error}") from error
     manifest = _manifest(files)
     del files[MANIFEST]
     _check_entries(manifest, files)
