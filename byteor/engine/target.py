@@ -48,7 +48,7 @@ class ReplayTarget:
     last_n: int | None = None
     side_effects: tuple[str, ...] = ()
     config_bundle_id: str | None = None
-    fallback_config_bundle_id: str | None = None  # for stages without parameters in the artifact
+    fallback_config_bundle_id: str | None = None  # for stages without other parameters
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:

@@ -1,8 +1,8 @@
 """The signed statement of how a configuration was tested before its deployment was built.
 
-The statement is an in-toto test result. A fixture with a recorded result is one test. Any other fixture is one test for
-each configuration in ``baselines``. What the standard members of a test result cannot express is in the annotations of
-its ``configuration``.
+The statement is an in-toto test result. A regression that was not completed has no tests. In a completed regression, a
+fixture with a recorded result is one test, and any other fixture is one test for each configuration in ``baselines``.
+What the standard members of a test result cannot express is in the annotations of its ``configuration``.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class EngineEntry:
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
-    """A configuration with which the candidate was compared.
+    """A configuration to compare the candidate with.
 
-    ``agents`` agents of the target ran it, and ``of`` agents of the target ran the pipeline.
+    When the regression was requested, ``agents`` agents ran this configuration, and ``of`` agents ran the pipeline. The
+    agents are those of the deployment's target, or of the whole environment if the regression was requested separately.
     """
 
     config_hash: str
@@ -68,7 +69,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True, slots=True)
 class UntestedEntry:
-    """A configuration that ``agents`` agents of the target ran, and with which the candidate was not compared."""
+    """A configuration that ``agents`` agents ran, and with which the candidate was not compared."""
 
     config_hash: str
     agents: int
