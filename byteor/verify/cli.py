@@ -105,7 +105,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--require-approval",
         action="store_true",
-        help="reject a bundle that contains no approval, because none was needed or the deployment used break-glass",
+        help="reject a bundle that contains no approval: none was needed, or the deployment used break-glass",
     )
     return _with_keys(parser)
 

@@ -22,7 +22,7 @@ from .statements import Statements
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
 from .wave_approvals import WaveApprovals
 
-# The fields of deployment.json that the signed manifest also contains.
+# The fields of the signed manifest with which deployment.json must agree.
 _SIGNED_FIELDS = (
     "org_id", "project_id", "environment_id", "deployment_id", "version_id", "config_bundle_id", "posture",
     "spec_hash", "config_hash", "created_at", "approved_at",
@@ -72,10 +72,10 @@ class Evidence:
 class Proof:
     """The verified facts about a deployment.
 
-    ``is_approval_separate`` is True if the approval is not inside the bundle, because it was granted after a
-    break-glass deployment. A credential covers the spec and the environment; only ``record`` names the approved
-    configuration and deployment. ``are_waves_complete`` is True if the signed ``record`` lists the statements about
-    tests, the gate and waves, and none of the listed ones is missing.
+    ``is_approval_separate`` is True if there is an approval, but not inside the bundle, as after a break-glass
+    deployment. A credential covers the spec and the environment; only ``record`` names the approved configuration and
+    deployment. ``are_waves_complete`` is True if the signed ``record`` lists the statements about tests, the gate and
+    waves, and none of the listed ones is missing.
     """
 
     bundle_hash: str
@@ -282,7 +282,8 @@ def _issued_at(text: str) -> datetime:
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
     """Return the fields of deployment.json that no signature covers.
 
-    The server adds this file without a signature. Raises Unproven if it is malformed or differs from a signed value.
+    The server adds this file without a signature. Raises Unproven if it is malformed, or if its bundle hash or one of
+    ``_SIGNED_FIELDS`` differs from the signed value.
     """
     if data is None:
         return {}

@@ -22,7 +22,7 @@ WAVE_APPROVALS = "wave-approvals.json"
 DEPLOYMENT = "deployment.json"
 NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, APPROVAL_RECORD, TEST_RESULT, GATE, WAVE_APPROVALS, SIGNING_KEYS, DEPLOYMENT)
 
-_MAX_BYTES = MAX_BUNDLE_BYTES  # limit for one file: that of a deploy bundle
+_MAX_BYTES = MAX_BUNDLE_BYTES  # limit for one file outside a tar: that of a deploy bundle
 _MAX_EXPORT_BYTES = (len(NAMES) + 1) * _MAX_BYTES
 _MAX_LINE = 16 * 1024 * 1024  # characters in a line of a ledger
 
@@ -30,7 +30,8 @@ _MAX_LINE = 16 * 1024 * 1024  # characters in a line of a ledger
 def read_export(path: Path) -> Mapping[str, bytes]:
     """Return the files of an export by name, from the downloaded tar, or from the folder into which it was unpacked.
 
-    Raises Unproven for a malformed tar, and for a file that is unexpected, not a regular file or too large.
+    Raises Unproven for a malformed tar, and for a file that is unexpected or not a regular file. Also raises Unproven
+    if the tar as a whole, or a file in the folder, is too large.
     """
     if path.is_dir():
         return {name: read_file(path / name) for name in _list_folder(path)}

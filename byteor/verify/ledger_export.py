@@ -25,7 +25,7 @@ from byteor.engine.hash_chain import (
 
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
 
-_HINT = ". If the export is meant to begin later, pass the sequence number before its first event as --after"
+_HINT = ". If the export is meant to begin later, use --after with the sequence number after which it begins"
 
 
 class Start(NamedTuple):

@@ -42,7 +42,7 @@ class Statements:
         if self.result is not None:
             covered = "the spec, the configuration and its tests: engine, fixtures, compared configurations, results"
             yield Signature(TEST_RESULT, self.result.kid, covered)
-        covered = "the deployment, and the replay gate's settings, acceptances and override when the build started"
+        covered = "the deployment, the replay gate's settings and override, and the acceptances when the build started"
         yield Signature(GATE, self.gate.kid, covered)
 
 
@@ -50,7 +50,8 @@ def read(data: Mapping[str, bytes], trust: Trust, manifest: Manifest) -> Stateme
     """Return the statements about this deployment. ``data`` is the content of the files that exist, by name.
 
     Returns None without any file. Raises Refused if a statement is invalid or does not belong to the deployment, and
-    Unproven if its key is not trusted. Does not check whether both files were removed, or whether the gate was open.
+    Unproven if the caller named only other key ids. Does not check whether both files were removed, or whether the gate
+    was open.
     """
     if not data:
         return None

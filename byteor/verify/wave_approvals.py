@@ -53,7 +53,7 @@ def read(data: bytes | None, trust: Trust, manifest: Manifest, bundle_hash: str)
     """Return the statements about this deployment and bundle. ``data`` is the content of the file, if it exists.
 
     Raises Refused if a statement is invalid, does not belong to the deployment, or does not follow the one before it,
-    and Unproven if its key is not trusted. Does not detect that the last statements were removed.
+    and Unproven if the caller named only other key ids. Does not detect that the last statements were removed.
     """
     if data is None:
         return WaveApprovals()
@@ -178,7 +178,7 @@ def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Itera
     if statement.reviewers != record.reviewers:
         now = ", ".join(statement.reviewers) or "anybody with the permission"
         text = f"of {name} ({now}) differ from those in {APPROVAL_RECORD}"
-        yield "reviewers", f"{text}; an org_admin can change the reviewers, and the ledger records who did and why"
+        yield "reviewers", f"{text}; an org_admin can change the reviewers, and the ledger records who did"
     ours = (statement.required_approvals, statement.allow_self_approval)
     if ours != (record.required_approvals, record.allow_self_approval):
         self_approval = "allowed" if statement.allow_self_approval else "not allowed"

@@ -210,7 +210,7 @@ def test_first_fault_of_altered_ledger_is_reported(
 FIRST, LATER = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
 REWRITTEN = chained(*(event(number, actor_display="x") for number in range(1, 9)))
 RENUMBERED = chained(*(event(number) for number in range(6, 9)))
-GAP = " 1 to 5 are missing. If the export is meant to begin later, pass the sequence number before"
+GAP = " 1 to 5 are missing. If the export is meant to begin later, use --after with the sequence number"
 FORGED: dict[str, tuple[list[list[str]], tuple[str, ...], str]] = {
     "only a checkpoint": ([[checkpoint(LINES)]], (), "ledger.cut_off: the events end at seq 0, but the "),
     "only an older checkpoint": ([FIRST[-1:]], (), "ledger.cut_off: "),

@@ -104,7 +104,7 @@ def test_proof_shows_tests_and_acceptances(makers: World, verify: Verifier) -> N
     covers = [line.split(" (trusted): ")[1] for line in lines if line.startswith("  signature     ")]
     assert covers[-2:] == [
         "the spec, the configuration and its tests: engine, fixtures, compared configurations, results",
-        "the deployment, and the replay gate's settings, acceptances and override when the build started",
+        "the deployment, the replay gate's settings and override, and the acceptances when the build started",
     ]
     result = verify.result(files, "--trust", KID)
     for name, place in (("test_result", "test-result.json"), ("gate", "gate.json")):

@@ -174,7 +174,7 @@ def test_wave_rules_that_differ_from_those_of_deployment_approval_are_shown(make
         "approve by grace@example.com at 2026-10-20T08:59:00Z: fine",
         "approve by eve@example.com at 2026-10-20T08:59:00Z",
         "of wave 3 (user-3, user-4) differ from those in approval.json; an org_admin can change the reviewers, and the "
-        "ledger records who did and why",
+        "ledger records who did",
         "of wave 3 (2 required approvals, self-approval not allowed) differ from those in approval.json",
         "wave 3 has no approval hold in approval.json: the hold of an earlier wave without available agents applied to "
         "wave 3",
