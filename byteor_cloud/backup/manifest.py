@@ -126,7 +126,7 @@ class LedgerHead:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The description of a backup. The facts about the content of the database come from the snapshot in the dump."""
+    """The description of a backup. It describes the database as of the snapshot in the dump."""
 
     name: str
     created_at: datetime
