@@ -19,8 +19,8 @@ def copy_blobs(
 ) -> Iterator[ListedBlob]:
     """Copy the wanted blobs, sorted by hash, to the target, except those that it already has with the same size.
 
-    Yields each blob, with its fault if it was not at the target yet and the blob store has no valid copy of it. Calls
-    ``on_done`` with each blob and whether it was new to the target. Raises BackupError if the target or the blob store
+    Yields each blob, with its fault if it had to be copied, but the blob store has no valid copy of it. Calls
+    ``on_done`` with each blob and whether it had to be copied. Raises BackupError if the target or the blob store
     cannot be used.
     """
     with ThreadPoolExecutor(target.concurrency, "copy") as pool:

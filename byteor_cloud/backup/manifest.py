@@ -50,7 +50,7 @@ def new_name(now: datetime, *, after: str | None = None) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Return whether this is the name of a backup."""
+    """Return whether the text has the form of a backup name."""
     if (match := _NAME.fullmatch(text)) is None:
         return False
     try:
@@ -126,7 +126,7 @@ class LedgerHead:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The description of a backup. All facts about the database come from the snapshot in the dump."""
+    """The description of a backup. It describes the database as of the snapshot in the dump."""
 
     name: str
     created_at: datetime
@@ -149,7 +149,7 @@ class Manifest:
     master_key: EncryptedKey | None
     """The encrypted key, or None if the backup was made without a passphrase."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """The number of rows by kind, such as agents. For information only."""
+    """The number of rows by kind. Decommissioned agents are not counted. For information only."""
 
     def to_bytes(self) -> bytes:
         """Return the content of the manifest's file."""

@@ -69,7 +69,7 @@ def connection_environment(session: psycopg.Connection[Any]) -> Iterator[dict[st
     parameters, such as the password of a TLS key, have no variable. They are in a private service file that exists
     while the block runs.
     """
-    parameters = session.info.get_parameters()  # without passwords
+    parameters = session.info.get_parameters()  # without the user's password
     variables = {each.keyword.decode(): each.envvar for each in Conninfo.get_defaults()}
     environment = {
         "PATH": os.defpath,

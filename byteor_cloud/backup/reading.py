@@ -46,7 +46,7 @@ class CheckedReader:
     """A stream that hashes what is read from it. At its end, it raises AlteredError if the hash is not ``expected``.
 
     ``name`` is the file's name in the error. Without ``expected``, the stream only hashes and counts. With ``max_size``
-    (bytes), a longer stream raises AlteredError before its end, so that an altered file cannot fill the disk.
+    (bytes), the read that exceeds this size raises AlteredError, so that an altered file cannot fill the disk.
     """
 
     def __init__(
@@ -146,7 +146,8 @@ def _checked(source: Readable, name: str, expected: StoredFile) -> CheckedReader
 def open_backup(location: str, name: str | None = None) -> StoredBackup:
     """Open the backup ``name``, or by default the newest complete one.
 
-    Raises BackupError if there is none, or if the location or the manifest cannot be read.
+    Raises BackupError if there is none, if the location cannot be used, or if the manifest is invalid. Raises
+    BackupError or OSError if reading the manifest fails.
     """
     target = open_target(location)
     try:

@@ -75,8 +75,8 @@ def has_blobs() -> bool:
 def copy_blobs(backup: StoredBackup, *, on_done: Callable[[ListedBlob], None]) -> list[ListedBlob]:
     """Copy the backup's blobs to the blob store and check each hash. Blobs with a valid copy there are skipped.
 
-    Returns the listed blobs that the backup lacks, because the old installation had lost them. Calls ``on_done`` with
-    each other blob, in this thread. Raises BackupError if a blob is missing or altered, or cannot be stored.
+    Returns the listed blobs that the backup lacks, because the old installation had no valid copy. Calls ``on_done``
+    with each other blob, in this thread. Raises BackupError if a blob is missing or altered, or cannot be stored.
     """
     lost = []
     with ThreadPoolExecutor(backup.target.concurrency, "restore") as pool:

@@ -53,7 +53,7 @@ class Target(ABC):
         """Store a file. If reading ``source`` fails, or the process is killed, no file with this name appears."""
 
     def sync(self) -> None:  # noqa: B027  a bucket has nothing to do
-        """Make sure that the files written so far survive a power failure."""
+        """Make sure that the files written so far survive a power failure. For a tar file, only ``finish`` does so."""
 
     def finish(self) -> None:
         """Make the backup permanent after its manifest was written."""

@@ -40,7 +40,7 @@ def _installed(package: Distribution) -> Iterator[tuple[str, Path]]:
 
 
 def _modules(name: str) -> Iterator[tuple[str, Path]]:
-    """Yield the name and the path of each file of the module's top-level package, or of a module without a package."""
+    """Yield the name and the path of each file and folder in the module's top-level package, or of a single module."""
     try:
         spec = find_spec(name.partition(".")[0])
     except ValueError:  # a module without a spec

@@ -227,7 +227,7 @@ def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
 
 
 def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any]) -> bytes:
-    """Return the body of a response with a page of the trace, or no bytes if no record has the sequence number."""
+    """Return the body of a response with a page of the trace, or no bytes if the first page contains no record."""
     indexes = {lane: Path(path) for lane, path in request["indexes"].items()}
     found = trace(
         bundle,
