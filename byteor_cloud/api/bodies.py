@@ -1,8 +1,8 @@
 """Receiving bodies within size limits, and sending responses, without occupying scarce resources for slow clients.
 
-A view authenticates the caller, then calls ``check_declared_length``, and only then reads the body. Forms of the
-console and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database
-connections and the slots of ``byteor_cloud.api.request_slots``.
+In the API, a view authenticates the caller, then calls ``check_declared_length``, and only then reads the body. Outside
+the API, ``receive_form`` reads the body before the view is called. The scarce resources are database connections and
+the slots of ``byteor_cloud.api.request_slots``.
 """
 
 from __future__ import annotations

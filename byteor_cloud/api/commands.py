@@ -1,4 +1,4 @@
-"""Commands on a row, each declared once. View sets turn them into actions, and the console turns them into buttons."""
+"""Commands on a row or a scope. View sets turn them into actions, and the console turns most of them into buttons."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ def compress_html(get_response: Callable[[HttpRequest], HttpResponse]) -> Callab
     """Compress HTML pages of at least 200 bytes for clients that accept gzip.
 
     This is the first middleware, so that compressing occupies no database connection and no request slot. Django adds
-    up to 100 random bytes, because the length of a compressed page could otherwise reveal a secret in it (BREACH).
+    a random number of bytes (at most 99), because the length of a compressed page could otherwise reveal a secret in it
+    (BREACH).
     """
     compress = GZipMiddleware(get_response).process_response
 

@@ -138,11 +138,11 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 # StrictSerializer and ModelSerializer have comments instead of docstrings: a docstring would become the description of
 # every schema whose class has none.
 class StrictSerializer(serializers.Serializer[Any]):
-    # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. An update may
-    # contain read-only fields, which are ignored. In the OpenAPI document, ``refuses_unknown`` becomes
-    # ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses may omit, and all other
-    # fields are required in the schema of the response. If ``sometimes_absent`` is None, that schema requires the
-    # fields that requests must contain, the read-only fields, and the fields with a default.
+    # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. With
+    # ``partial``, the body may contain read-only fields, which are ignored. In the OpenAPI document,
+    # ``refuses_unknown`` becomes ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses
+    # may omit, and all other fields are required in the schema of the response. If ``sometimes_absent`` is None, that
+    # schema requires the fields that requests must contain, the read-only fields, and the fields with a default.
     refuses_unknown: ClassVar[bool] = True
     sometimes_absent: ClassVar[frozenset[str] | None] = None
 

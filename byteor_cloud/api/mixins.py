@@ -69,7 +69,7 @@ class DestroyMixin(ResourceViewSet):
     mixin_errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Delete the row and return 204."""
+        """Call ``perform_destroy``, which deletes, revokes or hides the row. Return 204."""
         self.perform_destroy(self.get_object())
         return Response(status=204)
 

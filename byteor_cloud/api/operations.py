@@ -1,6 +1,6 @@
 """Declarations of operations, written next to the code that handles them, and the sections of the OpenAPI document.
 
-The texts are docstrings, so Python must not run with ``-OO``.
+Most texts are docstrings, so Python must not run with ``-OO``.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ class Operation:
     responses: Any = None
     # The errors in addition to those of the view and the mixin, and to those that any request or body can cause.
     errors: Errors = ()
-    # A minimal valid body, if the operation has a body. A test sends it.
+    # A valid body, if the operation has a body. A test sends it.
     example: Mapping[str, Any] | None = None
-    # Whether the response contains a secret. A response with a secret is stored under its Idempotency-Key for only ten
+    # Whether the response can contain a secret. If so, the response is stored under its Idempotency-Key for only ten
     # minutes.
     holds_secret: bool = False
     # Whether a POST accepts an Idempotency-Key, and whether its handler itself stores the response under the key.
