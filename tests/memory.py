@@ -36,15 +36,15 @@ def _number(status: str, name: str) -> int:
     return int(status.split(f"{name}:")[1].split(maxsplit=1)[0]) * 1024
 
 
-# A sealed process can read a file in /proc only if it opened the file before it was sealed.
+# A sealed process can read a file in /proc only if it opened the file before it was sealed. ``main`` redirects stderr.
 _WATCHED = """
-import sys
-status = open("/proc/self/status")
+import os
+status, found = open("/proc/self/status"), os.fdopen(os.dup(2), "w")
 from byteor_cloud.captures import process as capture_process
 idle = status.read()
 capture_process.main()
 status.seek(0)
-print(idle + "\\0" + status.read(), file=sys.stderr)
+print(idle + "\\0" + status.read(), file=found)
 """
 
 

@@ -72,6 +72,7 @@ class _Parent:
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, sys.stdout.fileno())
         os.dup2(nothing, sys.stdin.fileno())
+        os.dup2(nothing, sys.stderr.fileno())
         _limit_silence()
 
     def receive_request(self) -> Any:

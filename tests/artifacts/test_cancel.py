@@ -233,14 +233,16 @@ def test_child_process_exits_when_its_input_is_closed(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 1
 
 
-def test_output_printed_by_ops_does_not_reach_worker() -> None:
+def test_output_printed_by_ops_reaches_neither_worker_nor_log() -> None:
     code = (
-        "from byteor_cloud.captures.process import _Parent\nparent = _Parent()\n"
-        "print('an op prints this', flush=True)\nparent.send(outcome=1)"
+        "import sys\nfrom byteor_cloud.captures.process import _Parent\nparent = _Parent()\n"
+        "print('an op prints this', flush=True)\nprint('and this', file=sys.stderr)\nparent.send(outcome=1)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.read() == b'{"outcome": 1}\n'
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
+
+    assert (done.stdout, done.stderr) == ('{"outcome": 1}\n', "")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,17 @@ def test_delivery_is_repeated_on_request(world: World, receiver: Receiver) -> No
     assert AuditEvent.objects.get(action="webhook.redeliver").changes == {"delivery": line["id"]}
 
 
+@pytest.mark.parametrize("act", ["create", "rotate-secret"])
+def test_etag_of_response_with_secret_permits_update(world: World, act: str) -> None:
+    hooks = f"/api/v1/orgs/{world.organization.pk}/webhooks"
+    made = world.admin.api.post(hooks, {"url": "https://hooks.example.com/", "events": ["*"]})
+    path = f"{hooks}/{made.json()['id']}"
+    answer = made if act == "create" else world.admin.api.post(f"{path}/{act}")
+
+    assert world.admin.api.get(path, If_None_Match=answer["ETag"]).status_code == 304
+    assert world.admin.api.put(path, {"description": "x"}, If_Match=answer["ETag"]).status_code == 200
+
+
 def test_disabled_webhook_gets_no_pings_or_repeated_deliveries(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)

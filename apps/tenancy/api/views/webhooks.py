@@ -28,6 +28,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
+    undigested_fields = frozenset({"token"})  # only the first response contains it
     filters = {
         **BY_CREATION,
         "enabled": flag_parameter(
