@@ -234,7 +234,7 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the page or problem for an invalid CSRF token. It has the signature of ``CSRF_FAILURE_VIEW``."""
+    """Return the page or problem for a failed CSRF check. It has the signature of ``CSRF_FAILURE_VIEW``."""
     return respond_or_show_page(
         request, errors.Forbidden("The form has expired or came from another site. Reload the page and send it again.")
     )

@@ -30,8 +30,9 @@ class _Run:
 class Check:
     """A function that raises an exception if the service is not ready, and the name of what it checks.
 
-    A check that does not finish within ``seconds`` fails. It does not run twice at the same time: further probes wait
-    for the same run, so that probes of a hanging service do not occupy one database connection each.
+    A probe waits for the check for at most ``seconds``, and then counts it as failed. The check does not run twice at
+    the same time: further probes wait for the same run, so that probes of a hanging service do not occupy one database
+    connection each.
     """
 
     def __init__(self, name: str, function: Callable[[], object], *, seconds: float = CHECK_S) -> None:

@@ -11,7 +11,8 @@ from rest_framework.utils.encoders import JSONEncoder
 from byteor_cloud.concurrency.event_loop import pause
 from byteor_cloud.json_text import JsonText
 
-# Nested objects are encoded member by member down to this depth, and deeper ones as a whole.
+# Objects within objects are encoded member by member down to this depth. Deeper ones are encoded as a whole, and so are
+# the items of lists.
 _DEPTH = 6
 _ITEMS = 16  # the number of list items that are encoded together
 

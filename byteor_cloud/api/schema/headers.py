@@ -80,7 +80,7 @@ def response_headers(view: object, action: str, method: str, code: str) -> Itera
     yield "X-Request-ID"
     if not isinstance(view, ResourceViewSet):
         return
-    if code not in {"401", "414", "431"}:  # these responses are sent before the caller is known
+    if code not in {"401", "414", "431"}:  # these responses are usually sent before the caller is known
         yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
     if code in {"409", "503", "507"}:
         yield "Retry-After"

@@ -30,7 +30,7 @@ class Schema(AutoSchema):
     """The schema of one operation, whose view declares the texts, accepted credential families and possible errors."""
 
     def get_operation_id(self) -> str:
-        """Return the declared id."""
+        """Return the declared id, or the library's default if the view declares no operations."""
         if not isinstance(self.view, DeclaringView):
             return super().get_operation_id()
         return self._operation.id

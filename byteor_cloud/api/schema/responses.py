@@ -53,7 +53,11 @@ PROBLEM = {
                 "required": ["code", "detail"],
                 "description": "One invalid field (`pointer`) or parameter (`parameter`).",
                 "properties": {
-                    "pointer": {"type": "string", "description": "A JSON Pointer into the request's body."},
+                    "pointer": {
+                        "type": "string",
+                        "description": "A JSON Pointer into the request's body or, if the plan of a draft does not "
+                        "compile, into the draft.",
+                    },
                     "parameter": {"type": "string", "description": "The name of a query parameter or of a header."},
                     "code": {"type": "string", "description": "A stable code for the kind of error."},
                     "detail": {"type": "string", "description": "What is wrong with the field or parameter."},
@@ -94,7 +98,10 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "413": (errors.PayloadTooLarge, "The body is too large."),
     "414": (errors.UriTooLong, "The request line (method, path and query) is longer than 8,190 bytes."),
     "415": (errors.UnsupportedMediaType, "The body has a media type that the operation does not accept."),
-    "422": (errors.Unprocessable, "The body is valid, but its content cannot be processed."),
+    "422": (
+        errors.Unprocessable,
+        "The request is valid, but the plan of a draft does not compile, or no version has the artifact's spec hash.",
+    ),
     "429": (errors.TooManyRequests, "A rate limit is exceeded. Wait for `Retry-After` seconds."),
     "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100 headers."),
     "503": (
@@ -121,7 +128,7 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 def error_codes(view: object, action: str, method: str) -> list[str]:
-    """Return the status codes of the errors that the operation can return."""
+    """Return the status codes of the errors that the document lists, apart from the declared responses."""
     found = set(_ALWAYS)
     if isinstance(view, ResourceViewSet):
         found |= view.errors_of(action)
