@@ -1,4 +1,4 @@
-"""The operator's settings: environment variables, which are checked once at start (README, "Settings")."""
+"""The operator's settings: environment variables, which are checked at start (README, "Settings")."""
 
 from __future__ import annotations
 

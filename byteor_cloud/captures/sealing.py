@@ -43,7 +43,7 @@ _FORBIDDEN = (
 
 
 class Forbidden(RuntimeError):
-    """Python code tried to use the network or start a program in a sealed process."""
+    """Python code tried to use the network, start a program or fork in a sealed process."""
 
 
 def environment(more_paths: Iterable[str] = (), **variables: str) -> dict[str, str]:
@@ -155,7 +155,7 @@ _SYSTEM_PATHS = (
 
 @cache
 def _landlock_version() -> int:
-    """Return the version of Landlock, or 0 if the kernel does not support it."""
+    """Return the version of Landlock, or 0 if the system does not support or permit it."""
     try:
         return _call("syscall", _CREATE_RULESET, None, 0, 1) if sys.platform == "linux" else 0
     except OSError:

@@ -26,7 +26,7 @@ class Child:
         """Start the process. Raises OSError."""
         self._code: int | None = None
         self.socket, theirs = socket.socketpair()
-        os.set_blocking(theirs.fileno(), True)  # gevent made the socket non-blocking
+        os.set_blocking(theirs.fileno(), True)  # gevent creates non-blocking sockets
         # With -P, the child does not import modules from the folder in which this process was started.
         command = [sys.executable, "-P", "-m", module, *arguments]
         duplicates = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]

@@ -38,7 +38,10 @@ from byteor_cloud.computing.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The maximum size in bytes of a preview, a drawing, or a spec in the editor. Larger ones are truncated or left out."""
+"""The maximum size in bytes of a preview, of a version's drawing, and of a spec in the editor.
+
+Larger ones are truncated or left out.
+"""
 _DIFF_BYTES = 1536 * 1024  # the maximum size in bytes of a diff's list of changes, and of its text
 MAX_DRAWN_STAGES = 500  # the drawing of a pipeline with more stages is slow, and unreadable in the editor
 
@@ -77,7 +80,7 @@ class CompiledVersion(NamedTuple):
 
 
 def compile_version(plan: object) -> CompiledVersion:
-    """Compile the plan of a new version."""
+    """Compile the plan of a new version, or of a draft that a regression tests."""
     compilation = _compile(plan)
     if compilation.spec is None:
         return CompiledVersion(_errors(compilation))
@@ -220,7 +223,7 @@ READS_FILES = frozenset({read_around_in, read_page, page_body})
 EXPECTED: Mapping[str, type[Exception]] = {
     error.__qualname__: error for error in (strict_json.MalformedJson, PlanSyntaxError, StaleIndex, FileNotFoundError)
 }
-"""The errors that callers of a computation expect, by name. Any other error is a bug."""
+"""The errors that callers of a computation expect, by name. Any other error, except MemoryError, is a bug."""
 
 HEAD = struct.Struct(">Q?")
 """The header of each message between the two processes: its size in bytes, and whether it is the last message."""

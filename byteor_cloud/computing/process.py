@@ -33,7 +33,7 @@ def main() -> None:
     turn, seconds = host_share.Turn(Path(sys.argv[2])), int(sys.argv[3])
     # Ops of installed packages may read or print, which must not interfere with the messages.
     parent = socket.socket(fileno=os.dup(0))
-    parent.setblocking(True)  # gevent made the socket non-blocking
+    parent.setblocking(True)  # a socket that gevent created may be non-blocking
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)

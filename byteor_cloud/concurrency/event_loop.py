@@ -117,7 +117,10 @@ def set_owner(owner: str) -> None:
 
 
 def resume() -> None:
-    """Wait for a turn to continue computing after a wait, unless no other greenlet computes."""
+    """Wait for a turn to continue computing after a wait.
+
+    Does nothing outside ``computing_for``. Does not wait if no other greenlet is inside ``computing_for``.
+    """
     owner = _owner.get()
     if owner is not None:
         if _steps.count > 1:
@@ -126,7 +129,10 @@ def resume() -> None:
 
 
 def pause() -> None:
-    """Let other greenlets compute if this one has computed for ``STEP_S``. Call this often in long computations."""
+    """Let other greenlets compute if this one has computed for ``STEP_S``. Call this often in long computations.
+
+    Does nothing outside ``computing_for``.
+    """
     owner = _owner.get()
     if owner is not None and time.monotonic() > _steps.began + STEP_S:
         _steps.turns.wait(owner)

@@ -44,7 +44,7 @@ def _is_code_constant(constant: object) -> bool:
             return _WORD.fullmatch(constant) is not None
         case list() | tuple():
             return all(_is_code_constant(each) for each in constant)
-    return False  # ids, times, JSON, bytes, fractions, and strings that may be values
+    return False  # ids, times, JSON, bytes and fractions
 
 
 class CompiledQuery[Row: Model]:
