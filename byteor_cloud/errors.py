@@ -230,7 +230,7 @@ class UnsupportedMediaType(DomainError):
 
 
 class Unprocessable(DomainError):
-    """The request is well-formed, but its content cannot be processed."""
+    """The request is well-formed, but what it refers to cannot be processed, such as a draft that does not compile."""
 
     code = "unprocessable"
     title = "Unprocessable content"

@@ -37,7 +37,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the page for a form with an invalid CSRF token. The setting ``CSRF_FAILURE_VIEW`` names this function."""
+    """Return the page for a form that failed the CSRF check. The setting ``CSRF_FAILURE_VIEW`` names this function."""
     text = "The form has expired or came from another site. Go back, reload the page and send it again."
     return site.refuse(request, 403, "Form expired", text) or problems.csrf_failure(request, reason)
 
