@@ -88,7 +88,7 @@ def test_offer_to_activate_bundle_of_another_deployment_fails(node: Any, plane: 
     "url",
     ["{elsewhere}/bundle", "//{host}/bundle", "/\\{host}/bundle", "bundle", "@{host}/bundle", "/a\nb", "/é"],
 )
-def test_bundle_url_must_be_valid_path_on_own_origin(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
+def test_bundle_url_must_be_valid_path_on_control_plane_origin(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
     host = elsewhere.url.removeprefix("http://")
     plane.offer("d1", bundle_url=url.format(elsewhere=elsewhere.url, host=host))
 
@@ -169,7 +169,7 @@ def test_bundle_damaged_on_disk_after_download_fails_offer(
     assert node.failure == "the downloaded bundle was damaged on this host's disk"
 
 
-def test_damaged_running_bundle_is_downloaded_again(node: Any, plane: Any) -> None:
+def test_damaged_running_bundle_is_downloaded_again_after_restart(node: Any, plane: Any) -> None:
     built = plane.offer("d1")
     node.settle()
     path = node.folder / "bundles" / f"{built.bundle_hash.removeprefix('sha256:')}.tar"

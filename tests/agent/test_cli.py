@@ -206,7 +206,9 @@ def test_enroll_with_invalid_environment_argument_exits_2(
     assert plane.requests == []
 
 
-def test_token_is_read_from_stdin_or_environment(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enrollment_token_is_read_from_stdin_or_environment_variable(
+    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ("enroll", "--url", plane.url, "--environment", IDS)
 
     assert agent(*arguments) == 2
@@ -280,7 +282,7 @@ def test_decommissioned_agent_exits_3(agent: Cli, plane: Any) -> None:
     assert "does not accept this credential: This agent is decommissioned." in agent.stderr
 
 
-def test_key_revoked_during_offer_stops_agent(agent: Cli, plane: Any) -> None:
+def test_key_revoked_while_offer_is_handled_stops_agent(agent: Cli, plane: Any) -> None:
     agent.enroll()
     plane.offer("d1")
 

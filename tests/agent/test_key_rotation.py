@@ -114,7 +114,7 @@ STEPS = ["save_next_api_key", "promote_next_api_key"]
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-def test_rotation_completes_after_crash_while_keys_are_stored(
+def test_rotation_completes_after_crash_while_storing_keys(
     node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     real = getattr(StateFolder, step)
@@ -168,7 +168,7 @@ def test_agent_requests_no_new_key_when_disk_is_full(node: Any, rotating: Any, m
     assert stored(node) == (API_KEY, None)
 
 
-def test_key_in_environment_is_not_rotated(node: Any, rotating: Any) -> None:
+def test_key_from_environment_variable_is_not_rotated(node: Any, rotating: Any) -> None:
     node.agent(beats=2, stores_key=False).run()
 
     assert rotating.sent("POST", "/rotate-key") == []

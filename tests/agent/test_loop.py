@@ -21,7 +21,7 @@ def test_failed_heartbeats_are_retried_with_doubled_delays_up_to_60_s(node: Any,
     assert node.waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0, 29.5]
 
 
-def test_unreachable_control_plane_is_retried(node: Any, plane: Any) -> None:
+def test_heartbeat_is_retried_while_control_plane_is_unreachable(node: Any, plane: Any) -> None:
     agent = node.agent(beats=2)
     plane.close()
 
@@ -31,7 +31,7 @@ def test_unreachable_control_plane_is_retried(node: Any, plane: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}])
-def test_unreadable_heartbeat_response_is_retried(node: Any, plane: Any, body: Any) -> None:
+def test_heartbeat_is_retried_after_unreadable_response(node: Any, plane: Any, body: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(200, body))
 
     node.agent(beats=2).run()

@@ -9,7 +9,7 @@ import pytest
 from tests.agent.keys import OTHER_KEY
 
 
-def test_offer_is_downloaded_run_and_reported(node: Any, plane: Any) -> None:
+def test_agent_downloads_and_runs_offered_bundle_and_reports_progress(node: Any, plane: Any) -> None:
     built = plane.offer("d1", built=plane.build("d1", is_approved=True))
 
     node.settle()

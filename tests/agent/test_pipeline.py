@@ -89,7 +89,7 @@ def test_invalid_configuration_values_fail_activation(plane: Any, members: Any) 
         config(plane, **members)
 
 
-def test_unknown_configuration_members_are_ignored(plane: Any) -> None:
+def test_unknown_top_level_configuration_members_are_ignored(plane: Any) -> None:
     assert config(plane, more=1) == config(plane)
 
 

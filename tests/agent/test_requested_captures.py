@@ -107,7 +107,7 @@ def test_heartbeats_continue_during_upload_and_repeated_command_starts_no_second
     assert len(plane.beats) == 2 + 4 + 2
 
 
-def test_interrupted_upload_is_completed_once_after_restart_whether_or_not_it_was_stored(node: Any, plane: Any) -> None:
+def test_interrupted_upload_is_repeated_after_restart_unless_it_was_stored(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     requested(plane, "not stored")
@@ -126,7 +126,7 @@ def test_interrupted_upload_is_completed_once_after_restart_whether_or_not_it_wa
     assert uploads(plane)[2:] == [("stored", "incident_bundle")]
 
 
-def test_retry_in_same_process_sends_same_bytes(node: Any, plane: Any) -> None:
+def test_upload_retry_in_same_process_sends_same_bytes(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     requested(plane)
@@ -144,9 +144,7 @@ def test_retry_in_same_process_sends_same_bytes(node: Any, plane: Any) -> None:
     assert captures._unsent is None
 
 
-def test_failed_upload_is_tried_again_after_pause_and_several_requests_are_served_one_at_a_time(
-    node: Any, plane: Any
-) -> None:
+def test_failed_upload_is_retried_after_pause_and_requests_are_served_one_at_a_time(node: Any, plane: Any) -> None:
     requested(plane, "c1")
     requested(plane, "c2")
     plane.fail("POST", "/artifacts", plane.reply(503, {}, {"Retry-After": "100"}), plane.reply(400))
@@ -165,7 +163,7 @@ def test_failed_upload_is_tried_again_after_pause_and_several_requests_are_serve
 
 
 @pytest.mark.parametrize("body", [{}, {"capture": {"id": "c1"}}, {"capture": {"id": "c1", "reason": "", "last_n": 0}}])
-def test_unreadable_request_and_rejected_key_do_not_stop_heartbeats(node: Any, plane: Any, body: Any) -> None:
+def test_unreadable_capture_request_and_rejected_key_do_not_stop_heartbeats(node: Any, plane: Any, body: Any) -> None:
     requested(plane)
     plane.fail("GET", "/capture", plane.reply(200, body), plane.reply(401))
 

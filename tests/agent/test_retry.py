@@ -23,7 +23,7 @@ def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> l
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 1.0, 30.0, 61.0, 3600.0])
-def test_next_requests_of_agents_are_spread_even_if_their_retry_after_headers_are_equal(retry_after: float) -> None:
+def test_retry_delays_are_spread_when_all_agents_get_same_retry_after(retry_after: float) -> None:
     delays = draw_delays(ControlPlaneUnavailable("over the limit", retry_after))
 
     span = max(1.0, retry_after / 4)

@@ -48,7 +48,7 @@ def test_new_state_folder_contains_no_data(state: StateFolder) -> None:
     assert state.capture(sha256(b"")) == {}
 
 
-def test_interrupted_writing_leaves_no_file_in_capture(state: StateFolder) -> None:
+def test_capture_ignores_unfinished_file_of_interrupted_write(state: StateFolder) -> None:
     state.save_capture(sha256(b""), {"journal/prices": b"x"})
     [folder] = (state.folder / "captures").iterdir()
     (folder / "journal/.k2x9").write_bytes(b"unfinished")
@@ -107,7 +107,7 @@ def test_inaccessible_state_folder_is_rejected(tmp_path: Path) -> None:
         StateFolder(tmp_path / "file" / "state")
 
 
-def test_secret_is_read_from_environment_or_file(state: StateFolder) -> None:
+def test_secret_is_read_from_environment_variable_or_file(state: StateFolder) -> None:
     (state.folder / "secrets").mkdir()
     (state.folder / "secrets" / "FROM_FILE").write_text("file\n")
     (state.folder / "secrets" / "BOTH").write_text("file")

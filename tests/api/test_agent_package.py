@@ -35,7 +35,7 @@ def test_package_contains_all_modules_and_their_hashes(client: Any) -> None:
     assert "Requires-Dist: cryptography" in archive.read(f"{info}/METADATA").decode()
 
 
-def test_package_that_is_built_again_is_identical() -> None:
+def test_rebuilt_package_is_identical() -> None:
     first = agent_package()
     agent_package.cache_clear()
 

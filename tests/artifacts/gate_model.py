@@ -23,8 +23,8 @@ class Oracle:
     """The outcomes of replaying captures through configurations. Both are identified by numbers.
 
     ``outputs`` has a letter for each configuration and capture; equal letters mean equal outputs. ``failing`` are the
-    pairs in which a configuration fails. ``missing`` are the configurations that cannot run as baselines. ``work`` is
-    the work of each configuration.
+    pairs of a configuration and a capture for which the configuration fails as the candidate. ``missing`` are the
+    configurations that cannot run as baselines. ``work`` is the work of each configuration.
     """
 
     outputs: Sequence[Sequence[str]]

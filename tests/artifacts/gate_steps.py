@@ -30,7 +30,7 @@ def members(world: World, count: int = 1) -> list[Member]:
 
 
 def ask(world: World, candidate: ConfigBundle, *, by: Person | None = None, **body: Any) -> Any:
-    """Request a deployment through the API and return the response. By default, the operator requests ``TARGET``."""
+    """Request a deployment through the API, by default as the operator for ``TARGET``, and return the response."""
     sent = {"config_bundle_id": str(candidate.pk), "target": TARGET, **body}
     return (by or world.operator).api.post(world.path(rest="/deployments"), sent)
 
