@@ -381,8 +381,8 @@ class TimelineEntrySerializer(ModelSerializer):
 
     descriptions = {
         "event": "The kind of event.",
-        "actor": "Who caused the event: an e-mail address, the name of an API key, or a part of the control plane, "
-        "such as `system:rollout`.",
+        "actor": "Who caused the event: an e-mail address, `key` and the name of an API key, or a part of the control "
+        "plane, such as `system:rollout`.",
         "detail": "More about the event. The keys depend on the kind of event. The number of a `wave` counts from 1.",
     }
 
