@@ -100,7 +100,8 @@ class Connection(psycopg.Connection[Any]):
 
 def api_pool_size(threads: int) -> int:
     """Return the size of the connection pool of an API process with ``threads`` request slots."""
-    # A request in every slot may need a connection. With psycopg's default of four, some of eight would time out.
+    # A request in every slot may need a connection. With psycopg's default of four connections, some of eight requests
+    # could time out.
     return max(threads, MIN_API_POOL) + 2
 
 
@@ -130,7 +131,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """Return Django's ``DATABASES`` entry for the database at ``url``.
 
     The URL's ``options`` follow the process's timeouts and therefore override them. Commands have no connection pool.
-    It would keep trying to connect for five seconds, and then fail without saying why the database cannot be used.
+    A pool would keep trying to connect for five seconds, and then fail without saying why the database cannot be used.
     """
     parts = urlsplit(url)
     options: dict[str, Any] = dict(parse_qsl(parts.query))
@@ -180,9 +181,9 @@ def direct_connection() -> Connection:
 
 
 def try_lock(session: psycopg.Connection[Any], lock: int, *, shared: bool = False) -> bool:
-    """Take an advisory lock until the session ends. Returns False if another session has it.
+    """Take an advisory lock until the session ends. Returns False if another session has it, unless both share it.
 
-    ``lock`` is an arbitrary id, equal in all processes. If each session takes it with ``shared``, several can have it.
+    ``lock`` is an arbitrary id, equal in all processes. Sessions share the lock if each takes it with ``shared``.
     """
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
     row = session.execute(f"SELECT {function}(%s)".encode(), [lock]).fetchone()

@@ -79,8 +79,8 @@ class EmbeddedPostgres:
     def acquire(self) -> str:
         """Start the server if necessary, and return the database's URL. Call it again to restart a killed server.
 
-        If this process dies without calling ``release``, the server stays in use until its child processes that were
-        forked without an exec have also exited. Raises EmbeddedPostgresError.
+        If this process dies without calling ``release``, the server counts as in use until the child processes that
+        this process forked without an exec have also exited. Raises EmbeddedPostgresError.
         """
         with self._one_line_errors():
             home = self._home = find_home(self._data_dir)

@@ -22,7 +22,7 @@ OUTSIDE = Path("/var/lib/byteor-cloud")
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded database is not available. The message is one line for the operator."""
+    """The embedded database cannot be started, used or stopped. The message is one line for the operator."""
 
 
 class Account(NamedTuple):
@@ -35,9 +35,10 @@ class Account(NamedTuple):
 def find_home(data_dir: Path) -> Path:
     """Return the folder with the cluster and its locks, created on first use.
 
-    PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account has no access to the data folder
-    (for example, in /root), the home is below ``OUTSIDE`` and the data folder links to it. The permissions of existing
-    folders above the home are not relaxed, except those of ``OUTSIDE``. Raises EmbeddedPostgresError or OSError.
+    PostgreSQL refuses to run as root, so root runs a new server as `nobody`. If that account has no access to the data
+    folder (for example, in /root), a new home is below ``OUTSIDE`` and the data folder links to it. The permissions of
+    existing folders above the home are not relaxed, except those of ``OUTSIDE``. Raises EmbeddedPostgresError or
+    OSError.
     """
     data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = data_dir / "postgres"

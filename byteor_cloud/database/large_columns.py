@@ -71,7 +71,7 @@ def without_large[R: Model](queryset: QuerySet[R], shown: Collection[str] = ()) 
 
 
 def with_small_values(queryset: QuerySet[Any], shown: Collection[str]) -> QuerySet[Any]:
-    """Read the large columns in ``shown``, but only their small values. Large values are None."""
+    """Read the small values of the large columns in ``shown``. Large values are None. Call ``without_large`` before."""
     paths = sorted(
         path + name
         for path, model in _selected_tables(queryset)

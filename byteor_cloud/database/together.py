@@ -132,8 +132,8 @@ def _convert(reader: Callable[[Any], Any] | None, value: Any) -> Any:
 def read_together(*tables: Rows) -> list[list[Any]]:
     """Return the rows of each queryset and statement. Runs one SQL statement, or none if none of them can have rows.
 
-    Querysets may be of any form, but must not have prefetches. PostgreSQL returns the rows as JSON, so each column must
-    be of one of the types that this module knows. Raises TypeError for other columns.
+    Querysets may be of any form, but must not have prefetches. PostgreSQL returns the rows as JSON, so each column of
+    a queryset must have a type that this module knows. Raises TypeError for other columns of querysets.
     """
     asked = [_Asked(each) for each in tables]
     if needed := [each for each in asked if each.sql]:

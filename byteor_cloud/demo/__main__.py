@@ -37,7 +37,8 @@ def _stop(number: int, frame: object) -> None:
 def main() -> int:
     """Run the demo, and with ``--serve`` keep serving until stopped.
 
-    Returns 1 if a step or the server failed, 130 if the demo was interrupted without ``--serve``, and otherwise 0.
+    Returns 1 if no port is free or if a step or the server failed, 130 if the demo was interrupted without ``--serve``,
+    and otherwise 0.
     """
     parser = argparse.ArgumentParser(
         prog="byteor_cloud.demo",

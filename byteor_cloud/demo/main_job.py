@@ -125,7 +125,7 @@ class Demo(Processes):
                 return response
 
             def fill_in(url: str, **values: str) -> str:
-                """Open a page, submit its form, and return the next page. Raises DemoError if the form is refused."""
+                """Open a page, submit its form, and return the next page. Raises DemoError for an error status."""
                 hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', send("GET", url).text)
                 response = send("POST", url, {**dict(hidden), **values})
                 if not response.ok:
@@ -144,7 +144,7 @@ class Demo(Processes):
         """Start the agents that earlier runs enrolled, so that their organizations keep working."""
         self.folder.mkdir(exist_ok=True)
         for name in AGENTS:
-            # If this run's folder already exists, it belongs to an agent of a database that was deleted.
+            # If this run's folder already exists, it belongs to an agent of an earlier database.
             shutil.rmtree(self.state_folder(name), ignore_errors=True)
         folders = sorted(path.parent for path in self.folder.glob("*/agent.json"))
         for folder in folders:

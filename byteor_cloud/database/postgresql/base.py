@@ -16,7 +16,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @override
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Take a connection from the pool. Raises PoolTimeout or Unresponsive if none becomes free in time."""
+        """Take a connection from the pool, or open one if there is no pool.
+
+        Raises PoolTimeout or Unresponsive if no pooled connection becomes free in time.
+        """
         pool = self.pool
         if pool is None or not deadline.is_limited():
             return super().get_new_connection(conn_params)
