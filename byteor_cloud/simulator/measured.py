@@ -194,7 +194,9 @@ class Summary:
             f"requests    {measured.requests} in {self.seconds:.1f} s, {document['requests_per_s']:.0f} a second",
         ]
         for kind, counts in document["answers"].items():
-            shown = (f"{count} x {'no response' if status == '0' else status}" for status, count in counts.items())
+            shown = (
+                f"{count} x {'no usable response' if status == '0' else status}" for status, count in counts.items()
+            )
             times = document["latency_by_request_ms"][kind]
             lines.append(f"  {kind:<10}{', '.join(shown)}; p50 {times['p50']:g} ms, p99 {times['p99']:g} ms")
         lines += [
@@ -214,7 +216,7 @@ class Summary:
 
 
 def combine(parts: Sequence[Summary], told: Told) -> Summary:
-    """Return the results of a run in several processes, each of which simulated a part of the fleet."""
+    """Return the results of a run in child processes, each of which simulated a part of the fleet."""
     measured = Measured()
     for part in parts:
         measured.add(part.measured)

@@ -182,7 +182,7 @@ class Planner:
         return "healthy"
 
     def _uptime_s(self, machine: Machine, now: float) -> float:
-        """Return the seconds since the start by the machine's clock, which may jump. The result is never negative."""
+        """Return the agent's uptime by the machine's clock, which may jump. The result is never negative."""
         traits = machine.traits
         # The clock jumps halfway through the time in which agents misbehave.
         jump_s = traits.clock_offset_s if now > self.setup.trouble_ends_s / 2 else 0.0

@@ -57,7 +57,7 @@ class Deployment:
         response = done[0].response
         if response is None or response.status != 201:
             reason = done[0].failure if response is None else f"{response.status} {response.body[:500].decode()}"
-            raise SimulationError(f"the deployment was not created: {reason}")
+            raise SimulationError(f"the request for the deployment failed: {reason}")
         return str(json.loads(response.body)["id"]), began
 
 

@@ -24,7 +24,7 @@ class Scenario(StrEnum):
 DESCRIPTIONS = {
     Scenario.STEADY: "the first heartbeats are spread over one interval; then each agent sends them regularly",
     Scenario.HERD: "all agents connect within ten seconds, as after an outage",
-    Scenario.FLAPPING: "a fifth of the agents go down and start again, several times",
+    Scenario.FLAPPING: "a fifth of the agents go down and start again, several times if the run is long",
     Scenario.SLOW: "a twentieth of the agents take about one to two seconds to send a request",
     Scenario.CLONED: "a twentieth of the agents have a second machine with the same key",
     Scenario.CLOCK_SKEWED: "clocks are wrong by up to a day, jump, and run up to a fifth too fast or too slow",

@@ -65,9 +65,9 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
     def append(self, piece: bytes) -> None:
         """Write and hash the next bytes. Raises OSError.
 
-        The bytes go only to the kernel's memory. From time to time, except on macOS, this method makes the kernel write
-        them to the disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel seldom
-        blocks a write.
+        The bytes first go to the kernel's memory. From time to time, except on macOS, this method makes the kernel
+        write them to the disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel
+        seldom blocks a write.
         """
         self._digest.update(piece)
         left = memoryview(piece)

@@ -78,7 +78,7 @@ class ObjectStorage(Storage):
 
         Raises FileNotFoundError if the store reports that it has no such object, and otherwise the client's errors.
         """
-        release_connection()  # the store may take seconds, during which other requests can use the connection
+        release_connection()  # the store may take seconds, during which other requests can use the database connection
         began = time.monotonic()
         for pause in (*_PAUSES_S, None):
             if body is not None:
@@ -114,7 +114,7 @@ class ObjectStorage(Storage):
         return File(copy, name)
 
     def _save(self, name: str, content: File[bytes]) -> str:
-        # Pass the inner file, because a Django file without a name is falsy, and botocore would sign an empty body.
+        # A Django file without a name is falsy, and botocore would sign an empty body for it. A ``_Body`` is truthy.
         self._request("put_object", Key=name, body=_Body(content.file), ContentType="application/octet-stream")
         return name
 

@@ -47,8 +47,8 @@ def test_summary_contains_results_as_text_and_json() -> None:
 
     text = "\n".join(summary.lines())
     for part in (
-        "herd, seed 1, 2 agents, 1 connection", "2 in 2.0 s, 1 a second", "1 x no response, 1 x 200", "p99 250 ms",
-        "connection refused: 1", "12 % of one core", "3 activated",
+        "herd, seed 1, 2 agents, 1 connection", "2 in 2.0 s, 1 a second", "1 x no usable response, 1 x 200",
+        "p99 250 ms", "connection refused: 1", "12 % of one core", "3 activated",
         "2 of 2 agents, all of them 1.2 s after the trouble ended",
     ):  # fmt: skip
         assert part in text

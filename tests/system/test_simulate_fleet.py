@@ -173,7 +173,7 @@ def test_simulated_polling_agents_receive_deployment(
     assert results["answers"]["poll"]["200"] >= 0.95 * 20
     for times in (results["after_request_s"], results["after_offer_s"]):
         assert 0 < times["p50"] <= times["p90"] <= times["p99"] == times["max"]
-    assert_fails("the deployment was not created: 400", **options, deploy=str(uuid7()))
+    assert_fails("the request for the deployment failed: 400", **options, deploy=str(uuid7()))
 
 
 def test_command_reports_errors_in_one_line(site: Site, tmp_path: Path) -> None:
