@@ -26,7 +26,7 @@ def respond_ok(handler: BaseHTTPRequestHandler) -> None:
 
 @contextmanager
 def serve_http(respond: Callable[[BaseHTTPRequestHandler], None] = respond_ok) -> Iterator[Receiver]:
-    """Run a server on a free loopback port while the block runs. Yields what it receives."""
+    """Run a server on a free loopback port while the block runs. Yields its origin and requests."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):

@@ -265,7 +265,7 @@ def test_sealed_process_cannot_use_network_or_start_programs(act: str) -> None:
     assert "Forbidden" in done.stderr
 
 
-def test_denied_side_effect_that_child_process_requests_raises_child_died(
+def test_side_effect_requested_by_child_process_of_dry_run_raises_child_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = socket.socketpair()

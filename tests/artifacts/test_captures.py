@@ -94,7 +94,7 @@ def test_journal_is_read_in_pages(world: World) -> None:
     assert base64.b64decode(last["payload_base64"]) == b"\xff" * 65_536
 
 
-def test_highest_sequence_number_is_found_in_journal_and_trace(world: World) -> None:
+def test_64_bit_sequence_numbers_are_found_in_journal_and_trace(world: World) -> None:
     last = 2**64 - 1
     records = [Record(at, 1_700_000_000_000_000_000, b"%d" % at) for at in (2**63 - 1, 2**63, last)]
     artifact = ingested(world, incident(world.version(content=IDENTITY).spec_kv, quotes_in=encode_journal(records)))
@@ -197,7 +197,7 @@ def test_viewers_cannot_list_files_or_read_journals_of_capture(world: World, res
 # -- traces
 
 
-def test_trace_shows_each_step_of_record(world: World) -> None:
+def test_trace_shows_steps_of_kept_and_dropped_records(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, stage_config=CHECK))
     row = replayed(world, artifact)
 

@@ -169,7 +169,7 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     [group] = [each["id"] for each in found.groups if each["kind"] == "changed"]
     assert len(found.groups) > 1
     assert decide(world, made, accept_groups=[group], comment="The new mask is wanted.").status_code == 201
-    # Since the test, the fixture ``other`` expects another replay's result.
+    # After the regression, the fixture ``other`` is changed: it expects another replay's result.
     replay = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
     run_jobs()
     Fixture.objects.filter(pk=other.pk).update(golden_replay_id=replay.pk)
@@ -317,7 +317,7 @@ def test_regression_of_configuration_that_is_no_longer_current_is_not_announced(
     run_jobs()
     assert (statuses(now), AuditEvent.objects.filter(action=FAILS).exists()) == (["differs"], False)
 
-    # A regression that cannot be completed is also announced.
+    # A regression of a current configuration is announced even if it cannot be completed.
     Deployment.objects.filter(pk=made.pk).update(is_current=True, config_bundle=following, config_hash="sha256:f")
     check_what_runs()
     row = Regression.objects.get(of_current=True, status="queued")

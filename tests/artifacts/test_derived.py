@@ -75,7 +75,7 @@ def test_organization_over_limit_keeps_its_most_recently_used_capture_folders(wo
     assert held(other) == counted(other) > 3 * MIB
     second.refresh_from_db()
     assert second.derived_bytes == 0
-    # A deleted folder is rebuilt when it is read, and its size is stored again.
+    # A deleted folder is rebuilt when its capture is read, and its size is stored again.
     assert world.operator.api.get(world.path(rest=f"/artifacts/{second.pk}/files")).status_code == 200
     assert second.pk in kept(world)
     assert held(world) == counted(world) <= 10 * MIB

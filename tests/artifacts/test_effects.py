@@ -176,7 +176,7 @@ def test_long_error_output_is_truncated(executor: Executor) -> None:
     assert str(failed.value) == "the program failed with exit code 1: " + "e" * 2000
 
 
-def test_time_limit_of_program_holds_while_it_writes_errors() -> None:
+def test_reading_endless_error_output_stops_at_time_limit() -> None:
     over = threading.Event()
 
     def read() -> None:

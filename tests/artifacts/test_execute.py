@@ -127,7 +127,7 @@ def test_side_effects_outside_captured_allowlist_are_denied(world: World, receiv
     assert {action["decision"] for action in replay.audit["actions"]} == {"Deny"}
 
 
-def test_side_effects_are_denied_without_allowlists(world: World, receiver: Receiver, settings: Any) -> None:
+def test_side_effects_are_denied_if_host_has_no_allowlists(world: World, receiver: Receiver, settings: Any) -> None:
     settings.CONFIG = dataclasses.replace(settings.CONFIG, replay_http_allowlist=(), replay_exec_allowlist=())
     replay = request_replay(world, capture_incident(world, receiver, None, "exec:/bin/true"))
 

@@ -76,7 +76,7 @@ def test_person_behind_approved_replay_is_its_requester(world: World, receiver: 
     assert people("artifacts.replay") == [str(world.operator.user.pk)]
 
 
-def test_person_behind_upload_is_first_admin(world: World) -> None:
+def test_person_behind_upload_is_org_admin_who_joined_first(world: World) -> None:
     world.person(Role.ORG_ADMIN, "second")
     version = world.version(content=plan(stages=STAGES))
     agent, api = world.agent()

@@ -323,7 +323,7 @@ def test_usage_keeps_current_and_12_previous_months(world: World) -> None:
     usage.count_use()
     assert (read(world)["used"]["agents"], read(world)["by_month"][0]["agents"]) == (0, 3)
 
-    # More than a year passes.
+    # As if the peaks were recorded 12 months ago, and the replays 11, 12 and 13 months ago.
     this = datetime.now(UTC).date().replace(day=1)
     months = [this]
     for _ in range(13):
