@@ -118,9 +118,10 @@ class EmbeddedPostgres:
         try:
             yield
         except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
             raise EmbeddedPostgresError(
-                f"the data folder {self._data_dir} cannot be used: {error.strerror}"
-                f" ({error.filename}); this command runs as user id {os.geteuid()}"
+                f"the data folder {self._data_dir} cannot be used: {error.strerror or type(error).__name__}{where}; "
+                f"this command runs as user id {os.geteuid()}"
             ) from error
 
 

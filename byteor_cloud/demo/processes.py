@@ -34,15 +34,18 @@ class ApiClient:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of the response. Raises DemoError if the API returns an error."""
+        """Send a request and return the JSON of the response. Raises DemoError if it fails."""
         return self._send(method, path, body).json()
 
     def download(self, path: str) -> bytes:
-        """Return the bytes of a file. Raises DemoError if the API returns an error."""
+        """Return the bytes of a file. Raises DemoError if the request fails."""
         return self._send("GET", path).content
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> requests.Response:
-        response = self._session.request(method, self._base + path, json=body, timeout=30)
+        try:
+            response = self._session.request(method, self._base + path, json=body, timeout=30)
+        except requests.RequestException as error:
+            raise DemoError(f"{method} {path}: no response ({type(error).__name__})") from error
         if not response.ok:
             raise DemoError(f"{method} {path}: {response.status_code} {response.text[:500]}")
         return response
@@ -50,7 +53,7 @@ class ApiClient:
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
         """Poll ``path`` until ``is_done`` accepts its JSON, and return it.
 
-        Raises DemoError if the API returns an error, or after ``TIMEOUT_S``.
+        Raises DemoError if a request fails, or after ``TIMEOUT_S``.
         """
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from byteor_cloud.demo.main_job import ADMIN, AGENTS, REVIEWER, Demo
+from byteor_cloud.demo.processes import ApiClient, DemoError
 from tests.object_store import SECRET_KEY, ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation
@@ -192,3 +193,10 @@ def test_readyz_names_storage_when_bucket_is_deleted(completed: CompletedDemo) -
     ready = completed.call("GET", "/readyz")
 
     assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage.")
+
+
+def test_unreachable_server_ends_demo_with_readable_error() -> None:
+    client = ApiClient("http://127.0.0.1:1", "token")
+
+    with pytest.raises(DemoError, match=r"^GET /api/v1/me: no response \(ConnectionError\)$"):
+        client("GET", "/api/v1/me")

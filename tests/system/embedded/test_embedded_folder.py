@@ -1,11 +1,14 @@
 """The embedded database with a data folder that is incomplete, deeply nested, unusable, or of another version."""
 
+import errno
+import os
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
+from byteor_cloud.database import embedded
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 from tests.system.embedded.commands import execute, is_stopped
@@ -75,6 +78,16 @@ def test_error_names_data_folder_that_cannot_be_created(folder: Path) -> None:
 
     with pytest.raises(EmbeddedPostgresError, match=r"data folder .*/file/var cannot be used: Not a directory"):
         EmbeddedPostgres(folder / "file" / "var").acquire()
+
+
+def test_error_without_file_name_names_only_its_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(embedded, "_open_lock", fail)
+
+    with pytest.raises(EmbeddedPostgresError, match=r"/var cannot be used: No space left on device; this command runs"):
+        EmbeddedPostgres(folder / "var").acquire()
 
 
 def test_release_without_acquire_does_nothing(folder: Path) -> None:
