@@ -30,7 +30,10 @@ def shorten(text: str, length: int = MAX_DETAIL) -> str:
 def problem(
     *, code: str, title: str, status: int, detail: str, instance: str, request_id: str | None, **members: Any
 ) -> dict[str, Any]:
-    """Return the body of a problem. ``code`` names the kind of error, and ``instance`` is the path of the request."""
+    """Return the body of a problem.
+
+    ``code`` names the kind of error. ``instance`` is the path of the request, or ``/`` if the path may be unknown.
+    """
     return {
         "type": URN + code,
         "title": title,
@@ -89,7 +92,7 @@ class DomainError(Exception):
 
 
 class InvalidInput(DomainError):
-    """The request's content is invalid."""
+    """The request is invalid."""
 
     code = "invalid"
     title = "Invalid input"
@@ -122,7 +125,7 @@ class Forbidden(DomainError):
 
 
 class NotFound(DomainError):
-    """The resource does not exist, or the caller has no access to it. The response does not reveal which."""
+    """The resource does not exist, or the caller has no access to it. A caller without access cannot tell which."""
 
     code = "not_found"
     title = "Not found"
@@ -255,7 +258,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """The service cannot handle the request at the moment. The client may retry it later."""
+    """The service cannot handle the request at the moment."""
 
     code = "unavailable"
     title = "Service unavailable"

@@ -173,8 +173,8 @@ STORAGES = {
 FILE_UPLOAD_TEMP_DIR = str(CONFIG.data_dir / "uploads")
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # ``data_folders`` creates the folder
 FILE_UPLOAD_HANDLERS: list[str] = []  # no form accepts files, and the artifact upload's parser has its own handler
-# For forms outside the API, and for the fields of an upload in addition to its file. The parser of JSON bodies enforces
-# its own limit.
+# For forms outside the API, and for the fields of an upload, without its file. The parser of JSON bodies enforces its
+# own limit.
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
 REST_FRAMEWORK = {

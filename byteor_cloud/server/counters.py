@@ -146,7 +146,7 @@ class SharedCounters(Collector):
 
     @override
     def collect(self) -> Iterable[Metric]:
-        """Return the sums over all processes, including those that have exited."""
+        """Return the sums over all parts. They include the counts of processes that have exited."""
         sums: dict[str, float] = defaultdict(float)
         for memory in self._memories:
             for key, value in ProcessCounters(memory):

@@ -49,8 +49,9 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-# Rate limits already bound the requests of verified callers. All other requests, and requests on a connection after a
-# refusal, share turns that take at most a quarter of the time while more such requests are waiting.
+# Turns for requests that arrive before the server is ready to read them. Rate limits already bound those of verified
+# callers. All others, and those on a connection after a refusal, share turns that take at most a quarter of the time
+# while more of them are waiting.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
@@ -107,7 +108,7 @@ class PacedSocket:
     def recv(self, size: int) -> bytes:
         """Receive at most ``size`` bytes. Raises TimeoutError if the client is too slow."""
         if self._has_responded:
-            # These bytes belong to the next request, which may start much later.
+            # These bytes may belong to the next request, which may start much later.
             self._has_responded, self.is_idle = False, True
             self._reading = WaitBudget()
         self._sock.settimeout(max(self._keepalive_s, PATIENCE_S) if self.is_idle else self._reading.left_s)
@@ -160,7 +161,7 @@ class PacedSocket:
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:
-        """Close the connection, on which the server is waiting for the client."""
+        """Close the connection, even while the server is waiting for the client."""
         self.is_hung_up = True
         with suppress(OSError):  # the client may have closed the connection already
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -203,7 +204,8 @@ class PacedSocket:
 class BurstServer(StreamServer):  # type: ignore[misc]  # gevent ships no types
     """gevent's server, but it accepts several connections in each iteration of the event loop.
 
-    gunicorn sets the number to one. In a burst of thousands of connections, clients would wait for as many iterations.
+    With several processes, gunicorn sets the number to one. In a burst of thousands of connections, clients would then
+    wait for as many iterations.
     """
 
     max_accept = property(lambda self: ACCEPTED_PER_TURN, lambda self, value: None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gevent import events, monkey
 
-# Otherwise gevent would search the metadata of all installed packages for plugins, once per patched module. None exist.
+# Otherwise gevent would search the metadata of all installed packages for plugins many times. There are no plugins.
 events.notify_and_call_entry_points = events.notify
 # This must run before the application is imported: locks and sockets that were created earlier block the event loop.
 monkey.patch_all()
@@ -23,7 +23,7 @@ from byteor_cloud.server import counters  # noqa: E402
 
 worker_class = "byteor_cloud.server.front_door.ConnectionWorker"
 preload_app = True  # one import for all processes
-control_socket_disable = True  # otherwise gunicorn would create a socket in the home folder
+control_socket_disable = True  # otherwise gunicorn would create a socket in XDG_RUNTIME_DIR or in the home folder
 loglevel = "warning"
 keepalive = 75  # longer than a load balancer's, so that idle connections are closed by the load balancer
 graceful_timeout = 20
