@@ -22,7 +22,7 @@ reverse("index")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Respond to a request. The total time that it may wait is limited (``deadline``)."""
+    """Respond to a request. Limit the total time that it waits for the database and other requests (``deadline``)."""
     with deadline.limited(deadline.REQUEST_S):
         response: Iterable[bytes] = _agent_path(environ, start_response)
         return response

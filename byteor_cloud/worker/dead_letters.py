@@ -12,7 +12,7 @@ from byteor_cloud.worker.jobs import KILLS, Job, enqueue, is_queued
 
 MAX_DEAD_LETTERS = 1_000  # the limit for each queue; the jobs that were enqueued last are kept
 DEAD_LETTER_DAYS = 90
-EVENT_DAYS = 7  # days for which procrastinate's events other than ``deferred`` and ``failed`` are kept
+EVENT_DAYS = 7  # days after which procrastinate's events other than ``deferred`` and ``failed`` are deleted
 
 
 def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:

@@ -104,7 +104,7 @@ class Claim:
     """The claim to a running job. A claim of this base class is never lost. Tests use it to run jobs directly."""
 
     owners: tuple[str, ...] = ()  # the organization and the person that the job's cost is charged to
-    is_paused = False  # whether a stopping worker requeues the job immediately instead of waiting for its end
+    is_paused = False  # whether a stopping worker requeues the job instead of waiting for its end
 
     @property
     def lane(self) -> JobLane | None:
@@ -145,7 +145,7 @@ class GivenUp:
 class Job:
     """A job to enqueue. Each subclass declares one kind of job. Its fields are the arguments, stored as JSON.
 
-    Each app's ``jobs.py`` declares the kinds that the app enqueues, even if an app above it runs them. During an
+    A kind is declared in the ``jobs.py`` of the lowest app that enqueues it, even if an app above it runs it. During an
     upgrade, workers of two releases run the jobs of both. Therefore new arguments need a new name; a worker skips names
     that it does not know.
     """
@@ -327,8 +327,8 @@ _FILE_ERRNOS = {
 def is_outage(error: BaseException | None) -> bool:
     """Return whether the error, or one of its causes, means that the database or the storage is unavailable.
 
-    The job is then retried later, and the failure does not count. A statement that the server canceled counts as the
-    job's own failure, since it would be canceled again.
+    Such an error does not count as a failure of the job. A statement that the server canceled counts as the job's own
+    failure, since it would be canceled again.
     """
     while error is not None:
         if isinstance(error, psycopg.errors.QueryCanceled):

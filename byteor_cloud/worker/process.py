@@ -71,8 +71,8 @@ class Worker:
     def stop(self) -> None:
         """Make ``run`` return when each running job has finished or has been requeued.
 
-        Paused jobs are requeued immediately, and other jobs after the grace period. Safe in any thread and in signal
-        handlers.
+        ``run`` waits for running jobs during the grace period, except for paused jobs. Then it requeues the jobs that
+        have not finished. Safe in any thread and in signal handlers.
         """
         self._stopping.set()
         self._wake_up()

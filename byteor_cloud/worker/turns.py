@@ -6,7 +6,8 @@ it only if no long one is waiting. A turn in the long place ends after ``QUANTUM
 organization and person have both computed least, so that neither a person with several organizations nor an
 organization with several people gets more than others.
 
-The process of a paused replay is stopped with SIGSTOP, so the replay loses no work and repeats none.
+On Linux, the process of a paused replay is stopped with SIGSTOP, so the replay loses no work and repeats none. On other
+systems, a replay that has started is not paused.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ class Turn:
         self._turns.set_process(self, pid)
 
     def detach(self) -> None:
-        """Stop pausing the child process. Call this before waiting for the process to exit."""
+        """No longer pause or resume the child process. Call this before waiting for the process to exit."""
         self._turns.set_process(self, None)
 
 
 class _Queue:
-    """The short replays or the long ones, and the seconds that each organization and person has computed in them."""
+    """The short replays or the long ones, and the cost in seconds of each organization and person."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
@@ -138,7 +139,7 @@ class Turns:
             self._assign()
 
     def set_process(self, turn: Turn, pid: int | None) -> None:
-        """Set the child process to pause between the replay's turns."""
+        """Set which child process is paused between the replay's turns, or None for none."""
         with self._lock:
             turn.pid = pid
             if pid is not None and not turn.has_place.is_set():

@@ -33,7 +33,7 @@ def test_need_appears_and_disappears_without_reload(world: World, page: Page, sh
     shot(page, "home-quiet", widths=WIDTHS, full_page=True)
     page.evaluate("window.isSamePage = true")
     needs = page.locator("#needs")
-    expect(needs).to_contain_text("Nothing needs you right now.")
+    expect(needs).to_contain_text("Nothing here needs you right now.")
 
     Heartbeat.objects.filter(agent=agents[0][0]).update(status="failed")
     expect(needs.get_by_role("listitem")).to_contain_text("1 agent failed.")
@@ -47,7 +47,7 @@ def test_need_appears_and_disappears_without_reload(world: World, page: Page, sh
     approvals.decide(waits, decision="deny", user=world.admin.user, actor=world.admin.actor, comment="no")
     expect(needs.get_by_role("listitem")).to_have_count(1)
     Heartbeat.objects.filter(agent=agents[0][0]).update(status="healthy")
-    expect(needs).to_contain_text("Nothing needs you right now.")
+    expect(needs).to_contain_text("Nothing here needs you right now.")
     assert page.evaluate("window.isSamePage")
 
 

@@ -344,7 +344,7 @@ def test_overview_says_that_nothing_is_needed_if_there_are_no_needs(world: World
     agents, _, _ = running(world, 1)
     send_heartbeat_running(*agents[0])
 
-    assert "Nothing needs you right now." in signed_in(world.operator.user).get("/admin/").text
+    assert "Nothing here needs you right now." in signed_in(world.operator.user).get("/admin/").text
 
 
 # -- what runs where ----------------------------------------------------------------------------------------------
