@@ -63,7 +63,7 @@ class ArtifactFiles(Model, kw_only=True):
     results: list[ArtifactFile]
     """The files of this page, sorted by path."""
     truncated: bool
-    """Whether there are more files than this page lists."""
+    """Whether more files follow on the next page."""
     next_after: str | None
     """The value of `after` for the next page. Null on the last page."""
 
@@ -219,7 +219,8 @@ class ChatWebhook(Model, kw_only=True):
     host: str
     """The host of the URL, with the port if it is not the default port."""
     events: list[str]
-    """The events about which messages are sent. `*` stands for all events."""
+    """The events about which messages are sent. `*` stands for all events. `webhook.failing` and `quota.near` are
+    sent only to chat webhooks of the whole organization, and `key.expires` is not sent for user tokens."""
     enabled: bool
     """Whether the chat webhook receives messages."""
     disabled_reason: str
@@ -258,7 +259,8 @@ class Comparison(Model, kw_only=True):
     not show that the stage behaves equally."""
     first_difference: dict[str, Any] | None
     """The first output record that differs, with the `kind` and the `pointers` of its difference as in the
-    divergence of a replay. Null if no record differs or the output records were not stored."""
+    divergence of a replay. Here, `missing` means that only the first replay has the record, and `extra` that only
+    the second has it. Null if no record differs or the output records were not stored."""
 
 
 class Env(Model, kw_only=True):
@@ -520,7 +522,7 @@ class Fixture(Model, kw_only=True):
     bad or was too large to be kept, the candidate is compared with the configuration of the golden result. A change
     of `expect` clears the list."""
     created_by: str
-    """Who created the fixture: an e-mail address or the name of an API key."""
+    """Who created the fixture: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
     """When the fixture was created."""
     updated_at: datetime
@@ -544,8 +546,8 @@ class GroupAcceptance(Model, kw_only=True):
     accepted_at: datetime
     """When the difference was accepted."""
     baselines: list[str | None]
-    """The config hashes of the baselines for which this acceptance accepts the difference. A null in the list
-    stands for golden results."""
+    """The config hashes of the baselines for which the packet lists this acceptance. A null in the list stands for
+    golden results."""
 
 
 class GroupBaseline(Model, kw_only=True):
@@ -581,7 +583,8 @@ class JournalRecord(Model, kw_only=True):
     size: int
     """The size of the payload in bytes."""
     json: Any
-    """The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys."""
+    """The payload as JSON. Null if it is incomplete or not valid JSON, or if the server refuses the JSON, for
+    example because of duplicate keys."""
     payload_base64: str | None
     """The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with the
     same digits as the payload."""
@@ -620,7 +623,8 @@ class ListedChatWebhook(Model, kw_only=True):
     host: str
     """The host of the URL, with the port if it is not the default port."""
     events: list[str]
-    """The events about which messages are sent. `*` stands for all events."""
+    """The events about which messages are sent. `*` stands for all events. `webhook.failing` and `quota.near` are
+    sent only to chat webhooks of the whole organization, and `key.expires` is not sent for user tokens."""
     enabled: bool
     """Whether the chat webhook receives messages."""
     disabled_reason: str
@@ -670,12 +674,12 @@ class ListedVersion(Model, kw_only=True):
     compiler_version: str
     """The version of the compiler."""
     created_by: str
-    """Who created the version: an e-mail address or the name of an API key."""
+    """Who created the version: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
     """When the version was created."""
     origin: str | None
-    """If this version is a copy: the id of the original version in another environment, even if the original was
-    deleted. Null if this version was promoted."""
+    """If this version is a copy: the id of the version in another environment from which it was copied, even if
+    that version was deleted. Null if this version was promoted."""
 
 
 class MarkedNotifications(Model, kw_only=True):
@@ -711,8 +715,9 @@ class MonthOfUsage(Model, kw_only=True):
     replays: int
     """The number of requested replays, including those of bisects."""
     work: int
-    """The work of all replays that produced a result, including those of regressions, in units. For each record
-    that a stage processes, about one unit is counted, plus one for each KiB of the record."""
+    """The work of all replays that produced a result, including those of regressions, in units. For each record, a
+    stage that checks a schema counts the number of the schema's keywords times the number of JSON values in the
+    record. Any other stage counts at least one unit, plus one for each full KiB of the record."""
 
 
 class Notification(Model, kw_only=True):
@@ -1028,15 +1033,15 @@ class Progress(Model, kw_only=True):
     total: int
     """The number of all enlisted agents of the deployment."""
     pending: int
-    """Agents without an offer."""
+    """Agents without an offer from this deployment."""
     offered: int
-    """Agents that have an offer and have not reported on it."""
+    """Agents that have not reported on their latest offer from this deployment."""
     downloading: int
     """Agents whose last report was `downloading`."""
     activating: int
     """Agents whose last report was `activating`."""
     active: int
-    """Agents that activated the bundle."""
+    """Agents that activated the bundle, and agents that the rollback of another deployment added."""
     failed: int
     """Agents that failed to activate the bundle or to roll back."""
     rolled_back: int
@@ -1051,8 +1056,8 @@ class Project(Model, kw_only=True):
     name: str
     """The project's name, unique in the organization."""
     slug: str
-    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
+    """A short name, unique in the organization. By default, it is derived from the name at creation, or random if
+    the name has no usable characters."""
     created_at: datetime
     """When the project was created."""
     updated_at: datetime
@@ -1107,7 +1112,8 @@ class ReplayProgress(Model, kw_only=True):
 class ReportAnswer(Model, kw_only=True):
     accepted: bool
     """Always true. A report on an offer that is not current, or with a status that cannot follow the agent's
-    progress, is recorded but returns 409."""
+    progress, is recorded but returns 409. The repetition of an accepted report on the current offer is ignored and
+    returns 200."""
 
 
 class RotatedKey(Model, kw_only=True):
@@ -1296,8 +1302,8 @@ class TimelineEntry(Model, kw_only=True):
     event: str
     """The kind of event."""
     actor: str
-    """Who caused the event: an e-mail address, the name of an API key, or a part of the control plane, such as
-    `system:rollout`."""
+    """Who caused the event: an e-mail address, `key` and the name of an API key, or a part of the control plane,
+    such as `system:rollout`."""
     detail: dict[str, Any] | None
     """More about the event. The keys depend on the kind of event. The number of a `wave` counts from 1. In a list,
     this field is null if it is larger than 4 KiB."""
@@ -1428,12 +1434,12 @@ class Version(Model, kw_only=True):
     compiler_version: str
     """The version of the compiler."""
     created_by: str
-    """Who created the version: an e-mail address or the name of an API key."""
+    """Who created the version: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
     """When the version was created."""
     origin: str | None
-    """If this version is a copy: the id of the original version in another environment, even if the original was
-    deleted. Null if this version was promoted."""
+    """If this version is a copy: the id of the version in another environment from which it was copied, even if
+    that version was deleted. Null if this version was promoted."""
 
 
 class VersionCount(Model, kw_only=True):
@@ -1840,7 +1846,7 @@ class ConfigBundle(Model, kw_only=True):
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
     Null in a list."""
     created_by: str
-    """Who created the config bundle: an e-mail address or the name of an API key."""
+    """Who created the config bundle: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
     """When the config bundle was created."""
 
@@ -1898,7 +1904,8 @@ class DifferenceExample(Model, kw_only=True):
     after: ShownPayload | None
     """The output record, stop or side effect of the candidate. Null in the same cases as `before`."""
     stage: str | None
-    """The id of the first stage at which the configurations differ. Null if it is unknown."""
+    """The id of the stage that dropped the record, stopped the pipeline or has the side effect. Otherwise, the id
+    of the first stage that changed the record differently. Null if it is unknown."""
 
 
 class DifferenceGroup(Model, kw_only=True):
@@ -1947,11 +1954,11 @@ class Draft(Model, kw_only=True):
     created_at: datetime
     """When the draft was created."""
     created_by: str
-    """Who created the draft: an e-mail address or the name of an API key."""
+    """Who created the draft: an e-mail address, or `key` and the name of an organization API key."""
     updated_at: datetime
     """When the draft was last changed."""
     updated_by: str
-    """Who last changed the draft: an e-mail address or the name of an API key."""
+    """Who last changed the draft: an e-mail address, or `key` and the name of an organization API key."""
 
 
 class Failure(Model, kw_only=True):
@@ -2050,7 +2057,7 @@ class InvitedMember(Model, kw_only=True):
     user_id: str
     """The person's id."""
     email: str
-    """The person's e-mail address."""
+    """The person's e-mail address. In responses, empty if it is unknown."""
     role: str
     """The person's role. `org_admin` can only be granted in an organization, not in a project."""
     project_id: str | None
@@ -2245,7 +2252,7 @@ class ListedBisect(Model, kw_only=True):
     error: str | None
     """Why the bisect has no outcome. Null unless it failed or was canceled."""
     requested_by: str
-    """Who requested the bisect: an e-mail address or the name of an API key."""
+    """Who requested the bisect: an e-mail address, or `key` and the name of an organization API key."""
     finished_at: datetime | None
     """When the bisect finished. Null until then."""
     created_at: datetime
@@ -2299,7 +2306,7 @@ class ListedConfigBundle(Model, kw_only=True):
     """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
     Null in a list."""
     created_by: str
-    """Who created the config bundle: an e-mail address or the name of an API key."""
+    """Who created the config bundle: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
     """When the config bundle was created."""
 
@@ -2325,11 +2332,11 @@ class ListedDraft(Model, kw_only=True):
     created_at: datetime
     """When the draft was created."""
     created_by: str
-    """Who created the draft: an e-mail address or the name of an API key."""
+    """Who created the draft: an e-mail address, or `key` and the name of an organization API key."""
     updated_at: datetime
     """When the draft was last changed."""
     updated_by: str
-    """Who last changed the draft: an e-mail address or the name of an API key."""
+    """Who last changed the draft: an e-mail address, or `key` and the name of an organization API key."""
 
 
 class ListedReplay(Model, kw_only=True):
@@ -2349,7 +2356,7 @@ class ListedReplay(Model, kw_only=True):
     """The id of the version through which the records run."""
     config_bundle_id: str | None
     """The id of the config bundle in the request. Null if the request named none. The parameters are then those of
-    the artifact or of its deployment."""
+    the artifact or of its deployment and, for stages that have none there, those of `fallback_config_bundle_id`."""
     fallback_config_bundle_id: str | None
     """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
     deployment. It is the newest config bundle of the version at the time of the request. If the replay repeats an
@@ -2388,7 +2395,7 @@ class ListedReplay(Model, kw_only=True):
     """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
     it could not run because of its approval or the environment's policy."""
     requested_by: str
-    """Who requested the replay: an e-mail address or the name of an API key."""
+    """Who requested the replay: an e-mail address, or `key` and the name of an organization API key."""
     started_at: datetime | None
     """When the replay started. Null until then."""
     finished_at: datetime | None
@@ -2412,7 +2419,7 @@ class Member(Model, kw_only=True):
     user_id: str
     """The person's id."""
     email: str
-    """The person's e-mail address."""
+    """The person's e-mail address. In responses, empty if it is unknown."""
     role: str
     """The person's role. `org_admin` can only be granted in an organization, not in a project."""
     project_id: str | None
@@ -2456,7 +2463,8 @@ class OrganizationKey(Model, kw_only=True):
     created_by: str | None
     """The e-mail address of the person who created the key. If another organization API key created this key, the
     address of the person who created the other key. This person counts as the requester of everything that the key
-    requests. Null if unknown. In that case, the key cannot request anything that needs an approval."""
+    requests. Empty if the address is unknown. Null if the person is unknown. In that case, the key cannot request
+    anything that needs an approval."""
 
 
 class OrganizationKeyWithSecret(Model, kw_only=True):
@@ -2483,7 +2491,8 @@ class OrganizationKeyWithSecret(Model, kw_only=True):
     created_by: str | None
     """The e-mail address of the person who created the key. If another organization API key created this key, the
     address of the person who created the other key. This person counts as the requester of everything that the key
-    requests. Null if unknown. In that case, the key cannot request anything that needs an approval."""
+    requests. Empty if the address is unknown. Null if the person is unknown. In that case, the key cannot request
+    anything that needs an approval."""
     token: str
     """The secret. It is shown only in this response."""
 
@@ -2524,8 +2533,9 @@ class PacketGroup(Model, kw_only=True):
     """The first difference of the group. Null if the environment no longer has the capture, or if the example is
     not stored: its capture or verdict was deleted, or the organization has too many examples."""
     accepted: list[GroupAcceptance]
-    """The acceptances of the difference. For each baseline from which the candidate differs in this way, this is an
-    acceptance that counts for this deployment. If there is none, it is the oldest valid acceptance, if any."""
+    """The acceptances of the difference. For each baseline from which the candidate differs in this way, the list
+    contains an acceptance that counts for this deployment. If there is none, it contains the oldest valid
+    acceptance for this baseline, if any."""
     counts: bool
     """Whether the difference is accepted for all baselines from which the candidate differs in this way, by
     acceptances that count for this deployment."""
@@ -2822,7 +2832,7 @@ class Replay(Model, kw_only=True):
     """The id of the version through which the records run."""
     config_bundle_id: str | None
     """The id of the config bundle in the request. Null if the request named none. The parameters are then those of
-    the artifact or of its deployment."""
+    the artifact or of its deployment and, for stages that have none there, those of `fallback_config_bundle_id`."""
     fallback_config_bundle_id: str | None
     """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
     deployment. It is the newest config bundle of the version at the time of the request. If the replay repeats an
@@ -2861,7 +2871,7 @@ class Replay(Model, kw_only=True):
     """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
     it could not run because of its approval or the environment's policy."""
     requested_by: str
-    """Who requested the replay: an e-mail address or the name of an API key."""
+    """Who requested the replay: an e-mail address, or `key` and the name of an organization API key."""
     started_at: datetime | None
     """When the replay started. Null until then."""
     finished_at: datetime | None
@@ -2890,7 +2900,7 @@ class RequestedCapture(Model, kw_only=True):
     `diagnostic` if the agent could not upload a capture. The field `problem` in the diagnostic's metadata then
     states the cause."""
     requested_by: str
-    """Who requested the requested capture: an e-mail address or the name of an API key."""
+    """Who requested the requested capture: an e-mail address, or `key` and the name of an organization API key."""
     expires_at: datetime
     """When the request expires, an hour after it was created."""
     uploaded_at: datetime | None
@@ -3129,11 +3139,13 @@ class Approval(Model, kw_only=True):
     allow_self_approval: bool
     """Whether the requester may approve."""
     requested_by: str
-    """Who requested the approval: an e-mail address or the name of an API key."""
+    """Who requested the approval: an e-mail address, or `key` and the name of an organization API key."""
     decisions: list[Decision]
     """The decisions, one for each person who has decided."""
     expires_at: datetime
-    """When the pending request expires. If the approval credential was issued: when the credential expires."""
+    """When the pending request expires. The request does not expire while its deployment waits for an unfinished
+    regression or, for a wave, while its deployment is paused. If the approval credential was issued: when the
+    credential expires."""
     approved_at: datetime | None
     """When the request was approved. Null if it was not approved."""
     used_at: datetime | None
@@ -3180,7 +3192,7 @@ class Bisect(Model, kw_only=True):
     error: str | None
     """Why the bisect has no outcome. Null unless it failed or was canceled."""
     requested_by: str
-    """Who requested the bisect: an e-mail address or the name of an API key."""
+    """Who requested the bisect: an e-mail address, or `key` and the name of an organization API key."""
     finished_at: datetime | None
     """When the bisect finished. Null until then."""
     created_at: datetime
@@ -3361,7 +3373,7 @@ class Deployment(Model, kw_only=True):
     activated_at: datetime | None
     """When the deployment became active. Null if it has never been active."""
     requested_by: str
-    """Who requested the deployment: an e-mail address or the name of an API key."""
+    """Who requested the deployment: an e-mail address, or `key` and the name of an organization API key."""
     reason: str
     """A code for why the deployment failed. Empty if it has not failed, or was retried since."""
     detail: str
@@ -3594,11 +3606,13 @@ class ListedApproval(Model, kw_only=True):
     allow_self_approval: bool
     """Whether the requester may approve."""
     requested_by: str
-    """Who requested the approval: an e-mail address or the name of an API key."""
+    """Who requested the approval: an e-mail address, or `key` and the name of an organization API key."""
     decisions: list[Decision]
     """The decisions, one for each person who has decided."""
     expires_at: datetime
-    """When the pending request expires. If the approval credential was issued: when the credential expires."""
+    """When the pending request expires. The request does not expire while its deployment waits for an unfinished
+    regression or, for a wave, while its deployment is paused. If the approval credential was issued: when the
+    credential expires."""
     approved_at: datetime | None
     """When the request was approved. Null if it was not approved."""
     used_at: datetime | None
@@ -3700,7 +3714,7 @@ class ListedDeployment(Model, kw_only=True):
     activated_at: datetime | None
     """When the deployment became active. Null if it has never been active."""
     requested_by: str
-    """Who requested the deployment: an e-mail address or the name of an API key."""
+    """Who requested the deployment: an e-mail address, or `key` and the name of an organization API key."""
     reason: str
     """A code for why the deployment failed. Empty if it has not failed, or was retried since."""
     detail: str
@@ -3766,8 +3780,9 @@ class ListedRegression(Model, kw_only=True):
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
     """Whether the worker requested the regression, to test the configuration that the environment runs now. Only
-    golden fixtures are tested. The worker requests one such regression after a release, after a fixture was added,
-    after the `expect` or `expires_at` of a fixture was changed, and after the engine has changed."""
+    golden fixtures are tested. If there are any, the worker requests one such regression after a release, after a
+    fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a configuration of the
+    pipeline became known bad or was cleared, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -3809,7 +3824,7 @@ class ListedRegression(Model, kw_only=True):
     error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
     requested_by: str
-    """Who requested the regression: an e-mail address or the name of an API key."""
+    """Who requested the regression: an e-mail address, or `key` and the name of an organization API key."""
     started_at: datetime | None
     """When the regression started. Null until then."""
     finished_at: datetime | None
@@ -4047,8 +4062,9 @@ class Regression(Model, kw_only=True):
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
     """Whether the worker requested the regression, to test the configuration that the environment runs now. Only
-    golden fixtures are tested. The worker requests one such regression after a release, after a fixture was added,
-    after the `expect` or `expires_at` of a fixture was changed, and after the engine has changed."""
+    golden fixtures are tested. If there are any, the worker requests one such regression after a release, after a
+    fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a configuration of the
+    pipeline became known bad or was cleared, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -4088,7 +4104,7 @@ class Regression(Model, kw_only=True):
     error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
     requested_by: str
-    """Who requested the regression: an e-mail address or the name of an API key."""
+    """Who requested the regression: an e-mail address, or `key` and the name of an organization API key."""
     started_at: datetime | None
     """When the regression started. Null until then."""
     finished_at: datetime | None
@@ -4158,8 +4174,8 @@ class Matrix(Model, kw_only=True):
     """The pipelines that have a current or an unfinished deployment in an environment of the project, sorted by
     name."""
     truncated: bool
-    """Whether pipelines or environments are left out. The response contains at most 2,000 cells, but at least one
-    pipeline, and only the first 1,000 environments."""
+    """Whether further pipelines or environments are left out. The response contains at most 2,000 cells, but at
+    least one pipeline if there is one, and only the first 1,000 environments."""
     next_after: str | None
     """Send this value as `after` to get the next pipelines. Null if there are no further pipelines."""
 

@@ -450,11 +450,12 @@ class Environment(Calls):
         included, up to the last heartbeat. Also works for a decommissioned agent. Slots older than 90 days are
         deleted.
 
-        A counter's value is its increase in the slot. If a counter is lower than before, or comes from another
-        process or deployment, it is assumed to have started again at 0. If the agent sends `boot_id` and
-        `uptime_s`, heartbeats that arrive late or come from one of the three previous processes are recognized, and
-        add nothing to the counters. Values are ignored if they are negative or too large: more than 1,000,000 for
-        `cpu_percent`, or more than 2^53 - 1 for the others. Counters that are not integers are ignored as well.
+        A counter's value is its increase in the slot. If a counter is lower than before, or the counters come from
+        another process or deployment, all counters are assumed to have started again at 0. If the agent sends
+        `boot_id` and `uptime_s`, heartbeats that arrive late or come from one of the three previous processes are
+        recognized, and add nothing to the counters. Values are ignored if they are negative or too large: more than
+        1,000,000 for `cpu_percent`, or more than 2^53 - 1 for the others. Counters that are not integers are
+        ignored as well.
 
         Requires the permission `environment:view`.
 
@@ -475,8 +476,8 @@ class Environment(Calls):
     def undrain_agent(self, id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> m.Agent:
         """Undrain an agent.
 
-        Makes the agent eligible for new offers again. If the agent matches the target of a current deployment, it
-        is offered that deployment like a late joiner.
+        Makes the agent eligible for new offers again. If the agent matches the target of a current deployment that
+        it has not been offered yet, it is offered this deployment like a late joiner.
 
         Requires the permission `environment:operate`.
 
@@ -706,8 +707,8 @@ class Environment(Calls):
         """Revoke an approval.
 
         Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay
-        then does not start. A break-glass deployment is rolled back, if possible. Otherwise, a current deployment
-        keeps running, and a deployment that has not finished fails. The approval of a wave is requested again.
+        then does not start. A break-glass deployment is rolled back, if possible. If not, it keeps running if it is
+        current, and fails if it has not finished. The approval of a wave is requested again.
 
         Requires the permission `environment:operate`.
 
@@ -1536,9 +1537,9 @@ class Environment(Calls):
     ) -> m.Deployment:
         """Roll back a deployment.
 
-        Affects all agents that run the deployment's bundle or should run it. Each of them is offered the bundle
-        that it ran before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in
-        `restores`. The deployment's configuration becomes known bad.
+        Affects all agents that should run the deployment's bundle. Each of them is offered the bundle that it ran
+        before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`.
+        The deployment's configuration becomes known bad.
 
         With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the
         rollback would restore. There may be several, because agents may have run different configurations before.
@@ -2079,8 +2080,8 @@ class Environment(Calls):
         """Get the held offers of an environment.
 
         Returns how many agents have an offer that has been held since the installation was restored from a backup.
-        Agents with a held offer keep running what they run. An offer is held until a person resumes the offers of
-        the environment or the deployment, or until another offer replaces it.
+        Agents with a held offer keep running what they run. An offer is held until the offers of the environment or
+        of the deployment are resumed, or until the offer is replaced or withdrawn.
 
         Requires the permission `environment:view`.
         """
@@ -2561,8 +2562,8 @@ class Project(Calls):
 
         Args:
             name: The project's name, unique in the organization.
-            slug: A short name, unique in the organization, for example for commands. By default, it is derived
-                from the name at creation, or random if the name has no usable characters.
+            slug: A short name, unique in the organization. By default, it is derived from the name at creation,
+                or random if the name has no usable characters.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -2721,7 +2722,7 @@ class Project(Calls):
         Requires the permission `project:manage`.
 
         Args:
-            email: The person's e-mail address.
+            email: The person's e-mail address. In responses, empty if it is unknown.
             role: The person's role. `org_admin` can only be granted in an organization, not in a project.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
@@ -2746,7 +2747,7 @@ class Project(Calls):
         Requires the permission `project:manage`.
 
         Args:
-            email: The person's e-mail address.
+            email: The person's e-mail address. In responses, empty if it is unknown.
             role: The person's role. `org_admin` can only be granted in an organization, not in a project.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
@@ -2960,12 +2961,13 @@ class Organization(Calls):
             before: Returns only events before this time.
             cursor: The page to return: the `next_cursor` of another page, or the `cursor` in its `next` or
                 `previous` URL.
-            environment_id: Returns only events of resources that belong to the environment with this id.
+            environment_id: Returns only events of the environment with this id, or of resources that belong to
+                it.
             limit: The maximum number of rows per page.
             outcome: Returns only audit events whose `outcome` is this value.
-            project_id: Returns only events of resources that belong to the project with this id.
-            resource_id: Returns only events that affected the resource with this id.
-            resource_kind: Returns only events that affected a resource of this kind.
+            project_id: Returns only events of the project with this id, or of resources that belong to it.
+            resource_id: Returns only events whose resource has this id.
+            resource_kind: Returns only events whose resource is of this kind.
         """
         found: Pages[m.AuditEvent] = self._pages(
             "GET",
@@ -3073,7 +3075,9 @@ class Organization(Calls):
             url: The URL of the chat server's incoming webhook. It contains a secret of that server, so it is
                 stored encrypted and never returned. It must use HTTPS, unless the operator permits webhooks to
                 private networks.
-            events: The events about which messages are sent. `*` stands for all events.
+            events: The events about which messages are sent. `*` stands for all events. `webhook.failing` and
+                `quota.near` are sent only to chat webhooks of the whole organization, and `key.expires` is not
+                sent for user tokens.
             enabled: Whether the chat webhook receives messages.
             project_id: The id of the project to which the chat webhook is limited. Null if it is not limited to
                 a project. Defaults to the project of `environment_id`. It cannot be changed after creation.
@@ -3136,7 +3140,9 @@ class Organization(Calls):
             url: The URL of the chat server's incoming webhook. It contains a secret of that server, so it is
                 stored encrypted and never returned. It must use HTTPS, unless the operator permits webhooks to
                 private networks.
-            events: The events about which messages are sent. `*` stands for all events.
+            events: The events about which messages are sent. `*` stands for all events. `webhook.failing` and
+                `quota.near` are sent only to chat webhooks of the whole organization, and `key.expires` is not
+                sent for user tokens.
             enabled: Whether the chat webhook receives messages.
             project_id: The id of the project to which the chat webhook is limited. Null if it is not limited to
                 a project. Defaults to the project of `environment_id`. It cannot be changed after creation.
@@ -3274,7 +3280,7 @@ class Organization(Calls):
         Requires the permission `organization:manage`.
 
         Args:
-            email: The person's e-mail address.
+            email: The person's e-mail address. In responses, empty if it is unknown.
             role: The person's role. `org_admin` can only be granted in an organization, not in a project.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
@@ -3299,7 +3305,7 @@ class Organization(Calls):
         Requires the permission `organization:manage`.
 
         Args:
-            email: The person's e-mail address.
+            email: The person's e-mail address. In responses, empty if it is unknown.
             role: The person's role. `org_admin` can only be granted in an organization, not in a project.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
@@ -3399,8 +3405,8 @@ class Organization(Calls):
 
         Args:
             name: The project's name, unique in the organization.
-            slug: A short name, unique in the organization, for example for commands. By default, it is derived
-                from the name at creation, or random if the name has no usable characters.
+            slug: A short name, unique in the organization. By default, it is derived from the name at creation,
+                or random if the name has no usable characters.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -3674,7 +3680,7 @@ class Organization(Calls):
     ) -> Pages[m.WebhookDelivery]:
         """List deliveries of a webhook.
 
-        Returns the deliveries to this webhook with the results of their latest attempts, newest first. Deliveries
+        Returns the deliveries to this webhook, newest first, with the results of their latest attempts. Deliveries
         are kept for 30 days.
 
         Requires the permission `organization:manage`.
@@ -3877,7 +3883,8 @@ class OwnAgent(Calls):
 
         Called by an agent while it downloads and activates the offered bundle, and when it has finished or failed.
         A report on an offer that is not current, or with a status that cannot follow the agent's progress, is
-        recorded but returns 409.
+        recorded but returns 409. The repetition of an accepted report on the current offer is ignored and returns
+        200.
 
         Args:
             deployment_id: The `deployment_id` of the offer.
@@ -3961,8 +3968,8 @@ class OwnAgent(Calls):
             active: The bundle that the agent runs. Null if it runs none.
             tuning: The tuning profile, and which of its settings the agent could apply. Null if there is no
                 profile.
-            resources: The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`.
-                The series contain `cpu_percent` and `memory_bytes`. Null if unknown.
+            resources: The agent's resource usage, such as `cpu_percent` and `memory_bytes` of its process, and
+                `disk_free_bytes`. The series contain `cpu_percent` and `memory_bytes`. Null if unknown.
             pipeline: The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`, integers that
                 count from the start of the pipeline. The series contain their increases. Null if no pipeline is
                 running.
@@ -4023,8 +4030,9 @@ class Installation(Calls):
     def get_caller(self) -> m.Me:
         """Get the caller.
 
-        Returns the person to whom the credential belongs, the credential without its secret, and the roles of the
-        credential. Use this operation to test a credential.
+        Returns the person to whom the credential belongs (null for an organization API key), the credential without
+        its secret, and the roles of the credential. Use this operation to test a user token or an organization API
+        key.
         """
         found: m.Me = self._call("GET", f"{self._path}/api/v1/me", "Me")
         return found
@@ -4296,8 +4304,9 @@ class Installation(Calls):
     def finish_device_sign_in(self, *, grant_type: str, device_code: str) -> m.DeviceToken:
         """Finish signing in on a machine without a browser.
 
-        Returns the user token once, after a person has allowed the sign-in. Until then, it returns 400 with the
-        error `authorization_pending`. After `slow_down`, wait 5 seconds longer between requests.
+        Returns the user token once, after a person has allowed the sign-in. While the decision is pending, returns
+        400 with the error `authorization_pending`, or `slow_down` if requests come too often. After `slow_down`,
+        wait 5 seconds longer between requests.
 
         Args:
             grant_type: Always `urn:ietf:params:oauth:grant-type:device_code`.
