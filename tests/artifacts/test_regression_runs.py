@@ -322,7 +322,7 @@ def test_fixtures_and_baselines_that_change_or_disappear_are_not_tested(world: W
     assert row.groups[0]["fixtures"] == [{"id": str(kept.pk), "name": kept.name}]
 
 
-def test_fixtures_with_equal_records_share_verdict_and_work_excludes_golden_results(world: World) -> None:
+def test_fixtures_with_equal_records_share_verdict_and_work_excludes_golden_fixtures(world: World) -> None:
     now = configured(world)
     keep(world, now, cards(1), cards(1))
     result = Result({"quotes_out": {"records": 1, "sha256": "sha256:0"}}, None, "").as_json()

@@ -171,7 +171,7 @@ def test_approval_deadline_is_paused_while_regression_runs(world: World) -> None
     assert (made.status, made.reason) == ("failed", "approval_expired")
 
 
-def test_canceled_regression_blocks_until_another_regression_of_config_bundle_passes(world: World) -> None:
+def test_canceled_regression_blocks_deployment_until_another_regression_of_config_bundle_passes(world: World) -> None:
     ready(world)
     same = bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
     made = Deployment.objects.get(pk=ask(world, same).json()["id"])
@@ -214,7 +214,7 @@ def test_org_admin_can_override_gate_with_reason_despite_too_few_fixtures_and_to
     run_everywhere(agents, forced)
 
 
-def test_api_key_accepts_differences_only_without_required_approval_and_deployment_keeps_policy(world: World) -> None:
+def test_api_key_cannot_accept_differences_while_deployment_that_requires_approval_is_waiting(world: World) -> None:
     ready(world)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
@@ -272,7 +272,7 @@ def test_evidence_proves_offline_what_was_tested_and_who_accepted_difference(
     assert decide(world, made, accept_groups=[group], comment=reason).status_code == 201
     run_jobs()
 
-    # The agent finds both statements in its offer.
+    # The agent's offer lists the test result and the gate statement.
     agent, api = agents[0]
     offered = api.get(f"/api/v1/agents/{agent.pk}/deployment").json()["desired"]["attestations"]
     contents = [api.get(each["url"]).content for each in offered]
@@ -323,7 +323,7 @@ def test_explanation_of_agent_names_gate_before_and_after_approval(world: World)
     assert "approval_expires" not in following
 
 
-def test_configuration_that_agents_reported_is_compared_before_their_next_heartbeat(world: World) -> None:
+def test_configuration_that_agents_reported_as_active_is_baseline_before_their_next_heartbeat(world: World) -> None:
     agents, now = ready(world, approvals_required=False)
     changed = bundle(world, "changed", redact=OTHER_MASK)
     forced = asked(world, changed, by=world.admin, override_replay_gate={"reason": "an outage"})
@@ -338,7 +338,7 @@ def test_configuration_that_agents_reported_is_compared_before_their_next_heartb
     assert blocked_by(world, back) == ["replay_gate.differs"]
 
 
-def test_regression_with_other_baselines_or_of_older_release_does_not_open_gate(world: World) -> None:
+def test_regression_with_other_baselines_or_by_worker_of_older_release_does_not_open_gate(world: World) -> None:
     agents = members(world)
     now = bundle(world, "now")
     heavy, heavier = (bundle(world, f"heavy {size}", {"schema": {"allOf": [HEAVY] * size}}) for size in (50, 500))

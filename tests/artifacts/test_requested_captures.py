@@ -159,7 +159,7 @@ def test_refused_requests_change_nothing(world: World, other: World) -> None:
     assert code(second) == (429, "too_many_requests")
     assert 59 <= int(second["Retry-After"]) <= 60 + 30
     assert [str(row.pk) for row in RequestedCapture.objects.all()] == [capture_id]
-    # Another agent's request neither counts nor is shown.
+    # Requests for captures of other agents neither count toward the limit nor are shown.
     neighbor, _ = world.agent(name="neighbor")
     assert post(world, neighbor).status_code == 202
     listed = world.viewer.api.get(world.path(rest=f"/agents/{agent.pk}/captures?status=requested")).json()

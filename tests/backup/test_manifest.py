@@ -74,7 +74,7 @@ def test_backup_names_sort_by_time() -> None:
     assert new_name(earlier) < new_name(later)
 
 
-def test_name_sorts_after_last_one_even_if_clock_was_set_back() -> None:
+def test_backup_name_sorts_after_previous_backup_even_if_clock_was_set_back() -> None:
     last = new_name(datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
 
     name = new_name(datetime(2026, 9, 30, tzinfo=UTC), after=last)
@@ -85,5 +85,5 @@ def test_name_sorts_after_last_one_even_if_clock_was_set_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "20261129T090000Z", "20261332T090000Z-00ff00", "20261129T090000Z-00ff00/x"])
-def test_invalid_names_are_not_names_of_backups(name: str) -> None:
+def test_invalid_backup_names_are_rejected(name: str) -> None:
     assert not is_name(name)

@@ -86,7 +86,7 @@ def _facts(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import facts
 
-        # Measure each page for at most about one second, because there are ten pages at two sizes.
+        # Limit each measurement to about one second, because there are ten pages at two sizes.
         seconds, large = min(1.0, options.seconds), min(facts.LARGE, options.agents)
         return facts.run(free_port(), seconds=seconds, rounds=options.rounds, large=large)
 

@@ -91,7 +91,7 @@ def run(port: int, *, rounds: int, seconds: float) -> list[Row]:
             opened = list[float]()
             until = time.monotonic() + 2 * seconds
             while len(opened) < 5 or time.monotonic() < until:
-                # Each kind of request comes first as often as second.
+                # Alternate which kind of request comes first.
                 for name in sorted(candidates, reverse=bool(len(opened) % 2)):
                     took, deployment = _post(client, world, candidates[name])
                     found[name].append(took)
