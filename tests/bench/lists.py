@@ -1,4 +1,4 @@
-"""The benchmark of lists of deployments: 50 with 2,000 agents each compared with 50 with 20 agents each."""
+"""The benchmark of a list of 50 deployments to 2,000 agents each, compared with a list of 50 to 20 agents each."""
 
 from __future__ import annotations
 

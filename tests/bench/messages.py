@@ -27,7 +27,7 @@ MANY = f"approval request, {PEOPLE:,} people to notify"
 
 @contextmanager
 def _without_events() -> Iterator[None]:
-    """Record audit events without the events about which people are notified."""
+    """Prevent audit events from causing events about which people are notified, while the block runs."""
     with patch.object(audit, "record_audited", lambda event: None):
         yield
 
@@ -54,7 +54,7 @@ def _world(name: str, people: int) -> tuple[World, ConfigBundle]:
 
 
 def run(rounds: int) -> list[Row]:
-    """Compare approval requests in turns, and print the time of notifying people. Return the ratios of the medians."""
+    """Print the median time of each kind of approval request, and the time of notifying people. Return ratios."""
     few, many = _world("few", 0), _world("many", PEOPLE)
     rates: dict[str, list[float]] = {WITH: [], WITHOUT: [], MANY: []}
     for each in (few, many):

@@ -29,7 +29,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def run_engine(rounds: int) -> list[Row]:
-    """Compare the processor time of the lockstep, and that of grouping, with that of two plain replays."""
+    """Compare the processor time of the lockstep and of grouping with that of two plain replays."""
     with tempfile.TemporaryDirectory(prefix="byteor-bench-regression-") as name:
         journal = Path(name, "in.bin")
         journal.write_bytes(encode_journal(Record(at, at, each) for at, each in enumerate(quotes(RECORDS))))

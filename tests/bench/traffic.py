@@ -25,7 +25,8 @@ _AT_ONCE = 64 * 1024
 _REOPEN_AFTER_S = 0.05
 _REOPEN_IDLE_AFTER_S = 5.0  # long, because the load is open connections and not the opening of connections
 _OPENED_AT_ONCE = 50
-# Connections are opened one after the other, because one server process would accept all that open at the same moment.
+# The opening of connections is spread over time, because one server process would accept all that open at the same
+# moment.
 _OPENED_WITHIN_S, _LONGEST_PAUSE_S = 0.9, 0.15
 _TICK_S = 0.02
 

@@ -322,7 +322,7 @@ class Tenants:
     def _make_every_act_possible(self, made: Any) -> None:
         acme = self.acme
         actor = acme.admin.actor
-        # Create another version, and an incident that has diverged replays and a queued replay.
+        # Create two versions, and an incident that has diverged replays and a queued replay.
         first, _ = (acme.version(content=plan(stages=[{"id": name, "op": "identity"}])) for name in ("a", "b"))
         expected = frames((1, _RECORDS[0]), (2, b"%s?" % _RECORDS[1]))
         self.artifact: Artifact = ingested(
