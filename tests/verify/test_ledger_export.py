@@ -132,7 +132,7 @@ def test_export_that_starts_mid_chain_is_proven_with_after_option(ledger: Ledger
     last, ended = json.loads(LINES[4])["hash"], checkpoint(LINES[:5])
     later = [*LINES[5:], checkpoint(LINES)]
 
-    assert "pass the sequence number" in ledger(later, options=TRUSTED)[1]
+    assert "use --after with the sequence number" in ledger(later, options=TRUSTED)[1]
     code, output = ledger(later, options=("--after", "5", *TRUSTED))
     assert code == 0
     assert "  events        3, from seq 6 to 8\n" in output
