@@ -67,7 +67,7 @@ def running(world: World) -> tuple[Any, Any]:
     return first, second
 
 
-def test_list_finds_agents_by_search_terms_and_names_versions(world: World) -> None:
+def test_list_shows_versions_and_finds_agents_by_search_terms(world: World) -> None:
     first, second = running(world)
     client = signed_in(world.viewer.user)
 
@@ -83,7 +83,7 @@ def test_list_finds_agents_by_search_terms_and_names_versions(world: World) -> N
     assert names(listed(client, "MOV")) == ["moving"]
 
 
-def test_list_states_limit_of_search_results_only_if_search_compares_names(
+def test_limit_of_search_results_is_stated_only_for_search_by_name(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("edge-1", "edge-2"):

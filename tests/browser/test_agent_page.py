@@ -61,7 +61,7 @@ def two_versions(world: World) -> tuple[Any, Any]:
 # -- the headline ----------------------------------------------------------------------------------------------------
 
 
-def test_new_agent_has_no_heartbeat_and_no_bundle(world: World) -> None:
+def test_headline_of_new_agent_says_that_heartbeat_bundle_and_offer_are_missing(world: World) -> None:
     agent, _ = world.agent()
 
     assert headline(world, agent) == "Enrolled now; no heartbeat yet. Runs nothing, and has no offer."

@@ -131,8 +131,8 @@ def test_active_filters_are_listed_with_links_that_remove_them(world: World) -> 
     assert f'<input type="hidden" name="in" value="{world.dev.pk}">' in page.text
 
 
-def test_filters_read_few_of_many_events(world: World) -> None:
-    """For an operator whose project has few events, the database reads few even without a filter."""
+def test_filtered_list_reads_few_of_many_events(world: World) -> None:
+    """For an operator whose project has few events, the unfiltered list also reads few events."""
     event = record(world)
     silent = organizations.create_project(organization=world.organization, name="silent", actor=world.admin.actor)
     guest = project_member(world, silent, Role.OPERATOR)
@@ -162,7 +162,7 @@ def test_filters_read_few_of_many_events(world: World) -> None:
 
 
 def rows_read(plan: dict[str, Any]) -> float:
-    """Return the number of events that the plan reads, including those that a filter removes."""
+    """Return the number of events that the query plan reads, including those that a filter removes."""
     own = 0.0
     if plan.get("Relation Name") == "tenancy_auditevent":
         own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
@@ -172,7 +172,7 @@ def rows_read(plan: dict[str, Any]) -> float:
 # -- the page of an event -----------------------------------------------------------------------------------------
 
 
-def test_page_shows_changed_values_before_and_after(world: World) -> None:
+def test_event_page_shows_values_before_and_after_change(world: World) -> None:
     changes = {
         "name": ["old <b>", "new"],
         "labels": [{"a": 1}, {"a": 2}],
@@ -193,7 +193,7 @@ def test_page_shows_changed_values_before_and_after(world: World) -> None:
     assert "old &lt;b&gt;" in page.text
 
 
-def test_page_links_actor_resource_and_other_events_of_request(world: World) -> None:
+def test_event_page_links_actor_resource_and_other_events_of_request(world: World) -> None:
     agent, _ = world.agent()
     actor = Actor("user", str(world.admin.user.pk), world.admin.user.email, REQUEST)
     first = record(world, "agent.drain", actor=actor, resource=("agent", agent.pk))
@@ -247,7 +247,7 @@ def test_operators_see_events_of_their_projects_without_ip_addresses(world: Worl
     assert seen(world.operator.user) == {in_project}
 
 
-def test_sentences_link_only_to_pages_that_person_may_open(world: World) -> None:
+def test_event_sentences_link_only_to_pages_that_person_may_open(world: World) -> None:
     made = fill(world)
     webhook = AuditEvent.objects.filter(action="chat_webhook.create", project_id=world.project.pk).first()
     agent = AuditEvent.objects.filter(action="agent.enroll", resource_id=str(made.agent.pk)).latest("id")

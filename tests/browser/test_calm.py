@@ -113,7 +113,7 @@ def test_known_bad_bundle_offers_clearing_instead_of_break_glass(world: World) -
 
 
 @pytest.mark.django_db
-def test_reviewer_sees_decision_form_first_and_requester_sees_it_after_reviewers_and_waves(world: World) -> None:
+def test_decision_form_precedes_reviewers_or_waves_panel_for_reviewer_but_not_requester(world: World) -> None:
     row = approval_of(*waiting(world))
     deployment = Deployment.objects.get(approval=row)
     mine, other = signed_in(world.operator.user), signed_in(world.reviewer.user)

@@ -32,7 +32,7 @@ def chat(settings: Any) -> Iterator[Receiver]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_project_admin_creates_tests_and_edits_chat_webhook(
+def test_chat_webhook_is_created_tested_and_edited_by_project_admin(
     world: World, page: Page, chat: Receiver, shot: Callable[..., None]
 ) -> None:
     sign_in(page, world.project_admin.user)

@@ -85,7 +85,7 @@ def test_config_bundle_form_starts_from_current_bundle_and_shows_changes(world: 
 
 
 @pytest.mark.parametrize(("enabled", "expected"), [(True, 60), (False, None)])
-def test_config_bundle_form_starts_without_interval_of_disabled_snapshots(
+def test_config_bundle_form_starts_with_snapshot_interval_only_if_snapshots_are_enabled(
     world: World, enabled: bool, expected: int | None
 ) -> None:
     version = world.version()
@@ -125,7 +125,7 @@ def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
     assert ConfigBundle.objects.count() == 1
 
 
-def test_form_describes_ops_and_locates_errors_in_json(world: World) -> None:
+def test_config_bundle_form_describes_ops_and_locates_errors_in_json(world: World) -> None:
     version = world.version()
 
     page = signed_in(world.operator.user).post(
@@ -182,7 +182,7 @@ def test_less_common_labels_are_entered_as_rows(world: World) -> None:
     assert twice["form"].errors["labels"] == ["Choose only one value for each key."]
 
 
-def test_stage_with_missing_parameters_is_named_on_each_page_until_approval(world: World) -> None:
+def test_stage_without_parameters_is_named_on_pages_from_config_bundle_to_approval(world: World) -> None:
     version = world.version(world.prod)  # its stage ``check`` has the op dataguard_check, which needs parameters
     world.agent(world.prod)
     client, said = signed_in(world.operator.user), "The stage check (dataguard_check) has no parameters."

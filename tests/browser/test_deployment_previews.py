@@ -72,7 +72,7 @@ def test_previews_of_acts_describe_effect_on_rollout(world: World, run_jobs: Run
     )
 
 
-def test_rollback_preview_names_what_each_group_of_agents_returns_to(world: World, run_jobs: Run) -> None:
+def test_rollback_preview_names_bundle_to_which_each_group_of_agents_returns(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 2)
     some = {"agents": [str(agents[0][0].pk)]}
     deployment = stories.active(world, second, agents[:1], target=some)
@@ -135,7 +135,7 @@ def shift(deployment: Deployment, ago: timedelta) -> None:
     entries.update(created_at=timezone.now() - ago)
 
 
-def test_progress_and_time_left_are_shown(world: World, run_jobs: Run) -> None:
+def test_rollout_shows_progress_and_time_left(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 8)
     deployment = stories.offered(world, second, strategy=waves(50, 100, pause_s=900))
     assert summary(world, deployment)["progress"] == "0\N{NO-BREAK SPACE}% done"

@@ -25,7 +25,7 @@ ORDER: dict[str, Any] = {
 RULES = ["account:drop", "note:truncate=303", "legs.price:replace_with=0", "flags.a/b.c.d.e.deep:hash"]
 
 
-def test_pages_show_members_that_differ(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_replay_and_bisect_pages_show_members_that_differ(world: World, page: Page, shot: Callable[..., None]) -> None:
     stages = {"copy": "identity", "mask": "dataguard_redact"}
     good, bad = (world.version(content=plan(stages=[{"id": id, "op": op}])) for id, op in stages.items())
     order = json.dumps(ORDER).encode()

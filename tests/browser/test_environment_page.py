@@ -92,7 +92,7 @@ def test_pipelines_panel_compares_adjacent_environments_and_offers_copy_to_next_
 
 
 def panel(page: Any, title: str) -> dict[str, Any]:
-    """Return the panel of the page with this title."""
+    """Return the page's panel with this title."""
     [found] = [each for each in page.context["summary"]["panels"] if each["title"] == title]
     return dict(found)
 

@@ -109,7 +109,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     sign_in(page, world.operator.user)
     headline, alert = page.locator("#headline [role=status]"), page.get_by_role("alert")
 
-    # Nothing is tested yet, and each page says how to begin.
+    # Nothing is tested yet. The lists say how to begin, and the draft's page says that there are no fixtures.
     for model in (Fixture, Regression):
         page.goto(table(model))
         expect(page.locator(".frame-empty")).to_contain_text("To create one, open")

@@ -190,7 +190,7 @@ def test_unknown_or_forbidden_scope_is_not_found(world: World, other: World) -> 
     assert {answer.status_code for answer in answers} == {404}
     assert (
         len({refusal(answer) for answer in answers}) == 2
-    )  # the page of a table also has a button that leads to the table
+    )  # the refusal page of a list also has a button that leads to the list
     for door in answers[: len(doors)]:
         assert "There is no such organization, project or environment, or you may not see it." in refusal(door)
     for label, model in MODELS.items():

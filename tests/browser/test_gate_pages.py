@@ -51,7 +51,7 @@ def waiting(world: World, groups: int, *, name: str = "next", **options: Any) ->
 
 
 def gate(client: Any, deployment: Deployment) -> Any:
-    """Return the gate's panel on the deployment's page, or None if the gate was off at the time of the request."""
+    """Return the gate's panel on the deployment page, or None if the gate was off when the deployment was requested."""
     return client.get(row_page(deployment)).context["summary"]["gate"]
 
 
@@ -125,7 +125,7 @@ def test_only_reviewers_are_offered_acceptance_if_deployment_has_reviewers(world
     assert gate(signed_in(world.project_admin.user), made)["accept"] is None
 
 
-def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> None:
+def test_deployment_page_explains_replay_gate_in_different_states(world: World) -> None:
     members(world)
     require(world, replay_gate_min_fixtures=3, max_work_increase_percent=5)
     client, now = signed_in(world.reviewer.user), timezone.now()
@@ -165,7 +165,7 @@ def test_deployment_page_explains_replay_gate_in_each_state(world: World) -> Non
     require(world, approvals_required=False)
     approved = waiting(world, 1, name="approved")
     # No agent runs a configuration here, so no baselines are needed. If the regression had some, the build would
-    # request another one.
+    # request another regression.
     Regression.objects.filter(deployments=approved).update(baselines=[])
     builds.build(str(approved.pk))
     summary, shown = change(approved)

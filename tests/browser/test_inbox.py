@@ -70,7 +70,7 @@ def test_creator_of_requesting_key_can_deny_but_not_approve_if_self_approval_is_
     assert "a key that you created" in decide["why"]
 
 
-def test_request_by_key_of_unknown_creator_can_only_be_denied_if_self_approval_is_forbidden(world: World) -> None:
+def test_request_by_key_of_unknown_creator_cannot_be_approved_if_self_approval_is_forbidden(world: World) -> None:
     approval = approval_of(*waiting(world, 1))
     Approval.objects.filter(pk=approval.pk).update(requester_id=None)
     reviewer = signed_in(world.reviewer.user)
