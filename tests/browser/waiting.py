@@ -1,4 +1,4 @@
-"""Helpers for deployments that wait for approval, and for their pages."""
+"""Helpers for deployments that wait for approval, and for pages of the console."""
 
 from __future__ import annotations
 

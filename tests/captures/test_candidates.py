@@ -15,7 +15,7 @@ from tests.artifacts.incidents import incident
 from tests.worlds import plan
 
 
-def test_candidate_with_too_much_work_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidate_that_exceeds_work_limit_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spec = compile_plan(plan()).spec
     assert spec is not None

@@ -44,7 +44,7 @@ def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[byt
     return replay_apart(tmp_path / "bundle", spec, {"PYTHONPATH": modules, "SECRET": str(tmp_path / "secret")})
 
 
-def test_python_code_of_op_cannot_use_network_processes_or_standard_streams(
+def test_python_code_of_op_cannot_use_network_or_processes_or_standard_streams(
     tmp_path: Path, bundle: MakeBundle, ring: MakeRing
 ) -> None:
     message = reach(tmp_path, bundle, ring, FOUND)
@@ -56,7 +56,7 @@ def test_python_code_of_op_cannot_use_network_processes_or_standard_streams(
 @pytest.mark.skipif(
     None in sealing.in_force().values(), reason=f"this system does not seal everything: {dict(sealing.in_force())}"
 )
-def test_native_code_of_op_cannot_use_network_processes_or_foreign_files(
+def test_native_code_of_op_cannot_use_network_or_processes_or_foreign_files(
     tmp_path: Path, bundle: MakeBundle, ring: MakeRing
 ) -> None:
     message = reach(tmp_path, bundle, ring, BY_NATIVE_CODE)

@@ -45,7 +45,7 @@ def test_kill_stops_process_and_returns_negative_signal_number() -> None:
         os.kill(child.pid, 0)
 
 
-def test_program_that_cannot_start_raises_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starting_missing_program_raises_file_not_found_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     with pytest.raises(FileNotFoundError):

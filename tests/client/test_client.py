@@ -92,7 +92,7 @@ def test_asynchronous_read_is_repeated_after_temporary_failure(waits: list[float
     assert len(waits) == 2
 
 
-def test_client_waits_for_retry_after_and_logs_problem_without_token(
+def test_client_obeys_retry_after_header_and_logs_problem_without_token(
     waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     limited = problem(429)
@@ -115,7 +115,7 @@ def test_response_429_raises_error_immediately_if_retry_after_is_over_one_minute
     assert waits == []
 
 
-def test_failing_request_is_attempted_five_times(waits: list[float]) -> None:
+def test_read_is_attempted_five_times_while_server_is_unavailable(waits: list[float]) -> None:
     with connected(problem(503)) as (client, server), pytest.raises(Unavailable):
         client.organization("o1").get_organization()
 

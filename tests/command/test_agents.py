@@ -421,7 +421,7 @@ def test_decommissioned_agent_is_still_explained_by_id(terminal: Terminal, world
         ["decommission", "edge-1", "--yes"], ["enroll-token"], ["enroll-tokens"],
     ],
 )  # fmt: skip
-def test_viewer_is_refused_with_one_line_error(terminal: Terminal, world: World, words: list[str]) -> None:
+def test_commands_forbidden_to_viewer_print_one_line_error(terminal: Terminal, world: World, words: list[str]) -> None:
     agent, _ = world.agent(name="edge-1", zone="eu-1")
     terminal.use(world.viewer.api.token or "", organization="acme", project=world.project.name, environment="dev")
 

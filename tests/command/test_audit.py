@@ -96,7 +96,7 @@ class Pauses:
         step()
 
 
-def test_followed_events_are_printed_once_in_order_despite_lost_connection(
+def test_followed_events_are_printed_once_despite_lost_connection_and_late_commit(
     admin: Terminal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = Connection.send

@@ -101,7 +101,7 @@ def test_error_names_file_and_line_or_field_or_option(
     assert not ConfigBundle.objects.exists()
 
 
-def test_copy_names_secrets_that_target_environment_lacks(terminal: Terminal, world: Any, config: Path) -> None:
+def test_copy_names_secrets_that_are_new_in_target_environment(terminal: Terminal, world: Any, config: Path) -> None:
     world.version()
     terminal("bundles", "create", "quotes", "-f", str(config))
 
@@ -113,7 +113,7 @@ def test_copy_names_secrets_that_target_environment_lacks(terminal: Terminal, wo
     assert ConfigBundle.objects.get(environment=world.prod).env == ConfigBundle.objects.get(environment=world.dev).env
 
 
-def test_known_bad_configuration_is_cleared_once(terminal: Terminal, world: Any) -> None:
+def test_clearing_known_bad_configuration_requires_reason_and_permission(terminal: Terminal, world: Any) -> None:
     bundle = world.bundle(name="quotes-eu")
     bundles.mark_known_bad(world.dev, bundle.config_hash, reason="rolled back", actor=world.operator.actor)
 

@@ -548,7 +548,7 @@ def test_expired_approval_is_reported_as_failed_rollout_only_if_deployment_has_a
     assert outcome(msgspec.convert({**ROLLOUT, **fields}, m.Deployment)) == outcome_of_refusal
 
 
-def test_texts_of_server_cannot_control_terminal(terminal: Terminal, world: World, during: Any) -> None:
+def test_failure_detail_of_agent_cannot_control_terminal(terminal: Terminal, world: World, during: Any) -> None:
     fleet = Fleet(world, world.dev, 1)
     world.bundle(name="quotes-1")
     during(run_jobs, fleet.report("failed", 1, detail="\x1b[2Jgone\r"))

@@ -68,7 +68,7 @@ def test_draft_whose_plan_has_no_name_is_not_compared(terminal: Terminal, quotes
     )
 
 
-def test_diagnostics_name_lines_of_file(terminal: Terminal, quotes: str) -> None:
+def test_diagnostics_name_lines_of_yaml_file(terminal: Terminal, quotes: str) -> None:
     Path(quotes).write_text(YAML.replace("[decode]", "[decoder]"))
 
     found = terminal("drafts", "apply", "-f", quotes)
@@ -123,7 +123,7 @@ def test_yaml_1_1_booleans_and_dates_are_read_as_text(terminal: Terminal) -> Non
     }  # fmt: skip
 
 
-def test_ambiguous_and_unknown_names_are_refused(terminal: Terminal, world: Any) -> None:
+def test_ambiguous_or_unknown_draft_is_refused_with_list_of_drafts(terminal: Terminal, world: Any) -> None:
     for name in ("one", "two"):
         terminal("drafts", "apply", "-f", "-", "--name", name, stdin=YAML)
     ids = [each["id"] for each in terminal("drafts", "list", "--json", "id").json]
@@ -144,7 +144,7 @@ def os_common_prefix(ids: list[str]) -> str:
     return ids[0][:length]
 
 
-def test_viewer_is_refused_with_one_line_error(terminal: Terminal, world: Any) -> None:
+def test_viewer_cannot_apply_plan_and_gets_one_line_error(terminal: Terminal, world: Any) -> None:
     terminal.use(world.viewer.api.token, organization="acme", project=world.project.name, environment="dev")
 
     found = terminal("drafts", "apply", "-f", "-", stdin=YAML)

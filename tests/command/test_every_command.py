@@ -42,7 +42,7 @@ every_command = pytest.mark.parametrize("name", OURS)
 
 
 @every_command
-def test_commands_have_help_with_examples_and_json_option_except_completion(name: str) -> None:
+def test_commands_have_help_with_examples_and_all_but_completion_have_json_option(name: str) -> None:
     command = LEAVES[name]
     help_text = inspect.cleandoc(command.help or "")  # Python 3.12 keeps the indentation of docstrings
 

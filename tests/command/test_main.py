@@ -138,7 +138,7 @@ def test_invalid_server_urls_print_one_line(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.django_db
-def test_names_are_printed_in_ascii_locale(terminal: Terminal, tmp_path: Path) -> None:
+def test_non_ascii_text_is_read_and_printed_in_ascii_locale(terminal: Terminal, tmp_path: Path) -> None:
     plan = '{"plan_v": 1, "name": "quotes"}'
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     name = "preis-\N{EURO SIGN}-\N{LATIN SMALL LETTER E WITH ACUTE}"
