@@ -125,7 +125,6 @@ def test_wave_approval_with_digest_of_another_report_is_refused(
     sit_down(terminal, world, world.reviewer, world.dev)
     before = terminal("approvals", "show").out
     (digest,) = [line.split()[1] for line in before.splitlines() if line.startswith("Digest:")]
-    terminal("retry", str(deployment.pk))
 
     outdated = terminal("approve", "--yes", "--digest", "sha256:" + "0" * 64)
     assert (outdated.code, outdated.out) == (1, "")

@@ -76,9 +76,10 @@ def test_downloads_do_not_replace_pipes_and_folders(
 
 @pytest.mark.django_db
 def test_query_in_path_of_raw_request_is_combined_with_options(terminal: Terminal, world: World) -> None:
-    world.agent(name="edge-1")
-    world.agent(name="edge-2")
-    path = "/api/v1/orgs/{org}/projects/{project}/environments/{env}/agents?name=edge-2"
+    world.agent(name="edge-1", zone="a")
+    world.agent(name="edge-2", zone="a")
+    world.agent(name="edge-3")
+    path = "/api/v1/orgs/{org}/projects/{project}/environments/{env}/agents?label=zone=a"
 
     found = terminal("api", "GET", path, "-q", "limit=1")
 
