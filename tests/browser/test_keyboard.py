@@ -45,7 +45,7 @@ class Keys:
             self.page.keyboard.press("Enter")
 
     def type(self, label: str, text: str) -> None:
-        """Type the text into the field with this label. In a list, select the option that starts with it."""
+        """Type the text into the field with this label. In a list, select the option that starts with the text."""
         self.tab_to(label)
         self.page.keyboard.type(text)
 

@@ -1,4 +1,4 @@
-"""The main pages update themselves through a rollout, without a reload."""
+"""The main pages update themselves during a rollout, without a reload."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_get_requests_mark_no_notification_as_read(world: World) -> None:
     assert Notification.objects.get().read_at is None
 
 
-def test_marking_requires_csrf_token(world: World) -> None:
+def test_marking_notifications_as_read_requires_csrf_token(world: World) -> None:
     row = notify(world.viewer, world.dev)
     viewer = Client(enforce_csrf_checks=True)
     viewer.cookies = signed_in(world.viewer.user).cookies

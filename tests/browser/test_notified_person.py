@@ -32,13 +32,13 @@ def deliver() -> None:
 
 
 def link_in(server: SmtpServer, number: int) -> str:
-    """Return the link in the plain text of an e-mail, without the link to the settings."""
+    """Return the only link in the plain text of an e-mail apart from the link to the settings."""
     links: list[str] = re.findall(r"https?://\S+", server.messages[number].part("plain"))
     [link] = [each for each in links if "/notifications/settings" not in each]
     return link
 
 
-def test_invited_person_is_asked_by_mail_chat_and_bell_and_approves(
+def test_invited_person_is_asked_for_approval_by_mail_chat_and_bell_and_approves(
     transactional_db: None, live_server: Any, open_page: Callable[..., Page], settings: Any
 ) -> None:
     world = World("acme")
@@ -69,7 +69,7 @@ def test_invited_person_is_asked_by_mail_chat_and_bell_and_approves(
         expect(page.get_by_role("navigation").first).to_be_visible()
         unread = page.locator(".frame-bell .count")
 
-        # An operator requests a deployment to prod. Grace is notified in three ways, and her open page shows it.
+        # An operator requests a deployment to prod. Grace is notified by e-mail, in the chat, and by the bell.
         bundle = world.bundle(world.prod, "<b>release</b>", env={"LEVEL": "debug"})
         body = {"config_bundle_id": str(bundle.pk), "target": ALL, "note": "fixes *everything* <!channel>"}
         asked = world.operator.api.post(world.path(world.prod, "/deployments"), body)

@@ -31,7 +31,7 @@ def policy(response: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     "address", ["/api/docs", "/api/redoc", "/api/schema", "/admin/", "/healthz", "/readyz", "/metrics"]
 )
-def test_start_page_links_to_main_pages(client: Client, address: str) -> None:
+def test_start_page_links_to_api_docs_console_and_monitoring_endpoints(client: Client, address: str) -> None:
     page = client.get("/")
 
     assert page.status_code == 200
@@ -68,7 +68,9 @@ def test_content_security_policy_allows_eval_in_console_but_not_on_public_pages(
         ("/api/nowhere", PAGE, "application/problem+json"),
     ],
 )
-def test_unknown_page_is_not_found(client: Client, path: str, headers: dict[str, str], kind: str) -> None:
+def test_unknown_url_returns_404_as_html_page_or_problem(
+    client: Client, path: str, headers: dict[str, str], kind: str
+) -> None:
     answer = client.get(path, headers={**headers, "x-request-id": "req-12345678"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, kind)
@@ -92,7 +94,7 @@ def test_form_without_csrf_token_is_refused(path: str, kind: str) -> None:
     assert "came from another site" in answer.text
 
 
-def test_sign_in_page_without_provider_names_commands(client: Client) -> None:
+def test_sign_in_page_without_provider_names_manage_py_commands(client: Client) -> None:
     asked = client.get("/admin/releases/deployment/", follow=True)
 
     assert asked.redirect_chain == [("/admin/login/?next=/admin/releases/deployment/", 302)]

@@ -236,7 +236,9 @@ def test_form_of_act_requires_csrf_token(world: World) -> None:
     assert OrganizationKey.objects.count() == 0
 
 
-def test_person_can_click_from_new_organization_to_enrollment_token(world: World, page: Page, shot: Any) -> None:
+def test_admin_creates_organization_environment_and_tokens_and_invites_member_in_browser(
+    world: World, page: Page, shot: Any
+) -> None:
     widths = (1440, 390)
 
     def press(name: str) -> None:

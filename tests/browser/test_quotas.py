@@ -48,7 +48,7 @@ def test_installation_operators_set_quotas_and_members_see_usage(world: World) -
         assert sent(signed_in(person), organization, "set_quotas", {"agents": "9"}).status_code == 403
 
 
-def test_usage_page_lists_organizations_person_sees(world: World, other: World) -> None:
+def test_usage_page_lists_only_visible_organizations(world: World, other: World) -> None:
     months = kept_months()
     for each, count in ((world.organization, 7), (other.organization, 11)):
         for month in months[:2]:

@@ -25,7 +25,7 @@ HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}]
 
 
 def new_form(**values: object) -> dict[str, object]:
-    """Return the values that the form of an act sends, each time as a newly opened form."""
+    """Return the values that the form of an act sends, with a new form id in each call."""
     return {**YES, "_form": new_form_id(), **values}
 
 

@@ -203,7 +203,7 @@ def test_page_does_not_name_who_can_approve_if_requester_is_unknown(world: World
     assert "Too few people can approve" not in warnings(row, world.viewer)
 
 
-def test_reviewers_are_undecided_if_requester_is_unknown(world: World) -> None:
+def test_reviewer_is_shown_as_undecided_if_requester_is_unknown(world: World) -> None:
     row = requested(world, [world.viewer], requester_id=None)
 
     assert states(row, world.operator) == {"viewer@acme.example": "not decided yet"}
@@ -250,7 +250,7 @@ def test_only_visible_people_are_named(world: World) -> None:
     assert "reviewer@acme.example" not in page.text
 
 
-def test_ten_people_are_named_and_others_are_counted(world: World) -> None:
+def test_ten_people_who_can_approve_are_named_and_others_are_counted(world: World) -> None:
     row = requested(world)
     for number in range(20):
         world.person(Role.OPERATOR, f"person-{number:02}")

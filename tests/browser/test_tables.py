@@ -56,7 +56,7 @@ def tenant(world: World) -> tuple[World, Filled]:
     return world, fill(world)
 
 
-def test_every_model_outside_notifications_is_described_and_console_shows_tables_as_described() -> None:
+def test_descriptions_cover_all_tables_of_console_and_every_model_outside_notifications() -> None:
     ours = {model._meta.label_lower for name in OURS for model in apps.get_app_config(name).get_models()}
 
     assert {label for label in TABLES if label.partition(".")[0] in OURS} == ours
@@ -132,7 +132,7 @@ def test_sorted_tables_list_each_row_once(world: World) -> None:
     assert repeated == []
 
 
-def test_pages_and_forms_need_few_queries_and_list_no_large_columns(world: World) -> None:
+def test_pages_and_forms_need_few_queries_and_read_no_large_columns_of_several_rows(world: World) -> None:
     made = fill(world)
     add_siblings(world, made)
     client, costs, large = signed_in(world.admin.user), {}, {}

@@ -152,7 +152,7 @@ def test_people_can_click_from_empty_installation_to_rollback_and_second_environ
     invitation = ada.page.get_by_label("Link", exact=True).inner_text().strip()
     ada.link("I have copied the link")
 
-    # The page of a new token has the command, and waits for the agents.
+    # The page of a new enrollment token shows the command that enrolls agents, and waits for them.
     ada.see_step("Step 5 of 10 Enroll an agent")
     ada.fill("Number of agents", "2")
     ada.button("Create enrollment token")
