@@ -275,7 +275,7 @@ def test_contexts_are_listed_chosen_and_removed(terminal: Terminal) -> None:
     ["", "[]", "{}", '{"current": "x", "contexts": []}', '{"current": 5, "contexts": {}}',
      '{"current": "x", "contexts": {"x": {"url": 5}}}', '{"current": "x", "contexts": {"x": null}}', "\udcff"],
 )  # fmt: skip
-def test_damaged_config_file_is_named_and_kept(content: str, terminal: Terminal) -> None:
+def test_damaged_config_file_is_reported_and_kept(content: str, terminal: Terminal) -> None:
     config().write_bytes(content.encode(errors="surrogateescape"))
 
     found = terminal("context", "list")

@@ -92,7 +92,7 @@ def test_failed_agents_are_retried_by_name(terminal: Terminal, world: World, run
     assert (wrong.code, wrong.err.startswith("byteor: No agent matches no-such-agent.")) == (1, True)
 
 
-def test_current_deployment_is_rolled_back_and_followed(
+def test_rollback_of_current_deployment_is_followed_until_it_ends(
     terminal: Terminal, world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
@@ -159,7 +159,7 @@ def test_rollback_with_capture_starts_after_replays_have_finished(
     assert terminal(*rollback, "--json", "status").json == {"status": "rolling_back"}
 
 
-def test_command_without_name_is_refused_if_two_rollouts_are_in_progress(
+def test_abort_without_argument_is_refused_if_two_rollouts_are_in_progress(
     terminal: Terminal, world: World, run_jobs: Run
 ) -> None:
     stories.allow_in_flight(world, 2)

@@ -27,7 +27,7 @@ def test_single_caller_runs_its_item_as_batch_of_one() -> None:
 
 
 def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[str]], dict[int, object]]:
-    """Submit all keys while a first batch runs. Return the later batches, and the result of each key."""
+    """Submit all keys while a first batch runs. Return the later batches, and each caller's result or error."""
     busy, go_on = threading.Event(), threading.Event()
     batches: list[list[str]] = []
     got: dict[int, object] = {}

@@ -41,7 +41,7 @@ def test_waits_within_deadline_share_one_time_budget(clock: Clock) -> None:
             assert left_s == 0
 
 
-def test_time_between_waits_does_not_use_up_time_budget(clock: Clock) -> None:
+def test_time_outside_waits_does_not_use_up_time_budget(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
         clock.now += 60  # the time of a slow client or a long poll
 

@@ -123,7 +123,7 @@ def test_person_in_several_organizations_gets_no_extra_slots() -> None:
 
     made.give_back(EVE)
 
-    assert made.served == [EVE]  # Ada holds no slot in the third organization, but two in other organizations
+    assert made.served == [EVE]  # Ada holds no slot in the organizations where she waits, but two in others
     made.serve_all(EVE)
 
 

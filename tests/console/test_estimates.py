@@ -46,7 +46,7 @@ def test_estimate_for_remaining_agents_uses_rate_of_current_wave() -> None:
     assert left(Strategy.waves((20, 50, 100))) == TimeLeft(45 * MINUTE)
 
 
-def test_pauses_between_waves_are_added() -> None:
+def test_estimate_includes_pauses_between_waves() -> None:
     assert left(Strategy.waves((20, 50, 100), pause_s=120)) == TimeLeft(47 * MINUTE)
     counts: CountsByWave = {(0, A.ACTIVE): 10, (1, A.ACTIVE): 20, (2, A.PENDING): 30, (3, A.PENDING): 5}
     strategy = Strategy.waves((20, 50, 90, 100), pause_s=120)
@@ -74,7 +74,7 @@ def test_time_left_is_unknown_before_first_agent_has_finished() -> None:
     assert estimate_rollback({A.OFFERED: 2}, Pace(0, MINUTE)) is None
 
 
-def test_rollback_waits_only_for_agents_with_offer() -> None:
+def test_rollback_estimate_leaves_out_agents_without_offer() -> None:
     counts: dict[str, int] = {A.ROLLED_BACK: 5, A.FAILED: 1, A.OFFERED: 2, A.ACTIVATING: 1, A.PENDING: 100}
 
     assert estimate_rollback(counts, Pace(6, 6 * MINUTE)) == TimeLeft(3 * MINUTE)
@@ -84,7 +84,7 @@ def test_rollback_waits_only_for_agents_with_offer() -> None:
     ("entries", "minutes"),
     [
         ([], None),
-        ([("resume", 1), ("pause", 2)], None),  # the beginning is not known
+        ([("resume", 1), ("pause", 2)], None),  # no entry shows when the wave began
         ([("offer", 10)], 10),
         ([("wave_started", 4), ("offer", 10)], 4),
         ([("resume", 1), ("pause", 3), ("offer", 10)], 8),

@@ -234,7 +234,7 @@ def test_break_glass_deployment_is_shown_to_all_who_operate_environment(world: W
     assert "does not wait for its approval." in next(n for n in needs(world.operator.user) if n.key == key).title
 
 
-def test_role_in_other_project_shows_no_needs(world: World) -> None:
+def test_person_with_role_only_in_other_project_sees_no_needs(world: World) -> None:
     made = fill(world)
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
     person = project_member(world, side, Role.PROJECT_ADMIN)
@@ -244,7 +244,7 @@ def test_role_in_other_project_shows_no_needs(world: World) -> None:
     assert needs(person) == []
 
 
-def test_number_of_dead_letters_is_shown_as_minimum_if_not_all_are_read(world: World) -> None:
+def test_number_of_dead_letters_above_query_limit_is_shown_as_minimum(world: World) -> None:
     made = fill(world)
     for _ in range(MOST_OF_KIND + 5):
         jobs.dead_letter(StepRollout(deployment_id=str(made.deployment.pk)))

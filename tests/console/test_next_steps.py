@@ -133,7 +133,7 @@ def test_page_of_new_enrollment_token_leads_back_to_page_that_needed_token(world
 
 
 @pytest.mark.django_db
-def test_missing_config_bundle_is_created_and_chosen(world: World) -> None:
+def test_config_bundle_created_from_choice_page_is_chosen(world: World) -> None:
     client = signed_in(world.operator.user)
     choose = reverse("admin:releases_configbundle_choose", args=[world.prod.pk])
 

@@ -51,7 +51,7 @@ def costs(person: Person, deployment: Deployment) -> list[int]:
     return counts
 
 
-def test_pages_take_few_queries_for_any_number_of_rows(world: World) -> None:
+def test_deployment_and_approval_pages_take_few_queries_for_any_number_of_rows(world: World) -> None:
     release(world, bundle(world, "now"), members(world, 2))
     require(world, required_approvals=5)
     small = waiting(world, name="small", groups=1, fixtures=1, baselines=1)
@@ -60,7 +60,7 @@ def test_pages_take_few_queries_for_any_number_of_rows(world: World) -> None:
     for person in (world.reviewer, world.operator, world.viewer):
         assert costs(person, small) == costs(person, large) == [12, 8, 9, 8]
 
-    # Acceptances and decisions add no queries. The deployment's reviewers add one.
+    # Acceptances and decisions add no queries. Reviewers add one to the deployment's page and one to its live part.
     regression = large.regression
     assert regression is not None
     for number, each in enumerate(regression.groups[:3]):

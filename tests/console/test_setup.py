@@ -165,7 +165,7 @@ def test_enroll_command_contains_environment_and_package_but_not_token(world: Wo
     assert page.client.get(package).status_code == 200
 
 
-def test_page_names_agents_that_enroll_with_token(world: World, other: World) -> None:
+def test_enrollment_token_page_names_agents_that_enroll_with_token(world: World, other: World) -> None:
     token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=2, actor=world.admin.actor)
     beside, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=2, actor=world.admin.actor)
     enroll(world, beside, "elsewhere")

@@ -1,4 +1,4 @@
-"""The system check that compares the theme's corrections with the installed templates."""
+"""The system check that compares the corrections of the theme's templates with the installed theme."""
 
 from __future__ import annotations
 

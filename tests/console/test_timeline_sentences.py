@@ -40,7 +40,7 @@ def deployment(**fields: Any) -> Deployment:
 
 
 def sentence(event: str, detail: dict[str, Any], actor: str = ADA, **fields: Any) -> str:
-    """Return the sentence about the event, as HTML if it contains a link."""
+    """Return the sentence about the event, as HTML or plain text."""
     return describe_entry(TimelineEntry(event=event, detail=detail, actor=actor), deployment(**fields))
 
 

@@ -1,1 +1,4 @@
-"""Tests that kill processes. Some tests share one server, which pytest stops after the last test of this package."""
+"""Tests that kill processes or end database sessions.
+
+Some tests share one server, which pytest stops after the last test of this package.
+"""

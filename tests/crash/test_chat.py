@@ -46,7 +46,7 @@ def chatting() -> Iterator[tuple[Workspace, Worker]]:
         workspace.installation.remove()
 
 
-def test_message_is_repeated_only_if_worker_dies_before_recording_it(
+def test_message_is_repeated_only_if_worker_dies_between_posting_and_recording_it(
     chatting: tuple[Workspace, Worker], chat: Receiver
 ) -> None:
     workspace, worker = chatting
