@@ -205,7 +205,7 @@ def run_jobs() -> Callable[..., int]:
     return run_jobs
 
 
-NOON = 1_800_000_000.0  # the start of a minute
+BEGIN = 1_800_000_000.0  # the start of a minute
 
 
 @cache
@@ -231,7 +231,7 @@ def other(db: None) -> Any:
 @pytest.fixture
 def limit_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of the rate limits, most of which count per minute: a list with the time as its only item."""
-    now = [NOON + 10.5]
+    now = [BEGIN + 10.5]
     monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
     return now
 

@@ -120,7 +120,7 @@ def test_reviewer_watches_regression_then_accepts_differences_and_approves(
     agents = members(world, 3)
     old = bundle(world, "old", {"schema": {"type": "object", "title": "old"}})
     now, changed = bundle(world, "now", redact=OTHER_MASK), bundle(world, "changed", STRICT, OTHER_MASK)
-    first = kept(world, capture(world, old), "cards of Monday")
+    kept(world, capture(world, old), "cards of Monday")
     gone = kept(world, capture(world, old, cards(3)), "cards of Tuesday")
     release(world, old, agents)
     release(world, now, agents[:2], target={"agents": [str(agent.pk) for agent, _ in agents[:2]]})
@@ -167,4 +167,4 @@ def test_reviewer_watches_regression_then_accepts_differences_and_approves(
     assert Acceptance.objects.get().differences.count() == 3
     shot(page, "packet-approved", widths=WIDTHS, full_page=True)
     deployment.refresh_from_db()
-    assert (deployment.status, first.pk) == ("approved", first.pk)
+    assert deployment.status == "approved"

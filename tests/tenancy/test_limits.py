@@ -14,7 +14,7 @@ from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Project, RateCounter
 from byteor_cloud.config import Config
 from byteor_cloud.errors import TooManyRequests
-from tests.conftest import NOON
+from tests.conftest import BEGIN
 from tests.races import Race
 from tests.worlds import Api, World
 
@@ -35,7 +35,7 @@ def test_rate_limit_headers_count_down_until_minute_ends(
     assert [a.status_code for a in responses] == [200, 200, 200, 429]
     assert [a["X-RateLimit-Remaining"] for a in responses[:3]] == ["2", "1", "0"]
     assert {a["X-RateLimit-Limit"] for a in responses[:3]} == {"3"}
-    assert {a["X-RateLimit-Reset"] for a in responses[:3]} == {str(int(NOON) + 60)}
+    assert {a["X-RateLimit-Reset"] for a in responses[:3]} == {str(int(BEGIN) + 60)}
     refused = responses[3]
     assert refused.json()["type"] == "urn:byteor:problem:too_many_requests"
     assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # seconds until the minute ends, plus a random part
@@ -196,7 +196,7 @@ def test_in_memory_request_count_is_exact_across_threads(
 def test_in_memory_request_counters_are_cleared_in_new_minute(limit_clock: list[float]) -> None:
     for _ in range(3):
         remaining("a")
-    limit_clock[0] = NOON + 60
+    limit_clock[0] = BEGIN + 60
 
     assert (remaining("b"), remaining("a")) == ("599", "599")
     assert limits._local == {"agent:a": 1, "agent:b": 1}
