@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.tenancy.api import limits
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Organization, RateCounter, User
-from tests.conftest import NOON
+from tests.conftest import BEGIN
 from tests.worlds import World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("limit_clock")]
@@ -123,7 +123,7 @@ def test_console_limit_resets_every_minute(world: World, limit_clock: list[float
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
-    limit_clock[0] = NOON + 60
+    limit_clock[0] = BEGIN + 60
 
     exhaust_limit(client)
 
