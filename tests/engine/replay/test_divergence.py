@@ -79,7 +79,7 @@ def test_divergence_names_changed_members(bundle: MakeBundle, ring: MakeRing) ->
     assert (found["kind"], found["pointers"]) == ("changed", ["/legs/*", "/legs/*/x", "/new"])
 
 
-def test_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_diff_shows_at_most_64_bytes_of_each_payload(bundle: MakeBundle, ring: MakeRing) -> None:
     expected = Frame(1, b"=" * 1000 + b"x" * 5000)
 
     outcome = run(bundle(ring("identity"), [Record(1, 0, b"=" * 9000)], expected={"out": frames(expected)}))

@@ -1,4 +1,4 @@
-"""A replay has the same result with every hash seed, time zone, locale and supported version of Python."""
+"""The result of a replay does not depend on the hash seed, time zone, locale or version of Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGENT = "from byteor.agent.cli import main; raise SystemExit(main())"
 
 
 @environments
-def test_agent_result_does_not_depend_on_hash_seed_time_zone_or_locale(environment: dict[str, str]) -> None:
+def test_agent_replay_result_does_not_depend_on_hash_seed_time_zone_or_locale(environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AGENT, "replay", everywhere.BUNDLE], env={"PATH": os.defpath, **environment},
         capture_output=True, check=False,

@@ -49,7 +49,7 @@ def bundle_of(
     expected: Mapping[str, list[Frame]] | None = None,
     outcome: dict[str, Any] | None = None,
 ) -> IncidentBundle:
-    """Return a bundle that is already unpacked."""
+    """Write the journals and expected frames to the folder, and return a bundle that refers to these files."""
     paths: dict[str, dict[str, Path]] = {"journal": {}, "expected": {}}
     contents = {"journal": {name: encode_journal(records) for name, records in journals.items()}}
     contents["expected"] = {name: frames(*items) for name, items in (expected or {}).items()}
@@ -89,7 +89,7 @@ def test_merge_by_time_keeps_sequence_order_within_each_ingress(tmp_path: Path) 
     assert last.audit["input"]["selected_bytes"] == 9
 
 
-def test_journals_of_other_lanes_are_ignored_with_warning(tmp_path: Path) -> None:
+def test_journal_of_lane_that_is_not_ingress_is_ignored_with_warning(tmp_path: Path) -> None:
     incident = bundle_of(tmp_path, graph(TWO), {"ina": [Record(1, 1, b"a")], "out": [Record(2, 2, b"x")]})
 
     outcome = run(incident)

@@ -1,4 +1,4 @@
-"""Tests of the members in which payloads differ, of unusual and large payloads, and of the stage in an example."""
+"""Tests of the members in which payloads differ, of unusual or large payloads, and of the stage that examples name."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ REDACT = {"a": {"rules": ["a:drop"]}, "b": {"rules": ["b:drop"]}}
         ({"s0": REDACT["a"]}, {"s1": REDACT["a"], "s2": REDACT["b"]}, "s2"),
     ],
 )
-def test_stage_of_example_is_first_that_changes_record_differently(
+def test_example_names_stage_of_first_different_change(
     bundle: MakeBundle, ring: MakeRing, old: Any, new: Any, stage: str
 ) -> None:
     spec = ring("dataguard_redact", "dataguard_redact", "dataguard_redact")

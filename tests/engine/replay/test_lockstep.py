@@ -69,7 +69,7 @@ def check(op: str) -> dict[str, Any]:
     return {"s0": {"schema": {"type": "object"}, "on_reject": op}}
 
 
-def test_example_is_first_difference_of_group_and_names_stage_that_changed_it(
+def test_example_is_first_difference_of_group_and_names_stage_that_caused_it(
     bundle: MakeBundle, ring: MakeRing
 ) -> None:
     spec = ring("identity", "dataguard_redact")
@@ -172,7 +172,7 @@ def test_differences_beyond_256_ki_characters_of_pointers_are_only_counted(bundl
     assert found.groups[-1]["pointers"] == ["/n"]  # this short pointer still fits
 
 
-def test_different_side_effects_of_each_record_are_differences(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_different_side_effects_of_same_record_are_difference(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("http_post:http://a/x"), ring("http_post:http://b/x")
 
     found = compared(bundle, old, new, journal(b"1", b"2"))
@@ -215,7 +215,7 @@ def test_large_payloads_of_examples_are_cut(bundle: MakeBundle, ring: MakeRing) 
     assert example["after"]["json"] == {}
 
 
-def test_progress_of_lockstep_is_reported_and_can_cancel_it(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_progress_callback_receives_counts_and_can_cancel_comparison(bundle: MakeBundle, ring: MakeRing) -> None:
     seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:

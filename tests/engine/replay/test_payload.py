@@ -99,7 +99,7 @@ def test_encode_payload_follows_rfc_8785(payload: bytes, text: bytes) -> None:
 @pytest.mark.parametrize(
     "payload", [b"9007199254740993", b"1e400", b"1e-400", b"333333333.33333329", b"0.10000000000000000555", b"1" * 900]
 )
-def test_number_without_exact_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
+def test_number_that_does_not_round_trip_through_double_is_parsed_but_not_encoded(payload: bytes) -> None:
     value = parse_payload(payload)
 
     assert value == Decimal(payload.decode())

@@ -213,7 +213,9 @@ class OneStageEffects:
         self.done.append((stage, op, payload))
 
 
-def test_execute_performs_allowed_side_effects_and_has_result_of_dry_run(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_execute_performs_allowed_side_effects_and_has_same_result_as_dry_run(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
     incident, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), OneStageEffects()
 
     outcome = run(incident, mode=ReplayMode.EXECUTE, effects=effects, approval_provided=True)

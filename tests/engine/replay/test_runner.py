@@ -55,7 +55,7 @@ OPS = {"mark": mark, "mark:it": mark}
 # --- rings
 
 
-def test_ring_stages_run_in_order_and_dropped_record_skips_rest(ring: MakeRing) -> None:
+def test_ring_stages_run_in_order_and_dropped_record_skips_later_stages(ring: MakeRing) -> None:
     result = run_pipeline(
         ring("identity", "mark", "mark:it"),
         records(b"a", b"-b", b"c"),
@@ -82,7 +82,7 @@ def test_stage_error_stops_ring(ring: MakeRing) -> None:
     assert str(result.error) == "stage 's1' failed on record 2: ValueError: bang"
 
 
-def test_plugin_result_that_is_not_bytes_causes_stage_error(ring: MakeRing) -> None:
+def test_op_result_of_wrong_type_causes_stage_error(ring: MakeRing) -> None:
     # The op has the wrong type on purpose.
     result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
@@ -252,7 +252,7 @@ def test_router_copies_records_and_merge_alternates_between_inputs() -> None:
     assert counted(result) == {"a": (3, 2, 1, 0), "b": (2, 2, 0, 0), "c": (2, 2, 0, 0)}
 
 
-def test_merge_reads_its_lanes_in_turn_in_their_order_and_skips_empty_lane() -> None:
+def test_merge_reads_lanes_round_robin_in_listed_order_and_skips_empty_lane() -> None:
     """Two copies arrive on lane 4 and one on lane 3, so the merge reads lanes 4, 3 and 4."""
     twice = spec(
         "in r:1 r:2 b.m m2 d.m x y m",

@@ -14,7 +14,7 @@ from tests.engine.signing.conftest import World
 
 ENGINE, OTHER_ENGINE = sha256(b"engine"), sha256(b"other engine")
 OLD, OLDER, OLDEST = sha256(b"old"), sha256(b"older"), sha256(b"oldest")
-PRICE, VENUE = "a" * 64, "b" * 64  # groups of differences
+PRICE, VENUE = "a" * 64, "b" * 64  # ids of groups of differences
 SIGNED = datetime(2026, 10, 20, 8, 5, tzinfo=UTC)
 FINISHED = datetime(2026, 10, 20, 7, 58, tzinfo=UTC)
 OPENING = FixtureEntry(

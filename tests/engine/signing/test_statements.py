@@ -195,7 +195,7 @@ def test_unsigned_forged_and_foreign_statements_are_refused(world: World) -> Non
 
 
 def _edited(document: Any, path: tuple[Any, ...], value: object) -> Any:
-    """Return a copy of JSON data in which the member at ``path`` is another value, or is missing (``...``)."""
+    """Return a copy of JSON data with another value at ``path``, or without the member at ``path`` (``...``)."""
     copy = json.loads(json.dumps(document))
     parent = copy
     for name in path[:-1]:
@@ -371,7 +371,7 @@ GATES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
 
 
 @pytest.mark.parametrize("name", GATES)
-def test_gate_is_open_or_refused_for_expected_reason(world: World, name: str) -> None:
+def test_check_gate_refuses_with_expected_reason_unless_gate_was_open(world: World, name: str) -> None:
     result_changes, gate_changes, reason = GATES[name]
     result, gate = samples.result(world, **result_changes), samples.gate(world, **gate_changes)
 
