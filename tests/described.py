@@ -65,7 +65,10 @@ def id_of(row: Any) -> Any:
 
 
 def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
-    """Create the rows below the organization that paths of environments name, or all others. Return ids by name."""
+    """Create the rows whose ids occur in paths of environments, or all others. Return the ids by name.
+
+    The organization is one of the others, although its id occurs in paths of environments.
+    """
     return {name: id_of(place.get(make)) for name, make in _IDS.items() if (name in _IN_ENVIRONMENTS) == of_environment}
 
 

@@ -30,7 +30,7 @@ AGENTS = 8
 
 
 class BeatingAgent:
-    """An agent that sends heartbeats over a kept-alive connection, with a running number as ``agent_version``."""
+    """An agent that sends heartbeats over a keep-alive connection and numbers them in ``agent_version``."""
 
     def __init__(self, workspace: Workspace, token: str, name: str) -> None:
         enrolled = workspace.request("POST", f"{workspace.environment}/agents", token, json={"name": name}).json()
@@ -98,7 +98,7 @@ class Load:
             thread.join()
 
     def wait_for_progress(self) -> None:
-        """Wait until more heartbeats of each agent are acknowledged."""
+        """Wait until another heartbeat of each agent is acknowledged."""
         self._wait_for_growth(lambda agent: agent.acknowledged, by=3)
 
     def wait_for_refusals(self) -> None:

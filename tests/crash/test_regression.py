@@ -1,4 +1,4 @@
-"""Tests that a regression and its verdicts are computed once if the worker or a child process is killed or stops."""
+"""Tests that a regression and its verdicts are computed once if the worker is killed or stops, or a child is killed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_regression_finishes_once_and_computes_each_verdict_once(victim: str, mo
             worker.kill()
             worker.wait()
             with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGCONT)  # it may have been stopped before it asked to die with the worker
+                os.kill(child, signal.SIGCONT)  # it outlives the worker if it was stopped before its prctl call
     wait_until(lambda: not lives(child))
     if victim != "child":
         assert (progress(), row.status) == (3, "running")

@@ -123,7 +123,7 @@ def test_killed_dry_run_is_rerun_and_finishes_once(workspace: Workspace) -> None
     assert len(workspace.get(f"{artifact}/journal/quotes_in")["results"]) == 3
 
 
-def test_killed_bisect_finishes_once_and_finds_version(workspace: Workspace) -> None:
+def test_killed_bisect_finishes_once_and_finds_first_bad_version(workspace: Workspace) -> None:
     limit = {"id": "limit", "op": "dataguard_check"}
     copies = [{"id": f"copy-{number}", "op": "identity"} for number in range(4)]
     versions = [

@@ -32,7 +32,7 @@ BUILT = [
     "after the bundle",
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-# Fields that do not belong to a deployment, or whose values differ between deployments by design.
+# Fields whose values may differ between rollouts that have the same result.
 UNCOMPARED = {"id", "request_id", "seq", "hash", "prev_hash", "seal", "name", "env"}
 
 

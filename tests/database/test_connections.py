@@ -1,4 +1,4 @@
-"""Tests of database timeouts, the required number of connections, and frequent statements."""
+"""Tests of database timeouts, connection pools, the required number of connections, and frequent statements."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_required_connections_depend_on_deployment_mode(mode: str, processes: in
 
 
 @pytest.mark.django_db
-def test_serve_refuses_too_few_database_connections_unless_pooled(
+def test_serve_refuses_too_few_database_connections_without_pooler(
     settings: Any, set_config: Callable[..., Any]
 ) -> None:
     with connection.cursor() as cursor:
@@ -256,7 +256,9 @@ def test_frequent_statement_replaces_closed_connection(frequent: Frequent) -> No
     assert after != before
 
 
-def test_frequent_statement_runs_for_concurrent_callers(concurrently: Race, frequent: Frequent) -> None:
+def test_frequent_statement_uses_separate_connection_for_each_concurrent_caller(
+    concurrently: Race, frequent: Frequent
+) -> None:
     pid = frequent("SELECT pg_backend_pid(), pg_sleep(0.2), %s::text")
 
     rows = concurrently(*(lambda: pid.run("") for _ in range(2)))

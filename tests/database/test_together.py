@@ -18,7 +18,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_rows_equal_those_of_separate_queries(world: World, django_assert_num_queries: object) -> None:
+def test_rows_read_together_equal_rows_of_separate_queries(world: World, django_assert_num_queries: object) -> None:
     for name in ("a", "b", "c"):
         world.agent(name=name, site="here")
     deployment = world.deployment(bundle(world, "first"))
@@ -60,7 +60,7 @@ def test_no_query_is_sent_if_results_are_known_to_be_empty(world: World, django_
         assert read_together() == []
 
 
-def test_columns_of_unknown_types_are_refused(world: World) -> None:
+def test_column_of_unsupported_type_is_refused(world: World) -> None:
     with pytest.raises(TypeError, match="bytea"):
         read_together(Agent.objects.values_list(Cast(Value("x"), BinaryField())))
 

@@ -135,7 +135,7 @@ def test_unified_diff_has_three_context_lines(ring: Any) -> None:
     }
 
 
-def test_unified_diff_keeps_position_of_added_line(golden: Callable[[str], Any]) -> None:
+def test_unified_diff_shows_added_line_at_its_position(golden: Callable[[str], Any]) -> None:
     plan = golden("ring-identities")
     old = spec_of(plan)
     plan["single_ring"] |= {"shards": 2, "ordering": "per_key", "shard_key": "id"}

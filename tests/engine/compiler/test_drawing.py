@@ -113,7 +113,7 @@ def test_text_is_escaped_in_svg_and_dot_and_shortened_in_svg() -> None:
     assert r'[label="b\nexec:/bin/echo|<script>alert(\"&\")</script>|\\n", shape=box' in dot
 
 
-def test_nodes_of_lane_graph_in_dot_language_match_earlier_releases(graph: Any) -> None:
+def test_lane_graph_nodes_have_labels_and_shapes_in_dot_language(graph: Any) -> None:
     assert to_dot(spec_of(graph)).splitlines()[3:9] == [
         '  "in" [label="in", shape=cds];',
         '  "a" [label="a\\nidentity", shape=box, style="rounded"];',

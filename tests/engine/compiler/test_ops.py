@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parent / "example_stages"
 
 
 def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
-    """Write metadata with entry points, like those of an installed wheel."""
+    """Write the metadata that an installed wheel with these entry points has."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -22,7 +22,7 @@ def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield a folder for packages. The folder and the example package's module are on the import path."""
+    """Yield a folder for packages that is on the import path. The example package can also be imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLE))
     importlib.invalidate_caches()

@@ -138,7 +138,7 @@ def test_locate_finds_diagnostic_lines(ring: Any) -> None:
     ],
     ids=["numbers", "lists", "strings", "objects", "members", "escapes", "long key", "lines", "depth"],
 )
-def test_locate_work_is_proportional_to_text(text: Callable[[int], str]) -> None:
+def test_locate_work_is_proportional_to_text_length(text: Callable[[int], str]) -> None:
     def work(size: int) -> None:
         pointers = ["/" + "k" * (size // 2) + "/5", *(f"/{number * (size // 800)}/a" for number in range(200))]
         assert len(locate(text(size), pointers)) == len(pointers)

@@ -1,7 +1,4 @@
-"""All other cases, such as failures, rollbacks, aborts, drift, late joiners, retries and drained agents.
-
-The modules ``cases_reached`` and ``cases_pending`` contain the basic cases, and those of deployments not running yet.
-"""
+"""All cases that are not in ``cases_reached`` or ``cases_pending``, such as failures, rollbacks, drift and retries."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_times_out_at_returns_time_at_which_planner_times_out_agent(progress: Ag
     ],
     ids=["done", "not counted", "not offered"],
 )
-def test_agent_without_planned_timeout_does_not_time_out(agent: RolloutAgent) -> None:
+def test_times_out_at_returns_none_for_agent_that_planner_does_not_time_out(agent: RolloutAgent) -> None:
     plan = plan_rollout(Strategy.all_at_once(), [agent], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
 
     assert plan.timed_out == ()

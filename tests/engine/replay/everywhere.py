@@ -1,4 +1,6 @@
-"""An incident whose result must be the same everywhere. The bundle and its result are files in ``golden/``.
+"""An incident whose replay result must not depend on the hash seed, time zone, locale or Python version.
+
+The bundle and its result are files in ``golden/``.
 
 ``python -m tests.engine.replay.everywhere`` rewrites both files. Run it only when results change by design.
 """
