@@ -30,7 +30,7 @@ class FrontHandler(ClientHandler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._layer = import_string(settings.AGENT_PATH)(_django)
-        self.answered = 0  # the number of requests that the layer handled
+        self.answered = 0  # the number of requests that the layer did not pass to Django
 
     def load_middleware(self, is_async: bool = False) -> None:
         if FrontHandler._loaded is None:

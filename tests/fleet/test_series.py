@@ -276,7 +276,7 @@ def test_late_job_writes_each_overdue_slot_once(world: World, clock: Clock, monk
     before = of_agent(world, agent, clock)
     assert [each["records_in"] for each in before] == [*range(1, 24, 2), None]
 
-    with monkeypatch.context() as patch:  # the worker is killed after the agents' rows and before the sums
+    with monkeypatch.context() as patch:  # as if the worker was killed after the agents' rows and before the sums
         patch.setattr(series, "_UPSERT_ENVIRONMENTS", "SELECT 1/0, %(day)s, %(place)s, %(rows)s")
         with pytest.raises(Exception, match="division by zero"), transaction.atomic():
             series.write_closed_slots()
@@ -328,7 +328,7 @@ def test_row_counts_do_not_grow_with_heartbeats(world: World, clock: Clock) -> N
         write_series()
 
 
-def test_unwritten_slots_are_kept_for_at_most_90_days(world: World, clock: Clock) -> None:
+def test_at_most_8640_unwritten_slots_of_agent_are_kept(world: World, clock: Clock) -> None:
     agent, api = world.agent()
     beat(agent, api)
     slots = [[number, *[None] * 4, None, 0, None, 0, 0] for number in range(8640)]
@@ -358,7 +358,7 @@ def test_decommissioned_agent_keeps_series_until_its_row_is_deleted(world: World
     assert EnvironmentSeries.objects.count() == 0
 
 
-def test_days_of_series_are_deleted_after_90_days(world: World, clock: Clock) -> None:
+def test_series_rows_of_days_older_than_90_days_are_deleted(world: World, clock: Clock) -> None:
     agent, api = world.agent()
     beat(agent, api)
     clock.wait(STEP)

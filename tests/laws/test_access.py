@@ -49,7 +49,7 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_access_tests_describe_valid_call_of_every_operation() -> None:
+def test_exactly_routed_operations_have_described_calls() -> None:
     assert {(o.method, o.path) for o in operations()} == CALLS.keys()
 
 
@@ -69,7 +69,7 @@ def test_operation_declares_permission_if_people_use_it_within_organization(oper
     declared = operation.view.operations[operation.action].needs
 
     assert issubclass(operation.view, ApiViewSet)
-    # Below an organization, people and organization keys need a permission. Elsewhere the credential family is enough.
+    # Below an organization, people and organization keys need a permission. Otherwise the credential family is enough.
     if operation.is_tenant and not MACHINES & set(operation.families):
         assert isinstance(declared, Permission)
     else:

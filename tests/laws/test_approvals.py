@@ -404,7 +404,7 @@ def test_approval_binds_each_execute_replay_field_that_is_not_exempt(world: Worl
     }
     assert sorted([*bound, *EXEMPT_REPLAY_FIELDS]) == fields_of("replayArtifact")
 
-    # The artifact is a part of the path.
+    # The artifact is also bound, although it is in the path and not a field of the body.
     for case, second_artifact in (
         *((case, artifact) for case in bound.values()),
         (Bound("Artifact", of_artifact, of_other), other),

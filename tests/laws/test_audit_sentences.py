@@ -136,7 +136,7 @@ def test_unknown_actions_denials_and_deleted_resources_have_sentences_without_li
 
 
 @pytest.mark.django_db
-def test_names_are_escaped(world: World) -> None:
+def test_resource_name_in_sentence_is_escaped(world: World) -> None:
     agent, _ = world.agent()
     type(agent).objects.filter(pk=agent.pk).update(name="<b>x</b>")
     audit.record("agent.drain", actor=world.admin.actor, scope=world.dev, resource=("agent", agent.pk))

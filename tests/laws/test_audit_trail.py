@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 # The only module that may create audit events, because it shortens their changes and counts repetitions.
 OWNER = "apps/tenancy/services/audit.py"
 WRITES = re.compile(r"\bAuditEvent\(|\bAuditEvent\.objects\.\w*create|INSERT\s+INTO\s+\"?tenancy_auditevent", re.I)
-# The events that are recorded when agents and enrollment tokens call each of their operations once, and what limits
-# the number of these events.
+# The events that are recorded when agents and enrollment tokens call each of their writing operations once, and what
+# limits the number of these events.
 LIMITED = {
     "agent.enroll": "the uses of the token",
     "agent_key.create": "the uses of the token, or the rotations in an hour",

@@ -52,7 +52,7 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_only_writing_operations_with_bodies_document_request_bodies() -> None:
+def test_request_body_is_documented_exactly_for_writing_operations_that_take_one() -> None:
     writing = {o for o in operations() if o.method in {"POST", "PUT", "PATCH"} and o.call.has_body}
 
     assert {o for o in operations() if "requestBody" in o.documented} == writing

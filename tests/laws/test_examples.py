@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.mark.parametrize("operation", [o for o in operations() if "requestBody" in o.documented], ids=str)
 def test_example_body_is_accepted(operation: Operation, tenants: Tenants) -> None:
-    """The ids and hashes of the example are replaced with those of existing rows."""
+    """Some members of the example are replaced, such as ids and hashes with those of existing rows."""
     (content_type,) = operation.documented["requestBody"]["content"]
     (content,) = operation.documented["requestBody"]["content"].values()
     path, body = path_of(operation, tenants, ids_for(operation, tenants)), example(operation, tenants)
