@@ -129,9 +129,11 @@ def test_unsupported_method_is_refused(path: str, tenants: Tenants) -> None:
 
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/orgs/5", "/api/v1/orgs/", "/api/v1/agents/x/heartbeat"])
 def test_unknown_path_returns_problem(path: str, tenants: Tenants) -> None:
+    before = writes()
+
     response = tenants.home.admin.api.get(path, Accept="text/html")
 
-    assert_refused(response, 404, "not_found", writes())
+    assert_refused(response, 404, "not_found", before)
 
 
 def test_body_of_maximum_size_is_read(tenants: Tenants, settings: Any) -> None:
