@@ -44,7 +44,7 @@ def test_plan_reference_describes_keys_of_each_target_and_lists_installed_ops() 
 
 
 @pytest.mark.django_db
-def test_operator_gets_plan_reference_and_completions_but_viewer_gets_no_completions(world: World, draft: Draft) -> None:
+def test_operator_gets_plan_reference_and_completions_but_viewer_no_completions(world: World, draft: Draft) -> None:
     url = f"{table(Draft)}{draft.pk}/edit/"
 
     editable, shown = (signed_in(each.user).get(url).text for each in (world.operator, world.viewer))
