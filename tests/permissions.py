@@ -33,7 +33,10 @@ class NoRole(StrEnum):
 
 
 def weaker(permission: Permission | None) -> list[Permission]:
-    """Return permissions that all roles with ``permission`` and further roles have, one for each such set of roles."""
+    """Return permissions that all roles with ``permission`` and at least one other role have.
+
+    Of several permissions that the same roles have, only one is returned.
+    """
 
     def holders(each: Permission | None) -> frozenset[Role]:
         return frozenset(role for role, held in MATRIX.items() if each in held)

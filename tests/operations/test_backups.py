@@ -161,7 +161,7 @@ def test_backup_names_missing_and_altered_blobs_of_installation(world: World, tm
     ]  # fmt: skip
 
 
-def test_verification_names_each_fault(world: World, tmp_path: Path) -> None:
+def test_verification_names_missing_and_altered_files_and_wrong_passphrase(world: World, tmp_path: Path) -> None:
     target = tmp_path / "backups"
     missing, altered, half = store(world, b"missing"), store(world, b"altered"), store(world, b"half" * 1000)
     name = back_up(target, PASSPHRASE).manifest.name
@@ -195,7 +195,7 @@ def test_verification_finds_master_key_that_does_not_match_its_id(world: World, 
     assert ["is not the key" in fault for fault in faults(tmp_path / "backups", PASSPHRASE)] == [True]
 
 
-def test_incomplete_backup_is_ignored_and_then_removed(world: World, tmp_path: Path) -> None:
+def test_incomplete_backup_is_ignored_and_removed_by_next_backup(world: World, tmp_path: Path) -> None:
     target = tmp_path / "backups"
     artifact = store(world, b"kept")
     complete, incomplete = (back_up(target).manifest.name for _ in range(2))
@@ -280,7 +280,7 @@ def test_last_made_backup_counts_as_newest_even_if_clock_was_set_back(
         assert newest.manifest == second
 
 
-def test_unfinished_restore_is_not_backed_up(world: World, tmp_path: Path) -> None:
+def test_backup_is_refused_while_restore_is_unfinished(world: World, tmp_path: Path) -> None:
     unfinished.mark(Unfinished("20261129T083000Z-0a1b2c", "sha256:00"))
 
     with pytest.raises(BackupError, match=r"is unfinished: run manage\.py restore again"):

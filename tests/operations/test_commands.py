@@ -165,7 +165,7 @@ def test_public_url_is_setting_or_bound_address_with_wildcard_replaced_by_loopba
     assert addresses.public_url(config) == expected
 
 
-# Commands in separate processes
+# Commands, most of them in separate processes
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def test_denied_break_glass_is_rolled_back_when_person_resumes_offers(world: Wor
     urgent = break_glass.deploy(world, bundle)
     run_jobs()
     report_from_all(agents, "active", run_jobs)
-    break_glass.decide(world, world.reviewer, urgent, "deny", comment="no")  # its job has not run yet
+    break_glass.decide(world, world.reviewer, urgent, "deny", comment="no")  # the job of the decision has not run yet
 
     restores.settle(replace(BACKUP, created_at=timezone.now()))
     run_sweep(run_jobs)

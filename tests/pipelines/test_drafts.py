@@ -32,7 +32,7 @@ def codes(diagnostics: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(diagnostic["code"], diagnostic["pointer"]) for diagnostic in diagnostics]
 
 
-def test_draft_is_saved_with_its_diagnostics(world: World) -> None:
+def test_created_draft_is_compiled_and_recorded_in_audit_trail(world: World) -> None:
     created = create(world)
 
     assert created.status_code == 201

@@ -30,7 +30,7 @@ def test_new_plan_compiles_and_is_named_after_draft_if_possible(draft: str, name
     assert compile_plan(plan).ok
 
 
-def test_reference_has_keys_of_each_target_with_their_choices() -> None:
+def test_plan_reference_describes_keys_of_each_target_and_lists_installed_ops() -> None:
     reference = plan_reference()
 
     assert [each.path for each in reference.common] == ["plan_v", "name", "target", "description", "labels"]
@@ -44,7 +44,7 @@ def test_reference_has_keys_of_each_target_with_their_choices() -> None:
 
 
 @pytest.mark.django_db
-def test_people_who_may_edit_get_reference_and_only_they_get_completions(world: World, draft: Draft) -> None:
+def test_operator_gets_plan_reference_and_completions_but_viewer_no_completions(world: World, draft: Draft) -> None:
     url = f"{table(Draft)}{draft.pk}/edit/"
 
     editable, shown = (signed_in(each.user).get(url).text for each in (world.operator, world.viewer))

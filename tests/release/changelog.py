@@ -22,7 +22,7 @@ class ChangelogRelease:
 
 
 def read_releases(text: str) -> list[ChangelogRelease]:
-    """Return the releases in their order in a changelog. Raises ValueError for a malformed heading, date or commit.
+    """Return the releases of a changelog in the same order. Raises ValueError for a malformed heading, date or commit.
 
     A commit cannot contain its own id. The line with the id is therefore added by a later commit.
     """
