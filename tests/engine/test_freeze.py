@@ -79,7 +79,7 @@ def test_daily_window_ends_at_wall_clock_time_when_clocks_change(night: str) -> 
         ("2026-10-24T22:00:00+02:00", "2026-10-25T06:00:00+01:00"),
     ],
 )
-def test_single_window_keeps_its_end_when_clocks_change(start: str, end: str) -> None:
+def test_window_without_recurrence_keeps_its_end_when_clocks_change(start: str, end: str) -> None:
     only = window(start, end, time_zone="Europe/Berlin")
 
     assert active_window([only], at(end).astimezone(UTC) - timedelta(seconds=1)) is only
@@ -101,7 +101,7 @@ def test_weekly_window_repeats_each_week(now: str, is_frozen: bool) -> None:
     assert (active_window([WEEKENDS], at(now)) is WEEKENDS) is is_frozen
 
 
-def test_active_window_returns_first_open_window() -> None:
+def test_active_window_returns_first_listed_window_that_is_open() -> None:
     assert active_window([ONCE, WEEKENDS, NIGHTLY], at("2026-06-13T23:00:00Z")) is WEEKENDS
     assert active_window([], at("2026-06-13T23:00:00Z")) is None
 
@@ -168,7 +168,7 @@ def test_stored_window_is_read_with_defaults() -> None:
     assert (weekly.time_zone, weekly.recurrence) == ("Europe/Berlin", Recurrence.WEEKLY)
 
 
-def test_occurrences_cover_period_in_window_time_zone() -> None:
+def test_occurrences_in_period_are_listed_in_window_time_zone() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     found = occurrences([NIGHTLY, ONCE], at("2026-03-28T12:00:00Z"), at("2026-03-30T21:00:00Z"))
 

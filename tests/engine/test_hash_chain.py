@@ -130,7 +130,7 @@ LINE = write_line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), E
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"project_id":null', '"project_id":"None"'),  # the hash of the changed line would be the same
+        ('"project_id":null', '"project_id":"None"'),  # the link hash would be the same
         ('"project_id":null', '"project_id":5'),
         ('"seq":1', '"seq":true'),
         ('"seq":1', '"seq":1,"more":1'),

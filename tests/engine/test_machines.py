@@ -50,12 +50,12 @@ def test_artifact_and_replay_machines_have_exactly_listed_transitions() -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
-def test_every_event_and_status_has_transition(machine: StateMachine) -> None:
+def test_every_event_and_status_is_used_in_transition(machine: StateMachine) -> None:
     assert set(machine.table) == set(machine.events)
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
 
-def test_machine_target_without_transition_is_none_but_unknown_status_raises_error() -> None:
+def test_machine_returns_no_target_without_transition_but_refuses_unknown_status() -> None:
     event = next(iter(DEPLOYMENT.events))
 
     assert DEPLOYMENT.target(DeploymentStatus.ROLLED_BACK, event) is None

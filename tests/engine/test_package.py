@@ -35,7 +35,7 @@ finally:
     assert ended.returncode == (0 if options == ["--help"] else 2)
 
 
-def test_service_package_and_docs_name_same_version() -> None:
+def test_service_and_docs_name_version_of_package() -> None:
     service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert f"byteor=={byteor.__version__}" in service["dependencies"]

@@ -17,7 +17,7 @@ from byteor.engine.replay import FixtureOutcome
 GOLDEN = {"egress": {"out": {"records": 1, "sha256": "sha256:1"}}, "stop": None, "actions": "sha256:2"}
 
 
-def test_every_part_of_verdict_changes_its_key() -> None:
+def test_verdict_key_changes_with_each_of_its_inputs() -> None:
     base: dict[str, Any] = {
         "content_hash": "sha256:c",
         "journal_lane": None,
@@ -63,7 +63,9 @@ def group(id: int | str, count: int = 1, **values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("most", [3, MAX_GROUPS])
 @pytest.mark.parametrize("seed", range(20))
-def test_merged_groups_equal_those_of_slow_model(monkeypatch: pytest.MonkeyPatch, seed: int, most: int) -> None:
+def test_merged_groups_equal_those_of_reference_implementation(
+    monkeypatch: pytest.MonkeyPatch, seed: int, most: int
+) -> None:
     monkeypatch.setattr(regression, "MAX_GROUPS", most)
     chosen = random.Random(seed)
     verdicts = [

@@ -1,4 +1,4 @@
-"""Tests of the planner of rollouts (waves, thresholds, pauses and timeouts) and of rollbacks."""
+"""Tests of the planner of rollouts (waves, thresholds, pauses, holds and timeouts) and of rollbacks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan(agents: Sequence[RolloutAgent], strategy: Strategy | None = None, **sta
     return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
-def test_step_waits_for_activating_agent() -> None:
+def test_rollout_waits_for_activating_agent() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.ACTIVATING)]) == StepPlan()
 
 
@@ -173,7 +173,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (3, {"wave": 2, "is_started": True}, None),
     ],
 )  # fmt: skip
-def test_next_wave_waits_for_strongest_hold_between_it_and_current_wave(
+def test_next_wave_waits_for_strongest_hold_of_itself_and_empty_waves_before_it(
     wave: int, state: dict[str, Any], expected: Hold | None
 ) -> None:
     """``wave`` is the next wave that has agents, counted from 0."""

@@ -140,11 +140,11 @@ def test_keys_missing_from_older_stored_strategy_are_read_as_fixed_values(
     assert Strategy.from_stored(stored) == value
 
 
-def test_older_approval_target_row_is_read_without_count() -> None:
+def test_older_approval_target_without_count_is_read() -> None:
     assert ApprovalTarget.from_stored({"all": True}) == ApprovalTarget(Target())
 
 
-def test_older_replay_target_row_is_read_without_optional_keys() -> None:
+def test_older_replay_target_without_optional_keys_is_read() -> None:
     stored = {"mode": "execute", "artifact_id": ONE, "content_hash": HASH, "version_id": TWO}
 
     assert ReplayTarget.from_stored(stored) == ReplayTarget("execute", ONE, HASH, TWO)

@@ -79,7 +79,7 @@ def test_refused_random_text_gets_specific_message_and_line(text: str) -> None:
          "99999999999999999999 is not a number that all JSON parsers read as the same value."),
     ],
 )  # fmt: skip
-def test_read_reports_first_fault(
+def test_read_reports_kind_position_and_message_of_fault(
     text: str, fault: JsonFault, line: int, column: int, pointer: str, message: str
 ) -> None:
     with pytest.raises(MalformedJson) as refused:

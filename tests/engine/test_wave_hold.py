@@ -63,7 +63,7 @@ def test_digest_ignores_order_of_progress_and_counts_of_zero() -> None:
         ),
     ],
 )
-def test_summary_says_counts_and_causes_in_words(
+def test_report_summary_states_agent_counts_and_failure_causes(
     wave: int, progress: dict[str, int], failures: list[FailureCount], summary: str
 ) -> None:
     assert replace(REPORT, wave=wave, progress=progress, failures=tuple(failures)).summary == summary

@@ -84,7 +84,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "terms"), TERMS.items())
-def test_search_is_parsed(text: str, terms: list[Term]) -> None:
+def test_search_is_parsed_to_terms(text: str, terms: list[Term]) -> None:
     assert parse(text) == tuple(terms)
 
 
@@ -97,7 +97,7 @@ def test_invalid_search_is_refused_with_reason(text: str, detail: str) -> None:
 
 
 @given(st.text(st.sampled_from('ab "\\=:!,@7v\n') | st.characters(), max_size=40))
-def test_documented_pattern_matches_all_valid_searches_with_terms_and_nothing_else(text: str) -> None:
+def test_documented_pattern_matches_exactly_valid_searches_with_terms(text: str) -> None:
     try:
         is_valid = bool(parse(text))
     except InvalidInput:
@@ -131,7 +131,7 @@ def found(world: World, query: str) -> list[str]:
 
 @pytest.fixture
 def fleet(world: World) -> World:
-    """Enroll plain (host H-1.example), zoned (offline, drained), spaced (failed) and worn (cloned, drifted)."""
+    """Enroll agents: plain (host H-1.example), zoned (offline, drained), spaced (failed) and worn (cloned, drifted)."""
     world.agent(name="plain")
     world.agent(name="zoned", zone="eu-1")
     world.agent(name="spaced", rack="row 7", zone="eu-2")

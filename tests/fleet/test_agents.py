@@ -68,7 +68,7 @@ def test_query_count_does_not_depend_on_number_of_agents(world: World) -> None:
     assert counts[0] == counts[1]
 
 
-def test_update_agent_changes_name_and_labels(world: World) -> None:
+def test_update_changes_name_and_labels_of_agent(world: World) -> None:
     agent, _ = world.agent(name="old", zone="a")
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)

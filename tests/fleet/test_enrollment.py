@@ -69,7 +69,7 @@ def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(concurrently: R
     assert AuditEvent.objects.filter(action="agent.enroll").count() == 1
 
 
-def test_token_enrolls_as_many_agents_as_it_has_uses(concurrently: Race, world: World) -> None:
+def test_token_enrolls_as_many_agents_as_max_uses_allows(concurrently: Race, world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
     responses = concurrently(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))

@@ -204,7 +204,7 @@ def test_heartbeat_interval_grows_under_load_and_recovers(monkeypatch: pytest.Mo
         ({"hostname": "h"}, "/hostname", "unknown_field"),
     ],
 )
-def test_invalid_heartbeat_names_field_and_stores_nothing(
+def test_invalid_heartbeat_is_not_stored_and_error_names_field(
     world: World, change: dict[str, Any], pointer: str, code: str
 ) -> None:
     agent, api = world.agent()

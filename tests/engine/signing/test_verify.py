@@ -55,7 +55,7 @@ def test_valid_delivery_is_accepted(world: Any) -> None:
     assert verified.approval.approval_id == "approval-1"
 
 
-def test_bundle_signed_by_key_that_key_set_lists_as_next_is_trusted(world: Any) -> None:
+def test_bundle_signed_by_key_with_status_next_is_accepted(world: Any) -> None:
     begins = APPROVED + timedelta(minutes=1)
     published = KeySet((*world.keyset.keys, PublicKey(keys.public_key(world.stranger), KeyStatus.NEXT, begins)))
     built = world.bundle(approval=world.credential(private_key=world.stranger))
@@ -85,7 +85,7 @@ def test_envelope_signed_by_unknown_key_is_refused(world: Any) -> None:
     assert refusal(world, built.tar, world.envelope(built, world.stranger)) == "envelope.unknown_key"
 
 
-def test_tar_that_envelope_does_not_name_is_refused(world: Any) -> None:
+def test_tar_whose_digest_differs_from_envelope_is_refused(world: Any) -> None:
     envelope = world.envelope(world.bundle(deployment_id="other"))
 
     assert refusal(world, world.bundle().tar, envelope) == "envelope.subject"
@@ -112,7 +112,7 @@ def test_signed_bundle_with_extra_or_missing_entry_is_refused(world: Any) -> Non
     assert refusal(world, *forged(world, files)) == "bundle.entry_missing"
 
 
-def test_signed_bundle_with_another_spec_is_refused(world: Any) -> None:
+def test_signed_bundle_with_spec_that_mismatches_spec_hash_is_refused(world: Any) -> None:
     files = files_of(world.bundle()) | {"spec.kv": b"spec.v=1\n"}
 
     assert refusal(world, *forged(world, files)) == "bundle.spec_hash"
@@ -131,7 +131,7 @@ def test_bundle_with_credential_but_without_approval_time_is_refused(world: Any)
     assert refusal(world, *forged(world, files, approved_at=None)) == "bundle.approval_unexpected"
 
 
-def test_bundle_over_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_over_size_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built = world.bundle()
     monkeypatch.setattr(verify, "MAX_BUNDLE_BYTES", len(built.tar) - 1)
 
@@ -156,7 +156,7 @@ def test_credential_that_mismatches_manifest_or_has_unknown_key_is_refused(world
     assert refusal_of(world, world.bundle(approval=world.credential(**changes))) == code
 
 
-def test_credential_without_bundle_capability_is_refused(world: Any) -> None:
+def test_credential_that_lacks_capability_of_bundle_is_refused(world: Any) -> None:
     wanted = ("deploy", "side_effect:http_post")
     approval = world.credential(capabilities=wanted)
 
