@@ -1,4 +1,4 @@
-"""Lists omit large values, and their queries read none, apart from the settings of their own scope."""
+"""Lists omit large values, and their queries read none except the settings of their organization and environment."""
 
 from __future__ import annotations
 

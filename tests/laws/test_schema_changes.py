@@ -34,7 +34,7 @@ def find_missing(used: set[Name]) -> set[Name]:
 
 
 def find_required(used: set[Name]) -> set[Name]:
-    """Return the other columns of the same tables to which each new row must give a value."""
+    """Return the columns that are not in ``used``, but to which each new row of the same tables must give a value."""
     tables = {table for table, _ in used}
     with connection.cursor() as cursor:
         cursor.execute(COLUMNS)

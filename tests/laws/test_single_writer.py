@@ -31,7 +31,7 @@ type Bound = tuple[ast.expr, ast.expr]
 
 
 def _bindings(tree: ast.AST) -> Iterator[Bound]:
-    """Yield each assigned name of the module with its value or its annotation."""
+    """Yield assignment targets, loop targets and annotated parameters, each with its value, iterable or annotation."""
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets, value=value):

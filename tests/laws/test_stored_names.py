@@ -89,7 +89,7 @@ def test_master_key_id_is_stable() -> None:
     assert vault.key_id(key) == hmac.digest(key, b"byteor-cloud master key", "sha256").hex()[:16]
 
 
-def test_stored_idempotent_response_is_returned(world: World) -> None:
+def test_stored_response_is_returned_for_same_idempotency_key(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
     stored = world.admin.api.get(f"{path}/{world.project.pk}").json()
     row = IdempotencyKey(

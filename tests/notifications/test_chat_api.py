@@ -195,7 +195,9 @@ def test_invalid_body_is_refused_and_changes_nothing(world: World, changed: dict
     assert ChatWebhook.objects.count() == 0
 
 
-def test_unknown_or_mismatched_scope_is_refused(world: World, other: World, research: Environment) -> None:
+def test_scope_of_other_organization_or_mismatched_scope_is_refused(
+    world: World, other: World, research: Environment
+) -> None:
     for changed, pointer in (
         ({"project_id": str(other.project.pk)}, "/project_id"),
         ({"environment_id": str(other.dev.pk)}, "/environment_id"),

@@ -147,7 +147,7 @@ def test_message_is_retried_after_server_errors(world: World, chat: Receiver, de
 
 
 @pytest.mark.parametrize("is_date", [False, True])
-def test_next_attempt_waits_until_time_in_retry_after_header(
+def test_next_attempt_respects_delay_or_date_in_retry_after_header(
     world: World, chat: Receiver, deployment: Deployment, *, is_date: bool
 ) -> None:
     add(world, chat)
@@ -197,7 +197,7 @@ def test_client_error_fails_message_without_retry(
         (b"\xff\xfe", "unexpected_response"),
     ],
 )
-def test_error_in_successful_response_counts_as_failure(
+def test_message_is_retried_after_error_or_unexpected_content_with_status_200(
     world: World, chat: Receiver, deployment: Deployment, content: bytes, error: str
 ) -> None:
     path = add(world, chat)
@@ -348,7 +348,9 @@ def test_many_due_events_are_sent_in_one_message(world: World, chat: Receiver, d
     assert outcome(world, path) == [("delivered", [(200, "")])] * 25
 
 
-def test_summary_of_grouped_events_names_time_of_first(world: World, chat: Receiver, deployment: Deployment) -> None:
+def test_summary_counts_grouped_events_and_names_time_of_first_event(
+    world: World, chat: Receiver, deployment: Deployment
+) -> None:
     add(world, chat)
     happen(deployment, 12)
     grouped, *others = MessageEvent.objects.order_by("pk")

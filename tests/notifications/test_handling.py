@@ -23,7 +23,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_request_inserts_one_event_and_notifies_everybody_who_can_decide(
+def test_deployment_request_records_one_event_and_notifies_everybody_who_can_decide(
     settings: Any, world: World, bundle: ConfigBundle
 ) -> None:
     settings.CONFIG = replace(settings.CONFIG, smtp_url=SmtpServer("127.0.0.1", 25, "off"))

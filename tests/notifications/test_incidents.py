@@ -170,14 +170,14 @@ def test_requested_captures_rejected_bundles_and_other_artifact_kinds_notify_nob
     assert types() == []
 
 
-def test_incident_of_deleted_artifact_is_obsolete(world: World) -> None:
+def test_event_about_deleted_artifact_is_obsolete(world: World) -> None:
     ingested(world, capture()).delete()
     handle(world)
 
     assert events().get().outcome == EventOutcome.OBSOLETE
 
 
-def test_incident_is_recorded_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifact_stays_received_until_its_incident_is_recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     upload(api, agent, capture(), kind="incident_bundle")
 

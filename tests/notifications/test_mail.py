@@ -41,9 +41,9 @@ def mails_to(server: SmtpServer, person: Person) -> list[Received]:
 
 
 def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None:
-    """Delete all events, and record ``count`` others about a finished rollout.
+    """Delete all events, and record ``count`` new ones about a finished rollout.
 
-    Each has another subject, so that none is grouped.
+    Each has a different subject, so that none is grouped.
     """
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
@@ -350,7 +350,7 @@ def test_all_mails_of_job_use_one_connection(server: SmtpServer, world: World, b
     assert (len(server.messages), server.count(Step.CONNECT), server.count(Step.AUTH)) == (3, 1, 1)
 
 
-def test_job_stops_after_its_limit_and_enqueues_another(
+def test_job_stops_after_maximum_number_of_mails_and_enqueues_another(
     server: SmtpServer, world: World, bundle: ConfigBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "MAX_MAILS_PER_JOB", 2)

@@ -87,7 +87,7 @@ def test_invalid_marks_are_refused_and_change_nothing(world: World, body: dict[s
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-def test_update_replaces_or_removes_choices_of_its_events(world: World) -> None:
+def test_settings_update_replaces_or_removes_choices_of_named_events(world: World) -> None:
     prod = str(world.prod.pk)
     put(world.viewer, {"rollout.stopped": {"*": "now", prod: "off"}, "rollout.finished": {"*": "daily"}})
 

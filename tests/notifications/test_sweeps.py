@@ -70,7 +70,7 @@ def expire(credential: Any, *, left: timedelta, life: timedelta = 30 * DAY) -> N
     type(credential).objects.filter(pk=credential.pk).update(expires_at=expires_at, created_at=expires_at - life)
 
 
-def test_people_are_notified_a_week_and_a_day_before_api_key_expires(world: World) -> None:
+def test_admins_are_notified_a_week_and_again_a_day_before_api_key_expires(world: World) -> None:
     key = make_key(world, left=7 * DAY + timedelta(hours=1))
     now = timezone.now()
     credentials.record_expiring(now)
@@ -90,7 +90,7 @@ def test_people_are_notified_a_week_and_a_day_before_api_key_expires(world: Worl
     assert MessageEvent.objects.latest("pk").path == f"/admin/tenancy/organizationkey/{key.pk}/change/"
 
 
-def test_only_owner_is_notified_about_user_token_which_is_named_by_prefix(world: World) -> None:
+def test_expiring_user_token_notifies_only_its_owner_and_message_shows_prefix(world: World) -> None:
     token, _ = tokens.create_user_token(user=world.viewer.user, name="my secret plan", actor=world.viewer.actor)
     expire(token, left=timedelta(hours=5))
 
@@ -203,7 +203,7 @@ def test_webhooks_that_failed_for_an_hour_notify_once_and_only_their_host_is_nam
     assert keys(MessageType.WEBHOOK_FAILING) == 3  # another start time means that the webhook worked in between
 
 
-def test_webhooks_that_work_or_fail_briefly_or_are_disabled_or_deleted_notify_nobody(
+def test_webhooks_notify_nobody_if_working_disabled_failing_briefly_or_in_deleted_environment(
     world: World,
 ) -> None:
     make_webhook(world, None)
@@ -261,7 +261,7 @@ def test_quota_notifies_once_at_90_and_once_at_100_percent(world: World) -> None
     assert notified_of(world.project_admin) == []
 
 
-def test_quota_notifies_again_only_after_usage_was_lower_and_on_another_day(world: World) -> None:
+def test_quota_notifies_again_only_on_another_day_after_percentage_was_lower(world: World) -> None:
     today = datetime.now(UTC).replace(hour=12, minute=0)
     quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
     enroll(world, 1)

@@ -146,7 +146,7 @@ def test_deleted_environments_and_projects_notify_nobody(world: World, other: Wo
     assert not NotifiedState.objects.exists()
 
 
-def test_state_of_deleted_agent_is_deleted(world: World) -> None:
+def test_notified_state_of_deleted_agent_is_deleted(world: World) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
     look()
