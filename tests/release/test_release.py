@@ -188,7 +188,7 @@ def damage_changelog(checkout: Checkout) -> None:
     ],
     ids=["uncommitted", "hidden", "not in changelog", "released before", "malformed changelog"],
 )
-def test_commit_that_cannot_be_released_is_refused(
+def test_uncommitted_changes_or_unsuitable_changelog_prevent_release(
     key: Path, tmp_path: Path, change: Callable[[Checkout], None], reason: str
 ) -> None:
     checkout = Checkout.create(tmp_path / "checkout")

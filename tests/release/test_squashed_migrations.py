@@ -61,7 +61,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 @pytest.mark.parametrize("revision", EARLIER)
-def test_database_of_earlier_revision_becomes_equal_to_new_one(revision: str, fresh: Database, tmp_path: Path) -> None:
+def test_migrated_database_of_earlier_revision_equals_new_database(
+    revision: str, fresh: Database, tmp_path: Path
+) -> None:
     earlier = Migrations(tmp_path / "earlier")
     earlier.end_at(EARLIER[revision])
     with Database.created() as database:
@@ -74,7 +76,9 @@ def test_database_of_earlier_revision_becomes_equal_to_new_one(revision: str, fr
         database.manage("migrate", "--check", migrations=Migrations(tmp_path))
 
 
-def test_replaced_migrations_create_same_schema_without_trigger_migrations(fresh: Database, tmp_path: Path) -> None:
+def test_replaced_migrations_alone_create_same_schema_as_squashed_and_trigger_migrations(
+    fresh: Database, tmp_path: Path
+) -> None:
     """The replaced migrations have already created the triggers, so the trigger migrations have nothing to change."""
     earlier = Migrations(tmp_path / "earlier")
     newest = {

@@ -99,9 +99,10 @@ class Holds:
     # Decisions and reviewers.
 
     def decide_wave(self, deployment: Deployment, wave: int, person: str, word: str, *, digest: str) -> str | None:
-        """Decide on the newest approval of a wave. ``digest`` states whether the caller sends its report's digest.
+        """Decide on the newest approval of a wave.
 
-        It is ``right`` for this digest, ``missing`` for none, and another word for another digest.
+        ``digest`` states which digest the caller sends: ``right`` for the digest of the report in this approval,
+        ``missing`` for none, and another word for another digest.
         """
         approvals = [approval for number, approval in deployment.wave_approvals if number == wave]
         if person in self.gone:

@@ -16,7 +16,7 @@ class Rollouts(Holds):
         return self.count
 
     def _touched(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the parts, by agent number, of enrolled agents whose offer is by the deployment or of its bundle."""
+        """Return the parts of the deployment's touched agents that are still enrolled, by agent number."""
         found = {}
         for number, part in self._enrolled(deployment).items():
             offer = self.agents[number].offer

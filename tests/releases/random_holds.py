@@ -147,7 +147,7 @@ class Holds(Worker):
     def _pass_hold(self, deployment: m.Deployment) -> None:
         """Start the wave that a manual hold delays. Approve the wave that an approval hold delays.
 
-        Before the approval, remove its reviewers, so that other people may approve.
+        In the second case, first remove the approval's reviewers, so that other people may approve.
         """
         hold = deployment.hold
         if hold is None:

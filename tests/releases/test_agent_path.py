@@ -43,7 +43,7 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of the fleet and releases apps, without random values and with one text for all times.
+    """Return all rows of the fleet and releases apps, without random values. Replaces all timestamps by one text.
 
     Omits refused agents, because only the layer stores them.
     """

@@ -69,7 +69,7 @@ def test_single_required_approval_approves_deployment(world: World) -> None:
     assert events(deployment) == ["create", "approve"]
 
 
-def test_credential_contains_approved_claims(world: World) -> None:
+def test_credential_describes_approval_and_is_refused_in_another_environment(world: World) -> None:
     deployment = pending(world)
     text = decide(world.reviewer.api, world, deployment, expires_in_s=600).json()["credential"]
     version = deployment.config_bundle.version
@@ -346,7 +346,7 @@ def test_approvals_can_be_filtered_by_status_and_deployment(world: World) -> Non
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
-def test_concurrent_reviews_make_one_decision_if_one_approval_is_required(
+def test_only_one_concurrent_decision_is_accepted_if_one_approval_is_required(
     concurrently: Race, world: World, decisions: tuple[str, str]
 ) -> None:
     deployment = pending(world)

@@ -24,7 +24,7 @@ _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 
 
 class Pause:
-    """Blocks the first thread that calls a function in ``assignments``, until the test releases the thread."""
+    """Blocks the first thread that calls ``name`` in ``assignments``, until the test releases the thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._entered, self._released = threading.Event(), threading.Event()
@@ -68,7 +68,7 @@ class Pause:
 
 
 def rows_agree() -> bool:
-    """Return whether each assignment to a deployment has the progress and the action of its deployment agent."""
+    """Return whether each assignment with an offer has the progress and the action of its deployment agent."""
     parts: dict[tuple[UUID | None, UUID], tuple[str, str]] = {
         (deployment_id, agent_id): (action, progress)
         for deployment_id, agent_id, action, progress in DeploymentAgent.objects.values_list(

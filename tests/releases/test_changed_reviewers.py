@@ -61,7 +61,7 @@ def test_evidence_proves_approval_completed_by_change_of_reviewers(
     assert output.startswith("PROVEN\n"), output
 
 
-def test_change_of_reviewers_does_not_approve_expired_request(world: World) -> None:
+def test_change_of_reviewers_does_not_complete_expired_approval(world: World) -> None:
     deployment = consented(world)
     Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
 
