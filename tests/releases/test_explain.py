@@ -388,7 +388,7 @@ def test_explanation_during_rollout_needs_ten_queries_and_reads_no_other_agents(
     world.viewer.api.get(path)
 
     # The queries read the credential, its rate limit, the environment, the roles, the agent, the deployments, the
-    # agent's progress and the people's actions.
+    # agent's progress and the actions on the deployments.
     with django_assert_num_queries(8):
         world.viewer.api.get(path)
     stories.offered(world, second, target=names, strategy=waves(50, 100, pause_s=600))

@@ -76,7 +76,7 @@ def test_creator_of_key_may_deny_its_requests(world: World) -> None:
     assert decide(world, world.admin, deployment, "deny").json()["status"] == "denied"
 
 
-def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) -> None:
+def test_creator_of_key_may_approve_its_requests_if_self_approval_is_allowed(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     environment = world.environment("prod", "lax", allow_self_approval=True)
 
@@ -138,7 +138,7 @@ def test_organization_key_shows_its_creator(world: World) -> None:
 
 @pytest.fixture
 def orphan(world: World) -> Api:
-    """A client with a key whose creator is unknown, like a key of an older release without an audit event."""
+    """A client with a key whose creator is unknown, like an old key whose creation has no audit event."""
     key, api = key_of(world, world.admin.api, "orphan")
     OrganizationKey.objects.filter(pk=key.pk).update(created_by=None)
     return api
@@ -176,7 +176,10 @@ def test_old_request_of_key_without_known_creator_can_only_be_denied(world: Worl
 
 
 def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
-    """Approve the operator's deployment as ``approver``, then abort it. Return the bundle and the unused credential."""
+    """Create a deployment as the operator, approve it as ``approver``, and abort it.
+
+    Return the config bundle and the unused credential.
+    """
     bundle = bundle_of(world)
     deployment = requested_deployment(world, world.operator.api, bundle)
     assert decide(world, approver, deployment).status_code == 201
@@ -206,7 +209,7 @@ def test_key_without_known_creator_cannot_submit_credential(world: World, orphan
     assert Deployment.objects.count() == 1
 
 
-def test_approver_cannot_submit_credential_that_two_people_approved(world: World) -> None:
+def test_one_of_two_approvers_cannot_submit_credential(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     bundle = bundle_of(world, environment)
     deployment = requested_deployment(world, world.operator.api, bundle)

@@ -136,7 +136,7 @@ def test_agents_accept_bundles_despite_rotations_between_waves(world: World, sta
     until(lambda: all(node.knows(first.kid) for node in nodes))
 
     # The first key signed the approval credential. The bundle is built after an immediate rotation to the second key.
-    # The credential stays valid, because the first key is retiring, but not retired.
+    # The credential stays valid, because the first key was not retired when it signed.
     deployment = approved(world, "quotes", strategy=waves(25, 50, 75, 100, auto_rollback=False))
     done = deployment.agents.filter(progress="active")
     second = rotate(world, activate_in_s=0)

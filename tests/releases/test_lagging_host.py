@@ -1,4 +1,4 @@
-"""A host that missed a rotation of the master key: it cannot sign offers, and the responses name the master key."""
+"""A host that missed a rotation of the master key: it cannot sign offers or rotate signing keys, and says why."""
 
 from __future__ import annotations
 

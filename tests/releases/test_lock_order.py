@@ -1,8 +1,8 @@
 """Operations that lock several rows lock them in the same order, so two operations cannot deadlock.
 
-The tests of the purge are about requests that found a row before its environment or project was deleted. The purge
-stops just before it deletes from one table, the request runs until it finishes or waits, and the purge continues. If
-the purge and the request acquired locks in different orders, they would deadlock.
+``test_requests_and_purge_do_not_deadlock`` is about requests that found a row before its environment or project was
+deleted. The purge stops just before it deletes from one table, the request runs until it finishes or waits, and the
+purge continues. If the purge and the request acquired locks in different orders, they would deadlock.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) 
     assert not Environment.objects.filter(pk=story.environment.pk).exists()
 
 
-def test_relabelings_of_chosen_agents_wait_for_other_changes_to_many_agents(world: World) -> None:
+def test_relabeling_of_chosen_agents_waits_for_environment_lock(world: World) -> None:
     world.agent(name="edge")
     chosen, change = Agent.objects.filter(environment=world.dev), LabelChange({"x": "1"})
     with ThreadPoolExecutor(1) as threads:

@@ -114,7 +114,7 @@ def test_permitted_event_is_recorded_and_refused_event_changes_nothing(name: str
         )  # fmt: skip
 
 
-# The tests below check the same rule through the API: each request of ALLOWED in each state of STORIES. STORIES maps a
+# The last test checks the same rule through the API: each request of ALLOWED in each state of STORIES. STORIES maps a
 # state to the steps that lead to it, in an environment that requires approval and in which another deployment ran
 # before. ALLOWED maps a request to the states in which it is permitted.
 STORIES = {

@@ -127,7 +127,9 @@ def test_progress_counts_stay_exact_during_reports_and_summing(world: World, con
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reports_and_summing_of_progress_counts_do_not_block_each_other(world: World, concurrently: Race) -> None:
+def test_uncommitted_report_blocks_neither_other_reports_nor_summing_of_progress_counts(
+    world: World, concurrently: Race
+) -> None:
     (one, _), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     progress.sum_up()

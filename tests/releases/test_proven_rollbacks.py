@@ -177,7 +177,7 @@ def test_each_restored_configuration_needs_proof_that_is_newer_than_deployment(
     assert unproven(roll_back(world, bad, artifact), PENDING) == str(of_one.pk)
     Replay.objects.filter(pk=of_one.pk).update(status="diverged")
     assert unproven(roll_back(world, bad, artifact), FAILED) == str(of_one.pk)
-    # One failed replay is enough, so the other one is neither requested again nor waited for.
+    # One diverged replay is enough for the refusal, so the interrupted one is not requested again.
     Replay.objects.filter(pk=of_two.pk).update(status="failed", error_code="interrupted")
     assert unproven(roll_back(world, bad, artifact), FAILED) == str(of_one.pk)
     assert Replay.objects.count() == old + 2
@@ -193,7 +193,7 @@ def test_each_restored_configuration_needs_proof_that_is_newer_than_deployment(
     assert offered == {agents[0][0].pk: first.pk, agents[1][0].pk: second.pk}
 
 
-def test_unusable_proof_is_refused_and_proceed_option_rolls_back_without_proof(world: World, other: World) -> None:
+def test_unusable_capture_is_refused_and_proceed_option_rolls_back_without_proof(world: World, other: World) -> None:
     _, (one, _), (superseded, bad) = stories.running(world, 1, 2)
     trades = world.version(content=plan("trades"))
     foreign = stored_capture(other, None, environment=other.dev)
@@ -231,7 +231,7 @@ def test_unusable_proof_is_refused_and_proceed_option_rolls_back_without_proof(w
     assert not Replay.objects.exists()
 
 
-def test_proceed_without_capture_has_no_effect(world: World) -> None:
+def test_proceed_option_without_capture_has_no_effect(world: World) -> None:
     _, _, (_, bad) = stories.running(world, 1, 2)
 
     assert roll_back(world, bad, None, proceed=True).json()["status"] == "rolling_back"

@@ -138,7 +138,9 @@ def test_known_agents_replace_unknown_agents_in_full_list(world: World, monkeypa
     assert set(listed()) == set(known[:3])
 
 
-def test_concurrent_calls_store_no_excess_agents(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrently_stored_refused_agents_do_not_exceed_limit(
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(refused_agents, "MOST_ROWS", 30)
     ids = [uuid7() for _ in range(40)]
 
