@@ -320,9 +320,7 @@ def test_restore_counts_only_blobs_that_backup_contains(installation: Installati
     assert f"byteor-cloud: the blob {lost} was already missing when the backup was made" in lines
 
 
-def test_lost_database_fails_backup_with_command_error(
-    installation: Installation, database: str, target: Path
-) -> None:
+def test_lost_database_fails_backup_with_command_error(installation: Installation, database: str, target: Path) -> None:
     # The session of ``held_up`` is lost as well.
     with contextlib.suppress(psycopg.OperationalError), held_up(database) as session:
         backup = start(installation, target)
