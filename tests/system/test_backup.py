@@ -246,7 +246,7 @@ def unreadable(file: Path) -> Iterator[None]:
         ("byteor-cloud backup on%", "CommandError: the database cannot be used: "),
     ],
 )
-def test_terminated_database_session_fails_backup_with_one_error_line(
+def test_terminated_database_session_fails_backup_with_command_error(
     installation: Installation, database: str, target: Path, session_name: str, message: str
 ) -> None:
     with held_up(database) as session:
@@ -320,9 +320,7 @@ def test_restore_counts_only_blobs_that_backup_contains(installation: Installati
     assert f"byteor-cloud: the blob {lost} was already missing when the backup was made" in lines
 
 
-def test_lost_database_fails_backup_with_one_error_line(
-    installation: Installation, database: str, target: Path
-) -> None:
+def test_lost_database_fails_backup_with_command_error(installation: Installation, database: str, target: Path) -> None:
     # The session of ``held_up`` is lost as well.
     with contextlib.suppress(psycopg.OperationalError), held_up(database) as session:
         backup = start(installation, target)
@@ -336,7 +334,7 @@ def test_lost_database_fails_backup_with_one_error_line(
     assert FolderTarget(target).list_names() == []
 
 
-def test_full_disk_of_target_fails_backup_with_one_error_line(installation: Installation, tmp_path: Path) -> None:
+def test_full_disk_of_target_fails_backup_with_command_error(installation: Installation, tmp_path: Path) -> None:
     if not CAN_MOUNT:
         message = "NOT TESTED: a backup to a full disk. The test needs root on Linux to mount a small tmpfs."
         warnings.warn(pytest.PytestWarning(message), stacklevel=1)

@@ -162,7 +162,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         installation.remove()
 
 
-def test_rollout_on_terminal_survives_restart_of_server(site: Site) -> None:
+def test_command_follows_rollout_across_server_restart(site: Site) -> None:
     screen = Screen(site, "deploy", site.bundle(site.fleet.environment), "--env", "dev", "--canary")
     screen.wait_for("Deploy? [y/N]: ")
     screen.type("y\n")

@@ -61,7 +61,7 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def shared_database() -> Iterator[Database]:
-    """A database for all tests of waiting servers, which leave it running and use the same master key."""
+    """A database for several tests. Each of them uses the same master key, and leaves the database running."""
     made = Database()
     yield made
     made.remove()

@@ -185,7 +185,7 @@ def test_access_log_line_of_refused_request_has_documented_fields(completed: Com
 
 
 def test_readyz_names_storage_when_bucket_is_deleted(completed: CompletedDemo) -> None:
-    """This must be the last test of the module, because it deletes the bucket."""
+    """This must be the last test that uses the bucket, because it deletes the bucket."""
     for each in completed.bucket.objects.all():
         each.delete()
     completed.bucket.delete()

@@ -120,7 +120,7 @@ def test_drained_and_cloned_agents_are_counted(world: World) -> None:
     assert series["byteor_agents_drained"] == series["byteor_agents_cloned"] == 1
 
 
-def test_domain_series_exist_with_zero_in_new_installation(db: None) -> None:
+def test_domain_series_exist_and_are_zero_in_new_installation(db: None) -> None:
     series = scrape()
 
     names = tuple(family.name for family in metrics.REGISTRY.collect())

@@ -103,7 +103,9 @@ def test_key_of_decommissioned_agent_is_refused_by_both_processes(
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_waiting_poll_receives_deployment_that_becomes_active(fleet: Fleet, sessions: list[requests.Session]) -> None:
+def test_waiting_poll_receives_offer_and_report_makes_deployment_active(
+    fleet: Fleet, sessions: list[requests.Session]
+) -> None:
     agent_id, key = fleet.agent("deployed")
     path, headers = f"{fleet.base}/api/v1/agents/{agent_id}/deployment", {"Authorization": f"Bearer {key}"}
     etag = sessions[0].get(path, headers=headers, timeout=PATIENCE_S).headers["ETag"]

@@ -131,7 +131,7 @@ def enqueue_unknown(organization: UUID, person: UUID, *, count: int = 1) -> None
 
 
 def work(**options: Any) -> None:
-    """Run a worker until no more jobs are due."""
+    """Run a worker until there is no due job that it can run."""
     Worker(has_clock=False, **options).run(until_idle=True)
 
 

@@ -195,7 +195,7 @@ def test_early_exit_of_child_process_is_not_treated_as_outage(tmp_path: Path, mo
 # -- deletion of old rows
 
 
-def test_dead_letters_are_kept_for_90_days_up_to_limit_and_old_events_are_deleted(
+def test_old_and_excess_dead_letters_and_old_started_events_are_deleted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 3)

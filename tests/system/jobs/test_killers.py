@@ -66,7 +66,7 @@ def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None
     assert (ran, waiting()) == (["poison"], [])
 
 
-def test_waiting_duplicate_of_job_that_kills_workers_is_deleted() -> None:
+def test_waiting_duplicate_is_deleted_when_killer_becomes_dead_letter() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
     kill_worker()
     enqueue(Note(word="poison"), serial="s", once="s")

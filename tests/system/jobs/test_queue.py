@@ -198,7 +198,7 @@ def test_people_take_turns_regardless_of_number_of_organizations() -> None:
     assert len(ran) == 110
 
 
-def test_job_of_previous_release_that_has_no_person_is_run() -> None:
+def test_job_without_person_from_previous_release_is_run() -> None:
     execute(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES (%s, 'test.note', '{\"word\": \"old\"}')",
         jobs.queue_of(JobLane.RELEASES, uuid7()),
