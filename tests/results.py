@@ -1,4 +1,4 @@
-"""The columns that queries return, according to PostgreSQL and not to the text of the SQL."""
+"""The columns that queries return, as reported by PostgreSQL and not parsed from the SQL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def results() -> Iterator[Results]:
 
 @cache
 def _columns() -> dict[tuple[int, int], str]:
-    """Return ``table.column`` by PostgreSQL's numbers of the table and the column."""
+    """Return all columns as ``table.column``, keyed by PostgreSQL's numbers of the table and the column."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.oid::bigint, a.attnum, c.relname || '.' || a.attname FROM pg_attribute a"

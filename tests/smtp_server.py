@@ -71,7 +71,8 @@ class SmtpServer:
         self.steps: list[tuple[Step, str]] = []
         """The steps of all connections, each with a text.
 
-        It is empty for CONNECT, the argument for EHLO and AUTH, the sender for MAIL, and the recipient for later steps.
+        The text is empty for CONNECT, the argument for EHLO and AUTH, the sender for MAIL, and the recipient for later
+        steps.
         """
         self.tls, self.security = tls, security
         self.released = threading.Event()

@@ -30,7 +30,7 @@ RESOURCE = Resource(
     tables=(
         Table(
             "tenancy.auditevent", OPERATE_PROJECT, event, large=frozenset({"changes"}), in_organization=ADMIN,
-            # Unlike the API operation, the file contains only the events that the list shows to the person.
+            # Unlike the API operation, the CSV file contains only the events that the console lists for the person.
             pages={
                 "tenancy_auditevent_csv": Page("listAuditEvents", of_row=False, is_file=True, needs=OPERATE_PROJECT),
             },

@@ -1,4 +1,4 @@
-"""The installation itself, sign-in, and tables that nobody but installation operators sees in the console."""
+"""The installation itself, sign-in, and tables that the console shows only to installation operators or not at all."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def multipart(file: bytes, **fields: str) -> bytes:
 
 
 def running(place: Place) -> Agent:
-    """Let the agent send the first heartbeat that reports the deployment, with which the agent's history starts."""
+    """Let the agent send the first heartbeat that reports the deployment. This starts the agent's history."""
     (agent, api), deployed = place.get(enrolled), place.get(deployment)
     active = {**_offer(place), "spec_hash": deployed.config_bundle.version.spec_hash}
     body = {"status": "healthy", "agent_version": "0.1.0", "active": active}
@@ -34,7 +34,7 @@ def running(place: Place) -> Agent:
 
 
 def statement(place: Place) -> Attestation:
-    """Store a statement about the deployment that is offered to the agent."""
+    """Store a statement about the agent's deployment."""
     envelope = canonical({"payload": place.name("statement"), "payloadType": "text/plain", "signatures": []})
     return Attestation.objects.create(
         deployment=place.get(deployment), predicate_type=gate_statement.PREDICATE_TYPE, sha256=sha256(envelope),

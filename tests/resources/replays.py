@@ -40,7 +40,7 @@ RESOURCE = Resource(
         Table(
             "artifacts.replay", VIEW, replay, "Replays",
             acts={
-                # The page offers this act after the replay has finished.
+                # The page offers this act only after the replay has finished.
                 "again": Act("replayArtifact", on_page=False),
                 "other": Act("replayArtifact"),
                 "bisect": Act("bisectArtifact"),

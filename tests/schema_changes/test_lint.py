@@ -135,7 +135,7 @@ def lint(package: Path, body: str) -> list[str]:
 
 
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD)
-def test_migration_compatible_with_last_release_passes_check(package: Path, body: str) -> None:
+def test_safe_migration_passes_check(package: Path, body: str) -> None:
     assert lint(package, body) == []
 
 

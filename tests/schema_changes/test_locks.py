@@ -115,7 +115,7 @@ def test_index_is_built_without_blocking_writes_and_rebuilt_after_interruption(
 ) -> None:
     later.add("tenancy", "9001_index", ADD_INDEX)
     with database.connect() as older, database.connect(autocommit=True) as writer:
-        older.execute("UPDATE tenancy_project SET name = name")  # the index waits for the end of this transaction
+        older.execute("UPDATE tenancy_project SET name = name")  # the index build waits for the end of this transaction
         process = database.start("migrate", migrations=later)
         wait_until(lambda: database.fetch(INDEX) == [(False,)])
         writer.execute("UPDATE tenancy_project SET name = name")

@@ -191,7 +191,7 @@ def test_parser_agrees_with_gunicorn_on_random_fields_that_it_accepts(
         max_size=5,
     ),
 )
-def test_x_headers_with_ascii_values_are_accepted_unless_repeated(text: str, fields: dict[str, str]) -> None:
+def test_x_headers_with_printable_ascii_values_are_accepted_unless_repeated(text: str, fields: dict[str, str]) -> None:
     are_distinct = len({name.upper() for name in fields}) == len(fields)
     head, _, body = text.partition("\r\n\r\n")
     data = "\r\n".join([head, *(f"{name}: {value}" for name, value in fields.items())]) + f"\r\n\r\n{body}"
@@ -270,7 +270,9 @@ def connect() -> Iterator[Callable[..., Connection]]:
         each.close()
 
 
-def test_agent_requests_are_handled_before_and_after_one_left_to_gunicorn(connect: Callable[..., Connection]) -> None:
+def test_agent_requests_are_handled_before_and_after_request_left_to_gunicorn(
+    connect: Callable[..., Connection],
+) -> None:
     connection = connect(echo)
     connection.client.sendall(2 * PLAIN.encode() + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 

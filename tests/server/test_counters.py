@@ -66,7 +66,7 @@ def test_counts_of_process_without_shared_memory_part_are_dropped_silently() -> 
 
 
 @pytest.mark.parametrize("size", [64, 4096])
-def test_full_shared_memory_part_ignores_new_series_and_counts_existing_ones(size: int) -> None:
+def test_full_shared_memory_part_ignores_new_series_and_keeps_existing_ones(size: int) -> None:
     memory = memoryview(bytearray(size))
     part = ProcessCounters(memory)
 

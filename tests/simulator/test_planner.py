@@ -95,7 +95,7 @@ def test_interval_scale_shortens_heartbeat_interval_but_not_retry_after() -> Non
     assert 23.0 + 0.5 <= at <= 23.0 + 5.0
 
 
-def test_longest_retry_delay_doubles_to_60_seconds_until_success() -> None:
+def test_maximum_retry_delay_doubles_up_to_60_seconds_and_resets_after_success() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
@@ -168,7 +168,7 @@ def test_offer_is_fetched_downloaded_reported_and_shown_in_heartbeats() -> None:
     assert accept(planner, machine, {**OFFER, "action": "rollback"})[-1] == ("report", "rolled_back")
 
 
-def test_chosen_agents_fail_offer_once_and_recover() -> None:
+def test_agent_chosen_to_fail_fails_only_first_attempt_and_recovers() -> None:
     planner = Planner(setup(Scenario.ROLLOUT, failing_percent=20.0))
     outcomes = [accept(planner, machine, OFFER)[-1][1] for machine in planner.machines]
     failed = [machine for machine, outcome in zip(planner.machines, outcomes, strict=True) if outcome == "failed"]

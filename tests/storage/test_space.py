@@ -106,7 +106,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_full_disk_of_embedded_database_refuses_writes_and_changes_nothing(world: World, method: str) -> None:
+def test_write_on_full_disk_of_embedded_database_is_refused_and_changes_nothing(world: World, method: str) -> None:
     before = AuditEvent.objects.count()
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}"
 

@@ -63,7 +63,7 @@ def test_concurrent_commands_share_server_and_last_command_stops_it(folder: Path
     assert is_stopped(folder)
 
 
-def test_concurrent_starts_and_stops_always_find_running_server(folder: Path) -> None:
+def test_acquired_server_runs_despite_concurrent_starts_and_stops(folder: Path) -> None:
     failures: list[Exception] = []
 
     def start_and_stop() -> None:
@@ -86,7 +86,7 @@ def test_concurrent_starts_and_stops_always_find_running_server(folder: Path) ->
     assert is_stopped(folder)
 
 
-def test_next_command_stops_server_of_killed_command(folder: Path) -> None:
+def test_next_command_uses_and_stops_server_of_killed_command(folder: Path) -> None:
     killed = Command(folder)
     url = killed.url()
     execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
@@ -116,7 +116,7 @@ def test_killed_server_is_restarted_with_all_committed_data(folder: Path) -> Non
     assert is_stopped(folder)
 
 
-def test_next_command_starts_after_command_and_server_were_killed(folder: Path) -> None:
+def test_next_command_starts_server_after_command_and_server_were_killed(folder: Path) -> None:
     killed = Command(folder)
     execute(killed.url(), "CREATE TABLE kept AS SELECT 1 AS n")
     killed.kill()
