@@ -211,7 +211,7 @@ def test_invalid_reviewers_of_deployment_are_refused(world: World) -> None:
         ([peer, reviewer, peer], (400, "unique", at + "/2")),
         ([peer], (400, "too_few", at)),
         ([peer, "x"], (400, "invalid", at + "/1")),
-        ([peer, viewer], (400, "not_permitted", at + "/1")),  # only an org_admin may name a viewer
+        ([peer, viewer], (400, "not_permitted", at + "/1")),  # in prod, only an org_admin may name a viewer
         ([viewer] * 101, (400, "max_length", at)),
         (None, (400, "null", at)),
     ):
@@ -271,7 +271,7 @@ def test_only_reviewers_decide_regardless_of_role(world: World, run_jobs: Run) -
     assert state(first) == ("deploying", "")
     deployments.abort(first, actor=world.admin.actor)
 
-    # A viewer who is a reviewer denies. If no reviewers are listed, a viewer cannot decide.
+    # A viewer who is a reviewer can also deny. If no reviewers are listed, a viewer cannot decide.
     second = asked(world, bundle, boss.api, reviewers=[viewer])
     assert problem(decide(world, world.viewer, second, "deny")) == (400, "required", "/comment")
     assert decide(world, world.viewer, second, "deny", comment="Not on Fridays.").json()["status"] == "denied"
@@ -390,7 +390,7 @@ def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run)
     assert state(Deployment.objects.get(pk=again.json()["id"])) == ("deploying", "")
 
 
-def test_reviewers_of_wave_change_while_deployment_is_deploying(world: World, run_jobs: Run) -> None:
+def test_reviewers_of_wave_can_be_changed_while_deployment_is_deploying(world: World, run_jobs: Run) -> None:
     agents, (first, second), _ = stories.running(world, 2)
     strategy = {**stories.waves(50, 100), "holds": [None, "approval"]}
     bound: dict[str, Any] = {"strategy": strategy, "reviewers": ids(world.viewer)}
@@ -422,7 +422,7 @@ def test_reviewers_of_wave_change_while_deployment_is_deploying(world: World, ru
     assert problem(change(world, plain, ids(world.reviewer)))[:2] == (409, "approval.not_needed")
 
 
-def test_reviewers_of_break_glass_deployment_change_until_it_is_approved(world: World, run_jobs: Run) -> None:
+def test_reviewers_of_break_glass_deployment_can_be_changed_until_it_is_approved(world: World, run_jobs: Run) -> None:
     prod = world.prod
     bundle, agents = world.bundle(prod), stories.fleet(world, 1, prod)
     body = {"break_glass": {"reason": "outage"}, "reviewers": ids(world.viewer)}

@@ -65,7 +65,7 @@ def test_rollback_fails_when_counted_agent_does_not_report_in_time(world: World,
     assert stories.progress(second) == ["failed"]
 
 
-def test_status_active_is_refused_for_rollback(world: World) -> None:
+def test_report_with_status_active_is_refused_for_rollback_offer(world: World) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     roll_back(world, second)
@@ -114,7 +114,7 @@ def test_agents_restored_by_rollback_can_be_rolled_back_again(world: World, run_
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
-def test_agent_joining_during_rollback_is_offered_restored_deployment_at_end(
+def test_agent_joining_during_rollback_is_offered_restored_deployment_when_rollback_ends(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents, _, (first, second) = stories.running(world, 1, 2)

@@ -1,4 +1,4 @@
-"""Rollouts while agents go offline, are decommissioned or get other labels."""
+"""Rollouts and rollbacks with agents that are offline, are decommissioned or get other labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_agents_offline_at_start_do_not_delay_waves(world: World, run_jobs: Run)
     assert KnownBad.objects.count() == 0
 
 
-def test_rollback_does_not_wait_for_agents_offline_at_start(world: World, run_jobs: Run) -> None:
+def test_rollback_does_not_wait_for_agents_offline_at_start_of_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 4)
     (away, away_api) = agents[1]
     stories.set_last_seen(away, for_s=301)
@@ -154,7 +154,7 @@ def test_rollout_finishes_when_last_unfinished_agent_is_decommissioned(
     assert state(deployment) == ("active", "")
 
 
-def test_rollout_fails_if_only_offline_agents_are_left_but_configuration_is_not_known_bad(
+def test_rollout_fails_with_empty_target_when_only_offline_agents_are_left(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)

@@ -77,7 +77,7 @@ def test_take_over_waits_for_other_rollout_and_rollback_of_take_over_returns_age
 
     taking = world.deployment(trade[1], take_over=True, strategy=waves(75, 100))
     run_jobs()
-    assert state(taking) == ("approved", "")  # another deployment with some of its agents is under way
+    assert state(taking) == ("approved", "")  # a deployment to some of the same agents is under way
     report_from_all(left, "active", run_jobs)
     run_sweep(run_jobs)
     assert state(taking) == ("deploying", "")

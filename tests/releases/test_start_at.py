@@ -26,7 +26,7 @@ NOW = "2027-03-19T16:00:00+00:00"  # a Friday
 
 @pytest.fixture
 def clock(world: World, clock: stories.Clock) -> stories.Clock:
-    """Set the clock to ``NOW``. Remove the expiry of the user tokens, which would otherwise be over."""
+    """Set the clock to ``NOW``. Remove the expiry times of the user tokens, which could be earlier."""
     UserToken.objects.update(expires_at=None)
     clock.set(NOW)
     return clock

@@ -1,4 +1,4 @@
-"""Decisions on waves: requests before the next rollout step, and changes of the fleet, the reviewers and the time.
+"""Decisions on waves: before the next rollout step, after changes of the fleet and the reviewers, and as time passes.
 
 Also a scheduled deployment, for which no other deployment waits before its start time.
 """

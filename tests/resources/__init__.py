@@ -64,7 +64,7 @@ class Call:
     """An operation, the permission that it needs, and a valid call.
 
     ``body`` returns the request body. The default is the example in the OpenAPI document, with other ``values`` for
-    some members, such as ids. ``on`` creates the row to call, if the call would not succeed on the row from ``ids``.
+    some members, such as ids. ``on`` creates the row for the call, if the call would fail on the row from ``ids``.
     """
 
     id: str  # the ``operationId``
