@@ -48,7 +48,7 @@ class Terminal:
         self.environ = {**clean, "XDG_CONFIG_HOME": str(folder / "config")}
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command whose output is piped."""
+        """Start a command with pipes for its input, output and errors."""
         pipe = subprocess.PIPE
         return subprocess.Popen(
             [self._byteor, *arguments], cwd=self.folder, env=self.environ, text=True, stdin=pipe, stdout=pipe,

@@ -28,7 +28,7 @@ Commit: `{ID}`
 """
 
 
-def test_releases_have_version_date_and_commit() -> None:
+def test_releases_are_read_with_version_date_and_optional_commit() -> None:
     assert read_releases(EXAMPLE) == [
         ChangelogRelease("0.2.0", date(2027, 2, 28), None),
         ChangelogRelease("0.1.0", date(2026, 11, 29), ID),

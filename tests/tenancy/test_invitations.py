@@ -1,4 +1,4 @@
-"""Invitations: who gets a sign-in link, what the link permits, and what nobody can do with it."""
+"""Invitations: who gets a sign-in link, what the link permits, and what it does not permit."""
 
 from __future__ import annotations
 

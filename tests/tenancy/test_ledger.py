@@ -68,7 +68,7 @@ def test_unusual_altered_value_is_found(world: World, seals: Any, change: str) -
     assert len(found) <= 2
 
 
-def test_event_removed_with_its_seal_from_middle_of_chain_is_found(world: World, seals: Any) -> None:
+def test_removal_of_event_and_its_seal_from_middle_of_chain_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
 
     with without_triggers():
@@ -88,7 +88,7 @@ def test_adjacent_removed_events_are_reported_as_one_gap(world: World, seals: An
     assert str(missing) == "seq 3, event (none): ledger.missing: 3 to 6 are missing"
 
 
-def test_removed_event_with_remaining_seal_is_found(world: World, seals: Any) -> None:
+def test_removal_of_event_without_its_seal_is_found(world: World, seals: Any) -> None:
     third = event_of(seals, 3)
 
     with without_triggers() as cursor:
@@ -97,7 +97,7 @@ def test_removed_event_with_remaining_seal_is_found(world: World, seals: Any) ->
     assert faults(world) == [(LedgerCode.EVENT_GONE, 3, third)]
 
 
-def test_seal_removed_from_middle_of_chain_is_found(world: World, seals: Any) -> None:
+def test_removal_of_seal_without_its_event_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
     newest = AuditEvent.objects.create(
         organization=world.organization, timestamp=timezone.now() + timedelta(hours=2), outcome="success"
@@ -198,7 +198,7 @@ def test_recent_unsealed_event_is_not_reported(world: World, seals: Any) -> None
     assert faults(world) == []
 
 
-def test_event_of_another_organization_is_found(world: World, other: World, seals: Any) -> None:
+def test_event_of_another_organization_in_chain_is_reported(world: World, other: World, seals: Any) -> None:
     theirs = AuditSeal.objects.filter(organization=other.organization).latest("seq")
     last = seals.last()
 
@@ -254,13 +254,13 @@ def test_unusual_numbers_and_texts_can_be_sealed(world: World) -> None:
     assert list(Chain(str(world.organization.pk)).verify_links(exported)) == []
 
 
-def test_chain_is_read_in_pages(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_around_gap_in_chain_are_read(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "PAGE", 3)
     everything = list(seals.values_list("seq", "hash"))
     end = len(everything)
     assert end >= 10
     with without_triggers():
-        seals.filter(seq__range=(4, end - 2)).delete()  # at least one whole page is missing
+        seals.filter(seq__range=(4, end - 2)).delete()  # at least five links are missing
 
     read = [(link.seq, link.hash) for link in ledger.read_links(world.organization.pk)]
 

@@ -280,7 +280,7 @@ def test_same_name_is_allowed_under_another_parent(world: World, other: World) -
     assert again.status_code == 201
 
 
-def test_slug_of_name_with_underscore_can_be_sent_back(world: World) -> None:
+def test_slug_derived_from_name_with_underscore_is_accepted_in_update(world: World) -> None:
     made = world.admin.api.post(org(world, "/projects"), {"name": "_My_Prices"}).json()
 
     assert made["slug"] == "my-prices"

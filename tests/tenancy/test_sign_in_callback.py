@@ -193,7 +193,7 @@ def test_authorization_code_of_another_session_is_rejected(client: Client, provi
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("invited", [True, False])
 @pytest.mark.parametrize("subjects", [("1", "1", "1", "1"), ("1", "2", "3", "4")])
-def test_concurrent_callbacks_create_one_account_per_person(
+def test_concurrent_callbacks_lead_to_one_account_per_person(
     provider: Provider, subjects: tuple[str, ...], invited: bool
 ) -> None:
     if invited:

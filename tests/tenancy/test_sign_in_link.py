@@ -120,7 +120,7 @@ def test_concurrent_uses_of_link_sign_in_once(person: User) -> None:
 
 
 @pytest.mark.usefixtures("limit_clock")
-def test_attempts_are_limited_to_twenty_per_minute_and_address(person: User) -> None:
+def test_sign_in_attempts_are_limited_to_twenty_per_minute_and_address(person: User) -> None:
     client = Client()
     codes = [client.post(f"/auth/link/bor_lnk_{attempt}").status_code for attempt in range(21)]
 

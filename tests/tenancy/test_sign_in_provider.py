@@ -62,7 +62,7 @@ def test_sign_in_returns_401_if_provider_response_is_invalid(
     assert nothing_was_created()
 
 
-def test_sign_in_returns_503_if_provider_rejects_configuration(client: Client, provider: Provider) -> None:
+def test_sign_in_returns_503_if_provider_rejects_client_credentials(client: Client, provider: Provider) -> None:
     provider.responses["/token_endpoint"] = (401, {"error": "invalid_client", "error_description": CLIENT_SECRET})
 
     response = sign_in(client, provider)

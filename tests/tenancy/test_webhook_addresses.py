@@ -57,7 +57,7 @@ def test_internet_address_is_public(text: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), EDGES)
-def test_ranges_are_rejected_exactly_up_to_their_edges(first: str, last: str) -> None:
+def test_non_public_ranges_include_their_edges_but_not_adjacent_addresses(first: str, last: str) -> None:
     low, high = ip_address(first), ip_address(last)
     bits = low.max_prefixlen
 

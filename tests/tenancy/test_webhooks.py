@@ -146,7 +146,7 @@ def test_undecryptable_secret_fails_attempt_with_master_key_error(world: World, 
     assert receiver.messages == []
 
 
-def test_host_without_master_key_leaves_delivery_to_other_hosts(
+def test_host_with_wrong_master_key_leaves_delivery_to_other_hosts(
     world: World, receiver: Receiver, settings: Any
 ) -> None:
     path, _ = subscribe(world, receiver)
@@ -178,7 +178,7 @@ def test_webhook_for_project_or_environment_of_another_organization_is_rejected(
     assert Webhook.objects.count() == 0
 
 
-def test_project_and_environment_of_webhook_can_be_changed_and_cleared(world: World, receiver: Receiver) -> None:
+def test_environment_of_webhook_can_be_set_and_its_project_cleared(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver, project_id=str(world.project.pk))
 
     assert world.admin.api.put(path, {"environment_id": str(world.dev.pk)}).status_code == 200
