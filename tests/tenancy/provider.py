@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-CLIENT_ID, CLIENT_SECRET = "byteor", "the client's secret"
+CLIENT_ID, CLIENT_SECRET = "byteor", "the client's secret, long enough for HS256"
 _KEYS = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]
 KEY, OTHER_KEY = _KEYS
 type Claims = dict[str, Any]

@@ -113,8 +113,8 @@ def _none(claims: Claims) -> str:
 
 
 def _symmetric(claims: Claims) -> str:
-    # Algorithm confusion: the shared key is the client's secret, doubled because it is too short for HS256.
-    return jwt.encode(claims, CLIENT_SECRET * 2, "HS256", headers={"kid": "1"})
+    # Algorithm confusion: the shared key is the client's secret.
+    return jwt.encode(claims, CLIENT_SECRET, "HS256", headers={"kid": "1"})
 
 
 def _other_key(claims: Claims) -> str:
