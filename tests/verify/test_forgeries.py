@@ -287,7 +287,9 @@ def test_folder_with_unexpected_or_too_large_entry_is_not_proven(
     assert verify.output.startswith(f"NOT PROVEN  {reason}"), verify.output
 
 
-def test_approval_record_signed_by_untrusted_exported_key_is_not_proven(makers: World, approved: Files, verify: Verifier) -> None:
+def test_approval_record_signed_by_untrusted_exported_key_is_not_proven(
+    makers: World, approved: Files, verify: Verifier
+) -> None:
     mixed = replace(makers, retiring=makers.stranger).keyset
     forged = {**_recorded(key=makers.stranger)(makers, approved), "signing_keys.json": canonical(mixed.document())}
 
