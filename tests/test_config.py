@@ -206,14 +206,14 @@ def test_mail_server_requires_sender_and_public_url(tmp_path: Path, missing: str
         loaded(tmp_path, SMTP_URL="smtp://mail.example", **{name: MAIL[name] for name in MAIL if name != missing})
 
 
-def test_password_of_mail_server_is_not_shown(tmp_path: Path) -> None:
+def test_repr_of_config_omits_mail_server_password(tmp_path: Path) -> None:
     config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", **MAIL)
 
     assert config.smtp_url.password == "hunter2"
     assert "hunter2" not in repr(config)
 
 
-def test_secrets_for_embedded_database_are_generated_once_in_private_files(tmp_path: Path) -> None:
+def test_keys_are_generated_once_in_private_files_with_embedded_database(tmp_path: Path) -> None:
     first = loaded(tmp_path)
     second = loaded(tmp_path)
 

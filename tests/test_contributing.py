@@ -47,8 +47,8 @@ def test_make_targets_and_test_paths_named_in_contributing_page_exist() -> None:
     assert [path for path in tests if not exists(path)] == []
 
 
-def test_names_in_recipes_occur_in_their_files() -> None:
-    """In a step ``N. `file`: …``, names in backticks that start with ``_`` or a capital letter occur in the file.
+def test_identifiers_in_recipe_step_occur_in_its_file() -> None:
+    """In a step ``N. `file.py`: …``, names in backticks that start with ``_`` or a capital letter occur in the file.
 
     Files in APP are not checked.
     """
@@ -64,7 +64,7 @@ def test_names_in_recipes_occur_in_their_files() -> None:
     assert missing == []
 
 
-def test_recipes_state_number_of_files_and_command() -> None:
+def test_recipes_state_their_test_command_and_number_of_files() -> None:
     titles = [title for title, _ in recipes()]
 
     assert len(titles) == 12

@@ -55,7 +55,7 @@ def test_job_named_in_tables_page_can_run(name: str) -> None:
     kind.run(Claim(), **arguments)
 
 
-def test_jobs_named_in_tables_page_are_periodic_or_purge_deleted_rows() -> None:
+def test_jobs_named_in_tables_page_are_periodic_or_purges() -> None:
     periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
     purges = {PurgeProject.name, PurgeEnvironment.name}
 

@@ -65,7 +65,7 @@ def test_trusted_key_id_may_begin_with_hyphen(approved: Files, verify: Verifier,
      '{"n":' + "[" * 5000 + "]" * 5000 + "}", '{"n":' + "9" * 5000 + "}", '{"n":1e999}'],
     ids=range(8),
 )  # fmt: skip
-def test_json_without_canonical_form_is_rejected_before_output(approved: Files, verify: Verifier, text: str) -> None:
+def test_json_without_canonical_form_is_rejected(approved: Files, verify: Verifier, text: str) -> None:
     hostile = {**approved, "deployment.json": approved["deployment.json"][:-1] + b"," + text[1:].encode()}
 
     result = verify.result(hostile, "--trust", KID)

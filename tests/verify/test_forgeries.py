@@ -182,7 +182,7 @@ def test_forged_evidence_is_not_proven(makers: World, approved: Files, verify: V
     assert verify.output.count("\n") == 1
 
 
-def test_evidence_without_record_is_only_consistent(approved: Files, verify: Verifier) -> None:
+def test_approved_evidence_without_approval_record_is_only_consistent(approved: Files, verify: Verifier) -> None:
     older = without(approved, "approval.json")
 
     result = verify.result(older, "--trust", KID)
@@ -287,7 +287,9 @@ def test_folder_with_unexpected_or_too_large_entry_is_not_proven(
     assert verify.output.startswith(f"NOT PROVEN  {reason}"), verify.output
 
 
-def test_record_signed_by_unnamed_key_of_export_is_not_proven(makers: World, approved: Files, verify: Verifier) -> None:
+def test_approval_record_signed_by_untrusted_exported_key_is_not_proven(
+    makers: World, approved: Files, verify: Verifier
+) -> None:
     mixed = replace(makers, retiring=makers.stranger).keyset
     forged = {**_recorded(key=makers.stranger)(makers, approved), "signing_keys.json": canonical(mixed.document())}
 

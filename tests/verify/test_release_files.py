@@ -25,7 +25,7 @@ TYPE = "urn:byteor:release:v1"
 
 
 def hashes(**changes: str) -> dict[str, str]:
-    """Compute the subject as documented, without the code under test."""
+    """Compute the subject of the signed statement as documented, without the code under test."""
     return {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in FILES.items()} | changes
 
 
@@ -151,7 +151,7 @@ def test_folder_without_listed_files_is_refused(download: Download) -> None:
 
 
 @pytest.mark.parametrize("replace", [lambda path: path.mkdir(), lambda path: path.symlink_to("/dev/zero"), os.mkfifo])
-def test_only_regular_files_are_read(download: Download, replace: Callable[[Path], None]) -> None:
+def test_listed_file_that_is_not_regular_is_refused(download: Download, replace: Callable[[Path], None]) -> None:
     (download.folder / WHEEL).unlink()
     replace(download.folder / WHEEL)
 
@@ -185,7 +185,7 @@ def test_malformed_list_is_refused(download: Download, changes: dict[str, Any]) 
     assert download.result()["code"] == "release.malformed"
 
 
-def test_duplicate_names_are_refused(download: Download) -> None:
+def test_list_with_duplicate_file_names_is_refused(download: Download) -> None:
     subject = [{"name": WHEEL, "digest": {"sha256": letter * 64}} for letter in "ab"]
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
@@ -241,6 +241,6 @@ def test_invalid_command_line_exits_2(verify: Verifier, options: tuple[str, ...]
     assert left.value.code == 2
 
 
-def test_folder_without_list_and_keys_exits_2(verify: Verifier, tmp_path: Path) -> None:
+def test_missing_list_and_key_set_exit_2(verify: Verifier, tmp_path: Path) -> None:
     assert verify.run("release", str(tmp_path / "nothing.json"), "--trust", KID) == 2
     assert verify.output == ""

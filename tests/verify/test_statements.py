@@ -50,7 +50,7 @@ type Forge = Callable[[World, Files], Files]
 def pair(makers: World, **changes: Any) -> Files:
     """Return the files of both statements, by default for the sample deployment.
 
-    ``changes`` are those of ``samples.signed``.
+    ``changes`` are passed to ``samples.signed``.
     """
     return dict(zip(STATEMENTS, map(canonical, samples.signed(makers, **changes)), strict=True))
 
@@ -206,8 +206,8 @@ def test_statements_by_key_that_was_retired_later_are_proven(makers: World, veri
 def _swapped(*names: str, **changes: Any) -> Forge:
     """Return a forgery that replaces files with those of another pair, by default signed by the organization.
 
-    ``changes`` are those of ``pair``. With ``key``, somebody else has signed the other pair. With ``world``, the other
-    pair has the spec and configuration of that world.
+    ``changes`` are passed to ``pair``, except for ``world``: if passed, the other pair has the spec and configuration
+    of that world. With ``key``, somebody else has signed the other pair.
     """
 
     def forge(makers: World, files: Files) -> Files:
