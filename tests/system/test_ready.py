@@ -50,7 +50,7 @@ def not_ready(response: Any) -> str:
     return detail
 
 
-def test_readyz_returns_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
+def test_readyz_returns_200_when_no_dependency_is_missing(settings: Any, tmp_path: Path) -> None:
     response = Client().get("/readyz")
 
     assert response.status_code == 200
@@ -163,7 +163,7 @@ def test_completed_readiness_probes_leave_no_file_and_interrupted_probes_leave_o
         assert Client().get("/readyz").status_code == 200
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
-    # All probes use the same file, even if they are interrupted before they delete it.
+    # All probes of a process use the same file, even if they are interrupted before they delete it.
     monkeypatch.setattr(FileSystemStorage, "delete", lambda self, name: None)
     for _ in range(3):
         Client().get("/readyz")

@@ -103,7 +103,7 @@ def test_second_server_on_same_port_fails(running: Installation) -> None:
     assert running.get("/readyz").status_code == 200
 
 
-def test_metrics_include_killed_processes(running: Installation) -> None:
+def test_metrics_keep_counts_when_api_process_is_killed(running: Installation) -> None:
     def denied() -> float:
         return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
 
@@ -168,7 +168,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 
-def test_server_deletes_old_leftovers_and_bootstrap_ignores_address_of_killed_server(
+def test_server_deletes_old_temporary_files_and_bootstrap_ignores_address_of_killed_server(
     installation: Installation,
 ) -> None:
     leftovers = [

@@ -199,7 +199,7 @@ def test_command_reports_errors_in_one_line(site: Site, tmp_path: Path) -> None:
     assert_fails("argument --interval-scale: must be a number from 0.001 to 1000", **server, **{"interval-scale": "x"})
 
 
-def test_unreachable_server_prints_one_line_and_exits_1(site: Site) -> None:
+def test_command_prints_error_and_exits_1_when_server_is_unreachable(site: Site) -> None:
     done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
 
     assert (done.returncode, done.stdout) == (1, "")

@@ -77,7 +77,7 @@ def test_changes_are_recorded_with_old_and_new_values(world: World) -> None:
         assert event.ip == "127.0.0.1"
 
 
-def test_events_contain_credential_prefixes(world: World) -> None:
+def test_events_of_api_key_contain_its_prefix(world: World) -> None:
     made = world.admin.api.post(org(world, "/api-keys"), {"name": "ci", "role": "viewer"}).json()
     world.admin.api.delete(org(world, f"/api-keys/{made['id']}"))
 
@@ -334,7 +334,7 @@ def test_denials_of_same_action_within_one_minute_become_one_event(world: World)
     assert not DenialCount.objects.exists()
 
 
-def test_denials_are_counted_by_organization(world: World, other: World) -> None:
+def test_denials_are_counted_per_organization(world: World, other: World) -> None:
     both = world.viewer
     other.admin.api.post(f"/api/v1/orgs/{other.organization.pk}/members", {"email": both.user.email, "role": "viewer"})
     for place in (world, other, other):
@@ -353,7 +353,7 @@ def test_denial_by_service_is_counted(world: World) -> None:
     assert (row.action, row.organization) == ("ProjectMemberViewSet.create", world.organization)
 
 
-def test_denied_agent_is_counted_in_its_own_organization(world: World, other: World) -> None:
+def test_denials_of_agent_are_counted_in_its_own_organization(world: World, other: World) -> None:
     agent, api = world.agent()
     assert api.get(other.path()).status_code == 403
     assert api.get(world.path()).status_code == 403

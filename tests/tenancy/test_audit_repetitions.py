@@ -218,7 +218,7 @@ def test_rolled_back_repetition_is_not_counted(world: World, machine: Machine) -
     assert (row.count, row.changes) == (0, {})
 
 
-def test_webhooks_receive_counted_events_in_order_of_last_changes(world: World, machine: Machine) -> None:
+def test_webhooks_receive_counted_events_in_order_of_last_repetitions(world: World, machine: Machine) -> None:
     hook = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     world.admin.api.post(hook, {"url": "https://hooks.example.com/", "events": ["deployment.*"]})
     for verb in ("pause", "resume", "pause", "resume", "pause"):
@@ -241,7 +241,8 @@ def test_concurrent_repetitions_are_all_counted(concurrently: Race) -> None:
     machine = Machine(world)
 
     def close() -> None:
-        # Move each minute by the same time, because the test may run in more than one.
+        # The minutes may differ, because the test may run past the end of a minute. They stay distinct when all are
+        # moved by the same time.
         RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=5))
         audit.close_repetitions()
 

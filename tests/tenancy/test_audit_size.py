@@ -51,7 +51,7 @@ def bytes_in_database(value: object) -> int:
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
-def test_recorded_changes_of_any_size_fit_into_size_limit(changes: dict[str, Any]) -> None:
+def test_changes_are_shortened_to_size_limit_only_if_necessary(changes: dict[str, Any]) -> None:
     before = json.dumps(changes)
 
     fitted = fit(changes)

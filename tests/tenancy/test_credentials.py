@@ -121,7 +121,7 @@ def test_organization_setting_limits_lifetime_of_keys_and_tokens_of_its_members(
     assert [r.status_code for r in (longer, key, elsewhere)] == [400, 400, 201]
 
 
-def test_role_in_deleted_project_is_not_shown_and_does_not_limit_tokens(world: World) -> None:
+def test_role_in_deleted_project_is_not_shown_and_does_not_limit_token_lifetime(world: World) -> None:
     shorter = {"settings": {"token_max_days": 7}}
     assert world.admin.api.put(f"/api/v1/orgs/{world.organization.pk}", shorter).status_code == 200
     Membership.objects.filter(user=world.viewer.user).update(project=world.project)

@@ -185,7 +185,7 @@ def test_machine_that_polls_too_fast_is_slowed_down(world: World) -> None:
     assert errors == ["authorization_pending", "slow_down", "authorization_pending"]
 
 
-def test_deactivated_person_cannot_sign_machine_in(world: World) -> None:
+def test_machine_gets_no_token_if_person_is_deactivated_after_allowing_sign_in(world: World) -> None:
     started = start()
     decide(signed_in(world.viewer.user), started["user_code"], "allow")
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False)

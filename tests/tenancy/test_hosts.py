@@ -129,7 +129,7 @@ def test_id_of_first_master_key_of_empty_installation_is_stored(on_host: Any) ->
 
 
 @pytest.mark.parametrize("damage", ["unreadable", "binary"])
-def test_key_file_that_cannot_be_used_is_named(on_host: Any, tmp_path: Path, damage: str) -> None:
+def test_error_names_unusable_master_key_file(on_host: Any, tmp_path: Path, damage: str) -> None:
     file = tmp_path / "master_key"
     if damage == "binary":
         file.write_bytes(b"\xff" * 40)

@@ -98,7 +98,7 @@ def test_invalid_keys_are_kept_longer_than_longest_approval_lifetime() -> None:
 
 
 def test_one_time_links_are_deleted_one_day_after_expiry(world: World) -> None:
-    SignInLink.objects.all().delete()  # those of the invitations
+    SignInLink.objects.all().delete()  # the links in the invitations
     for _ in range(3):
         accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
     old, recent, _valid = SignInLink.objects.order_by("id")

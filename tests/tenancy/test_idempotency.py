@@ -158,7 +158,7 @@ def test_expired_idempotency_key_can_be_reused(world: World) -> None:
     assert IdempotencyKey.objects.count() == 1
 
 
-def test_expired_idempotency_keys_are_deleted_each_minute(world: World) -> None:
+def test_job_close_minute_deletes_only_expired_idempotency_keys(world: World) -> None:
     for key in ("old", "new"):
         world.admin.api.post(projects(world), {"name": key}, Idempotency_Key=key)
     IdempotencyKey.objects.filter(key="old").update(expires_at=timezone.now())

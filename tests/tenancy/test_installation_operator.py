@@ -20,7 +20,7 @@ def operators() -> list[str]:
     return list(User.objects.filter(is_superuser=True).values_list("email", flat=True))
 
 
-def test_operator_role_is_granted_and_revoked(world: World) -> None:
+def test_installation_operator_role_is_granted_and_revoked(world: World) -> None:
     email = "viewer@acme.example"
     client = sign_in(world.viewer.user)
     assert client.get("/admin/tenancy/ratecounter/").status_code == 403
@@ -79,7 +79,7 @@ def test_unknown_or_inactive_person_cannot_become_operator(world: World) -> None
     assert (AuditEvent.objects.count(), User.objects.count(), operators()) == (events, people, [])
 
 
-def test_operator_role_of_inactive_account_can_be_revoked(world: World) -> None:
+def test_installation_operator_role_of_inactive_account_can_be_revoked(world: World) -> None:
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False, is_superuser=True)
 
     assert run("installation_operator", "revoke", "--email", "viewer@acme.example")[0] == 0
