@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def say(text):
 """
 PATIENT = SPEAK + "say(f'pid {os.getpid()}'); time.sleep(60)"
 GRACEFUL = SPEAK + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(say('bye')))" + PATIENT
-STUBBORN = SPEAK + "signal.signal(signal.SIGTERM, signal.SIG_IGN)" + PATIENT
+STUBBORN = SPEAK + "signal.signal(signal.SIGTERM, lambda *_: say('no'))" + PATIENT
 FAILING = SPEAK + "say('pid 0'); sys.exit(3)"
 PARENT = SPEAK + f"subprocess.Popen([sys.executable, '-c', {PATIENT!r}]); time.sleep(60)"
 
@@ -232,7 +231,7 @@ def test_second_stop_signal_kills_children_immediately(supervise: Supervise) -> 
     supervised = supervise(STUBBORN)
     supervised.pid()
     supervised.process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
+    assert supervised.next_line() == "no"  # otherwise the signals could arrive as one
 
     code, _, logged = supervised.end(signal.SIGINT)
 
