@@ -27,7 +27,8 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
     def id_token_issuer(self) -> str:
         """Return the discovered issuer. Raises AuthResponseError unless the settings have the same issuer.
 
-        A trailing slash is ignored (OpenID Connect Discovery 4.3).
+        A trailing slash is ignored, because the settings contain the issuer without it. OpenID Connect Discovery 4.3
+        requires equal issuers.
         """
         issuer: str = super().id_token_issuer()
         if issuer.rstrip("/") != self.oidc_endpoint():

@@ -670,7 +670,7 @@ class ListedVersion(Model, kw_only=True):
     """The canonical text of the spec. In a list, this field is null if it is larger than 4 KiB; `getVersion`
     returns it."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
     compiler_version: str
     """The version of the compiler."""
     created_by: str
@@ -1182,7 +1182,7 @@ class RunningState(Model, kw_only=True):
     since: datetime | None
     """When heartbeats began to report that the agent runs this bundle. Null if unknown."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
 
 
 class Sealing(Model, kw_only=True):
@@ -1430,7 +1430,7 @@ class Version(Model, kw_only=True):
     spec_kv: str
     """The canonical text of the spec."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
     compiler_version: str
     """The version of the compiler."""
     created_by: str
@@ -1814,7 +1814,7 @@ class ConfigBundle(Model, kw_only=True):
     version_id: str
     """The id of the version that the config bundle runs."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
     tuning_profile: str
     """How the runtime uses the host's cores. Defaults to `default`."""
     wait: str
@@ -2271,7 +2271,7 @@ class ListedConfigBundle(Model, kw_only=True):
     version_id: str
     """The id of the version that the config bundle runs."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
     tuning_profile: str
     """How the runtime uses the host's cores. Defaults to `default`."""
     wait: str
@@ -3303,7 +3303,7 @@ class Deployment(Model, kw_only=True):
     pipeline: str
     """The name of the pipeline."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
     config_hash: str
     """The SHA-256 that identifies the content of the config bundle."""
     bundle_hash: str | None
@@ -3642,7 +3642,7 @@ class ListedDeployment(Model, kw_only=True):
     pipeline: str
     """The name of the pipeline."""
     spec_hash: str
-    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits."""
     config_hash: str
     """The SHA-256 that identifies the content of the config bundle."""
     bundle_hash: str | None

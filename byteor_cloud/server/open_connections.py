@@ -65,9 +65,9 @@ class OpenConnections[C: Client]:
 def choose[C: Client](clients: list[C], count: int) -> list[C]:
     """Return up to ``count`` connections to close. Connections whose clients wait for the server are never chosen.
 
-    Connections without a verified credential come first: each time, the longest quiet one of the address that has the
-    most of them. Then come the longest quiet connections of verified callers, except for each caller's
-    ``KEPT_PER_CALLER`` most recently used ones.
+    Connections without a verified credential are chosen first. Each choice takes the address that has most of these
+    connections left, and of them the one that has been quiet longest. Then follow connections of verified callers,
+    those that have been quiet longest first, except for each caller's ``KEPT_PER_CALLER`` most recently used ones.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)

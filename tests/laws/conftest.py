@@ -20,7 +20,7 @@ _recorded_tenants = Recorded(Tenants)
 
 @pytest.fixture(autouse=True, scope="module")
 def _unread_access_lines() -> Iterator[None]:
-    """Create the access log lines of thousands of requests, but do not print them."""
+    """Keep the lines about thousands of requests out of the log, where nobody would read them."""
     lines = logging.getLogger("byteor.access")
     lines.propagate = False
     yield

@@ -81,7 +81,7 @@ def test_permitted_caller_succeeds(operation: Operation, tenants: Tenants) -> No
     response = send_valid(operation, tenants)
 
     assert response.status_code == operation.call.status
-    # Reading a file to its end closes it.
+    # Some responses are files, which are closed when they have been read to the end.
     assert response.status_code == 204 or response.getvalue()
 
 

@@ -80,7 +80,7 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
     is_paused = any(blocker.code is BlockerCode.GATE_RUNNING for blocker in deployment.blockers)
     text = f"Without enough approvals by then, the deployment of {deployment.label} fails."
     if is_paused:
-        text = "The time to approve it is paused until the regression has finished."
+        text = f"The time to approve the deployment of {deployment.label} is paused until its regression has finished."
     yield NextEvent(N.APPROVAL_EXPIRES, text, None if is_paused else approval.expires_at)
 
 

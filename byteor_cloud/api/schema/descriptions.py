@@ -21,7 +21,7 @@ COMMON_DESCRIPTIONS = {
     "version_id": "The id of the pipeline version.",
     "agent_id": "The id of the agent.",
     "approval_id": "The id of the {noun}'s approval. Null if it has none.",
-    "spec_hash": "The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits.",
+    "spec_hash": "The SHA-256 of the canonical spec: `sha256:` and 64 lowercase hexadecimal digits.",
     "config_hash": "The SHA-256 that identifies the content of the config bundle.",
     "bundle_hash": "The SHA-256 of the deploy bundle's tar file.",
     "reason": "The reason, in your own words. It is stored in the audit trail.",

@@ -188,7 +188,9 @@ class DecideSerializer(StrictSerializer):
     )
     regression_id = IdField(required=False)
     wave = serializers.IntegerField(required=False, min_value=1, max_value=99)
-    digest = TextField(required=False, pattern=r"^sha256:[0-9a-f]{64}$", rule="Must be `sha256:` and 64 hex digits.")
+    digest = TextField(
+        required=False, pattern=r"^sha256:[0-9a-f]{64}$", rule="Must be `sha256:` and 64 lowercase hexadecimal digits."
+    )
 
     descriptions = {
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
