@@ -197,7 +197,7 @@ def test_capture_and_drain_buttons_precede_decommission_button(world: World) -> 
     assert "Request capture" not in signed_in(world.viewer.user).get(row_page(agent)).text
 
 
-def test_facts_name_versions_and_process_start(world: World) -> None:
+def test_facts_show_versions_and_process_start(world: World) -> None:
     agent, _ = world.agent(zone="eu-<1>")
     Heartbeat.objects.filter(agent=agent).update(
         last_seen_at=timezone.now(), agent_version="1.2", report={"runtime_version": "9.1", "uptime_s": 7_201}

@@ -140,7 +140,7 @@ def test_approved_wave_of_drained_agents_starts_without_offers(world: World, run
     deployment = stories.offered(world, second, strategy=held(None, "approval", None))
     report_from_all(agents[:1], "active", run_jobs)
     assert decide(world, deployment).status_code == 201
-    for agent, _api in agents[1:]:  # the agents of both later waves, before the approved wave starts
+    for agent, _api in agents[1:]:  # the agents of the second (approved) and third waves, before the second wave starts
         world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/drain"), {"reason": "maintenance"})
     run_jobs()
     # The approved wave starts although its agent is drained. The last wave has no hold.

@@ -306,7 +306,7 @@ def test_key_of_another_organization_is_not_found(world: World, other: World) ->
     assert states(other) == ["active", "next"]
 
 
-def test_database_rejects_second_active_or_next_key_and_private_key_of_retired_key(world: World) -> None:
+def test_database_rejects_second_active_key_second_next_key_and_private_key_of_retired_key(world: World) -> None:
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
         signing_keys.create(organization=world.organization, actor=world.admin.actor)
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)

@@ -183,7 +183,7 @@ def test_reduction_to_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pyt
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(drawn=replays(), data=st.data())
-def test_reduced_bundle_replays_to_outputs_of_its_records(
+def test_replay_of_reduced_bundle_gives_outputs_of_kept_records(
     tmp_path_factory: pytest.TempPathFactory, drawn: Any, data: st.DataObject
 ) -> None:
     plan, config, journals = drawn
