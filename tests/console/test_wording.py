@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from apps.console.pages.artifacts import parts, wording
+from apps.console.pages.regressions import page
 from byteor.engine.replay.divergence_context import read_around
 from byteor.engine.replay.member_rows import ABSENT
 from byteor.engine.replay.shown_payload import show_payload
@@ -143,3 +144,15 @@ def test_records_around_divergence_are_read_from_expected_and_actual_output(kind
         (2, b"b", b"b"), (3, b"c", b"c"), (4, *sides), (5, b"e", b"E"), (6, b"f", b"f"),
     ]  # fmt: skip
     assert [each.sequence for each in read.neighbors if each.is_divergence] == [4]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("caf\u00e9 1", "caf\u00e8 1", [("caf", False), ("\u00e9 1", True)]),
+        ("\u00e9" * 200, "\u00e9" * 199 + "x", [("\u2026" + "\u00e9" * 80, False), ("\u00e9", True)]),
+        ("ab", "abc", [("ab", False)]),
+    ],
+)
+def test_excerpt_marks_whole_characters(one: str, other: str, expected: list[tuple[str, bool]]) -> None:
+    assert page._excerpt(one.encode(), other.encode()) == expected

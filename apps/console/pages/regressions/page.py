@@ -315,10 +315,13 @@ def _is_text(payload: bytes) -> bool:
 
 
 def _excerpt(payload: bytes, other: bytes) -> Runs:
-    """Return the text around the first difference, marked from the first byte that differs."""
+    """Return the text around the first difference, marked from the first character that differs."""
     at = first_difference(payload, other)
+    while 0 < at < len(payload) and payload[at] & 0b1100_0000 == 0b1000_0000:  # inside a UTF-8 character
+        at -= 1
     start, end = max(0, at - _BEFORE), at + _AFTER
-    before, after = (part.decode("utf-8", "replace") for part in (payload[start:at], payload[at:end]))
+    # Characters that are cut at the start and the end of the excerpt are left out.
+    before, after = (part.decode("utf-8", "ignore") for part in (payload[start:at], payload[at:end]))
     runs = [(f"{'…' if start else ''}{before}", False), (after, True), ("…" if end < len(payload) else "", False)]
     return [each for each in runs if each[0]]
 
