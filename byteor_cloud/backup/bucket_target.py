@@ -39,7 +39,10 @@ class BucketTarget(Target):
 
     def __init__(self, location: str, *, endpoint_url: str | None, region: str | None) -> None:
         self.location = location
-        parts = urlsplit(location)
+        try:
+            parts = urlsplit(location)
+        except ValueError:  # malformed brackets
+            parts = urlsplit("")
         if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
             raise BackupError("a bucket must be given as s3://BUCKET or s3://BUCKET/PREFIX")
         self._bucket, prefix = parts.netloc, parts.path.strip("/")
@@ -60,13 +63,16 @@ class BucketTarget(Target):
         return boto3.client("s3", endpoint_url=self._endpoint_url, region_name=self._region, config=config)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Convert the client's errors to BackupError, or to FileNotFoundError for a missing object."""
+    def _errors(self, *, is_of_object: bool = False) -> Iterator[None]:
+        """Convert the client's errors to BackupError, or to FileNotFoundError for an object that does not exist.
+
+        ``is_of_object`` is true if the block reads one object. Otherwise, 404 means that the address is wrong.
+        """
         try:
             yield
         except ClientError as error:
             code = str(error.response["Error"].get("Code", ""))
-            if code in _MISSING:
+            if is_of_object and code in _MISSING:
                 raise FileNotFoundError(code) from None
             raise BackupError(f"{self.location}: {_REASONS.get(code, f'the store reports {code}')}") from error
         except (Boto3Error, BotoCoreError, HTTPError) as error:
@@ -88,7 +94,7 @@ class BucketTarget(Target):
     @override
     def remove_leftovers(self) -> None:
         # The store keeps the parts of an unfinished upload, and charges for them, but does not list them as objects.
-        with contextlib.suppress(BackupError, FileNotFoundError), self._errors():  # the permission may be missing
+        with contextlib.suppress(BackupError), self._errors():  # the permission may be missing
             uploads = self._client.get_paginator("list_multipart_uploads")
             for folder in sorted(OWN):
                 for page in uploads.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"):
@@ -109,7 +115,7 @@ class BucketTarget(Target):
 
     @override
     def open(self, path: str) -> IO[bytes]:
-        with self._errors():
+        with self._errors(is_of_object=True):
             body: IO[bytes] = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"]
             return _Body(body, self)  # type: ignore[return-value]  # it has the methods that readers use
 

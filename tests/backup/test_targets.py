@@ -203,8 +203,24 @@ def test_errors_about_denied_and_unreachable_stores_contain_no_credentials(
         assert "AKIA" not in str(refused.value)
 
 
+def test_error_names_place_if_server_is_no_object_store(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.exceptions import ClientError
+
+    def answer_404(*args: Any, **options: Any) -> None:
+        raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "ListObjectsV2")
+
+    target = bucket_target(object_store)
+    monkeypatch.setattr(target, "_pages", answer_404)
+
+    for act in (target.prepare, target.list_names):
+        with pytest.raises(BackupError, match=rf"^s3://{BUCKET}/nightly: the store reports 404$"):
+            act()
+
+
 @pytest.mark.parametrize(
-    "location", ["", "sftp://ada:secret@host/x", "s3://", "s3://user:secret@bucket/x", "s3://bucket?x"]
+    "location", ["", "sftp://ada:secret@host/x", "s3://", "s3://user:secret@bucket/x", "s3://bucket?x", "s3://[x"]
 )
 def test_invalid_locations_are_refused(location: str) -> None:
     with pytest.raises(BackupError, match=r"is neither a folder|must be given as s3://") as refused:
