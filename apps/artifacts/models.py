@@ -223,7 +223,7 @@ class Replay(Stateful):
     progress_done = models.BigIntegerField(default=0)
     progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
-    # A stable code for the cause of a failure. Null if the approval or the policy no longer permitted the start.
+    # A stable code for the cause of a failure. Null if the approval or the policy did not permit the start.
     # ``error`` is then a code.
     error_code = models.CharField(max_length=40, null=True)
     started_at = models.DateTimeField(null=True)
@@ -375,7 +375,7 @@ class Verdict(Row):
 
 
 class VerdictExample(models.Model):
-    """The first difference of a group in a verdict. It contains payloads, so it is deleted with its artifact."""
+    """The first difference of a group in a verdict. It may contain payloads, so it is deleted with its artifact."""
 
     # No separate index, because the unique constraint's index starts with this column.
     verdict = models.ForeignKey(Verdict, on_delete=models.CASCADE, related_name="examples", db_index=False)
@@ -391,7 +391,7 @@ class VerdictExample(models.Model):
 
 
 class RegressionResult(models.Model):
-    """The outcome of one fixture in a regression, compared with one baseline or with a golden result."""
+    """The outcome of one fixture in a regression, compared with one baseline or with golden results."""
 
     regression = models.ForeignKey(Regression, on_delete=models.CASCADE, related_name="results", db_index=False)
     # Not a foreign key, because the result outlives the fixture.

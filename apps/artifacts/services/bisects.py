@@ -44,8 +44,8 @@ def request(
     """Queue a bisect.
 
     ``predicate`` is ``diverges``, ``fails``, or the id of a replay: a version is bad if its output differs from that
-    replay's. Raises Conflict, InvalidInput, NotFound or Unavailable, or Unprocessable if no ``pipeline`` is given and
-    no version has the artifact's spec hash.
+    replay's. Raises Conflict, InvalidInput, NotFound, Unavailable or OSError, or Unprocessable if no ``pipeline`` is
+    given and no version has the artifact's spec hash.
     """
     replays.check_permitted(artifact, environment, Replay.Mode.DRY_RUN)
     stored = _stored_predicate(artifact, predicate)

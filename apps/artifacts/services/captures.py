@@ -41,9 +41,10 @@ def check_readable(artifact: Artifact) -> None:
 
 
 def _open_folder(artifact: Artifact) -> Path:
-    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotFound, Unavailable.
+    """Return the folder derived from the artifact; build it if it is missing.
 
-    After an Unavailable error, later calls with the same object raise the error again without another attempt.
+    Raises Conflict, NotFound, Unavailable or OSError. After an Unavailable error, later calls with the same object
+    raise the error again without another attempt.
     """
     check_readable(artifact)
     if artifact.unreadable is not None:
@@ -66,16 +67,19 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
     try:
         return read(_open_folder(artifact))
     except FileNotFoundError as error:  # deleted again, probably to make room for other folders
-        raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
+        raise Unavailable("The unpacked capture was deleted during the request. Try again.", retry_after=2) from error
 
 
 _builds = threading.Lock()
 
 
 def _build(artifact: Artifact) -> Path:
-    """Build the folder in a child process. Raises Conflict, NotFound, or Unavailable (also during another build)."""
+    """Build the folder in a child process.
+
+    Raises Conflict, NotFound, OSError, or Unavailable (also during another build).
+    """
     if not _builds.acquire(blocking=False):
-        raise Unavailable("Another capture is being unpacked. Try again soon.", retry_after=2)
+        raise Unavailable("A capture is already being unpacked. Try again soon.", retry_after=2)
     release_connection()
     try:
         with data_folders.scratch_folder() as scratch:
@@ -102,7 +106,7 @@ def _build(artifact: Artifact) -> Path:
 def list_files(artifact: Artifact) -> list[dict[str, Any]]:
     """Return the path, size and SHA-256 of each file in the capture, in path order.
 
-    Raises Conflict, NotFound or Unavailable.
+    Raises Conflict, NotFound, Unavailable or OSError.
     """
     return _read(artifact, lambda capture: run_in_disk_thread(listed_files, capture))
 
@@ -123,7 +127,10 @@ def has_expected(artifact: Artifact) -> bool:
 
 
 def open_file(artifact: Artifact, path: str) -> BinaryIO:
-    """Open a file of the capture. Raises NotFound (also if the path is not listed), Conflict or Unavailable."""
+    """Open a file of the capture.
+
+    Raises NotFound (also if the path is not listed), Conflict, Unavailable or OSError.
+    """
     if not any(each["path"] == path for each in list_files(artifact)):
         raise NotFound("The capture has no file with this path.")
     return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))
@@ -141,7 +148,7 @@ def read_journal[R](
     """Return a page of a journal, in the form that ``read`` (``read_page`` or ``page_body``) returns.
 
     Raises NotFound if there is no such journal, Conflict if it is broken or the capture is not readable, and
-    NotStored or Unavailable if the capture or its index is not available now.
+    NotStored, Unavailable or OSError if the capture or its index is not available now.
     """
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:
@@ -159,7 +166,7 @@ def read_journal[R](
         return _read(artifact, read_in)
     except StaleIndex:
         derived.delete(artifact)
-        raise Unavailable("The index of this journal is being rebuilt. Try again soon.", retry_after=1) from None
+        raise Unavailable("The index of this journal must be rebuilt. Try again soon.", retry_after=1) from None
 
 
 def trace_record(
@@ -174,7 +181,8 @@ def trace_record(
     """Return a response body with the steps of the records that have this sequence number in the replay.
 
     ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. The trace is
-    computed inside ``slot()``, which waits until this process may compute. Raises NotFound, Conflict or Unavailable.
+    computed inside ``slot()``, which waits until this process may compute. Raises NotFound, Conflict, Unavailable
+    or OSError.
     """
     request = child_request(replay)
     capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))

@@ -168,4 +168,4 @@ def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> I
             raise ChildDied("the process sent a message that is too long")
         for line in lines:
             yield line.removeprefix(BODY) if line.startswith(BODY) else json.loads(line)
-        last_message = clock()  # not earlier, because the child waits while the caller handles its message
+        last_message = clock()  # not earlier, because the child may wait while the caller handles its message

@@ -50,7 +50,10 @@ class Executor:
         return self.policy.decide(stage, op)
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
-        """Send the HTTP request or run the program that ``op`` names. Raises EffectFailed or ``may_act``'s error."""
+        """Send the HTTP request or run the program that ``op`` names.
+
+        Raises EffectFailed, OSError or ``may_act``'s error.
+        """
         self.may_act()
         left = min(self.timeout_s, self.until - self.clock())
         if left <= 0:
@@ -81,7 +84,7 @@ class Executor:
         failure = ""
         try:
             connection.connect()
-            # The connection's timeout only limits each single read. The timer limits the time of the whole response.
+            # The connection's timeout only limits each operation. The timer limits the time of the whole response.
             with _limited(connection, deadline):
                 connection.request("POST", target, payload, headers)
                 status = connection.getresponse().status

@@ -72,7 +72,7 @@ def _expect(regression_id: UUID) -> None:
     row.save(update_fields=["newly_accepted"])
     if names:
         # A waiting deployment that a golden fixture blocks may now give an expected result. Other regressions stay
-        # valid, although a fixture with ``MAX_RESULTS`` results no longer expects the oldest one.
+        # valid, although a fixture with ``MAX_RESULTS`` results may no longer expect the oldest one.
         fixtures.count_change(environment, row.pipeline, is_removal=True)
         audit.record(
             "fixture.expect_accepted",
