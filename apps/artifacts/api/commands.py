@@ -136,7 +136,7 @@ def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor)
 
     States that groups of differences of a config bundle are wanted, for all compared configurations and golden results
     that show them in the regression. The acceptance is valid for all deployments of the configuration in this
-    environment, until one of them becomes current. If deployments need approval, only a person can accept differences.
+    environment, until one of them becomes active. If deployments need approval, only a person can accept differences.
     An acceptance by the requester of a deployment then counts for that deployment only if `allow_self_approval` is true
     and the deployment does not use break-glass. If a deployment that needs approval has reviewers, only their
     acceptances count for it.

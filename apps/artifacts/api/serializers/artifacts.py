@@ -30,7 +30,7 @@ class JSONTextField(JSONObjectField):
     """A JSON object that is sent as the text of a form field."""
 
     def get_value(self, dictionary: Any) -> Any:
-        """Return the text of the form field, or ``empty``. A DictField would look for fields like ``metadata[key]``."""
+        """Return the text of the form field, or ``empty``. A DictField would look for fields like ``metadata.key``."""
         return dictionary.get(self.field_name, empty)
 
     def to_internal_value(self, data: Any) -> Any:

@@ -25,8 +25,8 @@ from byteor_cloud.api.fields import (
 MAX_POSITION = 2_000_000_000
 _OWNER = "The id of the person who is responsible for the fixture. A new owner must have access to the project."
 _EXPECT = (
-    "The result that every candidate must give. `same`: the result of the configuration that the candidate is compared "
-    "with. `golden`: the result of the replay with this id. The replay must have the same artifact, `journal_lane` and "
+    "The expected result. `same`: the result of the configuration that the candidate is compared with. "
+    "`golden`: the result of the replay with this id. The replay must have the same artifact, `journal_lane` and "
     "`last_n` as the fixture."
 )
 _EXPIRES = (

@@ -131,7 +131,8 @@ class GroupAcceptanceSerializer(serializers.Serializer[Any]):
     baselines = serializers.ListField(child=serializers.CharField(allow_null=True))
     descriptions = {
         "acceptance_id": "The id of the acceptance.",
-        "accepted_by": "The e-mail address of the person, or the name of the API key.",
+        "accepted_by": "Who accepted the difference: an e-mail address, or `key` and the name of an organization API "
+        "key.",
         "reason": "Why the difference is wanted.",
         "accepted_at": "When the difference was accepted.",
         "baselines": "The config hashes of the baselines for which the packet lists this acceptance. A null in the "
@@ -207,8 +208,8 @@ class RemovedFixtureSerializer(serializers.Serializer[Any]):
         "name": "The name of the fixture.",
         "why": "Whether the fixture was deleted or has expired.",
         "removed_at": "When the fixture was deleted or expired.",
-        "removed_by": "The e-mail address of the person, or the name of the API key, that deleted the fixture. Null if "
-        "it expired.",
+        "removed_by": "Who deleted the fixture: an e-mail address, or `key` and the name of an organization API key. "
+        "Null if it expired.",
     }
 
 
@@ -276,7 +277,8 @@ class PacketSerializer(serializers.Serializer[Any]):
         "agent ran before. If that is not possible, the agent gets the configuration of the restored deployment.",
         "explanations": "The requester's explanations of differences that the regression does not show.",
         "gate": "The replay gate of the deployment.",
-        "truncated": "Whether something is left out because a response is limited to 4 MiB, or because of the limit of "
-        "a list. First the payloads of the last examples are left out, and then the last groups. Use `getRegression` "
-        "with its parameter `group` to get the example of a group.",
+        "truncated": "Whether changes, groups, payloads of examples, `captures`, `agents` or `removed_fixtures` are "
+        "incomplete because of the limits of these lists, or because a response is limited to 4 MiB. In a response "
+        "that would be too large, first the payloads of the last examples are left out, and then the last groups. Use "
+        "`getRegression` with its parameter `group` to get the example of a group.",
     }
