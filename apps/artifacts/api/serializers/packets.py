@@ -131,7 +131,7 @@ class GroupAcceptanceSerializer(serializers.Serializer[Any]):
     baselines = serializers.ListField(child=serializers.CharField(allow_null=True))
     descriptions = {
         "acceptance_id": "The id of the acceptance.",
-        "accepted_by": "The e-mail address of the person, or the name of the API key.",
+        "accepted_by": "The e-mail address of the person, or `key` and the name of the API key.",
         "reason": "Why the difference is wanted.",
         "accepted_at": "When the difference was accepted.",
         "baselines": "The config hashes of the baselines for which the packet lists this acceptance. A null in the "
@@ -207,8 +207,8 @@ class RemovedFixtureSerializer(serializers.Serializer[Any]):
         "name": "The name of the fixture.",
         "why": "Whether the fixture was deleted or has expired.",
         "removed_at": "When the fixture was deleted or expired.",
-        "removed_by": "The e-mail address of the person, or the name of the API key, that deleted the fixture. Null if "
-        "it expired.",
+        "removed_by": "Who deleted the fixture: the e-mail address of a person, or `key` and the name of an API key. Null "
+        "if it expired.",
     }
 
 
