@@ -207,8 +207,8 @@ class RemovedFixtureSerializer(serializers.Serializer[Any]):
         "name": "The name of the fixture.",
         "why": "Whether the fixture was deleted or has expired.",
         "removed_at": "When the fixture was deleted or expired.",
-        "removed_by": "Who deleted the fixture: the e-mail address of a person, or `key` and the name of an API key. Null "
-        "if it expired.",
+        "removed_by": "Who deleted the fixture: the e-mail address of a person, or `key` and the name of an API key. "
+        "Null if it expired.",
     }
 
 
