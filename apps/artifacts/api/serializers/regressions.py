@@ -1,4 +1,4 @@
-"""Serializers of regressions, and of requests for them."""
+"""Serializers of regressions and acceptances, and of the requests for them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class AcceptanceSerializer(ModelSerializer):
         "for each of them.",
         "reason": "Why the differences are wanted.",
         "user_id": "The id of the person who accepted. Null for an API key.",
-        "accepted_by": "The e-mail address of the person, or the name of the API key.",
+        "accepted_by": "The e-mail address of the person, or `key` and the name of the API key.",
         "ended_at": "When the acceptance ended because a deployment of the configuration became current. Null until "
         "then.",
     }
@@ -196,10 +196,11 @@ class ShownPayloadSerializer(serializers.Serializer[Any]):
     payload_base64 = serializers.CharField(allow_null=True)
     truncated = serializers.BooleanField()
     descriptions = {
-        "json": "The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys.",
+        "json": "The payload as JSON. Null if it is incomplete or not valid JSON, or if the server refuses the JSON, "
+        "for example because of duplicate keys.",
         "payload_base64": (
-            "The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload "
-            "digit for digit."
+            "The payload in Base64, at most its first 16 KiB. Null if `json` is not null and contains each number with "
+            "the same digits as the payload."
         ),
         "truncated": "Whether only the first part of the payload is returned.",
     }
@@ -297,8 +298,9 @@ class RegressionSerializer(ModelSerializer):
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
         "of_current": "Whether the worker requested the regression, to test the configuration that the environment "
         "runs now. Only golden fixtures are tested. If there are any, the worker requests one such regression after a "
-        "release, after a fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a "
-        "configuration of the pipeline became known bad or was cleared, and after the engine has changed.",
+        "release (unless an earlier one has tested the same config bundle with the same fixtures and engine), after a "
+        "fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a configuration of the "
+        "pipeline became known bad or was cleared, and after the engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
         "not_tested": "Other configurations of the pipeline that agents ran at the time of the request. The candidate "
@@ -318,8 +320,8 @@ class RegressionSerializer(ModelSerializer):
             "returns them."
         ),
         "more": "The number of further differences that belong to no group. Reasons: the regression already has 1,000 "
-        "groups, a fixture has too many groups, or a difference from a golden result cannot be grouped (see the "
-        "result's `error`).",
+        "groups, the groups of a fixture are too many or too large, or a difference from a golden result cannot be "
+        "grouped (see the result's `error`).",
         "truncated": (
             "Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the "
             "payloads of the last examples are left out, then the last results, and then the last groups. Use `group` "

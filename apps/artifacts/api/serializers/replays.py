@@ -197,8 +197,8 @@ class TracedStepSerializer(serializers.Serializer[Any]):
         "kind": "Whether the step is at an ingress, stage, lane or egress.",
         "id": "The id of the ingress, stage, lane or egress.",
         "lane": "The lane of the record in this step. The schema permits null, but the value is never null.",
-        "json": "The record after this step as JSON. Null if it is incomplete, or if it is not valid JSON without "
-        "duplicate keys.",
+        "json": "The record after this step as JSON. Null if it is incomplete or not valid JSON, if the server refuses "
+        "the JSON, for example because of duplicate keys, or if a stage dropped the record or failed.",
         "payload_base64": (
             "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or "
             "failed."
