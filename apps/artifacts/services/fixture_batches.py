@@ -117,7 +117,7 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
     """Return the items that still need a verdict.
 
     Items whose process failed twice, unstable items, and items with identical results get their verdicts here.
-    Each side runs its items twice, in separate processes. The second time, the hash seed and the order differ.
+    Each side runs its items at least twice, in separate processes. The second time, the hash seed and the order differ.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     sides: dict[str, tuple[Configuration, list[Item]]] = {}

@@ -86,7 +86,7 @@ def check(
 ) -> Checked:
     """Check the arguments of ``create``, replay the capture once, and store the blob of a reduced capture.
 
-    Raises the errors of ``create``, except IntegrityError. The name, the number of fixtures and the quotas are also
+    Raises errors of ``create``, but no IntegrityError. The name, the number of fixtures and the quotas are also
     checked here, so that few blobs are stored for fixtures that ``create`` then refuses.
     """
     captures.check_readable(artifact)
@@ -134,11 +134,11 @@ def create(
     result of a baseline.
     ``checked`` is the result of ``check``. Without it, ``check`` is called.
 
-    Raises Conflict if the artifact is not a verified incident bundle, the golden replay has no usable result or now
-    gives another one, the name is taken, or the pipeline has too many fixtures; InvalidInput if an argument is invalid
-    or contradicts another one or the capture, or if the replay needs too much work; NotFound if the artifact was
-    deleted; IntegrityError if the name was taken after the check; QuotaExceeded, NotStored, InsufficientStorage or
-    Unavailable.
+    Raises Conflict if the artifact, or the existing one with only these records, is not a verified incident bundle, the
+    golden replay has no usable result or now gives another one, the name is taken, or the pipeline has too many
+    fixtures; InvalidInput if an argument is invalid or contradicts another one or the capture, or if the replay needs
+    too much work; NotFound if the artifact was deleted; IntegrityError if the name was taken after the check;
+    QuotaExceeded, NotStored, InsufficientStorage or Unavailable.
     """
     checked = checked or check(
         artifact,
@@ -197,7 +197,8 @@ def check_update(
     """Check the values of ``update``, and return the new values of columns.
 
     If a new golden result is expected, the capture is replayed once. Call this outside of a transaction. Raises the
-    errors of ``update``, except PreconditionFailed and the errors for a used name and for too many fixtures.
+    errors of ``update``, except PreconditionFailed and the errors for a deleted fixture, a used name and too many
+    fixtures.
     """
     changed, environment = dict(values), fixture.environment
     if "expect" in changed:
@@ -230,8 +231,8 @@ def update(
 
     ``expect`` in ``values`` is the id of a replay, or None to expect the result of a baseline. ``checked`` is the
     result of ``check_update``. Without it, ``check_update`` is called. Raises Forbidden if the expectation or the
-    expiry would change and ``may_manage`` is false, PreconditionFailed, the errors of ``create`` for changed values, or
-    IntegrityError for a taken name.
+    expiry would change and ``may_manage`` is false, NotFound if the fixture was deleted, PreconditionFailed, the errors
+    of ``create`` for changed values, or IntegrityError for a taken name.
     """
     if checked is None:
         checked = check_update(fixture, values, may_manage=may_manage, slot=slot)
@@ -283,7 +284,10 @@ def find_replay(environment: Environment, replay_id: UUID) -> Replay:
 
 @transaction.atomic
 def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete a fixture. It then no longer protects its artifact from retention. Raises PreconditionFailed."""
+    """Delete a fixture. It then no longer protects its artifact from retention.
+
+    Raises NotFound if the fixture was already deleted, or PreconditionFailed.
+    """
     environment = lock_row(fixture.environment)
     locked = lock_revision(fixture, expected_revision)
     count_change(environment, locked.pipeline, is_removal=True)

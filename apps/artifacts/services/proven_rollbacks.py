@@ -22,7 +22,7 @@ from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable, UnprovenR
 _SEARCHED = 1_000  # newest incident bundles of an environment that are searched for those of a pipeline
 _MAX_CONFIGURATIONS = 10  # configurations that a rollback with a proof may restore
 _RETRY_S = 5  # seconds after which a client should repeat the request
-# The error codes of replays that ended early, and therefore say nothing about the configuration.
+# The error codes of canceled and interrupted replays, which say nothing about the configuration.
 _INCONCLUSIVE = frozenset({"cancelled", "interrupted"})
 _UNFINISHED = frozenset({ReplayStatus.QUEUED, ReplayStatus.RUNNING})
 _PROCEED = "To roll back without this proof, set `proceed`."
