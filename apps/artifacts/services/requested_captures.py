@@ -94,7 +94,7 @@ def find_pending(agent: Agent) -> RequestedCapture | None:
 def check_known(agent: Agent, capture_id: UUID) -> None:
     """Raise InvalidInput if the agent has no request with this id."""
     if not RequestedCapture.objects.filter(pk=capture_id, agent=agent).exists():
-        raise InvalidInput.at("/capture_id", "No such capture was requested from this agent.", code="does_not_exist")
+        raise InvalidInput.at("/capture_id", "There is no such requested capture of this agent.", code="does_not_exist")
 
 
 def note_upload(capture_id: UUID, artifact: Artifact, *, actor: Actor) -> None:

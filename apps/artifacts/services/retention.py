@@ -29,7 +29,7 @@ WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows processed per transaction or query
 # A blob is stored before the row that refers to it, so a blob that is younger than this may not have its row yet.
 STRAY_AGE = timedelta(days=1)
-AGENTS_KEPT_FOR = timedelta(days=90)  # the minimum time that decommissioned agents are kept
+AGENTS_KEPT_FOR = timedelta(days=90)  # the minimum time for which ``delete_old_agents`` keeps decommissioned agents
 REGRESSIONS_KEPT_FOR = timedelta(days=90)  # how long finished regressions and unused verdicts are kept
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
@@ -143,7 +143,7 @@ def delete_unreferenced_blobs() -> int:
 
 
 def _list_unreferenced() -> Iterator[str]:
-    """Yield the listed hashes, oldest first. Hashes that are added during the iteration are left to the next run."""
+    """Yield the listed hashes, oldest first. Hashes whose ``since`` is after the start are left to the next run."""
     listed = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
     while page := list(listed.values_list("pk", flat=True)[:BATCH_SIZE]):
         yield from page

@@ -89,7 +89,7 @@ def receive(
     try:
         with transaction.atomic():
             blobs.protect(content_hash)
-            if not blobs.is_stored(content_hash):  # retention has just deleted the blob of an older artifact
+            if not blobs.is_stored(content_hash):  # retention has just deleted an older copy
                 raise Unavailable(
                     "An older copy of this file was being deleted at the same time. Upload the file again.",
                     retry_after=1,
@@ -124,7 +124,7 @@ def receive(
             )
             if capture_id is not None:
                 requested_captures.note_upload(capture_id, artifact, actor=actor)
-    except QuotaExceeded:  # a concurrent upload used the rest of the quota
+    except QuotaExceeded:  # the usage or the quota has changed since ``quotas.check``
         UnreferencedBlob.objects.bulk_create([UnreferencedBlob(content_hash=content_hash)], ignore_conflicts=True)
         raise
     except IntegrityError:

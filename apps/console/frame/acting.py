@@ -168,7 +168,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
         if row is None:
-            if repeated := respond_again(request, self):  # the act that the form requested deleted the row
+            if repeated := respond_again(request, self):  # the same form was sent before, and may have deleted the row
                 return repeated
             raise Http404
         back = next_of(request) or (list_url(self.model) if found.removes else row_url(row))
