@@ -162,8 +162,8 @@ class AgentAdmin(LiveAdmin):
             commands.drain,
             label="Drain",
             done="{} drained",
-            explain="Until you undrain the agent, it gets no new offers except rollbacks, and no rollout waits for it. "
-            "The agent keeps running its bundle.",
+            explain="Until the agent is undrained, it gets no new offers except rollbacks, and no rollout waits for "
+            "it. The agent keeps running its bundle, and may finish an offer that it already has.",
             icon="do_not_disturb_on",
             comment="optional",
             preview_bulk=bulk.preview_drain,
@@ -199,8 +199,8 @@ class AgentAdmin(LiveAdmin):
             body={"mode": RotationMode.BY_AGENT},
             label="Rotate key",
             done="Key rotation requested for {}",
-            explain="The agent is asked to fetch a new key. Its old key expires when the agent first uses the new key, "
-            "but no later than 24 hours after the agent fetched the new key.",
+            explain="The agent is asked to fetch a new key. Its old key is revoked when the agent first uses the new "
+            "key, and expires no later than 24 hours after the agent fetched the new key.",
             icon="key",
         ),
         Act(

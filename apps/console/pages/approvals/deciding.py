@@ -17,7 +17,7 @@ from byteor_cloud.errors import Conflict, Forbidden
 
 def why_not(row: Approval, console_user: ConsoleUser) -> str:
     """Return why the person's permissions or the list of reviewers exclude a decision; "" if they do not."""
-    # An installation operator may decide only with a role in the project, as ``reviewers.check_may_decide`` requires.
+    # An installation operator needs a role in the organization or the project, as for ``reviewers.check_may_decide``.
     granted = replace(console_user, is_superuser=False).permissions(row.environment)
     try:
         reviewers.check_permissions(row, console_user.user_id, granted)

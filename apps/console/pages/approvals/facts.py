@@ -77,7 +77,7 @@ def describe_request(row: Approval, left: TimeLeft | None) -> str:
 
 
 def _requester(row: Approval) -> tuple[str, str]:
-    """Return a label and the person. For a wave, this is the requester of the deployment, without a time."""
+    """Return a label and the requester. For a wave, this is the requester of the deployment, without a time."""
     if row.wave is not None:
         return "Deployment requested by", row.requested_by
     return "Requested by", with_note(row.requested_by, relative_time(row.created_at))

@@ -27,7 +27,7 @@ def decision_form(
     gate: packets.Gate | None,
 ) -> dict[str, Any] | None:
     """Return the context of the decision form. ``why`` says why this person cannot approve. If ``is_own``, the
-    person requested the approval, and the page shows the form below its panels.
+    person is the ``requester_id`` of the approval, and the page shows the form below its panels.
 
     ``blocked`` has the details of ``final_blockers``. If there are any, nobody can approve. The differences that can be
     accepted together with the approval are ``groups``. The decision on a wave sends ``digest``.
