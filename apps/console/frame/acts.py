@@ -116,10 +116,10 @@ class Act:
     # Performs the act on several rows of a list and returns the number of changed rows. Without it, ``run`` is called
     # for each row.
     run_all: Callable[[Sequence[Any], ActContext], int] | None = None
-    # The table in which the act creates a row, if any. The page of that table then offers the act.
+    # If set, the page of this table offers the act, which creates a row in the table.
     creates: type[Model] | None = None
-    # What people usually do after an act with a form. The act's message links to it. A string says why there is no next
-    # step. Each act with ``creates`` has a step or such a string.
+    # What people usually do after an act with a form. The act's message, or the page with its secret, can link to it. A
+    # string says why there is no next step. Each act with ``creates`` has a step or such a string.
     next_step: NextStep | str | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
     dangerous: bool = False
@@ -128,7 +128,7 @@ class Act:
     # Whether the act deletes the row. If it is a project or an environment, the confirmation page counts the rows that
     # are deleted with it.
     removes: bool = False
-    # Returns what the act would do to the row now, in one sentence with numbers. Raises DomainError if the act is not
+    # Returns what the act would do to the row now, in one sentence. Raises DomainError if it finds that the act is not
     # possible now. If set, the sentence describes the row's button and replaces ``explain`` on the act's page, and the
     # row's page offers the act whenever ``preview`` raises no DomainError, regardless of ``applies``.
     preview: Callable[[Any], str] | None = None
@@ -175,7 +175,10 @@ def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) 
 
 
 def preview_of(act: Act, row: Any) -> str | None:
-    """Return the act's preview for the row, or ``explain`` without a preview; None if the act is not possible now."""
+    """Return the act's preview for the row, or ``explain`` without a preview.
+
+    Returns None if ``preview`` raises DomainError or, without a preview, if ``applies`` is false for the row.
+    """
     if act.preview is None:
         return act.explain if act.applies(row) else None
     try:
@@ -326,8 +329,8 @@ def _digest(rows: Sequence[Model]) -> str:
 def _preview(act: Act, rows: Sequence[Model], form: ActForm) -> Sequence[str]:
     """Return the sentences of the bulk preview.
 
-    Returns none if the act has no preview, if a required comment is missing or invalid, or if the preview raises an
-    error, which is added to the form.
+    Returns none if the act has no preview, if the act requires a comment and the form is not sent or has an error, or
+    if the preview raises a DomainError, which is added to the form.
     """
     is_complete = form.is_bound and form.is_valid()
     if act.preview_bulk is None or (act.comment == "required" and not is_complete):

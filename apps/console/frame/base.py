@@ -65,7 +65,7 @@ class FoundBy:
     small table. The search finds the text anywhere in them. ``hashes`` are columns that are searched by prefix.
 
     ``acted_on`` selects the few rows on which the search offers actions, such as current deployments. Without it, the
-    search offers actions on the rows that it finds by ``name`` or, if the rows have a tenant, by ``words``.
+    search offers actions only on rows of tables with ``name`` or, if the rows have a tenant, with ``words``.
     """
 
     icon: str
@@ -337,7 +337,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.section_for(request)
 
     def row_name(self, row: Any) -> str:
-        """Return the name of a row, without the kind of row."""
+        """Return the name of a row. The default ``page_title`` puts the kind of row before it."""
         return str(row)
 
     def page_title(self, row: Any) -> str:

@@ -64,7 +64,7 @@ class CheckedForm(forms.Form):
 class ActForm(CheckedForm):
     """The form of an act on a row.
 
-    ``rules`` is the API's serializer for the same request, if there is one. It validates ``body``.
+    If set, ``rules`` validates ``body``. It is a serializer of the API, or derived from one.
     """
 
     rules: ClassVar[type[StrictSerializer] | None] = None
@@ -80,11 +80,11 @@ class ActForm(CheckedForm):
         """Set the fields, choices and initial values for this row and a person with the permissions ``held``."""
 
     def body(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request body of the API that corresponds to the cleaned values, by default without empty ones."""
+        """Return the request body of the API for the cleaned values, by default without empty texts and None."""
         return {name: value for name, value in cleaned.items() if value not in ("", None)}
 
     def clean(self) -> dict[str, Any]:
-        """Validate the values with the API's rules, and store the result in ``values``."""
+        """Validate the values with ``rules``, if it is set, and store the result in ``values``."""
         cleaned: dict[str, Any] = self.cleaned_data
         if self.errors:
             return cleaned
@@ -114,7 +114,8 @@ def slug_field() -> forms.CharField:
     """Return a form field for a slug."""
     return forms.CharField(
         required=False, max_length=63, widget=UnfoldAdminTextInputWidget,
-        help_text="A short unique name of lower-case letters, digits and dashes. By default derived from the name.",
+        help_text="A short unique name of lower-case letters, digits and dashes, not starting with a dash. By default "
+        "derived from the name, or random if the name has no usable characters.",
     )  # fmt: skip
 
 
