@@ -78,13 +78,13 @@ def url_after(request: HttpRequest, result: FormResult) -> str:
 
 
 def next_of(request: HttpRequest) -> str:
-    """Return the URL in the parameter ``next``; "" if it is missing or not a page of the console."""
+    """Return the URL in the parameter ``next``; "" if it is missing or fails ``is_console_page``."""
     url = request.GET.get(NEXT, "")
     return url if is_console_page(url) else ""
 
 
 def is_console_page(url: str) -> bool:
-    """Return whether the URL is the absolute path of a console page, so that a redirect to it stays in the console."""
+    """Return whether the URL is an absolute path in the console, so that a redirect to it stays there."""
     if not _URL.fullmatch(url) or url.startswith("//"):
         return False
     path = unquote(urlsplit(url).path)

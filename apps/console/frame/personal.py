@@ -26,9 +26,8 @@ from byteor_cloud.database.together import Plan
 # For each organization, the person's role in it (or "") and then the person's roles in its projects. None for an
 # installation operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
-# A function that returns rows that a person may see, or counts of them. Its arguments are a hashable constant (such as
-# a table), the person, and ids and texts. Its query is compiled once and shared, so the result may depend on nothing
-# else.
+# A function that returns a query for a person. Its arguments are a hashable constant (such as a table), the person, and
+# ids and texts. The query is compiled once and shared, so it may depend on nothing else.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 

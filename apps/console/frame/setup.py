@@ -1,7 +1,7 @@
-"""The bar that names the next step to the first deployment, on all pages except the overview.
+"""The bar that names the next step to the first deployment.
 
-The overview shows all steps (``apps.console.pages.home.steps``) and turns the bar on for the session. If a person hides
-the steps, the session stores that as well, because it changes nothing for other people.
+The overview has no bar. It shows all steps (``apps.console.pages.home.steps``) and turns the bar on for the session. If
+a person hides the steps, the session stores that as well, because it changes nothing for other people.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Setup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetupBar:
-    """The next step, as the bar shows it. ``url`` leads to its page, ``skip`` to the next step that is not done.
+    """The next step, as the bar shows it. ``url`` leads to its page. ``skip`` is the ``next_step_url`` after it.
 
     ``url`` is empty on the page that ``ShownStep.shown_by`` names. ``skip`` is empty if the step cannot be skipped.
     """

@@ -83,9 +83,9 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     ) -> HttpResponse | None:
         """Return a page that explains a refusal.
 
-        Returns None if the URL is outside of the console, if the request does not accept HTML, or if the person may not
-        enter the console. ``explain`` is the text, or a function that receives the page's table (or None) and returns
-        the text.
+        Returns None if the URL is outside of the console, if the request does not accept HTML, or if no person who may
+        enter the console is known. ``explain`` is the text, or a function that receives the page's table (or None) and
+        returns the text.
         """
         if not request.path.startswith(reverse("admin:index")) or not problems.accepts_html(request):
             return None

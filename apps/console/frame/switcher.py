@@ -1,4 +1,4 @@
-"""The switcher at the top of each page. It shows the organization, project and environment, and links to others."""
+"""The switcher at the top of the console's pages. It shows the page's scope, and links to others."""
 
 from __future__ import annotations
 
@@ -91,9 +91,10 @@ class Switcher:
         )
 
     def url_in(self, scope: Tenant) -> str:
-        """Return the URL to which a link to another scope leads: this page's list, "Records" or the overview.
+        """Return the URL to which a link to another scope leads: a list, "Records" or the overview.
 
-        On the page of an organization, project or environment, the link leads to the page of the other scope, if any.
+        On the pages of organizations, projects and environments, and of acts on them, the link leads to the page of the
+        other scope, if any.
         """
         if self._admin is None:
             match = self._request.resolver_match

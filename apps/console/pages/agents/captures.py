@@ -43,7 +43,7 @@ REQUEST_CAPTURE = Act.of(
     label="Request capture",
     done="{} created",
     explain="After its next heartbeat, the agent uploads a capture of the pipeline that it runs, or a diagnostic if it "
-    "has nothing to capture. If neither is uploaded within an hour, the request expires.",
+    "cannot upload a capture. If neither is uploaded within an hour, the request expires.",
     run=_request,
     form=_CaptureForm,
     icon="screenshot_monitor",
