@@ -13,7 +13,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apps.tenancy.models import AuditEvent, Environment, Webhook, WebhookDelivery
-from apps.tenancy.services import vault
+from apps.tenancy.services import organizations, vault
 from apps.tenancy.services.webhooks import signing
 from tests.browser.confirmed import YES, shown_messages
 from tests.browser.conftest import sign_in
@@ -156,6 +156,19 @@ def test_environment_of_other_organization_is_refused(world: World, other: World
 
     assert refused.context["form"].errors.keys() == {"scope"}
     assert Webhook.objects.count() == 0
+
+
+def test_webhook_of_environment_is_listed_only_in_scopes_that_contain_environment(world: World) -> None:
+    client = signed_in(world.admin.user)
+    sent(client, world.organization, "create_webhook", {**NEW, "scope": f"environment:{world.dev.pk}"})
+    other = organizations.create_project(organization=world.organization, name="billing", actor=world.admin.actor)
+
+    def is_listed(scope: Any) -> bool:
+        listed = client.get(table(Webhook), {"in": str(scope.pk)}).context["cl"].result_list
+        return list(listed) == [Webhook.objects.get()]
+
+    assert [is_listed(each) for each in (world.organization, world.project, world.dev)] == [True] * 3
+    assert [is_listed(each) for each in (world.prod, other)] == [False] * 2
 
 
 def test_secret_is_shown_only_when_created_or_rotated(world: World) -> None:

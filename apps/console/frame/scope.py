@@ -96,6 +96,8 @@ def reaching(queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         if name in fields:
             condition = Q(**{name: level.pk})
             found = found.filter(condition if name == "organization" else condition | Q(**{name: None}))
+    if isinstance(scope, Project) and "environment" in fields:  # such rows may have an environment, but no project
+        found = found.filter(Q(environment=None) | Q(environment__project=scope.pk))
     return found
 
 
