@@ -238,5 +238,5 @@ def _latest_deployments(request: HttpRequest, latest: Sequence[Deployment]) -> d
         "url": with_scope(list_url(Deployment), scope_of(request)),
         "columns": ("Pipeline", "Status", "Environment", "Requested by", "Requested"),
         "rows": rows,
-        "empty": "No deployments yet.",
+        "empty": "No deployments.",
     }

@@ -85,8 +85,8 @@ def _delete(kind: str) -> Act:
         name="delete",
         label="Delete",
         done="{} deleted",
-        explain=f"The {kind} becomes inaccessible immediately, including to its agents. Everything in it is then "
-        "deleted in the background. Its audit events are kept.",
+        explain=f"The {kind} becomes inaccessible immediately, and to its agents within a second. Everything in it is "
+        "then deleted in the background. Its audit events are kept.",
         run=lambda row, context: organizations.delete(row, kind=kind, actor=context.actor),
         needs=P.MANAGE_PROJECT,
         icon="delete",

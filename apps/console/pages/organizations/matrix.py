@@ -1,4 +1,4 @@
-"""The panel that shows which version of each pipeline runs in each environment of a project."""
+"""The panel that shows the matrix of a project."""
 
 from __future__ import annotations
 

@@ -94,6 +94,6 @@ class ProjectAdmin(ReadOnlyAdmin):
     acts = (CREATE_ENVIRONMENT, INVITE_TO_PROJECT, CREATE_FOR_PROJECT, DELETE_PROJECT)
 
     def summary(self, request: HttpRequest, row: Project) -> dict[str, Any]:
-        """Show what runs in each environment."""
+        """Show the matrix of the project."""
         may_deploy = Permission.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row)
         return {"panels": [matrix_panel(row, may_deploy=may_deploy)]}
