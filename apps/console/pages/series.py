@@ -18,7 +18,7 @@ from apps.tenancy.models import Environment
 DAY: Final = timedelta(days=1)
 WEEK: Final = timedelta(days=7)
 _STEP: Final = timedelta(seconds=series.SLOT_S)
-_EMPTY: Final = "No heartbeats in this time. Values appear within 20 minutes of the first heartbeat."
+_EMPTY: Final = "No values in this time. Values appear within 20 minutes of the first heartbeat."
 MARKS: Final = 12  # the maximum number of deployments that an environment's page marks
 
 

@@ -332,7 +332,7 @@ class WebhookAdmin(ReadOnlyAdmin):
                         )
                         for each in last
                     ],
-                    "empty": "Nothing was sent in the last 30 days."
+                    "empty": "No deliveries were created in the last 30 days."
                     + (" Send a test to try the receiver." if row.enabled else ""),
                 }
             ],

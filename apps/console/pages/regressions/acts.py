@@ -93,8 +93,9 @@ TEST_VERSION = Act(
     label="Test against fixtures",
     done="{} requested",
     explain="The fixtures of the pipeline are replayed through this version. Fixtures without a golden result are also "
-    "replayed through the configurations that run now, or through those that you choose. The results are compared. "
-    "Nothing is deployed, and no side effects are performed. Verdicts of earlier regressions are used again.",
+    "replayed through the configurations that run on the most agents, or through those that you choose. The results "
+    "are compared. Nothing is deployed, and no side effects are performed. Verdicts of earlier regressions are "
+    "used again.",
     run=_request("version"),
     form=_TestForm,
     needs=P.OPERATE_ENVIRONMENT,
@@ -132,7 +133,11 @@ def tests_panel(row: Candidate) -> dict[str, Any]:
     count = fixtures.live(environment, pipeline).count()
     named = f"{count:,} fixture that has" if count == 1 else f"{count:,} fixtures that have"
     url = with_scope(f"{list_url(Fixture)}?{urlencode({'pipeline__exact': pipeline})}", environment)
-    empty = "Not tested yet." if count else "To create a fixture, open an artifact or a replay of the pipeline."
+    empty = (
+        "No regressions in the last 90 days."
+        if count
+        else "To create a fixture, open an artifact or a replay of the pipeline."
+    )
     return panel | {
         "lead": f"The pipeline {pipeline} has {named} not expired.",
         "url": url,

@@ -50,9 +50,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
     if records is None:
         return panel
     if records.start or (not records.neighbors and members is None and (expected or actual)):
-        panel["lead"] = (
-            f"The complete records are not available. At most 64 bytes of each, from byte {records.start:,}, are shown."
-        )
+        panel["lead"] = f"At most 64 bytes of each record, from byte {records.start:,}, are shown."
     panel["url"] = page_url(Replay, "change", row.pk, query={"trace": found["sequence"]}, fragment=FOUND)
     panel["link"] = f"Trace record {found['sequence']:,}"
     panel["neighbors"] = [

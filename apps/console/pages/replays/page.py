@@ -37,7 +37,7 @@ from byteor_cloud.errors import DomainError
 _VERSIONS = 10
 _STAGES = 100
 _EFFECTS = 100  # rows of the panel of side effects
-_TRACED_BYTES = 256 * 1024  # bytes of JSON that a trace may have; the page omits further steps
+_TRACED_BYTES = 256 * 1024  # if a trace has this many bytes of JSON, the page omits further steps
 
 
 def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
