@@ -19,8 +19,8 @@ from django.utils.html import strip_tags
 from apps.console.pages import audit_files
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent
-from apps.tenancy.permissions import Role
-from apps.tenancy.services import audit, ledger, organizations
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import audit, ledger, organizations, tokens
 from byteor.engine.hash_chain import Chain, Checkpoint, read_line
 from tests.browser.access import project_member
 from tests.browser.filled import fill, row_page, signed_in, superuser, table
@@ -61,7 +61,7 @@ def text_of(page: Any) -> str:
 def test_filters_keep_only_matching_events(world: World) -> None:
     person, agent = world.operator.user, world.agent(name="edge-7")[0]
     by_person = Actor("user", str(person.pk), person.email, REQUEST)
-    by_agent = Actor("agent", str(agent.pk), agent.name)
+    by_agent = Actor("agent", str(agent.pk), f"agent {agent.name}")
     mine = record(world, "fixture.update", actor=by_person, resource=("fixture", REQUEST))
     of_agent = record(world, "artifact.receive", actor=by_agent, resource=("artifact", GONE))
     of_system = record(world, "deployment.activate", actor=Actor("system", "worker", "worker"))
@@ -72,7 +72,7 @@ def test_filters_keep_only_matching_events(world: World) -> None:
         return {each.pk for each in listed(world.admin.user, **filters)} & ours
 
     assert found(actor=person.email.upper()) == found(actor=str(person.pk)) == {mine.pk}
-    assert found(actor="edge-7") == {of_agent.pk}
+    assert found(actor="edge-7") == found(actor="agent edge-7") == {of_agent.pk}
     assert found(actor="byteor cloud") == {of_system.pk}
     assert found(actor="nobody@nowhere.example") == set()
     assert found(people="yes") == {mine.pk, denied.pk}
@@ -191,6 +191,34 @@ def test_event_page_shows_values_before_and_after_change(world: World) -> None:
     assert rows["on"] == ("yes", "no")
     assert ("1" in rows["labels"][0], "2" in rows["labels"][1]) == (True, True)
     assert "old &lt;b&gt;" in page.text
+
+
+def test_events_of_suggested_api_key_are_found(world: World) -> None:
+    key, _ = tokens.create_organization_key(
+        organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
+        actor=world.admin.actor,
+    )  # fmt: skip
+    event = record(world, actor=Actor("organization_key", str(key.pk), "key ci"))
+
+    for text in ("key ci", "ci"):
+        assert [each.pk for each in listed(world.admin.user, actor=text)] == [event.pk]
+
+
+def test_two_values_of_list_are_not_shown_as_before_and_after(world: World) -> None:
+    people = [str(world.reviewer.user.pk), str(world.viewer.user.pk)]
+    created = record(world, "deployment.create", resource=("deployment", GONE), changes={"reviewers": people})
+    changed = record(
+        world, "deployment.change_reviewers", resource=("deployment", GONE), changes={"reviewers": [people, []]}
+    )
+    labeled = record(world, "agent.label", resource=("agent", GONE), changes={"unset": ["zone", "rack"]})
+
+    def before(event: AuditEvent) -> str:
+        panels = signed_in(world.admin.user).get(row_page(event)).context["summary"]["panels"]
+        [[_, shown, _]] = panels[0]["rows"]
+        return str(shown)
+
+    assert (before(created), before(labeled)) == ("-", "-")
+    assert people[0] in before(changed)
 
 
 def test_event_page_links_actor_resource_and_other_events_of_request(world: World) -> None:

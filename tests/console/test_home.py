@@ -373,7 +373,7 @@ def test_matrix_offers_to_copy_and_to_deploy_what_previous_environment_runs(worl
         environment=world.staging, from_config_bundle_id=bundle.pk, actor=world.operator.actor
     )
     [[_, dev, staging, _]] = matrices(operator, world.organization)[0]["rows"]
-    assert ("Copy to" in dev, ">Deploy v1<" in staging) == (False, True)
+    assert ("Copy to" in dev, ">Deploy v1 of dev<" in staging) == (False, True)
     assert f"{row_page(ConfigBundle(pk=copy.pk)).removesuffix('change/')}deploy/" in staging
     # People who may not deploy do not see the links Copy and Deploy.
     [[_, *cells]] = matrices(world.viewer.user, world.project)[0]["rows"]

@@ -150,7 +150,8 @@ class EventFilter(forms.Form):
     def _actor_condition(self, text: str) -> Q:
         """Return the condition that the actor has this id, e-mail address or name.
 
-        ``SERVICE`` is the name of the service itself. Of the other actors, only API keys and agents are found by name.
+        ``SERVICE`` is the name of the service itself. Of the other actors, only API keys and agents are found by name,
+        which may follow "key" or "agent", as in ``suggest_actors``.
         """
         if text.casefold() == SERVICE.casefold():
             return Q(actor_kind="system")
@@ -158,8 +159,8 @@ class EventFilter(forms.Form):
         environments = listed_rows(self._request, Environment).order_by().values("pk")
         named = (
             User.objects.filter(email__iexact=text),
-            OrganizationKey.objects.filter(organization__in=organizations, name=text),
-            Agent.objects.filter(environment__in=environments, name=text),
+            OrganizationKey.objects.filter(organization__in=organizations, name__in=[text, text.removeprefix("key ")]),
+            Agent.objects.filter(environment__in=environments, name__in=[text, text.removeprefix("agent ")]),
         )
         ids = [pk for rows in named for pk in rows.order_by().values_list("pk", flat=True)[:_SUGGESTED]]
         return Q(actor_id__in=[text, *map(str, ids)])

@@ -46,7 +46,7 @@ _ACTORS: Final[Mapping[str, type[Model]]] = {
 }
 _ACTOR_NOUNS: Final = {"user": "person", "organization_key": "API key"}
 # Fields whose values are lists. If such a list has two elements, they are not the values before and after the event.
-_LISTS: Final = frozenset({"baselines", "fixtures", "groups", "names", "proofs", "reasons"})
+_LISTS: Final = frozenset({"baselines", "fixtures", "groups", "names", "proofs", "reasons", "unset"})
 
 
 def event_summary(request: HttpRequest, row: AuditEvent, visible: QuerySet[AuditEvent]) -> dict[str, Any]:
@@ -137,7 +137,8 @@ def _changes(row: AuditEvent) -> dict[str, Any]:
     """Return the columns and rows of the table of changed values."""
     rows = []
     for name, value in row.changes.items():
-        is_pair = isinstance(value, list) and len(value) == 2 and name not in _LISTS
+        is_list = name in _LISTS or (row.action, name) == ("deployment.create", "reviewers")
+        is_pair = isinstance(value, list) and len(value) == 2 and not is_list
         before, after = value if is_pair else (None, value)
         rows.append((name.replace("_", " "), _value(before), _value(after)))
     return {"columns": ("Field", "Before", "After"), "rows": rows}

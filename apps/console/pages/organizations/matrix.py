@@ -82,7 +82,9 @@ def _acts(row: PipelineRow, place: int, environments: Sequence[Environment]) -> 
     if before is not None and before.version is not None and before.config_hash != cell.config_hash:
         copy = before.copies.get(environment.pk)
         if copy is not None:
-            url, what = page_url(ConfigBundle, "deploy", copy), f"Deploy v{before.version.number}"
+            # Another environment numbers the same version differently.
+            what = f"Deploy v{before.version.number} of {environments[place - 1]}"
+            url = page_url(ConfigBundle, "deploy", copy)
     yield _act_link(url, what, f"{what}: {row.name} to {environment}")
     if following is None or cell.version is None or following.config_hash == cell.config_hash:
         return
