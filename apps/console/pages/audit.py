@@ -128,7 +128,7 @@ class EventList(ScopedChangeList):
     def ledger_url(self) -> str:
         """The URL of the page that exports an organization's ledger; empty if the person may not export it.
 
-        Without a scope, the ledger is that of the organization that the person administers, if there is only one.
+        Without a scope, this is the page of the organization whose ledger the person may export, if there is only one.
         """
         organizations = lineage(scope_of(self._request))[:1]
         if not organizations:
@@ -141,7 +141,7 @@ class EventList(ScopedChangeList):
 
 
 def _administered(console_user: ConsoleUser) -> QuerySet[Organization]:
-    """Return the organizations that the person administers."""
+    """Return the organizations that the person administers; for an installation operator, all organizations."""
     return Organization.objects.filter(console_user.organization_condition(P.MANAGE_ORG_MEMBERSHIPS, "pk"))
 
 
@@ -217,7 +217,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
         """Return the listed events as a CSV file. Raises SuspiciousOperation if a filter is malformed."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        if "\0" in request.GET.get("q", ""):  # as in the list; otherwise, the file would contain all events
+        if "\0" in request.GET.get("q", ""):  # as in the list; otherwise, the search would be ignored
             raise SuspiciousOperation("NUL in the query string")
         try:
             listed = self.get_changelist_instance(request)

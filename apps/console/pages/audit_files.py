@@ -32,8 +32,8 @@ _COLUMNS: Final = (
 def csv_lines(events: QuerySet[AuditEvent], console_user: ConsoleUser) -> Iterator[str]:
     """Yield the lines of a CSV file with the newest ``MOST_ROWS`` events, read page by page.
 
-    If there are more events, the last line says so. IP addresses are left out of the events of organizations that the
-    person does not administer.
+    If there are more events, the last line says so. Only installation operators and the admins of an event's
+    organization get its IP address.
     """
     yield _line(_COLUMNS)
     # The list defers the changes, and each event would need a query for them.

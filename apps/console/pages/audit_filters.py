@@ -168,7 +168,7 @@ class EventFilter(forms.Form):
     def _every_organization(self) -> Q:
         """Return a condition that holds for all events, and with which PostgreSQL can use the indexes.
 
-        The first column of the indexes is the organization. Without a scope, an installation operator's rows are not
+        The first column of most indexes is the organization. Without a scope, an installation operator's rows are not
         limited to organizations.
         """
         if not console_user_of(self._request).is_superuser or list_scope_of(self._request) is not None:

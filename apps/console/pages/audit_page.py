@@ -45,7 +45,7 @@ _ACTORS: Final[Mapping[str, type[Model]]] = {
     "enrollment_token": EnrollmentToken,
 }
 _ACTOR_NOUNS: Final = {"user": "person", "organization_key": "API key"}
-# Fields whose values are lists. If such a list has two elements, they are not the values before and after the event.
+# Fields whose value can be a list. If such a list has two elements, they are not the values before and after the event.
 _LISTS: Final = frozenset({"baselines", "fixtures", "groups", "names", "proofs", "reasons", "unset"})
 
 
@@ -145,7 +145,7 @@ def _changes(row: AuditEvent) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    """Return a value as text, and a list or an object as indented JSON."""
+    """Return a value as text, a list or an object as indented JSON, and a digest as the size and hash of the value."""
     if value is None or value == "":
         return "-"
     if isinstance(value, dict) and value.keys() == {"size", "sha256"}:

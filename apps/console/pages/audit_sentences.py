@@ -276,7 +276,8 @@ def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
 def phrase_of(kind_name: str, key: Any) -> Subquery:
     """Return the phrase for a row as an expression. ``key`` is an expression for the row's id as text."""
     kind = _KINDS[kind_name]
-    # The id of these kinds is always a UUID. Other kinds, such as signing keys, have other ids, which are not cast.
+    # The id of these kinds is always a UUID. Ids of other kinds are not cast, because some, such as those of signing
+    # keys, are not UUIDs.
     rows = kind.model._base_manager.filter(pk=Cast(key, UUIDField()))
     phrase = Concat(*kind.parts, output_field=CharField()) if len(kind.parts) > 1 else kind.parts[0]
     return Subquery(rows.order_by().values_list(Coalesce(phrase, _words(""), output_field=CharField()))[:1])

@@ -178,7 +178,7 @@ def _why_undecided(found: Reviewing, user_id: UUID) -> str:
     if not found.is_open:
         return "did not decide"
     if not found.row.allow_self_approval and user_id == found.row.requester_id:
-        return "requested this, so cannot approve"
+        return "counts as the requester, so cannot approve"
     is_able = user_id in found.able or _is_requester_unknown(found.row)  # with an unknown requester, ``able`` is empty
     return "not decided yet" if is_able else "can no longer see this environment"
 

@@ -62,7 +62,7 @@ class _AwaitingMyDecision(admin.SimpleListFilter):
 
 
 def warning_pills(row: Approval) -> str:
-    """Return the warnings of an approval as pills for a list."""
+    """Return pills for a list, for break-glass and for an overridden freeze window."""
     deployment = deployment_of(row)
     words = ["break glass"] if row.break_glass else []
     words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
