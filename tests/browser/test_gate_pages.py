@@ -280,8 +280,8 @@ def test_deploy_form_has_fields_for_explanations_and_gate_override(world: World)
     assert offered(operator) == named
     assert (offered(admin), offered(admin, untested)) == (["override_replay_gate", *named], ["override_replay_gate"])
     assert outlook(operator, override_replay_gate="please") == (
-        f"{first} The deployment can start only if every difference is accepted, there are at least 2 verdicts and the "
-        "work increases by at most 7%."
+        f"{first} The deployment can start only if every difference is accepted, there are at least 2 verdicts other "
+        "than “not tested” and the work increases by at most 7%."
     )
     why = {"override_replay_gate": "It is urgent.", named[1]: "It is on purpose."}
     assert outlook(admin, **why) == f"{first} You override the replay gate: the result does not block the deployment."

@@ -206,7 +206,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             label="Disable",
             done="{} disabled",
             explain="No messages are sent until somebody enables the chat webhook again. Events that happen in the "
-            "meantime are not sent later.",
+            "meantime are not sent later, unless a later message covers several events of the same type.",
             run=_set_enabled(enabled=False),
             needs=P.MANAGE_PROJECT,
             icon="pause",

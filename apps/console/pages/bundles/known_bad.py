@@ -15,7 +15,7 @@ from apps.console.frame.console_user import ConsoleUser, may_operate
 from apps.console.pages.bundles.tables import CLEAR
 from apps.releases.models import ConfigBundle, KnownBad
 
-_HASH = 18  # characters of a hash that are shown instead of a name
+_HASH = 18  # characters that are shown instead of a name: the start of a hash and “…”
 
 
 @admin.register(KnownBad, site=site)
@@ -39,7 +39,7 @@ class KnownBadAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Config bundle")
     def bundle(self, row: Any) -> str:
-        """Return the name of the newest config bundle with the configuration; its short hash if all were deleted."""
+        """Return the name of the newest config bundle with the configuration; its short hash if there is none."""
         return str(row.bundle_name or Truncator(row.config_hash).chars(_HASH))
 
     def summary(self, request: HttpRequest, row: KnownBad) -> dict[str, Any]:

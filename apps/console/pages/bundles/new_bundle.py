@@ -34,7 +34,7 @@ class ErrorPlace(NamedTuple):
 
 
 class JsonInput(NamedTuple):
-    """A JSON field that parameters.js replaces with generated fields.
+    """A JSON field that parameters.js can replace with generated fields.
 
     ``schema`` is a key of ``NewConfigBundle.schemas``, and ``reference`` describes the op of a stage.
     """
@@ -100,7 +100,10 @@ class NewConfigBundle(ApiForm):
         }
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer."""
+        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer.
+
+        The rest is left out for the snapshot.
+        """
         for stage_id, name in self.stages.items():
             at = child_pointer("/stage_config", stage_id)
             if pointer == at or pointer.startswith(f"{at}/"):

@@ -107,7 +107,7 @@ ROTATE_SIGNING_KEY = Act(
     label="Rotate signing key",
     done="{} created",
     explain="A new key is published now. The new key starts to sign when agents have had time to fetch it. From then "
-    "on, the previous key remains valid for a week.",
+    "on, the previous key remains valid for a week unless you retire it.",
     run=_rotate,
     form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,

@@ -42,7 +42,7 @@ def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
         name="revoke",
         label="Revoke",
         done="{} revoked",
-        explain="The credential becomes invalid immediately. This cannot be undone.",
+        explain="The credential becomes invalid within a second. This cannot be undone.",
         run=lambda row, context: tokens.revoke(row, action=action, actor=context.actor, scope=scope(row)),
         needs=needs,
         icon="block",

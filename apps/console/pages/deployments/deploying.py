@@ -53,7 +53,7 @@ MAX_NAMES = 1_000
 MAX_LABELS = 20  # labels that have a checkbox. Others are entered as rows.
 MAX_EXPLAINED = 20  # groups of differences that the form has a field for
 _INVITE = "Invite more people."
-_DIGITS = 3  # the maximum number of digits of a percentage; Python refuses to parse numbers with thousands of digits
+_DIGITS = 3  # the maximum number of digits of a percentage; Python refuses to parse numbers with over 4,300 digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
     "slow": {"kind": "waves", "percents": [1, 10, 50, 100], "pause_s": 600},
@@ -397,13 +397,13 @@ def find_known_groups(bundle: ConfigBundle) -> list[dict[str, Any]]:
 def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> str:
     """Return what the replay gate will do with a deployment of the config bundle; "" if the gate is off.
 
-    ``count`` is the number of the pipeline's fixtures.
+    ``count`` is the number of the pipeline's fixtures that have not expired.
     """
     environment, pipeline = bundle.environment, bundle.version.name
     policy = environment.effective_settings.release
     if policy.replay_gate is GateMode.OFF:
         return ""
-    tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
+    tested = f"The pipeline {pipeline} has no fixtures that have not expired, so nothing is tested."
     if count:
         named = f"{count_of(count, 'fixture')} of the pipeline {pipeline} {'is' if count == 1 else 'are'} tested"
         tested = f"{named}. Results are compared with golden results or with what most of the target's agents run."
@@ -413,7 +413,8 @@ def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> s
         return f"{tested} You override the replay gate: the result does not block the deployment."
     rules = ["every difference is accepted"] if count else []
     if needed := policy.replay_gate_min_fixtures:
-        rules.append(f"there {'is' if needed == 1 else 'are'} at least {count_of(needed, 'verdict')}")
+        verb = "is" if needed == 1 else "are"
+        rules.append(f"there {verb} at least {count_of(needed, 'verdict')} other than “not tested”")
     if count and policy.max_work_increase_percent is not None:
         rules.append(f"the work increases by at most {policy.max_work_increase_percent}%")
     if not rules:
