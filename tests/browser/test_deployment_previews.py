@@ -95,7 +95,7 @@ def test_rollback_preview_of_large_deployment_reads_no_agents(
     monkeypatch.setattr(rollbacks, "touched_agents", None)
 
     assert previewed(world, deployment)["Roll back"] == (
-        "About 3 agents return to what they ran before, v1 (bundle bundle-0) is current afterwards, "
+        "About 3 agents return to what they ran before, v1 (bundle bundle-0) is restored, "
         "and this configuration becomes known bad here."
     )
 

@@ -28,7 +28,7 @@ class JsonField(forms.CharField):
         super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}), **kwargs)
 
     def clean(self, value: Any) -> dict[str, Any] | None:
-        """Parse the object. Raises ValidationError if the text is not a JSON object."""
+        """Parse the object. Raises ValidationError if ``read_object`` refuses the text."""
         text = super().clean(value)
         try:
             return read_object(text, JsonLimits()) if text else None

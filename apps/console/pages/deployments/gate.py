@@ -194,7 +194,7 @@ class _Acceptances:
 
 
 def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -> str | None:
-    """Return the URL of the form that accepts differences; None if the person cannot accept any for the deployment."""
+    """Return the URL of the form that accepts differences; None if the person may not do so for the deployment now."""
     may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(deployment.environment)
     listed = deployment.reviewers if deployment.policy.approvals_required else []
     may = may and (not listed or str(request.user.pk) in listed)

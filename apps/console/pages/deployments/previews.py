@@ -63,7 +63,7 @@ def preview_pause(row: Any) -> str:
     deployments.check_set_paused(row, paused=True)
     counted: AgentCounts = row.counted
     if not (count := counted.by_progress.get(A.PENDING, 0)):
-        return f"Nothing changes for agents, because all of them have been offered {_version_of(row)}."
+        return f"Nothing changes for enlisted agents, because all of them have been offered {_version_of(row)}."
     version = _version_of(row)
     waits = _clause(count, f"is not offered {version}", f"are not offered {version}")
     return f"{waits} until somebody resumes the deployment."
@@ -80,7 +80,7 @@ def preview_resume(row: Any) -> str:
         return f"Wave {row.wave + 1} continues: {offers(here, _version_of(row), 'more ')}."
     wave, count = _find_next_wave(row)
     if not count:
-        return f"The rollout continues, and all agents have been offered {_version_of(row)} already."
+        return f"The rollout continues, and all enlisted agents have been offered {_version_of(row)} already."
     if row.wave_done_at is None:
         follows = _WAITS.get(row.strategy.find_hold(row.wave, wave), "starts")
         return f"The rollout continues, and wave {wave + 1} {follows} after wave {row.wave + 1} has finished."
@@ -110,7 +110,7 @@ def preview_rollback(row: Any) -> str:
     """Return how many agents would return to which version and config bundle.
 
     With more than ``_MAX_READ`` agents, return only an approximate number of agents, and which deployment would be
-    current afterwards. Each sentence also says that the configuration would become known bad.
+    restored. Each sentence also says that the configuration would become known bad.
     """
     target = rollbacks.check_start(row)
     counted: AgentCounts = row.counted
@@ -119,7 +119,7 @@ def preview_rollback(row: Any) -> str:
         count = sum(number for progress, number in counted.by_progress.items() if progress != A.PENDING)
         name = _read_names([target], row.pipeline)[target.pk]
         back = "returns to what it ran before" if count == 1 else "return to what they ran before"
-        return f"About {agent_count(count)} {back}, {name} is current afterwards, and {then}."
+        return f"About {agent_count(count)} {back}, {name} is restored, and {then}."
     before: Counter[UUID | None] = Counter(rollbacks.touched_agents(row).values_list("before_id", flat=True))
     groups: Counter[Deployment] = Counter()
     if before.keys() <= {target.pk, None}:  # saves a query
@@ -132,7 +132,7 @@ def preview_rollback(row: Any) -> str:
     clauses = [_clause(n, f"returns to {names[each.pk]}", f"return to {names[each.pk]}") for each, n in shown]
     rest = groups.total() - sum(n for _, n in shown)
     clauses.append(_clause(rest, "returns to an earlier bundle", "return to earlier bundles"))
-    said = [clause for clause in clauses if clause] or [f"{names[target.pk]} is current afterwards"]
+    said = [clause for clause in clauses if clause] or [f"{names[target.pk]} is restored"]
     return f"{', '.join(said)}, and {then}."
 
 

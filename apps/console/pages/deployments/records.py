@@ -48,7 +48,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
         return f"Deployment agent {row.agent} of {row.deployment.pipeline}"
 
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
-        """Perform an act. An act on a single agent returns to the deployment's page, which offers the act."""
+        """Perform an act. Unless it is a bulk action, return to the page of the agent's deployment."""
         (row,) = rows if len(rows) == 1 else (None,)
         if isinstance(row, DeploymentAgent) and "bulk" not in context:
             back = row_url(row.deployment)

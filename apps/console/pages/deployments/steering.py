@@ -1,4 +1,4 @@
-"""The acts that steer a deployment between its waves, and what its page shows about holds."""
+"""The acts that start the next wave and change the reviewers, and what a deployment's page shows about holds."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ CHANGE_REVIEWERS = Act.of(
     commands.change_reviewers,
     label="Change reviewers",
     done="Reviewers of {} changed",
-    explain="The chosen people decide on the pending and later approvals of this deployment and its waves. The consent "
-    "of somebody who is no longer a reviewer does not count.",
+    explain="The chosen people decide on the pending and later approvals of this deployment and its waves. If "
+    "anybody is chosen, only the consents of the chosen people count.",
     icon="group",
     form=_ReviewersForm,
     run=_change_reviewers,

@@ -292,7 +292,7 @@ class DeploymentAdmin(LiveAdmin):
         panels += blockers_panels(found)
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else earlier_decisions
-            title = "Approval" if row.handed_in is None else "Earlier approval, used by this deployment"
+            title = "Approval" if row.handed_in is None else "Earlier approval, submitted for this deployment"
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": row_url(row.consent), "link": "Open"}
             )

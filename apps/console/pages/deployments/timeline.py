@@ -155,7 +155,7 @@ def _agents_failed(entry: _Entry) -> str:
 
 
 # A function for each event that a service adds to a timeline. Plain text is escaped by the templates.
-# Not only the last person who approves can complete an approval, but also a person who changes the reviewers.
+# Not only the last person who approves can complete an approval, but also a change of the reviewers.
 SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "create": _created,
     "approve": lambda entry: _decided(entry, "completed"),
