@@ -220,9 +220,9 @@ def test_banner_announces_next_freeze_window_within_7_days(world: World) -> None
 
     [coming], [now], later = (banners(timedelta(**each)) for each in ({"days": 6}, {"hours": -1}, {"days": 8}))
 
-    assert coming.startswith("Next freeze window: No deployment starts between ")
+    assert coming.startswith("Next freeze window: Without an override, no deployment starts between ")
     assert coming.endswith(" UTC: Year-end close.")
-    assert now.startswith("Frozen: No deployment starts until ")
+    assert now.startswith("Frozen: Without an override, no deployment starts until ")
     assert later == []
 
 

@@ -51,7 +51,7 @@ def test_settings_form_stores_only_changed_settings(world: World) -> None:
     event = AuditEvent.objects.get(action="environment.update")
     assert event.actor_display == world.project_admin.user.email
     page = client.get(row_page(world.dev)).text
-    assert "No deployment starts until" in page
+    assert "no deployment starts until" in page
     assert NOW["reason"] in page
 
 

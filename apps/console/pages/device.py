@@ -59,7 +59,7 @@ def device_view(request: HttpRequest) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, code: str) -> dict[str, Any]:
-    """Return the template context after a form submission. Raises DomainError for a wrong code or too many attempts."""
+    """Return the template context after a form submission. Raises DomainError, for example for a wrong code."""
     user = user_of(request)
     allow = _DECISIONS.get(request.POST.get("decision", ""))
     with limit_wrong_codes(user.pk):

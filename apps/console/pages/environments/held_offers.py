@@ -29,7 +29,7 @@ def describe_held(held: HeldOffers) -> list[tuple[str, str, list[str]]]:
             f"Restored from a backup of {held.backup_at:%Y-%m-%d %H:%M} UTC",
             [
                 f"Offers to {agent_count(held.agents)} are held. An agent with a held offer keeps running what it runs "
-                "until a person resumes the offers or deploys something new to the agent.",
+                "until the offers are resumed or the agent gets a new offer.",
                 "Drifted agents do not run what the backup offers them. Check them before you resume the offers.",
             ],
         )

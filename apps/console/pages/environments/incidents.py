@@ -23,7 +23,7 @@ from byteor.engine.counted import count_of
 from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.ids import smallest_uuid7
 
-_DAYS, _READ, _SHOWN = 7, 100, 10  # days of the panel, captures that are read, groups that are shown
+_DAYS, _READ, _SHOWN = 7, 100, 10  # days of the panel, captures that are grouped, groups that are shown
 _VERSIONS = 3  # versions that a group names
 
 

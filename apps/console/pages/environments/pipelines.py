@@ -31,7 +31,7 @@ from apps.tenancy.models import Environment
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.ids import smallest_uuid7
 
-MAX_DEPLOYMENTS = 100  # current and unfinished deployments that the panel reads
+MAX_DEPLOYMENTS = 100  # with more current and unfinished deployments, the panel may be incomplete
 _CAUSES = 5
 _NOTHING: Combinable = Value(None, output_field=JSONField())
 

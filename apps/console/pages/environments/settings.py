@@ -58,18 +58,18 @@ _LABELS = {
 }
 # Texts that replace the API's descriptions.
 _MEANINGS = {
-    "freeze_windows": "Periods during which no deployment starts, unless an organization admin overrides the window. "
+    "freeze_windows": "Periods during which no deployment starts, unless its request overrides the window. "
     "The reason is shown to people whose deployments wait. Without an offset, start and end are in the window's "
     "time zone. Repeated windows keep their local time in this time zone.",
     "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
     "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod need approval.",
     "allow_self_approval": "Whether people may approve their own requests. After break-glass, they never may. By "
     "default, only dev permits this.",
-    "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
-    "operate the environment can decide.",
+    "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen here or for the "
+    "deployment, everybody who may operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
     "block the deployment. An organization admin can override the gate for a single deployment.",
-    "replay_gate_min_fixtures": "A deployment starts only if its test has at least this many results. Results of "
+    "replay_gate_min_fixtures": "The minimum number of results that the test of a deployment needs. Results of "
     "fixtures that could not be tested do not count. Used only if the replay gate is required.",
     "max_work_increase_percent": "How much more work a new configuration may need for the same records than what "
     "agents run now. If empty, there is no limit. Used only if the replay gate is required.",
@@ -100,13 +100,19 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> li
     found = freeze.last_open_window(windows, now)
     if found is not None:
         window, end = found
-        return [("warn", "Frozen", [f"No deployment starts until {end:%Y-%m-%d %H:%M} UTC{because(window.reason)}."])]
+        return [
+            (
+                "warn",
+                "Frozen",
+                [f"Without an override, no deployment starts until {end:%Y-%m-%d %H:%M} UTC{because(window.reason)}."],
+            )
+        ]
     coming = freeze.occurrences(windows, now, now + _ANNOUNCED)
     if not coming:
         return []
     start, end, window = coming[0]
     times = f"between {start:%a %d %b, %H:%M} and {end:%a %d %b, %H:%M %Z}"
-    return [("", "Next freeze window", [f"No deployment starts {times}{because(window.reason)}."])]
+    return [("", "Next freeze window", [f"Without an override, no deployment starts {times}{because(window.reason)}."])]
 
 
 class _SettingsForm(ActForm):
@@ -221,9 +227,9 @@ EDIT_SETTINGS = Act(
     also="freeze window policy reviewers approvals",
     done="Settings of {} changed",
     explain="Deployments that have already been requested keep their rules for approvals and the replay gate, their "
-    "agent timeout and their in-flight limit. Pending approvals of replays also keep their rules. All other changes "
-    "apply immediately. Outside of dev environments, only an organization admin can loosen the rules for approvals, "
-    "the replay gate, replays and freeze windows.",
+    "agent timeout and their in-flight limit. Pending approvals of replays also keep their rules. Freeze windows also "
+    "apply to deployments that have already been requested. Outside of dev environments, only an organization admin or "
+    "an installation operator can loosen the rules for approvals, the replay gate, replays and freeze windows.",
     run=_edit,
     needs=P.MANAGE_ENVIRONMENT,
     icon="tune",

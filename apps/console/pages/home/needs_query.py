@@ -79,7 +79,7 @@ MOST_OF_KIND: Final = 30
 _MOST_UNDER_WAY: Final = 1_000  # environments with rollouts under way
 _ROLLOUTS_FOR: Final = timedelta(days=7)
 _INCIDENTS_FOR: Final = timedelta(hours=24)
-# Reasons of failed deployments that were decisions of a person, so nobody has to act.
+# Failed deployments with these reasons are left out, because the reasons usually are decisions of somebody.
 _DECIDED: Final = ("aborted", "approval_denied", "approval_revoked", "wave_denied")
 # The tables of the steps to the first deployment, each with the number of rows that the step needs.
 _STEPS: Final[tuple[tuple[type[Model], int], ...]] = (
@@ -310,8 +310,8 @@ def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
 def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
     """Yield deployments with a wave that somebody must start, paused and failed ones, and environments with rollouts.
 
-    A failed deployment is included if it was requested after ``week``, is the newest of its pipeline, and did not fail
-    because of a decision. The environments are those with deployments under way.
+    A failed deployment is included if it was requested after ``week``, is the newest of its pipeline, and its
+    reason is not in ``_DECIDED``. The environments are those with deployments under way.
     """
     mine = Deployment.objects.filter(reader.may(Deployment, P.OPERATE_ENVIRONMENT))
     values = {
