@@ -2,8 +2,8 @@
 
 The theme draws its icons as words, which screen readers read aloud, and builds buttons from ``span`` elements
 and from links without a URL. It also loads half a megabyte of scripts that the console does not use, such as charts and
-jQuery. Overriding the templates would copy hundreds of lines. Instead, this module replaces exact snippets of them, and
-a system check compares the snippets with the installed theme.
+jQuery. Overriding the templates would copy hundreds of lines. Instead, this module hides the icons from screen readers
+with a pattern, and replaces exact snippets. A system check compares the snippets with the installed theme.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The rate limit for callers without a valid credential, kept in each process and applied before any costly work.
 
 Each address has an allowance, and all addresses share another one. A request counts against both, unless this process
-knows that its credential is valid. If a view verifies the credential of the request, the request counts against the
-rate limit of the credential's owner instead. So requests with bad credentials use up the allowances just as requests
-without a credential do.
+knows that its credential is valid. If the API or the console verifies the credential, the request does not count
+here, because the rate limit of the credential's owner applies instead. So requests with bad credentials use up the
+allowances just as requests without a credential do.
 
 When an allowance is used up, a request without a credential is refused without a query. A request with a valid
 credential is then refused only if the credential's own allowance is used up. So a caller with a valid credential is not
@@ -39,7 +39,7 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import TooManyRequests, Unauthenticated
 from byteor_cloud.server import open_connections
 
-# For scale: one page of the console or of the documentation loads about 15 files.
+# For scale: one page of the console loads about 15 files.
 PER_ADDRESS_BURST, PER_ADDRESS_PER_S = 300, 10.0
 IN_TOTAL_BURST, IN_TOTAL_PER_S = 1000, 50.0
 # Maximum look-ups per second with invalid credentials: a pause follows each look-up that includes one.
@@ -88,8 +88,8 @@ class AnonymousCallers:
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._in_total = Allowance(per_s=IN_TOTAL_PER_S, burst=IN_TOTAL_BURST)
-        # Each valid credential has an allowance for requests in which no view verifies the credential, such as requests
-        # for static files, unknown paths and documentation.
+        # Each valid credential has an allowance for requests in which neither the API nor the console verifies the
+        # credential, such as requests for static files, unknown paths and documentation.
         self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
         self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)
@@ -97,8 +97,8 @@ class AnonymousCallers:
     def admit(self, address: str, presented: Presented | None) -> Callable[[str | None, int], None]:
         """Admit a request, or raise TooManyRequests.
 
-        After the response, call the returned function with the digest of the verified credential (None if no view
-        verified one) and the status of the response.
+        After the response, call the returned function with the digest of the verified credential (None if none was
+        verified) and the status of the response.
         """
         if presented is None or presented.digest not in self._valid:
             wait_s = self._take(address)
@@ -130,7 +130,7 @@ class AnonymousCallers:
     def _settle_valid(self, address: str, digest: str, verified: str | None, status: int) -> None:
         if verified is not None:
             self._valid.add(verified)
-        elif status == Unauthenticated.status:  # the credential no longer works, for example because it was revoked
+        elif status == Unauthenticated.status:  # usually the credential no longer works, for example after a revocation
             self._valid.discard(digest)
             self._invalid.add(digest)
             self._take(address)

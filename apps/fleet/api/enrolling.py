@@ -36,8 +36,8 @@ type _Outcome = Response | DomainError
 def enroll(request: EnrollRequest) -> Response:
     """Enroll the host, in one batch with other waiting requests. Raises DomainError if this request is refused."""
     host = request.enrollment
-    # A batch contains each requested name only once. If two hosts request the same name and the token permits
-    # replacement, the second host replaces the first one, which must be stored before.
+    # A batch contains each requested name of an environment only once. If two hosts request the same name there and the
+    # token permits replacement, the second host replaces the first one, which must be stored before.
     key: Hashable = object() if host.name is None else (host.environment.pk, host.name)
     outcome = _combiner.submit(key, request)
     if isinstance(outcome, DomainError):

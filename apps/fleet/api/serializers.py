@@ -1,4 +1,4 @@
-"""Serializers of agents, enrollment and heartbeats."""
+"""Serializers of agents, enrollment, heartbeats and series."""
 
 from __future__ import annotations
 
