@@ -89,7 +89,7 @@ class AgentQuerySet(models.QuerySet[Any]):
         return self.filter(decommissioned_at=None)
 
     def taking_offers(self) -> Self:
-        """Return the agents that may get new offers: enrolled and not drained."""
+        """Return the agents that may get new offers other than rollbacks: enrolled and not drained."""
         return self.enrolled().filter(drained_at=None)
 
     def with_state(self, now: datetime | None = None) -> Self:
@@ -411,8 +411,8 @@ class Assignment(models.Model):
     failed_since = models.DateTimeField(null=True)
     failed_detail = models.TextField(blank=True)
     # When the restored backup was made, if the offer is held after a restore; otherwise null. The agent does not get a
-    # held offer until a person resumes the offers of the environment or the deployment. A new offer is not held. If
-    # an offer is withdrawn and the agent's earlier offer returns, the hold remains.
+    # held offer until the offers of the environment or the deployment are resumed. A new offer is not held. If an offer
+    # is withdrawn and the agent's earlier offer returns, the hold remains.
     held_backup_at = models.DateTimeField(null=True)
     bounded_columns = frozenset({"failed_detail"})
 

@@ -1,6 +1,6 @@
 """The commands in the responses to an agent's heartbeats, stored in the row that each heartbeat writes anyway.
 
-To avoid deadlocks, a transaction that changes commands locks all its other rows first.
+To avoid deadlocks, a transaction that changes commands locks the agent's other rows first.
 """
 
 from __future__ import annotations

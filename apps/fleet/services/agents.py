@@ -63,8 +63,8 @@ def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) 
     """Exclude the agent from new offers, or include it again.
 
     A drained agent keeps running its bundle and may finish an offer that it already has. No rollout waits for it, but
-    rollbacks still reach it. When it is undrained, it is offered the deployment that is current for it. Raises NotFound
-    if the agent was deleted, and Conflict if ``check_set_drained`` does.
+    rollbacks still reach it. When it is undrained, it may be offered the deployment that is current for it. Raises
+    NotFound if the agent was deleted, and Conflict if ``check_set_drained`` does.
     """
     # Rollout steps that make offers hold this lock, so none of them is still making an offer after the drain.
     lock_row(agent.environment)

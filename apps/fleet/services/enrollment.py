@@ -116,7 +116,8 @@ def enroll(request: Enrollment) -> Enrolled:
 def enroll_all(requests: Sequence[Enrollment]) -> list[Enrolled | DomainError]:
     """Enroll several hosts in one transaction. Returns a new agent or an error for each request, in the same order.
 
-    A refused request spends no use. Raises IntegrityError if a concurrent transaction takes one of the names.
+    A refused request spends no use. Raises IntegrityError if a concurrent transaction takes one of the names, or if a
+    request would replace the new agent of another one.
     """
     keep_environments(*{request.environment.pk for request in requests})
     tokens = _lock_tokens(request.token.pk for request in requests)
