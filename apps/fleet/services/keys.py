@@ -90,7 +90,7 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
     """Create a new key for the agent and revoke its old keys immediately. Returns the new secret.
 
     If a person rotates the key, the suspicion of a clone is cleared, because the clone does not have the new key.
-    Raises Conflict if the agent is decommissioned.
+    Raises Conflict if the agent is decommissioned, and NotFound if it was deleted.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
@@ -106,7 +106,8 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
 def request_rotation(agent: Agent, *, actor: Actor) -> None:
     """Ask the agent, in the responses to its heartbeats, to fetch a new key, and reset its rotation limit.
 
-    A repeated request only resets the limit again. Raises Conflict if ``check_request_rotation`` does.
+    A repeated request only resets the limit again. Raises Conflict if ``check_request_rotation`` does, and NotFound if
+    the agent was deleted.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
@@ -122,7 +123,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
 
     ``key`` stays valid until the first use of the new key, for at most 24 hours. An earlier new key that is still
     unused is revoked. Raises Unauthenticated if ``key`` is no longer valid or the agent is decommissioned, Conflict
-    while a clone is suspected, and TooManyRequests after too many rotations.
+    while a clone is suspected, TooManyRequests after too many rotations, and NotFound if the agent was deleted.
     """
     keep_environments(key.agent.environment_id)
     agent, environment = lock_row(key.agent), key.agent.environment

@@ -10,7 +10,7 @@ the other columns as well:
   because the heartbeat was late or came from an earlier process, they are null, and the number with the bits is -1.
 - ``series_changed`` is whether the last heartbeat met the condition of the trigger.
 - ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats,
-  beginning with the heartbeat at which the trigger last ran.
+  beginning with the heartbeat at which the trigger last ran. A heartbeat that the trigger ignored is not counted.
 - ``series_sums`` is the open slot as of the trigger's last run: the slot's number, the increases of the four counters,
   the sum and the number of the CPU readings, the sum and the number of the memory readings, and the restarts.
 - ``series_last`` are the counters and the uptime as of the trigger's last run. A usual heartbeat's counters are added
@@ -52,7 +52,7 @@ COUNTERS = ("records_in", "records_out", "drops", "errors")
 VALUES = (*COUNTERS, "cpu_percent", "memory_bytes", "restarts", "online")
 """The values of a slot, in the order of the columns of ``AgentSeries`` and ``EnvironmentSeries``."""
 MAX_SLOTS = SLOTS_PER_DAY * SERIES_KEPT_FOR.days
-_LARGEST = 2**53 - 1  # the largest integer that every JSON parser reads exactly
+_LARGEST = 2**53 - 1  # JSON parsers that use doubles read every integer up to this exactly
 _MOST_PERCENT = 1e6
 # How many agents' slots one transaction moves. The heartbeats of these agents wait until the transaction ends.
 _BATCH = 250

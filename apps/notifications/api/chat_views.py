@@ -36,7 +36,7 @@ def managed_by(roles: OrganizationRoles) -> Q:
     managed = {pk for pk, role in roles.projects.items() if P.MANAGE_PROJECT in GRANTS[role]}
     condition = Q(project__in=managed)
     if roles.org is not None and P.MANAGE_PROJECT in GRANTS[roles.org]:
-        # A role in a project overrides the role in the organization.
+        # A role in a project overrides any role in the organization except org_admin, which is handled above.
         condition |= Q(project__isnull=False) & ~Q(project__in=roles.projects.keys() - managed)
     return condition
 
