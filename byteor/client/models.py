@@ -291,9 +291,9 @@ class ConfigWarning(Model, kw_only=True):
 
 
 class Expect(Model, kw_only=True):
-    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of the replay with this id. The replay must have the same artifact,
-    `journal_lane` and `last_n` as the fixture. Defaults to `same`."""
+    """The expected result. `same`: the result of the configuration that the candidate is compared with. `golden`:
+    the result of the replay with this id. The replay must have the same artifact, `journal_lane` and `last_n` as
+    the fixture. Defaults to `same`."""
 
     golden: str
     """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
@@ -472,9 +472,9 @@ class FailedState(Model, kw_only=True):
 
 
 class Expect1(Model, kw_only=True):
-    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of the replay with this id. The replay must have the same artifact,
-    `journal_lane` and `last_n` as the fixture."""
+    """The expected result. `same`: the result of the configuration that the candidate is compared with. `golden`:
+    the result of the replay with this id. The replay must have the same artifact, `journal_lane` and `last_n` as
+    the fixture."""
 
     golden: str
     """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
@@ -511,9 +511,9 @@ class Fixture(Model, kw_only=True):
     is_expired: bool
     """Whether the fixture has expired."""
     expect: str | Expect1
-    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of the replay with this id. The replay must have the same artifact,
-    `journal_lane` and `last_n` as the fixture."""
+    """The expected result. `same`: the result of the configuration that the candidate is compared with. `golden`:
+    the result of the replay with this id. The replay must have the same artifact, `journal_lane` and `last_n` as
+    the fixture."""
     also_expected: list[AlsoExpected]
     """The deployments whose results a fixture with a golden result also expects, at most the newest 20, newest
     first. A deployment is added after it has become current, if all its differences on this fixture were accepted.
@@ -540,7 +540,7 @@ class GroupAcceptance(Model, kw_only=True):
     acceptance_id: str
     """The id of the acceptance."""
     accepted_by: str
-    """The e-mail address of the person, or the name of the API key."""
+    """Who accepted the difference: an e-mail address, or `key` and the name of an organization API key."""
     reason: str
     """Why the difference is wanted."""
     accepted_at: datetime
@@ -749,8 +749,8 @@ class Notification(Model, kw_only=True):
 
 class Settings(Model, kw_only=True):
     """The caller's choices: for each event, an object that maps ids of environments to `off`, `now` or `daily`. The
-    key `*` stands for all other environments. An update replaces the choices for the events in the body, and keeps
-    all others. An empty object removes the choices for an event."""
+    key `*` stands for all other environments and for events outside environments. An update replaces the choices
+    for the events in the body, and keeps all others. An empty object removes the choices for an event."""
 
     approval_needed: dict[str, str] | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -830,8 +830,8 @@ class NotificationSettings(Model, kw_only=True):
     """The id of the person whose settings these are."""
     settings: Settings
     """The caller's choices: for each event, an object that maps ids of environments to `off`, `now` or `daily`. The
-    key `*` stands for all other environments. An update replaces the choices for the events in the body, and keeps
-    all others. An empty object removes the choices for an event."""
+    key `*` stands for all other environments and for events outside environments. An update replaces the choices
+    for the events in the body, and keeps all others. An empty object removes the choices for an event."""
     defaults: Defaults
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
     defaults. The person who requested a deployment gets its e-mails about `rollout.stopped` and
@@ -1227,10 +1227,11 @@ class SeriesPoint(Model, kw_only=True):
 
 class ShownPayload(Model, kw_only=True):
     json: Any
-    """The payload as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate keys."""
+    """The payload as JSON. Null if it is incomplete or not valid JSON, or if the server refuses the JSON, for
+    example because of duplicate keys."""
     payload_base64: str | None
-    """The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload digit
-    for digit."""
+    """The payload in Base64, at most its first 16 KiB. Null if `json` is not null and contains each number with the
+    same digits as the payload."""
     truncated: bool
     """Whether only the first part of the payload is returned."""
 
@@ -1547,7 +1548,7 @@ class Acceptance(Model, kw_only=True):
     user_id: str | None
     """The id of the person who accepted. Null for an API key."""
     accepted_by: str
-    """The e-mail address of the person, or the name of the API key."""
+    """The e-mail address of the person, or `key` and the name of the API key."""
     ended_at: datetime | None
     """When the acceptance ended because a deployment of the configuration became current. Null until then."""
     created_at: datetime
@@ -2814,7 +2815,8 @@ class RemovedFixture(Model, kw_only=True):
     removed_at: datetime
     """When the fixture was deleted or expired."""
     removed_by: str | None
-    """The e-mail address of the person, or the name of the API key, that deleted the fixture. Null if it expired."""
+    """Who deleted the fixture: an e-mail address, or `key` and the name of an organization API key. Null if it
+    expired."""
 
 
 class Replay(Model, kw_only=True):
@@ -2998,8 +3000,8 @@ class TracedStep(Model, kw_only=True):
     lane: str | None
     """The lane of the record in this step. The schema permits null, but the value is never null."""
     json: Any
-    """The record after this step as JSON. Null if it is incomplete, or if it is not valid JSON without duplicate
-    keys."""
+    """The record after this step as JSON. Null if it is incomplete or not valid JSON, if the server refuses the
+    JSON, for example because of duplicate keys, or if a stage dropped the record or failed."""
     payload_base64: str | None
     """The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or failed."""
     truncated: bool
@@ -3780,9 +3782,10 @@ class ListedRegression(Model, kw_only=True):
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
     """Whether the worker requested the regression, to test the configuration that the environment runs now. Only
-    golden fixtures are tested. If there are any, the worker requests one such regression after a release, after a
-    fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a configuration of the
-    pipeline became known bad or was cleared, and after the engine has changed."""
+    golden fixtures are tested. If there are any, the worker requests one such regression after a release (unless an
+    earlier one has tested the same config bundle with the same fixtures and engine), after a fixture was added,
+    after the `expect` or `expires_at` of a fixture was changed, after a configuration of the pipeline became known
+    bad or was cleared, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -3806,8 +3809,8 @@ class ListedRegression(Model, kw_only=True):
     has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
     """The number of further differences that belong to no group. Reasons: the regression already has 1,000 groups,
-    a fixture has too many groups, or a difference from a golden result cannot be grouped (see the result's
-    `error`)."""
+    the groups of a fixture are too many or too large, or a difference from a golden result cannot be grouped (see
+    the result's `error`)."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -3948,9 +3951,10 @@ class Packet(Model, kw_only=True):
     gate: PacketGate
     """The replay gate of the deployment."""
     truncated: bool
-    """Whether something is left out because a response is limited to 4 MiB, or because of the limit of a list.
-    First the payloads of the last examples are left out, and then the last groups. Use `getRegression` with its
-    parameter `group` to get the example of a group."""
+    """Whether changes, groups, payloads of examples, `captures`, `agents` or `removed_fixtures` are incomplete
+    because of the limits of these lists, or because a response is limited to 4 MiB. In a response that would be too
+    large, first the payloads of the last examples are left out, and then the last groups. Use `getRegression` with
+    its parameter `group` to get the example of a group."""
 
 
 class PaginatedDeploymentAgentList(Model, kw_only=True):
@@ -4062,9 +4066,10 @@ class Regression(Model, kw_only=True):
     """The config hash of the tested config bundle. Null if a version or a draft is tested."""
     of_current: bool
     """Whether the worker requested the regression, to test the configuration that the environment runs now. Only
-    golden fixtures are tested. If there are any, the worker requests one such regression after a release, after a
-    fixture was added, after the `expect` or `expires_at` of a fixture was changed, after a configuration of the
-    pipeline became known bad or was cleared, and after the engine has changed."""
+    golden fixtures are tested. If there are any, the worker requests one such regression after a release (unless an
+    earlier one has tested the same config bundle with the same fixtures and engine), after a fixture was added,
+    after the `expect` or `expires_at` of a fixture was changed, after a configuration of the pipeline became known
+    bad or was cleared, and after the engine has changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -4087,8 +4092,8 @@ class Regression(Model, kw_only=True):
     has finished, and if `getRegression` was called with `after`. Null in a list; `getRegression` returns them."""
     more: int
     """The number of further differences that belong to no group. Reasons: the regression already has 1,000 groups,
-    a fixture has too many groups, or a difference from a golden result cannot be grouped (see the result's
-    `error`)."""
+    the groups of a fixture are too many or too large, or a difference from a golden result cannot be grouped (see
+    the result's `error`)."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the

@@ -1951,9 +1951,9 @@ class Environment(Calls):
                 records, at most 10,000. Not accepted with `last_n` or a golden replay.
             expires_at: When the fixture expires. An expired fixture is not tested, and no longer protects its
                 artifact from retention. By default, the fixture does not expire.
-            expect: The result that every candidate must give. `same`: the result of the configuration that the
-                candidate is compared with. `golden`: the result of the replay with this id. The replay must
-                have the same artifact, `journal_lane` and `last_n` as the fixture. Defaults to `same`.
+            expect: The expected result. `same`: the result of the configuration that the candidate is compared
+                with. `golden`: the result of the replay with this id. The replay must have the same artifact,
+                `journal_lane` and `last_n` as the fixture. Defaults to `same`.
             idempotency_key: A unique key that you generate. If you retry the request with the same key and body
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
@@ -2014,9 +2014,9 @@ class Environment(Calls):
             note: Why the capture is kept.
             expires_at: When the fixture expires. An expired fixture is not tested, and no longer protects its
                 artifact from retention. Null if it does not expire.
-            expect: The result that every candidate must give. `same`: the result of the configuration that the
-                candidate is compared with. `golden`: the result of the replay with this id. The replay must
-                have the same artifact, `journal_lane` and `last_n` as the fixture.
+            expect: The expected result. `same`: the result of the configuration that the candidate is compared
+                with. `golden`: the result of the replay with this id. The replay must have the same artifact,
+                `journal_lane` and `last_n` as the fixture.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
@@ -2234,7 +2234,7 @@ class Environment(Calls):
 
         States that groups of differences of a config bundle are wanted, for all compared configurations and golden
         results that show them in the regression. The acceptance is valid for all deployments of the configuration
-        in this environment, until one of them becomes current. If deployments need approval, only a person can
+        in this environment, until one of them becomes active. If deployments need approval, only a person can
         accept differences. An acceptance by the requester of a deployment then counts for that deployment only if
         `allow_self_approval` is true and the deployment does not use break-glass. If a deployment that needs
         approval has reviewers, only their acceptances count for it.
@@ -4056,9 +4056,9 @@ class Installation(Calls):
 
         Args:
             settings: The caller's choices: for each event, an object that maps ids of environments to `off`,
-                `now` or `daily`. The key `*` stands for all other environments. An update replaces the choices
-                for the events in the body, and keeps all others. An empty object removes the choices for an
-                event.
+                `now` or `daily`. The key `*` stands for all other environments and for events outside
+                environments. An update replaces the choices for the events in the body, and keeps all others.
+                An empty object removes the choices for an event.
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """

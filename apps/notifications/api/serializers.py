@@ -130,8 +130,9 @@ class NotificationSettingsSerializer(StrictSerializer):
     descriptions = {
         "id": "The id of the person whose settings these are.",
         "settings": "The caller's choices: for each event, an object that maps ids of environments to `off`, `now` or "
-        "`daily`. The key `*` stands for all other environments. An update replaces the choices for the events in the "
-        "body, and keeps all others. An empty object removes the choices for an event.",
+        "`daily`. The key `*` stands for all other environments and for events outside environments. An update "
+        "replaces the choices for the events in the body, and keeps all others. An empty object removes the choices "
+        "for an event.",
         "defaults": "For each event, when e-mails are sent to people who have not chosen, unless their organization "
         "has other defaults. The person who requested a deployment gets its e-mails about `rollout.stopped` and "
         "`rollout.rolled_back` immediately, unless this person or the organization has chosen otherwise.",
