@@ -172,7 +172,7 @@ class NotifiedState(models.Model):
 
 
 class AgentWatch(models.Model):
-    """When the sweep of agents last ran, and since when agents have been able to send heartbeats without a break.
+    """When the sweep of agents last ran, and until when agents may have been unable to send heartbeats.
 
     The table has at most one row.
     """

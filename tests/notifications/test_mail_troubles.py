@@ -77,7 +77,7 @@ def test_all_mails_arrive_after_trouble_at_any_step(
     assert len(accepted) == (2 if (step, trouble) == (Step.MESSAGE, Trouble.DROP) else 0)
     assert columns("mailed_at") == {None}
     assert None not in columns("mail_due_at")
-    assert columns("mail_error") == {"The mail server closed the connection or did not respond in time."}
+    assert columns("mail_error") == {"The connection to the mail server was closed or timed out."}
     server.recover()
     make_due()
     send(world)

@@ -27,7 +27,7 @@ MAX_JOB_S = 10
 # Attempts to handle an event. The waits between them are 6 s, 12 s, 24 s, …: more than three hours in total.
 MAX_TRIES, FIRST_WAIT = 12, timedelta(seconds=6)
 # After a person got ``MOST_MAILS`` e-mails from an organization within ``MAIL_WINDOW``, the person's further
-# notifications from it are collected in one e-mail, except for those that ``_next_mails`` never delays.
+# immediate notifications from it are collected in one e-mail, except for those that ``_next_mails`` never delays.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
 # The maximum number of invitation e-mails to a person in a day. Anybody can create an organization and invite people.
 MOST_INVITATIONS = 20

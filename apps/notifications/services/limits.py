@@ -30,8 +30,8 @@ LIMITS: Mapping[MessageType, Limit] = {
     _M.AGENTS_FAILED: Limit(1, timedelta(minutes=10)),
     _M.AGENTS_OFFLINE: Limit(1, timedelta(minutes=10)),
 }
-# No message about these events may be left out: they are urgent, or each is about a different person, credential or
-# quota level.
+# No message about these events may be left out: they are urgent, or few of them are about the same person, credential
+# or quota level.
 _UNLIMITED = {_M.BREAK_GLASS_NEEDED, _M.INVITATION, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
 _MAX_GROUPED = 10_000  # events that one summary covers
 _MAX_READ = 50  # covered events from which the content and the people of a summary are found

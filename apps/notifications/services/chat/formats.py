@@ -75,7 +75,7 @@ def escape_mattermost(text: str) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    """Replace line breaks, control characters and invisible characters with spaces."""
+    """Replace whitespace and characters of Unicode's category C, such as control characters, with single spaces."""
     visible = (" " if unicodedata.category(each)[0] in "CZ" else each for each in text)
     return " ".join("".join(visible).split())
 

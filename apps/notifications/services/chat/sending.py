@@ -146,7 +146,7 @@ def _attempt(deliveries: Sequence[ChatDelivery], content: Content) -> bool:
 
 
 def find_error(result: PostResult, url: str) -> str:
-    """Return the error in a chat server's response, at most 100 characters; empty if the response contains none.
+    """Return the error in a chat server's response, at most 100 characters; empty if none is found.
 
     If the status is 2xx but the server did not accept the message, the error is never empty. The long parts of the
     URL's path and query, which may be secret, are replaced in the error.

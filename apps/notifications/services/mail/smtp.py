@@ -24,7 +24,7 @@ ATTEMPT_S = 30.0
 """The maximum time to connect and sign in, or to send one e-mail."""
 _CLOSING = 421  # the code with which a server announces that it closes the connection
 _MAX_REASON = 200
-_TIMED_OUT = "The mail server closed the connection or did not respond in time."
+_TIMED_OUT = "The connection to the mail server was closed or timed out."
 
 
 class NotSent(Exception):

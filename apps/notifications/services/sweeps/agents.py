@@ -1,7 +1,7 @@
 """Record events about agents that went offline, failed, or seem to run on two machines.
 
-The sweep compares the offline and failed agents with those for which events were already recorded (``NotifiedState``),
-so heartbeats do not become more expensive.
+The sweep compares the offline and failed agents with those that it has already recorded (``NotifiedState``), so
+heartbeats do not become more expensive.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from apps.tenancy.services import hosts
 MAX_NAMES, MAX_NAME = 3, 60  # agents that a message names, and characters of each name
 FAILURES_COUNT_FOR = timedelta(days=1)
 """How long an agent counts as failed after it failed a deployment."""
-# If the sweep did not run for this long, the worker or the database was down, so heartbeats may be missing.
+# If the sweep did not run for this long, the worker or the database was probably down, so heartbeats may be missing.
 OUTAGE = timedelta(minutes=2)
 # If at least this many agents go silent and no other agent sends heartbeats, the heartbeats probably cannot reach the
 # control plane, so nobody is notified. With fewer silent agents, the sweep does not assume this.
 MANY = 100
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The late agents that have sent a heartbeat and have no recorded event, except for drained agents, which may be
-# switched off. ``gone_at`` is when an agent goes offline. ``counts_from`` is when it counts as offline: ten intervals
-# after its last heartbeat or after ``reachable_since``, whichever is later. OFFSET 0 makes PostgreSQL find these agents
-# first, so that it reads only their heartbeats.
+# The late agents that have sent a heartbeat and have no ``NotifiedState`` of this type, except for drained agents,
+# which may be switched off. ``gone_at`` is when an agent goes offline. ``counts_from`` is when it counts as offline:
+# ten intervals after its last heartbeat or after ``reachable_since``, whichever is later. OFFSET 0 makes PostgreSQL
+# find these agents first, so that it reads only their heartbeats.
 _LATE = f"""
     SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, beat.given,
         beat.last_seen_at + {OFFLINE_AFTER} * beat.given AS gone_at,
@@ -139,7 +139,7 @@ def record_offline_and_failed(now: datetime | None = None) -> None:
 
 
 def _find_reachable_since(watch: AgentWatch, now: datetime) -> datetime | None:
-    """Return since when agents have been able to send heartbeats without a break; None if they currently cannot.
+    """Return a time since which agents can send heartbeats without a break; None if they currently cannot.
 
     They cannot if no API server is running. After an outage of all servers or of the sweep, agents get time to return.
     """
@@ -154,7 +154,7 @@ def _find_reachable_since(watch: AgentWatch, now: datetime) -> datetime | None:
 
 
 def _record(found: str, values: dict[str, Any]) -> Iterator[MessageEvent]:
-    """Insert the states that the query ``found`` returns. Yields an event for each environment, to be inserted."""
+    """Execute ``_RECORD`` with the query ``found``. Yields an event for each environment, to be inserted."""
     limit = LIMITS[MessageType(values["type"])].window
     rows = _execute(_RECORD.format(found=found), {**values, "limit": values["now"] - limit})
     environments = Environment.objects.select_related("project").in_bulk(

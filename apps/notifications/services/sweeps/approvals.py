@@ -1,4 +1,4 @@
-"""Record events about break-glass deployments that will soon be rolled back unless they are approved."""
+"""Record events about break-glass deployments whose approval is still pending shortly before its deadline."""
 
 from __future__ import annotations
 
