@@ -94,7 +94,7 @@ class EnvVarsField(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "Use 1 to 128 of the characters A to Z, 0 to 9 and _, and do not start with a digit."
+                errors[name] = "Use 1 to 128 upper-case letters A to Z, digits and _, and do not start with a digit."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):

@@ -234,9 +234,10 @@ class DeploymentSerializer(ModelSerializer):
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. When the list is empty, an approved deployment starts, or "
         "fails if it is no longer permitted to start. While the deployment is pending approval, the list contains only "
-        "`too_few_reviewers` and the blockers of the replay gate. Nobody can approve the deployment while the replay gate blocks it. After "
-        "break-glass, the list contains `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues "
-        "despite this blocker, which is the only one that a finished deployment can have. Null in lists.",
+        "`too_few_reviewers` and the blockers of the replay gate. Nobody can approve the deployment while the replay "
+        "gate blocks it. After break-glass, the list contains `too_few_reviewers` if too few reviewers remain for the "
+        "pending approval. The deployment continues despite this blocker, which is the only one that a finished "
+        "deployment can have. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",
@@ -339,8 +340,8 @@ class DeploymentAgentSerializer(ModelSerializer):
         "action": "The action of the agent's offer: `activate` (also before the first offer) or `rollback`.",
         "progress": "The agent's progress in the deployment.",
         "offered_at": "When the deployment last made or renewed the agent's offer. If the rollback of another "
-        "deployment added the agent: when that rollback made its offer. Null before the first offer, and if the offer was "
-        "withdrawn.",
+        "deployment added the agent: when that rollback made its offer. Null before the first offer, and if the "
+        "offer was withdrawn.",
         "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "
         "content.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
