@@ -31,9 +31,9 @@ WAIT_S = integer_parameter(
     MAX_WAIT_S,
     default=0,
     description="The maximum number of seconds to wait for a new offer if `If-None-Match` matches the current one. "
-    "Returns the new offer when there is one. Returns 304 if there is no new offer within this time, if the server "
-    "shuts down, or if the agent sends another poll. If too many agents are waiting, returns 304 with `Retry-After` "
-    "immediately. Defaults to 0.",
+    "Returns the new offer when there is one. Returns 304 if there is no new offer within this time, or if the server "
+    "shuts down. May also return 304 if the agent sends another poll. If too many agents are waiting, returns 304 with "
+    "`Retry-After` immediately. Defaults to 0.",
 )
 
 
@@ -154,7 +154,7 @@ _texts = _Texts()
 
 
 class _Text(NamedTuple):
-    """A text, its organization, and the id of the key that signed it. Both ids are None if nothing is offered."""
+    """A text, its organization, and the id of the key that signed it. The ids may be None if nothing is offered."""
 
     text: str
     organization_id: UUID | None

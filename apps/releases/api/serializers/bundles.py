@@ -23,8 +23,8 @@ from byteor_cloud.api.fields import (
 )
 
 WARNINGS = (
-    "Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100). "
-    "Null in a list."
+    "Warnings about the config bundle: one for each stage that has no parameters although its op needs some (at most "
+    "100). Null in a list."
 )
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 ADAPTER_SCHEMA: dict[str, Any] = {
@@ -94,7 +94,7 @@ class EnvVarsField(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "Use 1 to 128 upper-case letters, digits and _, and do not start with a digit."
+                errors[name] = "Use 1 to 128 upper-case letters A to Z, digits and _, and do not start with a digit."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):

@@ -110,12 +110,12 @@ class ProgressSerializer(serializers.Serializer[Any]):
         "activating": "Agents whose last report was `activating`.",
         "active": "Agents that activated the bundle, and agents that the rollback of another deployment added.",
         "failed": "Agents that failed to activate the bundle or to roll back.",
-        "rolled_back": "Agents that rolled back to an earlier bundle.",
+        "rolled_back": "Agents that rolled back.",
     }
 
 
 class BlockerSerializer(serializers.Serializer[Any]):
-    """One reason why a deployment waits, or may have to wait."""
+    """One blocker of a deployment."""
 
     code = serializers.ChoiceField(list(BlockerCode))
     detail = serializers.CharField()
@@ -221,8 +221,8 @@ class DeploymentSerializer(ModelSerializer):
         "wave_hold": "The hold before the next wave. Null if no hold is in effect.",
         "start_at": "The time before which the deployment does not start, at most 30 days ahead. Until then, it is not "
         "in flight, and no other deployment waits for it. The time must not be in a freeze window, unless the "
-        "deployment overrides freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if "
-        "the deployment starts as soon as possible.",
+        "deployment overrides freeze windows. The time limit for approving the deployment, the environment's "
+        "`approval_ttl_s`, is counted from this time. Null if the deployment starts as soon as possible.",
         "reviewers": "The ids of the users who may decide on the approvals of the deployment, whatever their role. "
         "Defaults to the environment's setting `reviewers`. If the setting is not empty, only people in the setting "
         "can be named. If the setting is empty in `staging` or `prod`, only an `org_admin` can name people without the "
@@ -232,11 +232,12 @@ class DeploymentSerializer(ModelSerializer):
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
-        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
-        "While the deployment is pending approval, the list contains only `too_few_reviewers` and the blockers of the "
-        "replay gate. Nobody can approve the deployment while the replay gate blocks it. After break-glass, the list "
-        "contains `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues "
-        "despite this blocker, which is the only one that a finished deployment can have. Null in lists.",
+        "blockers": "Why the deployment cannot continue now. When the list is empty, an approved deployment starts, or "
+        "fails if it is no longer permitted to start. While the deployment is pending approval, the list contains only "
+        "`too_few_reviewers` and the blockers of the replay gate. Nobody can approve the deployment while the replay "
+        "gate blocks it. After break-glass, the list contains `too_few_reviewers` if too few reviewers remain for the "
+        "pending approval. The deployment continues despite this blocker, which is the only one that a finished "
+        "deployment can have. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",
@@ -338,8 +339,9 @@ class DeploymentAgentSerializer(ModelSerializer):
         "counted": "Whether the agent counts for waves and thresholds.",
         "action": "The action of the agent's offer: `activate` (also before the first offer) or `rollback`.",
         "progress": "The agent's progress in the deployment.",
-        "offered_at": "When the deployment last made or renewed the agent's offer. Null before the first offer, and if "
-        "the offer was withdrawn.",
+        "offered_at": "When the deployment last made or renewed the agent's offer. If the rollback of another "
+        "deployment added the agent: when that rollback made its offer. Null before the first offer, and if the "
+        "offer was withdrawn.",
         "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "
         "content.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
