@@ -18,7 +18,7 @@ class StepRollout(Job, name="releases.step", lane=JobLane.RELEASES):
 
 
 class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASES):
-    """Roll back or stop a break-glass deployment whose approval was denied, expired or revoked."""
+    """Roll back or stop a break-glass deployment whose approval was denied, expired or revoked, if possible."""
 
     deployment_id: str
 

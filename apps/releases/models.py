@@ -109,12 +109,12 @@ class Approval(Stateful):
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who requested the approval, or who created the API key that did. Null if unknown.
+    # The person who requested the deployment or replay, or who created the API key that did. Null if unknown.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that needs this approval, if any. A plain id, because this app may not import artifacts.
     replay_id = models.UUIDField(null=True, unique=True)
-    # Whether this is the approval of a break-glass deployment, which starts before anybody decides.
+    # Whether this is the approval of a break-glass deployment, which may start before anybody decides.
     break_glass = models.BooleanField(default=False)
     spec_hash = models.CharField(max_length=71)
     config_hash = models.CharField(max_length=71, null=True)
@@ -141,7 +141,7 @@ class Approval(Stateful):
     approved_at = models.DateTimeField(null=True)
     credential = models.TextField(null=True)
     used_at = models.DateTimeField(null=True)
-    reminded_at = models.DateTimeField(null=True, editable=False)  # when the requester last sent a reminder
+    reminded_at = models.DateTimeField(null=True, editable=False)  # when the last reminder was sent
     bounded_columns = frozenset({"strategy", "options", "reviewers"})
 
     class Meta:
@@ -254,13 +254,14 @@ class Deployment(Stateful):
     # this is set, the build does not spend the approval again.
     gated_at = models.DateTimeField(null=True)
     # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
-    # regression has finished. Null again when the gate opens, or when something else also blocks the deployment.
+    # regression has ended. Null again when the gate opens, or when something else also blocks the deployment.
     gate_until = models.DateTimeField(null=True)
     # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). The
     # worker checks this only during a rollout or rollback. Null before the first offers, and if the last check found
     # that agents cannot download the bundle or that the deployment's offers are held.
     served_at = models.DateTimeField(null=True)
-    # The end of the last outage. If an offer was made earlier, its timeout starts at this time. Null if there was none.
+    # The end of the last outage, or of the last hold of the deployment's offers after a restore. If an offer was made
+    # earlier, its timeout starts at this time. Null if there was neither.
     timeouts_from = models.DateTimeField(null=True)
     # The key set at the start of the build. With it, a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -329,7 +330,7 @@ class Deployment(Stateful):
         )
 
     def timed_from(self, offered_at: datetime) -> datetime:
-        """Return when the timeout of an offer started: at the offer, or after a later outage of the control plane."""
+        """Return when the timeout of an offer started: at the offer, or at ``timeouts_from`` if that is later."""
         return max(offered_at, self.timeouts_from or offered_at)
 
 
@@ -471,7 +472,7 @@ class TimelineEntry(Row):
 
 
 class Regression(Stateful):
-    """A test of a candidate: its pipeline's fixtures are replayed through the candidate and through the baselines.
+    """A test of a candidate: its pipeline's fixtures are replayed, and compared with baselines or golden results.
 
     The candidate is a config bundle, a version or a draft. Its spec is copied, because a draft may change.
     """
@@ -507,8 +508,8 @@ class Regression(Stateful):
     # Whether the regression was requested to test what the environment runs, with golden fixtures only.
     of_current = models.BooleanField(default=False, db_default=False)
     # {"deployment_id", "groups"}: the deployment that became current, and the groups of its differences from golden
-    # results that were accepted. Null if no such differences were accepted, and once a job has added the results to
-    # the fixtures.
+    # results that were accepted. Null before that, if no such differences were accepted, and once a job has added the
+    # results to the fixtures.
     newly_accepted: models.JSONField[Any, Any] = models.JSONField(null=True)
     # The number of results whose verdict was already known, from another regression or from another fixture with equal
     # records, and the number of verdicts that this regression computed.
@@ -549,7 +550,7 @@ class FixtureRevision(models.Model):
 
     ``revision`` counts new fixtures, changes of a fixture's expectation or expiry, and how often a configuration of the
     pipeline became known bad or was cleared. ``removed`` counts deleted fixtures, and releases whose accepted results
-    the fixtures then also expect. A regression that passed stays valid after the changes that ``removed`` counts.
+    the fixtures then also expect. The changes that ``removed`` counts outdate only regressions that block deployments.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)

@@ -45,7 +45,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
             "Approve or deny",
             "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
             "denies the request. When enough people have approved, the approval credential is issued, and the "
-            "deployment or replay can start. A break-glass deployment starts before it is approved. Only a "
+            "deployment or replay can start. A break-glass deployment can start before it is approved. Only a "
             "person can decide, not an API key. The requester may approve only if `allow_self_approval` is true. If "
             "the approval has `reviewers`, only they can decide. Otherwise, the caller needs the permission "
             "`environment:operate`. A decision on a wave must contain `wave` and the `digest` of the wave's report. No "

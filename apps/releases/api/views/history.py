@@ -79,8 +79,9 @@ class FleetStateViewSet(_IntervalViewSet):
         """List what the fleet ran at a given time.
 
         Returns the bundle that each agent of the environment ran at the time `at`, with the bundle's deployment and
-        approval. Decommissioned agents are included. For an agent that was offline or decommissioned at that time,
-        returns the last bundle that the agent had reported. Agents that ran nothing are left out.
+        approval. Decommissioned agents are included until they are deleted. For an agent that was offline or
+        decommissioned at that time, returns the last bundle that the agent had reported. Agents that ran nothing are
+        left out. Intervals are deleted 365 days after they end, so the list may be incomplete for an earlier time.
         """
         now = timezone.now()
         at = self.parameter_values.get("at", now)
