@@ -605,10 +605,11 @@ class AsyncEnvironment(AsyncCalls):
 
         Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial
         denies the request. When enough people have approved, the approval credential is issued, and the deployment
-        or replay can start. A break-glass deployment starts before it is approved. Only a person can decide, not an
-        API key. The requester may approve only if `allow_self_approval` is true. If the approval has `reviewers`,
-        only they can decide. Otherwise, the caller needs the permission `environment:operate`. A decision on a wave
-        must contain `wave` and the `digest` of the wave's report. No credential is issued for a wave.
+        or replay can start. A break-glass deployment can start before it is approved. Only a person can decide, not
+        an API key. The requester may approve only if `allow_self_approval` is true. If the approval has
+        `reviewers`, only they can decide. Otherwise, the caller needs the permission `environment:operate`. A
+        decision on a wave must contain `wave` and the `digest` of the wave's report. No credential is issued for a
+        wave.
 
         Requires the permission `environment:view`.
 
@@ -1269,8 +1270,9 @@ class AsyncEnvironment(AsyncCalls):
                 back if possible. Null for a deployment without break-glass.
             start_at: The time before which the deployment does not start, at most 30 days ahead. Until then, it
                 is not in flight, and no other deployment waits for it. The time must not be in a freeze window,
-                unless the deployment overrides freeze windows. The environment's `approval_ttl_s` is counted
-                from this time. Null if the deployment starts as soon as possible.
+                unless the deployment overrides freeze windows. The time limit for approving the deployment, the
+                environment's `approval_ttl_s`, is counted from this time. Null if the deployment starts as soon
+                as possible.
             reviewers: The ids of the users who may decide on the approvals of the deployment, whatever their
                 role. Defaults to the environment's setting `reviewers`. If the setting is not empty, only
                 people in the setting can be named. If the setting is empty in `staging` or `prod`, only an
@@ -2065,8 +2067,10 @@ class AsyncEnvironment(AsyncCalls):
         """List what the fleet ran at a given time.
 
         Returns the bundle that each agent of the environment ran at the time `at`, with the bundle's deployment and
-        approval. Decommissioned agents are included. For an agent that was offline or decommissioned at that time,
-        returns the last bundle that the agent had reported. Agents that ran nothing are left out.
+        approval. Decommissioned agents are included until they are deleted. For an agent that was offline or
+        decommissioned at that time, returns the last bundle that the agent had reported. Agents that ran nothing
+        are left out. Intervals are deleted 365 days after they end, so the list may be incomplete for an earlier
+        time.
 
         Requires the permission `environment:view`.
 
@@ -3876,8 +3880,8 @@ class AsyncOwnAgent(AsyncCalls):
         Args:
             wait_s: The maximum number of seconds to wait for a new offer if `If-None-Match` matches the current
                 one. Returns the new offer when there is one. Returns 304 if there is no new offer within this
-                time, if the server shuts down, or if the agent sends another poll. If too many agents are
-                waiting, returns 304 with `Retry-After` immediately. Defaults to 0.
+                time, or if the server shuts down. May also return 304 if the agent sends another poll. If too
+                many agents are waiting, returns 304 with `Retry-After` immediately. Defaults to 0.
         """
         found: m.DesiredAnswer = await self._call(
             "GET", f"{self._path}/deployment", "DesiredAnswer", query={"wait_s": given(wait_s)}

@@ -153,7 +153,7 @@ class Predicate1(Model, kw_only=True):
 
 
 class BreakGlass(Model, kw_only=True):
-    """A deployment that starts before approval. If it is not approved in time, it is rolled back if possible."""
+    """A deployment that can start before approval. If it is not approved in time, it is rolled back if possible."""
 
     reason: str
     """Why the deployment cannot wait for an approval."""
@@ -164,7 +164,7 @@ class BreakGlass(Model, kw_only=True):
 
 
 class BreakGlassRequest(Model, kw_only=True):
-    """A deployment that starts before approval. If it is not approved in time, it is rolled back if possible."""
+    """A deployment that can start before approval. If it is not approved in time, it is rolled back if possible."""
 
     reason: str
     """Why the deployment cannot wait for an approval."""
@@ -1045,7 +1045,7 @@ class Progress(Model, kw_only=True):
     failed: int
     """Agents that failed to activate the bundle or to roll back."""
     rolled_back: int
-    """Agents that rolled back to an earlier bundle."""
+    """Agents that rolled back."""
 
 
 class Project(Model, kw_only=True):
@@ -1734,7 +1734,7 @@ class BisectedVersion(Model, kw_only=True):
 
 
 class Blocker(Model, kw_only=True):
-    """One reason why a deployment waits, or may have to wait."""
+    """One blocker of a deployment."""
 
     code: str
     """A stable code. `freeze_window`: a freeze window is open. `in_flight_limit`: as many deployments are under way
@@ -1844,8 +1844,8 @@ class ConfigBundle(Model, kw_only=True):
     environment (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is not a copy.
     Null in a list."""
     warnings: list[ConfigWarning] | None
-    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list."""
+    """Warnings about the config bundle: one for each stage that has no parameters although its op needs some (at
+    most 100). Null in a list."""
     created_by: str
     """Who created the config bundle: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
@@ -2304,8 +2304,8 @@ class ListedConfigBundle(Model, kw_only=True):
     environment (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is not a copy.
     Null in a list."""
     warnings: list[ConfigWarning] | None
-    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list."""
+    """Warnings about the config bundle: one for each stage that has no parameters although its op needs some (at
+    most 100). Null in a list."""
     created_by: str
     """Who created the config bundle: an e-mail address, or `key` and the name of an organization API key."""
     created_at: datetime
@@ -3102,7 +3102,7 @@ class Approval(Model, kw_only=True):
     """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
     for a wave."""
     break_glass: bool
-    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
+    """Whether the approval is for a break-glass deployment, which can start before anybody approves."""
     spec_hash: str
     """The spec hash that the approval covers."""
     config_hash: str | None
@@ -3134,8 +3134,8 @@ class Approval(Model, kw_only=True):
     capabilities: list[str]
     """The capabilities that the approval permits."""
     warnings: list[ConfigWarning] | None
-    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list. Empty for a replay or a wave."""
+    """Warnings about the config bundle: one for each stage that has no parameters although its op needs some (at
+    most 100). Null in a list. Empty for a replay or a wave."""
     required_approvals: int
     """The number of people who must approve."""
     allow_self_approval: bool
@@ -3337,8 +3337,8 @@ class Deployment(Model, kw_only=True):
     start_at: datetime | None
     """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
     and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
-    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
-    soon as possible."""
+    freeze windows. The time limit for approving the deployment, the environment's `approval_ttl_s`, is counted from
+    this time. Null if the deployment starts as soon as possible."""
     reviewers: list[str]
     """The ids of the users who may decide on the approvals of the deployment, whatever their role. Defaults to the
     environment's setting `reviewers`. If the setting is not empty, only people in the setting can be named. If the
@@ -3381,11 +3381,12 @@ class Deployment(Model, kw_only=True):
     detail: str
     """More about why the deployment failed. May be empty."""
     blockers: list[Blocker] | None
-    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. While the
-    deployment is pending approval, the list contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment while the replay gate blocks it. After break-glass, the list contains
-    `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues despite this
-    blocker, which is the only one that a finished deployment can have. Null in lists."""
+    """Why the deployment cannot continue now. When the list is empty, an approved deployment starts, or fails if it
+    is no longer permitted to start. While the deployment is pending approval, the list contains only
+    `too_few_reviewers` and the blockers of the replay gate. Nobody can approve the deployment while the replay gate
+    blocks it. After break-glass, the list contains `too_few_reviewers` if too few reviewers remain for the pending
+    approval. The deployment continues despite this blocker, which is the only one that a finished deployment can
+    have. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime
@@ -3408,8 +3409,8 @@ class DeploymentAgent(Model, kw_only=True):
     progress: str
     """The agent's progress in the deployment."""
     offered_at: datetime | None
-    """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
-    withdrawn."""
+    """When the deployment last made or renewed the agent's offer. If the rollback of another deployment added the
+    agent: when that rollback made its offer. Null before the first offer, and if the offer was withdrawn."""
     tuning: Tuning | None
     """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. In a
     list, this field is null if it is larger than 4 KiB."""
@@ -3566,7 +3567,7 @@ class ListedApproval(Model, kw_only=True):
     """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
     for a wave. In a list, this field is null if it is larger than 4 KiB; `getApproval` returns it."""
     break_glass: bool
-    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
+    """Whether the approval is for a break-glass deployment, which can start before anybody approves."""
     spec_hash: str
     """The spec hash that the approval covers."""
     config_hash: str | None
@@ -3601,8 +3602,8 @@ class ListedApproval(Model, kw_only=True):
     """The capabilities that the approval permits. In a list, this field is null if it is larger than 4 KiB;
     `getApproval` returns it."""
     warnings: list[ConfigWarning] | None
-    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
-    Null in a list. Empty for a replay or a wave."""
+    """Warnings about the config bundle: one for each stage that has no parameters although its op needs some (at
+    most 100). Null in a list. Empty for a replay or a wave."""
     required_approvals: int
     """The number of people who must approve."""
     allow_self_approval: bool
@@ -3678,8 +3679,8 @@ class ListedDeployment(Model, kw_only=True):
     start_at: datetime | None
     """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
     and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
-    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
-    soon as possible."""
+    freeze windows. The time limit for approving the deployment, the environment's `approval_ttl_s`, is counted from
+    this time. Null if the deployment starts as soon as possible."""
     reviewers: list[str]
     """The ids of the users who may decide on the approvals of the deployment, whatever their role. Defaults to the
     environment's setting `reviewers`. If the setting is not empty, only people in the setting can be named. If the
@@ -3722,11 +3723,12 @@ class ListedDeployment(Model, kw_only=True):
     detail: str
     """More about why the deployment failed. May be empty."""
     blockers: list[Blocker] | None
-    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. While the
-    deployment is pending approval, the list contains only `too_few_reviewers` and the blockers of the replay gate.
-    Nobody can approve the deployment while the replay gate blocks it. After break-glass, the list contains
-    `too_few_reviewers` if too few reviewers remain for the pending approval. The deployment continues despite this
-    blocker, which is the only one that a finished deployment can have. Null in lists."""
+    """Why the deployment cannot continue now. When the list is empty, an approved deployment starts, or fails if it
+    is no longer permitted to start. While the deployment is pending approval, the list contains only
+    `too_few_reviewers` and the blockers of the replay gate. Nobody can approve the deployment while the replay gate
+    blocks it. After break-glass, the list contains `too_few_reviewers` if too few reviewers remain for the pending
+    approval. The deployment continues despite this blocker, which is the only one that a finished deployment can
+    have. Null in lists."""
     note: str
     """The requester's note."""
     created_at: datetime

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 UNFINISHED: Final = ("pending_approval", "approved", "building", "deploying", "rolling_back")
 ENDED: Final = frozenset({"active", "failed", "denied", "rolled_back"})
 # The reasons of deployments that were not approved, or that the replay gate blocked. Most had not started, but a
-# break-glass deployment starts before people decide.
+# break-glass deployment can start before people decide.
 REFUSED: Final = frozenset({"approval_denied", "approval_expired", "approval_revoked", "replay_gate"})
 NAMED: Final = 5  # the most agents or people that a line names
 

@@ -304,7 +304,7 @@ def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = No
 def count_change(environment: Environment, pipeline: str, *, is_removal: bool = False) -> None:
     """Count a change of the pipeline's fixtures, so that the replay gate notices it. Lock the environment first.
 
-    ``is_removal`` states that the change cannot affect regressions that passed.
+    ``is_removal`` states that the change cannot turn an equal result into a different one, like a deletion.
     """
     row, _ = FixtureRevision.objects.get_or_create(environment=environment, pipeline=pipeline)
     if is_removal:

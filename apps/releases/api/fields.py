@@ -98,7 +98,7 @@ class StrategySerializer(StrictSerializer):
 
 
 class BreakGlassSerializer(StrictSerializer):
-    """A deployment that starts before approval. If it is not approved in time, it is rolled back if possible."""
+    """A deployment that can start before approval. If it is not approved in time, it is rolled back if possible."""
 
     reason = TextField(max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)

@@ -97,7 +97,7 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             APPROVED, "Approve the deployment",
-            "If the environment requires approval, only a break-glass deployment starts before it is approved.",
+            "If the environment requires approval, only a break-glass deployment can start before it is approved.",
             None, list_url(Approval), Approval,
         ),
     ]  # fmt: skip

@@ -94,7 +94,7 @@ class ApprovalSerializer(ModelSerializer):
         "`environment:operate` may decide.",
         "start_at": "The time before which the deployment does not start. Null if it starts as soon as possible.",
         "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
-        "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
+        "break_glass": "Whether the approval is for a break-glass deployment, which can start before anybody approves.",
         "target": "The target that the approval covers. For a deployment: the requested target, and the number "
         "(`count`) and first ids (`resolved`) of the agents that matched it when the deployment was requested. For a "
         "wave, `resolved` is empty. For a replay: the artifact, the version and the other values that decide what "
