@@ -129,7 +129,7 @@ def _read() -> list[Metric]:
             ),
             _value(
                 "byteor_last_backup_timestamp_seconds",
-                "Unix time at which the newest backup was completed. 0 without a backup.",
+                "Unix time at which the newest recorded backup was completed. 0 if none is recorded.",
                 backup.timestamp() if (backup := backups.last_created_at()) else 0,
             ),
         ]

@@ -36,8 +36,8 @@ class Command(OperatorCommand):
         "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
         "installation. To detect a truncated or rebuilt ledger, compare with checkpoints of earlier exports that "
         "you keep on another host. Exits with 0 if every verified ledger is intact. Exits with 1 if a ledger "
-        "is not intact, if a checkpoint is invalid, or if the ledger of a checkpoint is not being verified. Exits with "
-        "2 if an argument is invalid."
+        "is not intact, if a checkpoint is invalid or contradicts another one, or if the ledger of a checkpoint is not "
+        "being verified. Exits with 2 if an argument is invalid."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
