@@ -278,3 +278,10 @@ def test_command_on_database_without_tables_fails_with_one_line() -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "CommandError: the database lacks migrations of this release: start the service first\n"
+
+
+@pytest.mark.django_db
+def test_organization_whose_slug_looks_like_id_is_found_by_slug(world: World) -> None:
+    Organization.objects.filter(pk=world.organization.pk).update(slug="0" * 32)
+
+    assert run("quota", "--org", "0" * 32, "--json").startswith("{")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
 from django.core.management import CommandError, call_command
-from django.db.models import Q
 
 from apps.tenancy.models import Organization
 from byteor_cloud.backup import unfinished
@@ -33,11 +33,10 @@ def check_restored() -> None:
 
 def find_organization(text: str) -> Organization:
     """Return the organization with this id or slug. Raises CommandError if there is none."""
-    try:
-        is_named = Q(pk=UUID(text))
-    except ValueError:
-        is_named = Q(slug=text)
-    organization = Organization.objects.filter(is_named).first()
+    organization = None
+    with suppress(ValueError):  # not an id
+        organization = Organization.objects.filter(pk=UUID(text)).first()
+    organization = organization or Organization.objects.filter(slug=text).first()
     if organization is None:
         raise CommandError(f"there is no organization with the id or slug {text!r}", returncode=2)
     return organization
