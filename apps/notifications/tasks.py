@@ -51,7 +51,7 @@ def wake() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Record events caused by the passage of time, and summarize grouped events. Runs all sweeps even if one fails."""
+    """Record the events that the sweeps find, and summarize grouped events. Runs all sweeps even if one fails."""
     errors = []
     for each in SWEEPS:
         try:

@@ -1,1 +1,1 @@
-"""Commands, metrics and dead letters for the operators of an installation. Has no models."""
+"""Commands and metrics for the operators of an installation, and dead letters. Has no models."""

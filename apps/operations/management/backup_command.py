@@ -20,7 +20,7 @@ from byteor_cloud.errors import DomainError
 
 
 class BackupCommand(OperatorCommand):
-    """A command that takes a passphrase, and prints each error as one line."""
+    """A command that takes a passphrase, and prints expected errors as one line each."""
 
     database_failed: ClassVar[str]
     """The beginning of the error line if the database fails."""

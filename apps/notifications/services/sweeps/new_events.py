@@ -8,7 +8,10 @@ from datetime import timedelta
 from apps.tenancy.models import MessageEvent
 
 LOOKED_BACK = timedelta(days=7)
-"""How far back sweeps look for causes, in case no worker was running. Events must be kept for longer than this."""
+"""How far back the sweeps for clones and failing webhooks look, in case no worker was running.
+
+Events must be kept for longer than this.
+"""
 
 
 def insert(found: Iterable[MessageEvent]) -> None:

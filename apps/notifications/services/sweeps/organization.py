@@ -22,7 +22,11 @@ LEVELS = (100, 90)  # percent of a quota, highest first
 
 
 def record_failing_webhooks(now: datetime | None = None) -> None:
-    """Record an event for each enabled webhook and chat webhook that has been failing for at least an hour."""
+    """Record an event for each enabled webhook and chat webhook that has been failing for at least an hour.
+
+    Excludes those of deleted projects and environments, and those that have been failing for more than 7 days and an
+    hour.
+    """
     now = now or timezone.now()
     hooks = {"webhook": Webhook.objects.all(), "chat_webhook": ChatWebhook.objects.all()}
     new_events.insert(
@@ -53,7 +57,7 @@ def _find_failing(webhooks: QuerySet[Any], now: datetime) -> QuerySet[Any, tuple
 def record_used_quotas(now: datetime | None = None) -> None:
     """Record an event for each organization that has reached 90 or 100 percent of a quota.
 
-    Another event for the same level requires that the percentage was lower in between, and is recorded at most once a
+    Another event for the same level requires that the level was not reached in between, and is recorded at most once a
     day (UTC). If the usage reaches both levels at the same time, only the higher one causes an event. A quota of 0
     causes no event.
     """

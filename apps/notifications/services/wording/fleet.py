@@ -42,7 +42,7 @@ def describe_clone(event: MessageEvent) -> Content | None:
         page_path("fleet_agent", agent.pk),
         "Open the agent",
         (
-            "Two processes send heartbeats with the same agent key. The machine's disk may have been copied.",
+            "Two processes seem to send heartbeats with the same agent key. The machine's disk may have been copied.",
             "Stop one of them. Then rotate the agent's key, or enroll the agent again.",
         ),
     )

@@ -33,7 +33,7 @@ def describe_webhook(event: MessageEvent) -> Content | None:
     """Describe a webhook that is failing or was disabled.
 
     Names only the host of the URL, because the rest may contain a secret. Returns None if the webhook was
-    deleted, was disabled by a person, or is enabled and not failing.
+    deleted, was disabled by a request, or is enabled and not failing.
     """
     found = _find_webhook(event)
     if found is None:

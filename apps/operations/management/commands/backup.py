@@ -32,9 +32,9 @@ _UNITS = {Part.DATABASE: " MB", Part.BLOBS: ""}
 class Command(BackupCommand):
     help = (
         "Back up the database and the blobs while the service runs. A folder or bucket contains many backups, which "
-        "share their blobs; a tar file contains one. Run the command again if it was interrupted. Exits with 1 if "
-        "the command failed, if a blob that must be copied is missing or altered in the blob store, or if a verified "
-        "backup is not intact."
+        "share their blobs; a tar file contains one. Run the command again if it was interrupted. Exits with a "
+        "code other than 0 if the command failed, if a blob that must be copied is missing or altered in the blob "
+        "store, or if a verified backup is not intact."
     )
 
     database_failed = "the database cannot be used"

@@ -19,8 +19,8 @@ class Command(OperatorCommand):
         "unknown agent may have been enrolled after the backup, and the key of a known agent may have been rotated "
         "after the backup. "
         "The key of a decommissioned agent is always refused. Requests with a made-up agent id are listed as well. An "
-        "agent usually appears within a few seconds of its request, and each server process updates the agent's entry "
-        f"at most once an hour. At most {MOST_ROWS:,} agents are stored."
+        "agent usually appears within a few seconds of its request, and each server process usually updates the "
+        f"agent's entry at most once an hour. At most {MOST_ROWS:,} agents are stored."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -47,8 +47,8 @@ class Command(BackupCommand):
         "Restore a backup into an empty data folder or database, and verify blobs, database and ledgers. Actions that "
         "may have happened after the backup are not repeated: unspent approvals are revoked, deployments in progress "
         "are paused or aborted, offers are held until they are resumed or replaced, and sessions are deleted. If a "
-        "restore is interrupted, run the same command again to complete it. Exits with 0 if the restored installation "
-        "is intact, and with 1 if it is not or the restore failed."
+        "restore is interrupted, run the same command again to complete it. Exits with a code other than 0 if the "
+        "restore failed, or if the restored installation is not intact."
     )
 
     database_failed = "the database cannot be used"
