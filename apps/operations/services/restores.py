@@ -45,7 +45,7 @@ class Settled:
 
 @transaction.atomic
 def settle(backup: Backup) -> Settled:
-    """End or stop what is pending in the restored database, because it may have been done or used since the backup.
+    """Settle the restored database, because what is pending in it may have been done or used since the backup.
 
     First seals the events in the backup, so that each chain's event about the restore names the last of them. Then the
     apps settle their rows. Messages about these changes are new, so they are sent. Call this while no server runs, and

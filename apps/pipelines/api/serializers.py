@@ -30,7 +30,7 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
 class PlanJSONField(JSONObjectField):
-    """A plan. Any JSON object can be saved; the draft's diagnostics describe the errors."""
+    """A plan. It does not need to compile; the draft's diagnostics describe the errors."""
 
     @override
     def to_representation(self, value: Any) -> Any:

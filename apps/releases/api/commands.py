@@ -128,9 +128,9 @@ def next_wave(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Start the next wave.
 
     Starts the next wave now, which ends a manual hold and skips the rest of the pause. Returns 409 unless the
-    deployment is deploying, its current wave has finished within the failure threshold, and there is a next wave. Also
-    returns 409 if the configuration is known bad, while the deployment is paused, while the wave waits for approval,
-    and in a freeze window that the deployment does not override.
+    deployment is deploying, all waves that have started have finished, the current one within the failure threshold,
+    and there is a next wave. Also returns 409 if the configuration is known bad, while the deployment is paused, while
+    the wave waits for approval, and in a freeze window that the deployment does not override.
     """
     rollout_steps.start_next_wave(deployment, reason=reason, actor=actor)
 
@@ -149,9 +149,9 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
     left. Then only the consents of the new reviewers count, or all consents if the new list is empty. Reviewers who
     have approved can stay in the list even if they have left. If enough of these consents exist already, the approval
-    is granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay gate
-    blocks an approval that would be granted. Also returns 409 unless the deployment is pending approval or deploying,
-    or its approval after break-glass is pending.
+    is granted, unless it has expired or the report of its wave is outdated. Only an `org_admin` may do this. Returns
+    409 if the deployment needs no approval, or if the replay gate blocks an approval that would be granted. Also
+    returns 409 unless the deployment is pending approval or deploying, or its approval after break-glass is pending.
     """
     approvals.change_reviewers(deployment, reviewer_ids=reviewers, reason=reason, actor=actor)
 

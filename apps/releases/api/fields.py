@@ -22,8 +22,8 @@ class TargetSerializer(StrictSerializer):
 
     descriptions = {
         "agents": "The ids of the agents.",
-        "selector": "Labels. The target is all agents that have all of these labels.",
-        "all": "All agents of the environment. The only accepted value is true.",
+        "selector": "Labels. The target is all agents that have all of these labels, except drained ones.",
+        "all": "All agents of the environment, except drained ones. The only accepted value is true.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> Target:

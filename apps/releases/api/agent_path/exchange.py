@@ -1,6 +1,6 @@
-"""Recognize agents' requests, and send responses with the same headers and metrics as Django.
+"""Recognize agents' requests, and send responses with nearly the same headers and metrics as Django.
 
-A request that is unusual in any way is left to Django. Unlike in Django, offers and delayed refusals are not logged.
+A request of an unusual form is left to Django. Offers and delayed refusals are not logged.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def recognize(environ: Mapping[str, Any]) -> Call | None:
 
 
 class Response(NamedTuple):
-    """A response without the common headers. ``waited_s`` is how long the response was delayed on purpose."""
+    """A response without the common headers. ``waited_s`` is a deliberate delay, which does not count as latency."""
 
     status: int
     body: bytes = b""

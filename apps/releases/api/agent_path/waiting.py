@@ -13,9 +13,9 @@ from uuid import UUID
 # Each waiting poll occupies a connection, and so an open file. At least half of the file limit is left for other uses.
 _files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 CAPACITY = 4096 if _files == resource.RLIM_INFINITY else min(4096, _files // 2)
-# After a burst of at least LARGE_BURST woken polls, the connections of these agents rest before their next requests are
-# read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
-# report takes much longer. All rest while the others get their offers (at TOLD_PER_S, within at most
+# After a burst of at least LARGE_BURST woken polls, the connections of the agents that get an offer rest before their
+# next requests are read. Otherwise, the first agents with an offer would report their progress while others wait for
+# the offer, and a report takes much longer. All rest while the others get their offers (at TOLD_PER_S, within at most
 # TOLD_WITHIN_S seconds), and then start again at RESUMED_PER_S, within at most RESUMED_WITHIN_S seconds. Both rates are
 # those of this host's API processes together.
 # Polls of an environment that are woken within BURST_S of each other, such as by the steps of one rollout, are one
