@@ -263,7 +263,7 @@ def test_decision_on_outdated_report_is_refused_with_new_report(world: World, ru
     deployment.progress_counts.filter(wave=0).update(progress="active")
     refused = viewer.post(act(approval, "approve_wave"), {**form, **YES})
 
-    assert "The report that you read is outdated, because the earlier waves have done more since." in refused.text
+    assert "The report that you read is not the current one." in refused.text
     assert read_report(deployment, 1).summary.startswith("Wave 1: 1 agent (1 active).")
     assert "Wave 1: 1 agent (1 active)." in refused.text
     assert row_page(deployment) in refused.text

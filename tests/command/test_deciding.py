@@ -128,7 +128,7 @@ def test_wave_approval_with_digest_of_another_report_is_refused(
 
     outdated = terminal("approve", "--yes", "--digest", "sha256:" + "0" * 64)
     assert (outdated.code, outdated.out) == (1, "")
-    assert "The report that you read is outdated, because the earlier waves have done more since." in outdated.err
+    assert "The report that you read is not the current one." in outdated.err
 
     approved = terminal("approve", str(deployment.pk), "--yes", "--digest", digest)
     assert approved.out == "Approved wave 2 of quotes:1 to dev: 1 of 1 approval. No more are needed.\n", approved.err

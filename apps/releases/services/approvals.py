@@ -153,7 +153,7 @@ def check_credential(
     )
     found = Approval.objects.filter(pk=payload.approval_id, environment=environment, credential=text).first()
     if found is None:
-        raise Refused(ApprovalCode.REVOKED, "the approval no longer exists")
+        raise Refused(ApprovalCode.REVOKED, "no approval has this credential")
     approval = lock_row(found) if for_update else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
@@ -260,7 +260,10 @@ def decide(
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     deployment = _deployment_of(locked)
     if regression_id is not None and (deployment is None or deployment.regression_id != regression_id):
-        detail = "This is not the current regression of the approval's deployment. Look at the differences again."
+        detail = (
+            "Either this is not the current regression of the approval's deployment, or the approval is that of a wave "
+            "or a replay. Look at the differences again."
+        )
         raise Conflict(detail, code="acceptance.outdated")
     if accept_groups:
         _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
@@ -309,7 +312,7 @@ def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | No
     if digest is None:
         raise InvalidInput.at("/digest", "Send the digest of the report that you have read.", code="required")
     if digest != report.digest or not wave_reports.is_up_to_date(approval, rollout):
-        detail = "The report that you read is outdated, because the earlier waves have done more since."
+        detail = "The report that you read is not the current one. Usually, the earlier waves have done more since."
         raise Conflict(f"{detail} Read the approval of the wave again.", code="approval.outdated")
 
 

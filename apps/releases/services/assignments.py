@@ -34,7 +34,8 @@ from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
 from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import without_large
 
-# Break-glass deployments whose approval was denied, expired or revoked. No rollback restores such a deployment.
+# Break-glass deployments whose approval was denied, expired or revoked. A rollback that starts then restores none of
+# them.
 UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
@@ -53,7 +54,7 @@ FROM (
 ) AS found
 JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier
-    -- If the offer is held, the agent may run something else. Only a person may let it get that offer again.
+    -- If the offer is held, the agent may run something else. It gets that offer again only if offers are resumed.
     ON earlier.id = assignment.bundle_deployment_id AND assignment.held_backup_at IS NULL
 ORDER BY found.place  -- insert the rows in the order of agent ids, because the API lists them by their own ids
 RETURNING agent_id

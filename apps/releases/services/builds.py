@@ -130,7 +130,10 @@ def _is_gated(deployment: Deployment, gate: Sequence[Blocker]) -> bool:
         return False
     if deployment.gated_at is None:
         deployment.gated_at = timezone.now()
-        renewed = "The fixtures, the engine or what agents run has changed. The regression is repeated."
+        renewed = (
+            "The fixtures, the known bad configurations, the engine or what the target's agents run has changed. "
+            "The regression is repeated."
+        )
         detail = {"reason": " ".join(each.detail for each in gate) or renewed}
         add_entry(deployment, "gate_blocked", actor=WORKER, detail=detail)
     if deployment.gate_until is None and not is_waiting:
