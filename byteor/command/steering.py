@@ -52,10 +52,10 @@ def next_wave(
 ) -> int:
     """Start the next wave of a rollout now.
 
-    Ends a manual hold or the pause between two waves. Refused unless the current wave has finished within the failure
-    threshold and there is a next wave. Also refused while the next wave waits for approval, while the rollout is
-    paused, if the configuration is known bad, and in a freeze window that the deployment does not override. Default:
-    the rollout in progress.
+    Ends a manual hold or the pause between two waves. Refused unless all waves that have started have finished, the
+    current one within the failure threshold, and there is a next wave. Also refused while the next wave waits for
+    approval, while the rollout is paused, if the configuration is known bad, and in a freeze window that the deployment
+    does not override. Default: the deployment in progress.
 
     \b
     Examples:

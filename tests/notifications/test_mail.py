@@ -14,7 +14,7 @@ from apps.notifications.jobs import SendMails
 from apps.notifications.models import Notification, NotificationSettings
 from apps.notifications.services import handling, wording
 from apps.notifications.services.mail import sending
-from apps.notifications.services.wording import Content
+from apps.notifications.services.wording import Content, releases
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.message_types import MessageType
@@ -97,6 +97,21 @@ def test_single_notification_is_sent_as_mail_with_changes_link_and_reason(
     row = Notification.objects.get(user=world.reviewer.user)
     assert (row.mail_due_at, row.mail_tries, row.mail_error) == (None, 1, "")
     assert row.mailed_at is not None
+
+
+def test_mail_with_many_changes_still_says_when_request_expires(
+    server: SmtpServer, world: World, bundle: ConfigBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "_describe_request", lambda _: [f"change {number}" for number in range(30)])
+    deployment = ask(world, bundle)
+    assert deployment.approval is not None
+
+    handle(world)
+    run_jobs()
+
+    text = mails_to(server, world.reviewer)[0].part("plain")
+    assert "10 more" in text
+    assert f"The request expires at {deployment.approval.expires_at:%Y-%m-%d}" in text
 
 
 def test_several_notifications_are_sent_as_one_summary(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:

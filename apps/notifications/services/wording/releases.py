@@ -33,13 +33,13 @@ def describe_approval(event: MessageEvent) -> Content | None:
     if approval.rollout is not None and approval.wave_report is not None:
         name = _name(approval.rollout)
         sentence = f"Wave {(approval.wave or 0) + 1} of {name} in {approval.environment} is waiting for your approval."
-        return Content(sentence, path, action, shorten([*_describe_waves(approval.wave_report), until]))
+        return Content(sentence, path, action, (*shorten(_describe_waves(approval.wave_report)), until))
     deployment = _deployment_of(approval)
     if deployment is None:
         sentence = (
             f"{approval.requested_by} {verb} you to approve a replay with side effects in {approval.environment}."
         )
-        return Content(sentence, path, action, shorten([*_describe_replay(approval), until]))
+        return Content(sentence, path, action, (*shorten(_describe_replay(approval)), until))
     count = count_of(deployment.target_count, "agent")
     what = f"the deployment of {_name(deployment)} to {count} in {approval.environment}"
     if approval.break_glass:
@@ -53,7 +53,7 @@ def describe_approval(event: MessageEvent) -> Content | None:
         until = f"If the deployment is not approved by {deadline}, it will be rolled back if possible."
     else:
         sentence = f"{approval.requested_by} {verb} you to approve {what}."
-    return Content(sentence, path, action, shorten([*_describe_request(deployment), until]))
+    return Content(sentence, path, action, (*shorten(_describe_request(deployment)), until))
 
 
 def _deployment_of(approval: Approval) -> Deployment | None:
@@ -71,7 +71,7 @@ def _describe_request(deployment: Deployment) -> list[str]:
 
     They contain no configuration values and no records.
     """
-    lines = [f"Note: {deployment.note.splitlines()[0]}"] if deployment.note.strip() else []
+    lines = [f"Note: {deployment.note.strip().splitlines()[0]}"] if deployment.note.strip() else []
     if deployment.break_glass is not None:
         lines.append(f"Break-glass reason: {deployment.break_glass.reason}")
     lines += _describe_changes(find_changes(deployment))
