@@ -193,13 +193,13 @@ def _break_glass_record(
 
 @transaction.atomic
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
-    """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
+    """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents that run its bundle keep running it.
 
-    Offers that agents have not started are withdrawn. A pending approval is revoked, as is the approval of the next
-    wave. An issued credential that was not used can be used for another deployment with the same subject. A pending
-    approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
-    rolled back, if possible. Raises Conflict if the deployment's status does not permit an abort, or if its next wave
-    was denied.
+    Offers that agents have not started are withdrawn. Agents may still finish the others. A pending approval is
+    revoked, as is the approval of the next wave. An issued credential that was not used can be used for another
+    deployment with the same subject. A pending approval of a break-glass deployment stays pending: if nobody approves,
+    the agents that run the deployment are rolled back, if possible. Raises Conflict if the deployment's status does not
+    permit an abort, or if its next wave was denied.
     """
     lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:

@@ -43,7 +43,7 @@ def delete_old_details(now: datetime | None = None) -> int:
 
     Reports and progress are kept while the agent's assignment refers to their deployment. Long-decommissioned agents
     are an exception: their old reports are always deleted, and their progress is deleted unless the deployment is in
-    flight or waiting for approval. Returns the number of deleted rows.
+    flight or waiting for approval. Returns the number of deleted reports, progress rows and timeline entries.
     """
     now = now or timezone.now()
     long_ago = Q(deployment__created_at__lt=now - DETAILS_KEPT_FOR)

@@ -18,7 +18,7 @@ from byteor_cloud.database.large_columns import each_row
 
 
 def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
-    """Offer each late joiner among these agents the newest current deployment whose target matches it."""
+    """Offer each agent the newest current deployment whose target matches it, if it is a late joiner of that one."""
     agents = Agent.objects.taking_offers().filter(pk__in=unnest_ids(agent_ids))
     for environment in Environment.objects.filter(pk__in=agents.values("environment")).order_by("pk"):
         with transaction.atomic():
@@ -43,7 +43,7 @@ def offer_after_hold(environment_id: str) -> None:
 
 
 def offer_to_all_late_joiners(environment: Environment) -> None:
-    """Offer each late joiner of the locked environment the newest current deployment whose target matches it."""
+    """Offer the agents of the locked environment what ``offer_to_late_joiners`` would offer them."""
     _offer(environment, Agent.objects.taking_offers().filter(environment=environment))
 
 

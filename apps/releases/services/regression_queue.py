@@ -65,8 +65,8 @@ def queue(row: Regression, *, actor: Actor) -> bool:
         resource=("regression", row.pk),
         changes={"candidate": str(candidate), "baselines": [each["config_hash"] for each in row.baselines]},
     )
-    # The jobs of regressions of the same spec run one after the other, so that a later one finds the verdicts of an
-    # earlier one.
+    # An organization's regressions of the same spec run one after the other, so that a later one finds the verdicts of
+    # an earlier one.
     serial = f"regression:{environment.project.organization_id}:{sha256(row.spec_kv.encode())}"
     enqueue(
         RunRegression(regression_id=str(row.pk)),
@@ -118,7 +118,11 @@ def plan_bundles(environment: Environment, pipeline: str, target: Target | None)
 
 
 def _recent(environment: Environment, pipeline: str) -> QuerySet[Deployment, UUID]:
-    """Return the ids of the deployments about which agents may have reported since their last heartbeats."""
+    """Return the ids of the deployments whose reports are read.
+
+    They are the pipeline's deployments that are under way or were recently activated, and the newest one that was
+    offered, if it was rolled back.
+    """
     now, interval_s = timezone.now(), environment.effective_settings.heartbeat_interval_s
     recent = Q(activated_at__gt=now - timedelta(seconds=max(_REPORTS_KEPT_S, 3 * interval_s)))
     of_pipeline = Deployment.objects.filter(environment=environment, pipeline=pipeline)

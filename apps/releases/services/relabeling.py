@@ -34,11 +34,12 @@ def relabel(
 ) -> Relabeled:
     """Change the labels of the agents that match the selector. With ``dry_run``, only return the counts.
 
-    If changed agents become late joiners of current deployments, the worker offers them these deployments. Raises
+    If changed agents become late joiners of current deployments, the worker makes the offers. Raises
     InvalidInput if an agent would have too many labels, but not with ``dry_run``.
     """
     if not dry_run:
-        lock_row(environment)  # as in every change to many agents; also keeps the number of offers correct
+        # as in other changes to many agents; also, no deployment becomes current while the offers are counted
+        lock_row(environment)
     agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
     result = preview(environment, agents, change)
     if not dry_run:
