@@ -63,8 +63,8 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> None:
 def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
     """Rotate a webhook's secret.
 
-    Returns a new secret. For 24 hours, each delivery is signed with both the new and the previous secret, so that
-    receivers can switch to the new secret without losing a delivery.
+    Returns a new secret. For 24 hours or until the next rotation, each delivery is signed with both the new and the
+    previous secret, so that receivers can switch to the new secret without losing a delivery.
     """
     changed, secret = subscriptions.rotate_secret(webhook, actor=actor)
     return Created(changed, {"token": secret})

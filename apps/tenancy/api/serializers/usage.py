@@ -67,8 +67,9 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
         "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if there is no count.",
         "replays": "The number of requested replays, including those of bisects.",
         "work": "The work of all replays that produced a result, including those of regressions, in units. For each "
-        "record, a stage that checks a schema counts the number of the schema's keywords times the number of JSON "
-        "values in the record. Any other stage counts at least one unit, plus one for each full KiB of the record.",
+        "record that is a JSON object, a stage that checks a schema counts at least the number of the schema's "
+        "keywords times the number of JSON values in the record. Any stage that checks no schema counts at least one "
+        "unit, plus one for each full KiB of the record.",
     }
 
 

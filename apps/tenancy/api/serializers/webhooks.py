@@ -62,7 +62,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
     error = serializers.CharField()
     duration_ms = serializers.IntegerField()
     descriptions = {
-        "at": "When the attempt was made.",
+        "at": "When the attempt was made. If `error` is `restored`, when the backup was restored.",
         "status": "The status code of the response. Null if there was no response.",
         "error": (
             "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol`, "
