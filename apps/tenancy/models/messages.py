@@ -25,7 +25,8 @@ class MessageEvent(Row):
     resource_id = models.CharField(max_length=80)
     # Events with the same organization, type, environment and subject are repetitions of each other.
     subject = models.CharField(max_length=200, blank=True)
-    # The user who caused the event and is not notified about it. Null if an agent, an API key or the service caused it.
+    # The user who caused the event, and who is not notified about it, except by a summary. Null if an agent, an API key
+    # or the service caused it.
     actor_id = models.UUIDField(null=True)
     actor_display = models.CharField(max_length=300, blank=True)
     # Values for the message that cannot be read from other tables later. They contain no secret and no payload.
@@ -60,7 +61,7 @@ class MessageEvent(Row):
                 fields=["organization", "type", "environment", "subject", "outcome", "handled_at"],
                 name="tenancy_messageevent_recent",
             ),
-            # Finds the latest event about an incident whenever an incident bundle was verified.
+            # Finds the latest event about the incident of a verified incident bundle.
             models.Index(
                 fields=["environment", "subject", "id"],
                 condition=Q(type__in=[MessageType.INCIDENT_NEW.value, MessageType.INCIDENT_REOPENED.value]),

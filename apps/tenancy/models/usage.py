@@ -23,7 +23,8 @@ class Quota(StrEnum):
 class OrganizationQuotas(models.Model):
     """The quotas of an organization. An organization without a quota has no row.
 
-    ``quotas.reserve`` and ``quotas.lock_allowances`` lock the row until the transaction ends.
+    ``quotas.reserve`` and ``quotas.lock_allowances`` lock the row until the transaction ends, if it has a limit for one
+    of the quotas that they check.
     """
 
     organization = models.OneToOneField(Organization, on_delete=models.PROTECT, primary_key=True, related_name="+")
@@ -58,7 +59,7 @@ class UseCount(models.Model):
     """
 
     class Kind(models.TextChoices):
-        # What an environment contains now. When the environment is deleted, a trigger deletes these rows.
+        # What an environment contains now. When the environment is purged, a trigger deletes these rows.
         AGENTS = "agents"
         DRAFTS = "drafts"
         STORED_BYTES = "stored_bytes"
