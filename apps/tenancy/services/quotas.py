@@ -77,8 +77,8 @@ class Allowance:
 def check(organization_id: UUID, amounts: Mapping[Quota, int]) -> bool:
     """Raise QuotaExceeded if adding these amounts to the usage would exceed a quota of the organization.
 
-    An amount of 0 is always permitted. Returns whether any of these quotas is set. If so, only ``reserve`` keeps
-    concurrent requests within these quotas.
+    An amount of 0 is always permitted. Returns whether any of these quotas is set. If so, concurrent
+    requests can still exceed them, unless the caller also uses ``reserve``.
     """
     quotas = _quotas(frozenset(amounts), lock=False).first(organization_id)
     if quotas is None:

@@ -24,7 +24,8 @@ RESULT_LIFETIME = timedelta(minutes=10)
 
 # How long a repeated form waits for the result of a first submission that is still running in steps.
 _PATIENCE_S, _INTERVAL_S = 30.0, 0.1
-# The status of a stored form. A form that runs in steps is first running, and then done or interrupted by an error.
+# The status of a stored form. A form that runs in steps is first running, and then done or interrupted by an error. If
+# its process is killed, the status remains running.
 _DONE, _RUNNING, _INTERRUPTED = 200, 202, 500
 _SENT = (
     "You already submitted this form. Nothing was done a second time. "
@@ -64,7 +65,7 @@ def run_steps_once(
     """Run ``work``, which commits several transactions, as ``run_once`` does.
 
     If ``work`` raises an error, the form cannot be submitted again, because some of the steps may have taken effect.
-    Also raises Conflict if the first submission was interrupted by an error or is still running after 30 seconds.
+    Also raises Conflict if the first submission was interrupted or is still running after 30 seconds.
     """
     caller, fingerprint = _caller(actor), _fingerprint(values)
     try:
@@ -88,7 +89,7 @@ def find_result(form_id: str, values: Mapping[str, list[str]], *, actor: Actor) 
     """Return the result if the person already submitted the form with the same values; otherwise None.
 
     If the first submission is still running in steps, waits for up to 30 seconds. Returns None if it then still has no
-    result, or was interrupted by an error. Also returns None if the first submission is still running in one
+    result, or was interrupted. Also returns None if the first submission is still running in one
     transaction, or if the result has expired.
     """
     caller, fingerprint = _caller(actor), _fingerprint(values)

@@ -4,7 +4,8 @@ A private key leaves the vault only to sign. The installation's key (no organiza
 installation's own audit chain.
 
 A key's status follows from its times (``SigningKey.status_at``), so that all readers see the status change at the same
-moment. The worker then stores the status, records the audit event and updates the ETag in heartbeat responses.
+moment. The worker, a rotation or a retirement then stores the status, records the audit event and updates the ETag in
+heartbeat responses.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Encryption at rest under the master key (AES-256-GCM), in columns of the type ``SealedField``.
 
-The database contains the id of the installation's master key (``MasterKey``), and all values are encrypted under that
+The database contains the id of the installation's master key (``MasterKey``), and new values are encrypted under that
 key. A host only encrypts if this key is its current or previous master key. Therefore, every host that can write can
 also decrypt the values of the other hosts, even while hosts get a new key one after another. Only
 ``services.master_key.reseal`` changes the installation's key.
