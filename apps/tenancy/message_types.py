@@ -56,7 +56,7 @@ CHOOSABLE = tuple(DESCRIPTIONS)
 
 
 class Timing(StrEnum):
-    """When a person gets an e-mail about an event: never, immediately, or in a daily summary."""
+    """When a person gets an e-mail about an event: never, immediately or a few minutes later, or in a daily summary."""
 
     OFF = "off"
     NOW = "now"
