@@ -56,7 +56,7 @@ CHOOSABLE = tuple(DESCRIPTIONS)
 
 
 class Timing(StrEnum):
-    """When a person gets an e-mail about an event: never, immediately, or in a daily summary."""
+    """When a person gets an e-mail about an event: never, immediately or a few minutes later, or in a daily summary."""
 
     OFF = "off"
     NOW = "now"
@@ -67,9 +67,9 @@ class EventOutcome(StrEnum):
     """How an event was handled.
 
     ``pending``: the event was not handled yet. ``notified``: everybody concerned was notified, if there was anybody.
-    ``grouped``: one later message covers several such events. ``obsolete``: the message no longer applied when the
-    event was handled, for example because the approval was already decided, or the installation was restored from a
-    backup before people were notified. ``failed``: every attempt to handle the event raised an error.
+    ``grouped``: a later message covers the event, possibly together with others. ``obsolete``: the message no longer
+    applied when the event was handled, for example because the approval was already decided, or the installation was
+    restored from a backup before people were notified. ``failed``: every attempt to handle the event raised an error.
     """
 
     PENDING = "pending"

@@ -142,8 +142,9 @@ class OrganizationMemberViewSet(_Members):
 
         Sends another invitation to a member who has never signed in, or whose address is not confirmed yet. If no mail
         server is configured, the response can contain a new link, as when adding a member. A link in the response makes
-        earlier links invalid. Returns 409 for other members, for installation operators and if the account is not
-        active, and 429 within a minute of the last invitation.
+        earlier links invalid. Returns 409 for other members, for installation operators, if the account is not active,
+        and if the person first signed in with a link of another organization. Returns 429 within a minute of the last
+        invitation.
         """
         return self._invite_again()
 
