@@ -1,7 +1,7 @@
-"""What happens to approvals, deployments and offers after a restore from a backup, and how a person resumes offers.
+"""What happens to approvals, deployments and offers after a restore from a backup, and how offers are resumed.
 
 The backup does not know what happened after it was made. A credential may have been spent, a deployment may have
-finished, and agents may run something newer. Therefore releases from before the restore continue only if a person
+finished, and agents may run something newer. Therefore releases from before the restore continue only if somebody
 resumes, approves or repeats them.
 """
 

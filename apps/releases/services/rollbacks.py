@@ -139,7 +139,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If this deployment failed before it became current, another deployment of the pipeline may still be current.
+    # Another deployment of the pipeline may be current, for example if this one never was.
     if deployment.restores is None or others.exists():
         return None
     restored = lock_row(deployment.restores, related=RELATED)
@@ -180,7 +180,7 @@ def roll_back_break_glass(deployment_id: str) -> None:
     back keeps running, because stopping it would be no safer, but its configuration becomes known bad.
 
     Does nothing while the deployment's offers are held after a restore, unless a person denied the approval after the
-    restore. When a person resumes the offers, the rollback is enqueued again.
+    restore. When the offers are resumed, the rollback is enqueued again.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
