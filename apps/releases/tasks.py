@@ -64,7 +64,7 @@ def undo_break_glass(job: UndoBreakGlass) -> None:
 
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
-    """Offer a new, relabeled or undrained agent the deployment that is current for it."""
+    """Offer a new, updated or undrained agent the deployment that is current for it."""
     late_joiners.offer_to_late_joiners([job.agent_id])
 
 

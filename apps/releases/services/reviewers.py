@@ -285,7 +285,7 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
         policy=deployment.policy,
         is_needed=True,
         may_decide_own=may_decide_own(deployment),
-        may_loosen=True,  # only org_admins change reviewers
+        may_loosen=True,  # only org_admins and installation operators change reviewers
         requester=deployment.requester_id,
         decided=frozenset().union(*consents.values()),
     )

@@ -139,7 +139,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If this deployment failed before it became current, another deployment of the pipeline may still be current.
+    # Another deployment of the pipeline may be current, for example if this one never was.
     if deployment.restores is None or others.exists():
         return None
     restored = lock_row(deployment.restores, related=RELATED)

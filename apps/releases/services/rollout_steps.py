@@ -49,8 +49,8 @@ logger = structlog.get_logger(__name__)
 
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
-# The sweep enqueues a step of every rollout every 5 s, and steps update ``served_at`` at most that often. A much longer
-# pause counts as an outage.
+# The sweep enqueues a step of every rollout every 5 s. Without an outage, steps update ``served_at`` at most that
+# often. A much longer pause counts as an outage.
 _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 _found = CompiledQuery(lambda pk: Deployment.objects.select_related("environment", "restores").filter(pk=pk), UUID)
@@ -118,7 +118,8 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
 
     Raises Conflict as ``check_next_wave`` does, in a freeze window that the deployment does not override, and if the
     configuration is known bad, an agent of a wave that has started has not finished, too many agents have failed, the
-    next wave needs an approval that covers what the earlier waves have done until now, or there is no next wave.
+    next wave needs an approval that covers what the earlier waves have done until now, there is no next wave, or no
+    counted agents remain.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
@@ -131,7 +132,7 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
         detail = (
             "The next wave cannot start. Either there is none, or it needs approval, or an agent of a wave that has "
-            "started has not finished, or too many agents have failed."
+            "started has not finished, or too many agents have failed, or no counted agents remain."
         )
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
@@ -257,7 +258,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.wave != deployment.wave and deployment.wave_hold is not None:
         wave_holds.use(deployment, plan.wave)
     elif not plan.wave_done or plan.outcome is not None or not wave_holds.find_released(deployment):
-        # An agent of an earlier wave was offered the bundle again, the next wave has changed, or the rollout ends.
+        # An agent of a wave that has started has not finished, the next wave has changed, or the rollout ends.
         wave_holds.lift(deployment, actor=WORKER)
     is_empty_wave = plan.wave != deployment.wave and not plan.offer
     if plan.wave != deployment.wave:

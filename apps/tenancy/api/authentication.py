@@ -33,7 +33,7 @@ _HOST_AND_PORT = re.compile(
 
 
 def bearer_credential(request: HttpRequest | Request) -> str | None:
-    """Return the credential after ``Bearer``, or None without an Authorization header.
+    """Return the credential after ``Bearer``, or None if the Authorization header is missing or empty.
 
     Raises Unauthenticated for another scheme or a malformed header.
     """
@@ -126,7 +126,7 @@ class CredentialAuthentication(BaseAuthentication):
         return principal, credential
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the scheme for ``WWW-Authenticate``. Without it, DRF would return 403 instead of 401."""
+        """Return the name of the authentication scheme."""
         return "Bearer"
 
     def queryset(self, now: datetime | None = None) -> QuerySet[Any]:

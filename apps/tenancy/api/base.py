@@ -39,7 +39,7 @@ SIGNED_IN: Final = None
 
 
 class ApiViewSet(ResourceViewSet):
-    """Base of the views that need a bearer credential. Views without ``org_id`` in the URL inherit from it directly."""
+    """Base of the views that need a bearer credential. Its subclasses below are for URLs with ``org_id``."""
 
     credentials: ClassVar[tuple[Family, ...]] = BEARER
     commands: ClassVar[tuple[Command, ...]] = ()
