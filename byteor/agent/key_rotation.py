@@ -22,7 +22,7 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
-# The longest pause after a Retry-After. A longer Retry-After is cut, because a person may lift the limit earlier.
+# The longest pause after a Retry-After. A longer one is cut, because a new request to rotate the key lifts the limit.
 _LONGEST_PAUSE_S = 600.0
 
 

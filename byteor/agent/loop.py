@@ -113,8 +113,9 @@ class AgentLoop:
         except CredentialRejected:
             raise
         except (ControlPlaneUnavailable, RequestRejected, OSError) as error:
-            # The response to the next heartbeat contains the command again.
-            _log.warning("the key was not rotated: %s", error)
+            # A new key that was stored is tried before the next heartbeat. Otherwise, a later response may repeat the
+            # command.
+            _log.warning("the rotation of the key was not completed: %s", error)
 
     def _heartbeat_body(self) -> Json:
         body: Json = {

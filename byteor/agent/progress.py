@@ -98,7 +98,7 @@ class OfferReport:
     tuning: Json | None = None
 
     def body(self) -> Json:
-        """Return the request body, without members that are None."""
+        """Return the members of the request body that describe the report, without those that are None."""
         members: Json = {
             "deployment_id": self.offer.deployment_id,
             "status": self.status.value,

@@ -121,7 +121,7 @@ class RequestedCaptures:
             upload = self._diagnostic(request, printable(error))
             artifact = plane.upload_artifact(upload.fields, upload.name, io.BytesIO(upload.data))
         self._unsent = None
-        _log.info("uploaded requested capture %s as artifact %s", request.capture_id, artifact.get("id"))
+        _log.info("answered the request for capture %s with artifact %s", request.capture_id, artifact.get("id"))
 
     def _incident(self, request: CaptureRequest, running: RunningBundle | None) -> _Upload:
         """Capture the running pipeline.

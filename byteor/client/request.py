@@ -184,7 +184,7 @@ def refuse_page(response: httpx2.Response) -> None:
 
 
 def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
-    """Return the arguments for httpx2's clients. Redirects are not followed, since their targets could get the token.
+    """Return the arguments for httpx2's clients. Redirects are not followed.
 
     Raises ValueError if the URL does not begin with ``https://`` or ``http://``, if it contains a user name or a
     password, or if the token has invalid characters. The message contains neither the token nor a password in the URL.

@@ -98,7 +98,7 @@ def test_suspected_clone_keeps_key_and_logs_refusal_once(
     assert (stored(node), accepted(rotating)) == ((API_KEY, None), [API_KEY])
     assert len(rotating.beats) > 5
     assert len(rotating.sent("POST", "/rotate-key")) == 1
-    assert caplog.text.count("the key was not rotated: 409: a clone of this agent is suspected") == 1
+    assert caplog.text.count("the rotation of the key was not completed: 409: a clone of this agent is suspected") == 1
 
 
 class Crash(BaseException):
