@@ -190,7 +190,7 @@ class ControlPlane:
             members, commands = Fields(document), document.get("commands")
             delay_s = members.member("next_heartbeat_s")
             if not isinstance(delay_s, int | float) or isinstance(delay_s, bool) or not 0 <= delay_s <= 86_400:
-                raise ValueError("'next_heartbeat_s' is not a number of seconds")
+                raise ValueError("'next_heartbeat_s' is not a number from 0 to 86400")
             desired = members.member("desired")
             etag = members.member("signing_key_etag")
             return HeartbeatReply(
