@@ -246,7 +246,7 @@ class ControlPlane:
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
         """Upload an artifact and return it.
 
-        If an artifact with the same file, kind, spec hash and deployment exists, it is returned instead.
+        If the environment has an artifact with the same file, kind, spec hash and deployment, it is returned instead.
         """
         return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 
