@@ -190,7 +190,7 @@ class ControlPlane:
             members, commands = Fields(document), document.get("commands")
             delay_s = members.member("next_heartbeat_s")
             if not isinstance(delay_s, int | float) or isinstance(delay_s, bool) or not 0 <= delay_s <= 86_400:
-                raise ValueError("'next_heartbeat_s' is not a number of seconds")
+                raise ValueError("'next_heartbeat_s' is not a number from 0 to 86400")
             desired = members.member("desired")
             etag = members.member("signing_key_etag")
             return HeartbeatReply(
@@ -246,7 +246,7 @@ class ControlPlane:
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
         """Upload an artifact and return it.
 
-        If an artifact with the same file, kind, spec hash and deployment exists, it is returned instead.
+        If the environment has an artifact with the same file, kind, spec hash and deployment, it is returned instead.
         """
         return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 

@@ -55,10 +55,10 @@ def enroll_agent(
     """Create an agent in the environment, and return its identity.
 
     Stores the identity, the agent's key and the organization's published signing keys in the state folder. Retries send
-    the same idempotency key, so they count as one use of the token. Raises StateError if the folder already belongs to
-    an agent, or if a field of the response is missing or has the wrong type. Raises Refused if the signing keys in the
-    response are malformed, IdentityError for invalid input or credentials, and the errors of ``Client.send`` if the
-    request fails.
+    the same idempotency key, so they count as one use of the token. Raises StateError if ``agent.json`` is unreadable,
+    if the folder already belongs to an agent, or if a field of the response is missing or has the wrong type. Raises
+    Refused if the signing keys in the response are malformed, IdentityError for invalid input or credentials, and the
+    errors of ``Client.send`` if the request fails.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")
@@ -91,7 +91,8 @@ def connect(
 
     The environment variables override the credentials in the state folder. Without these variables, an interrupted key
     rotation is completed or discarded before any other request. Raises IdentityError if the credentials are missing or
-    invalid, or belong to another agent than the state folder. Raises the errors of ``Client.send`` if a request fails.
+    invalid, or belong to another agent than the state folder, StateError if ``agent.json`` is unreadable, and the
+    errors of ``Client.send`` if a request fails.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()

@@ -24,7 +24,8 @@ type IpAddress = IPv4Address | IPv6Address
 TIMEOUT_S = 10.0
 MAX_BYTES_READ = 4096
 ADDRESSES_TRIED = 3
-# The only parser of the URL: two parsers could read different hosts from it. It permits no user info and no fragment.
+# The only parser of the URL for requests: two parsers could read different hosts from it. It permits no user info and
+# no fragment.
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?((?:[/?][!$-;=?-\[\]_a-z~]*)?)"
 )
@@ -151,7 +152,7 @@ def _read_address(host: str) -> IpAddress | None:
 def resolve(host: str, port: int, *, within: float) -> list[str]:
     """Return the host's addresses. Raises the resolver's error, or TimeoutError after ``within`` seconds.
 
-    The system's resolver has no timeout, so it runs in a thread, which may outlive this call.
+    ``getaddrinfo`` accepts no timeout, so it runs in a thread, which may outlive this call.
     """
     results: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
@@ -174,7 +175,7 @@ def resolve(host: str, port: int, *, within: float) -> list[str]:
 @cache
 def tls_context() -> ssl.SSLContext:
     """Return the context of TLS connections to other servers, which checks their certificates."""
-    context = ssl.create_default_context()  # trusts the system's certificate authorities; SSL_CERT_FILE can add others
+    context = ssl.create_default_context()  # the system's certificate authorities; SSL_CERT_FILE replaces their file
     context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     return context
 
@@ -214,7 +215,7 @@ class _PinnedConnection(http.client.HTTPConnection):
 
     def _shut_down(self) -> None:
         if self._open_socket is not None:
-            with suppress(OSError):  # the socket is already closed
+            with suppress(OSError):  # the socket is already closed or disconnected
                 socket.socket.shutdown(self._open_socket, socket.SHUT_RDWR)
 
 

@@ -107,7 +107,7 @@ def _record(
 def update(
     webhook: Webhook, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Webhook:
-    """Edit a webhook. Setting ``enabled`` to true clears the record of its failures.
+    """Edit a webhook. Setting ``enabled`` to true clears ``disabled_reason`` and ``failing_since``.
 
     Raises InvalidInput as ``create`` does, and the errors of ``lock_revision``.
     """
