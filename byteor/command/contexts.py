@@ -83,7 +83,7 @@ def config_file() -> Path:
 def load() -> Contexts:
     """Read the contexts. Returns an empty ``Contexts`` if there is no file. Raises Refusal if it cannot be read.
 
-    If other users have permissions on the file, changes its mode to 0600 and prints a note.
+    On POSIX systems, if other users have permissions on the file, changes its mode to 0600 and prints a note.
     """
     path = config_file()
     try:

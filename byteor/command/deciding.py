@@ -38,8 +38,9 @@ def find_approval(session: Session, text: str | None) -> m.Approval:
     """Return an approval by its id or by the id of its deployment or replay.
 
     A pending approval of a deployment or a wave is also found by the name of the pipeline. The beginning or the end of
-    an id is enough. Pending approvals take precedence. Without ``text``, returns the only approval that waits for the
-    caller's decision. Raises Refusal if no approval or more than one matches.
+    an id is enough. Pending approvals take precedence. If only decided approvals match, the newest of each deployment
+    or replay counts. Without ``text``, returns the only approval that waits for the caller's decision. Raises Refusal
+    if no approval or more than one matches, and for an API key without ``text``.
     """
     environment = session.environment
     pending = list(islice(environment.list_approvals(status=PENDING), MOST_SEARCHED))

@@ -279,7 +279,7 @@ class _Screen:
         _print_lines(note if self._to_stderr else say, text)
 
     def note(self, text: str) -> None:
-        """Print a note to stderr, or above the bars if there are any."""
+        """Print a note to stderr, or to a terminal with bars, above them."""
         _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
