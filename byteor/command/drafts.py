@@ -183,7 +183,7 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
     """
     found = find_draft(session, draft)
     if version is None and not (version := str(found.plan.get("name", ""))):
-        raise Refusal("The draft's plan has no name. Name the version to compare it with.", FAILED)
+        raise Refusal("The draft's plan has no name, so it does not compile and cannot be compared.", FAILED)
     against = find_version(session, version)
     _show_diff(session.environment.diff_draft(found.id, against=against.id), as_json)
 

@@ -64,7 +64,7 @@ def test_draft_whose_plan_has_no_name_is_not_compared(terminal: Terminal, quotes
     assert terminal("drafts", "diff", "nameless") == (
         1,
         "",
-        "byteor: The draft's plan has no name. Name the version to compare it with.\n",
+        "byteor: The draft's plan has no name, so it does not compile and cannot be compared.\n",
     )
 
 
