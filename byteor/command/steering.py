@@ -75,7 +75,7 @@ def next_wave(
 def pause(session: Session, id: str | None, reason: str | None, as_json: str | None) -> None:
     """Pause a rollout, so that no further agents are offered the bundle.
 
-    Agents that already have the offer continue. Default: the rollout in progress.
+    Agents that already have the offer continue. Default: the deployment in progress.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def resume(
 ) -> int:
     """Resume a paused rollout.
 
-    Its offers that have been held since a restore are resumed as well. Default: the rollout in progress.
+    Its offers that have been held since a restore are resumed as well. Default: the deployment in progress.
 
     \b
     Examples:
@@ -148,7 +148,7 @@ def retry(
 def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_json: str | None) -> None:
     """Abort a rollout. Agents that already run the new bundle keep running it.
 
-    To restore the previous bundle, use `byteor rollback`. Default: the rollout in progress.
+    To restore the previous bundle, use `byteor rollback`. Default: the deployment in progress.
 
     \b
     Examples:
@@ -253,9 +253,9 @@ def _restored(session: Session, deployment: m.Deployment) -> str:
 
 
 def _under_way(session: Session, text: str | None) -> m.Deployment:
-    """Return the rollout with this id or of this pipeline; None selects the only one in progress.
+    """Return the unfinished deployment with this id or of this pipeline; None selects the only one in the environment.
 
-    Raises Refusal if the rollout has ended, or if more than one is in progress.
+    One that waits for approval counts, too. Raises Refusal if there is none, or if the choice is ambiguous.
     """
     found = find_deployment(session, text)
     if found.status in news.ENDED:
