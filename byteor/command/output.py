@@ -19,7 +19,7 @@ from byteor.command.exits import FAILED, USAGE, Refusal
 type Command = Callable[..., Any]
 type Columns = Mapping[str, Callable[[Any], Any]]
 ALL: Final = "*"
-SHORT_ID: Final = 8  # how many of the last characters of an id a terminal shows
+SHORT_ID: Final = 8  # how many of its last characters remain of a shortened id
 DEFAULT_LIMIT: Final = 100
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HASH = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")

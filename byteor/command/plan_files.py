@@ -53,7 +53,7 @@ for _tag, _pattern, _first in (
 def read_plan(path: str, what: str = "plan") -> PlanFile:
     """Read a plan or configuration from a file, or from stdin for ``-``.
 
-    ``what`` is the word for the content in messages. Raises Refusal, which names the line of a syntax error.
+    ``what`` is the word for the content in messages. Raises Refusal, which names the line of most syntax errors.
     """
     name = "stdin" if path == "-" else path
     try:
