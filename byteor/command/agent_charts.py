@@ -54,7 +54,7 @@ def show_series(series: m.Series) -> None:
     """
     points = series.points
     if not any(point.online for point in points):
-        note("No heartbeats in this period.")
+        note("No stored heartbeats in this period.")
     elif is_terminal():
         for line in _charts(points, series.step_s, get_terminal_size().columns):
             say(line)

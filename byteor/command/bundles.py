@@ -258,8 +258,8 @@ def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None)
     show(copied, as_json, f"Unchanged: {target} already has {found.name}" if copied.id in before else done)
     if copied.missing_secrets:
         names, is_one = ", ".join(copied.missing_secrets), len(copied.missing_secrets) == 1
-        what, them = ("This secret is", "it") if is_one else ("These secrets are", "them")
-        note(f"Warning: {what} new in {target}: {names}. The hosts of the agents there need {them}.")
+        what, them = ("this secret", "it") if is_one else ("these secrets", "them")
+        note(f"Warning: No other config bundle in {target} uses {what}: {names}. The agents' hosts there need {them}.")
     if copied.known_bad:
         note(f"Warning: This configuration is known bad in {target}. To deploy it, run `byteor bundles clear` first.")
     _note_warnings(copied, None)

@@ -186,7 +186,7 @@ def test_series_is_table_in_pipe_and_chart_on_terminal(
     assert "Drops" not in chart
 
     world.agent(name="silent")
-    assert terminal("agents", "series", "silent").err.startswith("No heartbeats in this period.")
+    assert terminal("agents", "series", "silent").err.startswith("No stored heartbeats in this period.")
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])

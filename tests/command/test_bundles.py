@@ -108,7 +108,7 @@ def test_copy_names_secrets_that_are_new_in_target_environment(terminal: Termina
     copied = terminal("bundles", "copy", "quotes-eu", "--to", "prod")
 
     assert copied.out == "Copied config bundle quotes-eu to prod\n"
-    assert "This secret is new in prod: DB_PASSWORD." in copied.err
+    assert "No other config bundle in prod uses this secret: DB_PASSWORD." in copied.err
     assert terminal("bundles", "copy", "quotes-eu", "--to", "prod").out == "Unchanged: prod already has quotes-eu\n"
     assert ConfigBundle.objects.get(environment=world.prod).env == ConfigBundle.objects.get(environment=world.dev).env
 
