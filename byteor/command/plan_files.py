@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
+from yaml.reader import ReaderError
 
 from byteor.command.exits import USAGE, Refusal
 from byteor.engine.strict_json import JsonLimits, MalformedJson, pointer_of, read
@@ -69,9 +70,7 @@ def read_plan(path: str, what: str = "plan") -> PlanFile:
         value = reader.value(yaml.compose(text, Loader=_Loader), ())
     except (yaml.YAMLError, RecursionError) as error:
         if not is_json:
-            mark = getattr(error, "problem_mark", None)
-            reason = getattr(error, "problem", None) or "This cannot be read as YAML."
-            raise Refusal(f"{name}:{mark.line + 1 if mark else 1}: {reason}", USAGE) from None
+            raise Refusal(f"{name}:{_describe_fault(error, text)}", USAGE) from None
     if is_json:  # YAML cannot read some escapes and tabs of JSON, so it is used only to find the lines
         try:
             value = read(text, JsonLimits(max_depth=MOST_DEPTH, max_values=MOST_VALUES))
@@ -118,11 +117,20 @@ class _Reader:
             raise _fault(node, "A value must be text, a number, true, false or null.")
         try:
             value = self._constructor.construct_object(node)
-        except (ValueError, KeyError):  # such as !!int with a word, or with more digits than Python reads
+        except (ValueError, LookupError):  # such as !!int with a word or nothing, or with too many digits for Python
             value = math.inf
         if isinstance(value, float) and not math.isfinite(value):
             raise _fault(node, f"This is not a JSON value: {node.value[:40]}")
         return value
+
+
+def _describe_fault(error: Exception, text: str) -> str:
+    """Return the line of an error and its reason, or line 1 if the error has no place."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, ReaderError):
+        return f"{text.count(chr(10), 0, error.position) + 1}: {error.reason}"
+    return "1: This cannot be read as YAML."
 
 
 def _fault(node: Any, reason: str) -> yaml.MarkedYAMLError:

@@ -100,6 +100,8 @@ def test_diagnostics_name_lines_of_json_file(terminal: Terminal, tmp_path: Path)
         ("name: x\nat: !!timestamp 2026-11-29\n", 2, "A value must be text, a number"),
         ("name: x\nrate: 1e999\n", 2, "This is not a JSON value: 1e999"),
         ("name: x\nrate: !!int five\n", 2, "This is not a JSON value: five"),
+        ('name: x\nrate: !!int ""\n', 2, "This is not a JSON value:"),
+        ("name: x\nrate: \x07\n", 2, "special characters are not allowed"),
         (f"name: x\nrate: {'9' * 5000}\n", 2, "This is not a JSON value: 999"),
         (f'{{"rate": {"9" * 5000}}}', 1, "is not a number"),
         (MANY, 0, "values"),

@@ -68,7 +68,10 @@ COPY_BUNDLE = Act(
 
 
 def describe_missing_secrets(bundle: ConfigBundle) -> str:
-    """Return a warning about the secrets of a copy that are new in its environment; empty if there are none."""
+    """Return a warning about the copy's secrets to which no other config bundle of its environment refers.
+
+    Returns "" if there are none.
+    """
     names = bundle_copies.find_missing_secrets(bundle)
     if not names:
         return ""
