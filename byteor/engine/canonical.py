@@ -62,7 +62,7 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Parse an RFC 3339 time in UTC with ``Z``."""
+    """Parse an RFC 3339 time in UTC with uppercase ``T`` and ``Z``, and at most six decimals."""
     if not _TIME.fullmatch(text):
         raise Malformed("not an RFC 3339 time in UTC")
     return datetime.fromisoformat(text)
@@ -170,7 +170,7 @@ class Fields:
         return value
 
     def digest(self, name: str) -> str:
-        """Return a member that is a hash in the form ``sha256:<hex>``."""
+        """Return a member that is a hash: ``sha256:`` and 64 lowercase hexadecimal digits."""
         value = self.text(name)
         if not _HASH.fullmatch(value):
             raise Malformed(f"{name!r} is not a sha256 hash")

@@ -149,7 +149,11 @@ class _Reader:
         for number, line in enumerate(lines, 1):
             match = _LINE.fullmatch(line)
             if match is None:
-                raise KvError(number, "expected key=value in printable ASCII, without spaces around the =")
+                raise KvError(
+                    number,
+                    "expected key=value in printable ASCII, without spaces around the =; a key consists of letters, "
+                    "digits, _ and -, with single dots between them",
+                )
             key, value = match.groups()
             if key in seen:
                 raise KvError(number, f"the key {quote(key)} occurs twice")

@@ -10,7 +10,7 @@ from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
 def lower_wiring(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
-    """Lower a valid wiring. Each inserted role is reported as a diagnostic of severity info."""
+    """Lower a valid wiring. Inserted roles are reported as diagnostics of severity info, up to the report's limit."""
     return _LoweringWalk(wiring, report).run(on_full)
 
 
