@@ -11,7 +11,7 @@ from byteor.engine.rollout import RolloutAgent
 
 
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
-    """Explain why the deployment that made the offer targets the agent, or that it no longer does.
+    """Explain why the deployment that made the offer targets the agent, or that it does not.
 
     For an ``activate`` offer, also name the agent's wave if there are several waves, or explain why the agent is not
     counted.
@@ -34,7 +34,7 @@ def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> S
     else:
         yield Finding(
             B.LEFT_TARGET,
-            f"{to} goes to agents with {format_labels(selector)}, and this agent no longer has all of these labels.",
+            f"{to} goes to agents with {format_labels(selector)}, but this agent does not have all of these labels.",
             owner.id,
         )
     if owner.enlistment is not None and offer.action is OfferAction.ACTIVATE:
