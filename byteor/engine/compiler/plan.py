@@ -109,7 +109,7 @@ RING_STAGES = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
-    """A single ring. Missing required fields, unreadable fields and an absent ``shard_key`` are None."""
+    """A single ring. A missing ``ingress``, ``egress`` or ``shard_key`` and unreadable fields are None."""
 
     ingress: Annotated[str | None, required(NAME)]
     egress: Annotated[str | None, required(NAME)]
