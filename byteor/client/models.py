@@ -70,7 +70,7 @@ class ArtifactFiles(Model, kw_only=True):
 
 class Attempt(Model, kw_only=True):
     at: datetime
-    """When the attempt was made."""
+    """When the attempt was made. If `error` is `restored`, when the backup was restored."""
     status: int | None
     """The status code of the response. Null if there was no response."""
     error: str
@@ -196,7 +196,7 @@ class Capture(Model, kw_only=True):
 
 class ChatAttempt(Model, kw_only=True):
     at: datetime
-    """When the attempt was made."""
+    """When the attempt was made. If `error` is `restored`, when the backup was restored."""
     status: int | None
     """The status code of the response. Null if there was no response."""
     error: str
@@ -715,9 +715,10 @@ class MonthOfUsage(Model, kw_only=True):
     replays: int
     """The number of requested replays, including those of bisects."""
     work: int
-    """The work of all replays that produced a result, including those of regressions, in units. For each record, a
-    stage that checks a schema counts the number of the schema's keywords times the number of JSON values in the
-    record. Any other stage counts at least one unit, plus one for each full KiB of the record."""
+    """The work of all replays that produced a result, including those of regressions, in units. For each record
+    that is a JSON object, a stage that checks a schema counts at least the number of the schema's keywords times
+    the number of JSON values in the record. Any stage that checks no schema counts at least one unit, plus one for
+    each full KiB of the record."""
 
 
 class Notification(Model, kw_only=True):
@@ -1279,9 +1280,9 @@ class Target(Model, kw_only=True):
     agents: list[str] | UnsetType = UNSET
     """The ids of the agents."""
     selector: dict[str, str] | UnsetType = UNSET
-    """Labels. The target is all agents that have all of these labels."""
+    """Labels. The target is all agents that have all of these labels, except drained ones."""
     all: bool | UnsetType = UNSET
-    """All agents of the environment. The only accepted value is true."""
+    """All agents of the environment, except drained ones. The only accepted value is true."""
 
 
 class TargetRequest(Model, kw_only=True):
@@ -1290,9 +1291,9 @@ class TargetRequest(Model, kw_only=True):
     agents: list[str] | UnsetType = UNSET
     """The ids of the agents."""
     selector: dict[str, str] | UnsetType = UNSET
-    """Labels. The target is all agents that have all of these labels."""
+    """Labels. The target is all agents that have all of these labels, except drained ones."""
     all: bool | UnsetType = UNSET
-    """All agents of the environment. The only accepted value is true."""
+    """All agents of the environment, except drained ones. The only accepted value is true."""
 
 
 class TimelineEntry(Model, kw_only=True):

@@ -1399,9 +1399,10 @@ class Environment(Calls):
         """Start the next wave.
 
         Starts the next wave now, which ends a manual hold and skips the rest of the pause. Returns 409 unless the
-        deployment is deploying, its current wave has finished within the failure threshold, and there is a next
-        wave. Also returns 409 if the configuration is known bad, while the deployment is paused, while the wave
-        waits for approval, and in a freeze window that the deployment does not override.
+        deployment is deploying, all waves that have started have finished, the current one within the failure
+        threshold, and there is a next wave. Also returns 409 if the configuration is known bad, while the
+        deployment is paused, while the wave waits for approval, and in a freeze window that the deployment does not
+        override.
 
         Requires the permission `environment:operate`.
 
@@ -1504,9 +1505,10 @@ class Environment(Calls):
         Replaces the list of the people who may decide on the deployment's approvals, for example because one of
         them has left. Then only the consents of the new reviewers count, or all consents if the new list is empty.
         Reviewers who have approved can stay in the list even if they have left. If enough of these consents exist
-        already, the approval is granted. Only an `org_admin` may do this. Returns 409 if the deployment needs no
-        approval, or if the replay gate blocks an approval that would be granted. Also returns 409 unless the
-        deployment is pending approval or deploying, or its approval after break-glass is pending.
+        already, the approval is granted, unless it has expired or the report of its wave is outdated. Only an
+        `org_admin` may do this. Returns 409 if the deployment needs no approval, or if the replay gate blocks an
+        approval that would be granted. Also returns 409 unless the deployment is pending approval or deploying, or
+        its approval after break-glass is pending.
 
         Requires the permission `organization:manage`.
 
@@ -3345,8 +3347,9 @@ class Organization(Calls):
 
         Sends another invitation to a member who has never signed in, or whose address is not confirmed yet. If no
         mail server is configured, the response can contain a new link, as when adding a member. A link in the
-        response makes earlier links invalid. Returns 409 for other members, for installation operators and if the
-        account is not active, and 429 within a minute of the last invitation.
+        response makes earlier links invalid. Returns 409 for other members, for installation operators, if the
+        account is not active, and if the person first signed in with a link of another organization. Returns 429
+        within a minute of the last invitation.
 
         Requires the permission `organization:manage`.
 
@@ -3741,8 +3744,8 @@ class Organization(Calls):
     def rotate_webhook_secret(self, id: str, *, idempotency_key: str | None = None) -> m.WebhookWithSecret:
         """Rotate a webhook's secret.
 
-        Returns a new secret. For 24 hours, each delivery is signed with both the new and the previous secret, so
-        that receivers can switch to the new secret without losing a delivery.
+        Returns a new secret. For 24 hours or until the next rotation, each delivery is signed with both the new and
+        the previous secret, so that receivers can switch to the new secret without losing a delivery.
 
         Requires the permission `organization:manage`.
 
