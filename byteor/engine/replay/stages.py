@@ -56,8 +56,8 @@ class Decision(StrEnum):
 class Effects(Protocol):
     """Decides on side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
 
-    An exception from ``perform`` is a stage error, and the message of an EffectFailed becomes its detail. If
-    ``perform`` returns, the record continues unchanged.
+    An exception from ``perform`` is a stage error, except LimitExceeded and MemoryError. The message of an EffectFailed
+    becomes the detail of the error. If ``perform`` returns, the record continues unchanged.
     """
 
     def decide(self, stage: str, op: str) -> Decision:
@@ -114,7 +114,7 @@ class StageError(Exception):
         self.stage = stage
         self.sequence = sequence
         self.detail = detail
-        self.ingress: str | None = None  # where the record entered, if the pipeline has several ingresses
+        self.ingress: str | None = None  # where the record entered, if a replay of several ingresses set it
 
     def __str__(self) -> str:
         entered = f" of {self.ingress!r}" if self.ingress else ""

@@ -1,6 +1,6 @@
 """The work of a replay, in units that do not depend on the machine, so that limits have the same effect everywhere.
 
-The work of checking a schema is its number of keywords times the number of nodes in the payload, as ``count_nodes``
+The work of checking a schema is ``PayloadSchema.keywords`` times the number of nodes in the payload, as ``count_nodes``
 counts them. The work of any other stage is 1 + bytes / 1,024, rounded down. A redaction costs one more unit for each
 array element that its rules visit.
 """

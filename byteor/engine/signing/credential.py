@@ -94,7 +94,7 @@ def verify(
     try:
         message, signature, members = _parts(credential)
         kid, version = members.text("kid"), members.integer("v")
-        # The format of other versions is unknown. Such credentials are refused for their version, not as malformed.
+        # The format of other versions is unknown. Their version is refused after the key and the signature are checked.
         payload = _payload(members) if version == 1 else None
     except ValueError as error:
         raise Refused(ApprovalCode.MALFORMED, f"approval credential: {error}") from error
