@@ -14,7 +14,7 @@ from byteor.engine.replay.journal import BadJournal, Frame, encode_frame, read_f
 from byteor.engine.replay.member_rows import MemberRows, compare_payloads
 
 NEIGHBORS = 2  # the maximum number of records before the divergent record, and after it
-_MAX_READ = 8 * 1024 * 1024  # the maximum number of bytes of expected output that a page reads
+_MAX_READ = 8 * 1024 * 1024  # bytes of expected output; if a page needs more, it shows no neighbors
 
 
 class _NotFound(Exception):
@@ -50,8 +50,8 @@ class Divergence:
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
     """Call ``read_around`` with the file at ``path``.
 
-    Returns None if the file is missing or damaged, if the record is not found, or if more than ``_MAX_READ`` bytes of
-    the file would have to be read.
+    Returns None if the file is missing, if a damaged frame is reached, if the record is not found, or if more than
+    ``_MAX_READ`` bytes of the file would have to be read.
     """
     try:
         with open(path, "rb") as expected:
@@ -64,7 +64,7 @@ def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Div
     """Return the divergent record and its neighbors on the side that has it, with the other side's counterparts.
 
     If both sides have the record, the neighbors are those of the expected output. Raises _NotFound, or BadJournal if a
-    frame is damaged.
+    damaged frame is reached.
     """
     is_extra = found["kind"] == "extra"
     own_digest, other_digest = found["expected_sha256"], found["actual_sha256"]
