@@ -77,8 +77,11 @@ def unfed_egresses(spec: PipelineSpec, lanes: Sequence[str]) -> set[str]:
     """Return the egresses that can be reached from an ingress that is not replayed."""
     if isinstance(spec.model, SingleRing):
         return set()
-    ends = [end for end in spec.model.endpoints if end.kind == "ingress" and end.name not in lanes]
-    return {name for end in ends for name in reachable(spec.model, end.lane)}
+    graph = spec.model
+    ends = [end for end in graph.endpoints if end.kind == "ingress"]
+    # A lane can be chosen by its own name or by that of its ingress.
+    unfed = [end for end in ends if not {end.name, graph.lanes[end.lane].name} & {*lanes}]
+    return {name for end in unfed for name in reachable(graph, end.lane)}
 
 
 def choose_lanes(bundle: IncidentBundle, runner: PipelineRunner, chosen: str | None) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ from byteor.engine.replay import (
     encode_journal,
     read_frames,
 )
+from byteor.engine.replay.inputs import unfed_egresses
 from tests.engine.replay.replays import MakeBundle, MakeRing, frames, run
 
 
@@ -275,3 +276,12 @@ def test_identity_stages_stop_exactly_at_work_limit(
         stages = [(each["in"], each["out"], each["errors"]) for each in outcome.result["stages"].values()]
         assert (outcome.error_code, stages) == (code, counted)
     assert run(bundle_of(tmp_path, branched, journals), limits=limits).error_code == code
+
+
+def test_ingress_is_replayed_if_its_lane_is_chosen_by_either_name() -> None:
+    spec = graph("ina>s inb>t s>outa t>outb")
+    assert isinstance(spec.model, LaneGraph)
+    lane = spec.model.lanes[next(end.lane for end in spec.model.endpoints if end.name == "ina")].name
+
+    assert lane != "ina"
+    assert unfed_egresses(spec, ["ina"]) == unfed_egresses(spec, [lane]) == {"outb"}
