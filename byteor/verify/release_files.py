@@ -1,8 +1,8 @@
 """Verifies that the files of a release are the ones in its signed list.
 
 The signature covers the list, and the list has the hash of each file. A listed file that is missing is not checked, so
-that a single file can be verified. Other files in the folder are not covered. The output mentions both, but not the
-key set in the folder.
+that a single file can be verified. Other files in the folder are not covered. The output mentions both, but does not
+count the list itself and the key set among the other files.
 """
 
 from __future__ import annotations

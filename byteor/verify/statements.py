@@ -49,9 +49,9 @@ class Statements:
 def read(data: Mapping[str, bytes], trust: Trust, manifest: Manifest) -> Statements | None:
     """Return the statements about this deployment. ``data`` is the content of the files that exist, by name.
 
-    Returns None without any file. Raises Refused if a statement is invalid or does not belong to the deployment, and
-    Unproven if the caller named only other key ids. Does not check whether both files were removed, or whether the gate
-    was open.
+    Returns None without any file. Raises Refused if a statement is invalid or does not belong to the deployment, if
+    only one of two statements is missing, or if they do not match. Raises Unproven if the caller named only other key
+    ids. Does not check whether both files were removed, or whether the gate was open.
     """
     if not data:
         return None

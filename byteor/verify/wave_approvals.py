@@ -91,8 +91,8 @@ def _check_subject(statement: WaveStatement, manifest: Manifest, bundle_hash: st
 def check_holds(approvals: WaveApprovals, record: ApprovalRecord | None) -> None:
     """Check that the approved strategy has an approval hold for each statement. Raises Refused or Unproven.
 
-    The hold may also be that of an earlier wave, because the hold of a wave without available agents applies to the
-    next wave that has some. Without a record, the strategy is unknown, and nothing is checked.
+    The hold may also be that of an earlier wave, because the hold of a wave without available agents applies to a later
+    wave. Without a record, the strategy is unknown, and nothing is checked.
     """
     holds = _read_holds(record)  # fail here, not while the proof is printed
     for each in approvals.statements if record is not None else ():
