@@ -1,7 +1,7 @@
 """Shows a person how two JSON values differ: one row for each changed member, and one for each run of equal members.
 
-Members are compared as in ``json_difference``. The texts of names and values show each invisible character as an
-escape, and long texts are cut.
+Members are compared as in ``json_difference``. The texts of names and values show each character that is not
+``str.isprintable`` as an escape, and long texts are cut.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def json_text(value: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """Return a text with each invisible character as the escape that JSON has for it."""
+    """Return a text with each character that is not ``str.isprintable`` as its JSON escape."""
     return text if text.isprintable() else "".join(each if each.isprintable() else _escaped(each) for each in text)
 
 

@@ -168,7 +168,10 @@ def _is_simple(value: Any, depth: int) -> bool:
 
 
 def _exact(value: Any, depth: int) -> Any:
-    """Copy a value with large integers and ``Decimal`` numbers converted to equal doubles. Raises MalformedPayload."""
+    """Copy a value with large integers and ``Decimal`` numbers as doubles. Raises MalformedPayload.
+
+    The shortest decimal text of each such double is the same number.
+    """
     if isinstance(value, (dict, list)):
         if not depth:
             raise MalformedPayload(DropReason.TOO_DEEP, f"nested deeper than {MAX_DEPTH} levels")

@@ -22,9 +22,9 @@ def reduce_incident(
     """Return a bundle with only the records ``first`` to ``last`` of the journals of ``lanes``, both included.
 
     Positions count the merged records from 0 (``selection.py``). Records keep their sequences and times, and therefore
-    their order. Other journals are left out. ``outcome.json`` is left out if it names a stop at a record that is left
-    out. The expected frames of the kept records' sequences are kept, except in two cases: if there are several
-    ``lanes``, or if a left-out record of the same journal has one of these sequences.
+    their order. Other journals are left out. ``outcome.json`` is left out if it names a stop at a sequence that no
+    kept record of the stop's ingress has. The expected frames of the kept records' sequences are kept, except in two
+    cases: if there are several ``lanes``, or if a left-out record of the same journal has one of these sequences.
 
     Raises BadInput if the positions are not those of records, if there are too many records or bytes, or if a file of
     the bundle is damaged. Raises LimitExceeded as ``open_journals`` does.

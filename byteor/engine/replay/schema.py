@@ -12,8 +12,8 @@ them. Therefore, ``schema_numbers`` compares ``Decimal`` numbers. This module al
   and ``content…`` are annotations, which is the default of the standard.
 - ``PayloadSchema.keywords`` is the cost of the schema for each node of a value: the number of its keywords. Keywords
   behind a reference are counted at each reference, except one that leads back to an enclosing schema. An ``enum`` or
-  ``const`` counts as the nodes of its values, but an ``enum`` of strings only as one, since it is a hash lookup. In
-  a recursive schema, the library caches its results, so the product of keywords and nodes bounds the library's work.
+  ``const`` counts as ``_weight`` says. In a recursive schema, the library caches its results, so the product of
+  keywords and nodes bounds the library's work.
 """
 
 from __future__ import annotations
