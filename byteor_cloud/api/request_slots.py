@@ -6,8 +6,8 @@ that find no free slot wait, and organizations take turns (``byteor_cloud.concur
 organization hardly delays other organizations, heartbeats and probes.
 
 A slot counts for a caller in an organization. The caller is known only after its credential has been verified, which
-already needs a slot. Until then, the request counts for the last caller that used the same credential for the same
-organization, or for its client address if there was no such caller.
+already needs a slot. Until then, the request counts for the last caller that used the same credential, and the same
+organization in the path of the API, or for its client address if there was no such caller.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
 
 
 def _key(request: HttpRequest) -> bytes:
-    """Return a digest of the request's credential and of the organization in its path."""
+    """Return a digest of the request's credential and of the organization in its path, if it is a path of the API."""
     credential = request.META.get("HTTP_AUTHORIZATION") or request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
     named = _ORGANIZATION.match(request.path)
     return hashlib.sha256(f"{named[1] if named else ''} {credential}".encode()).digest()
@@ -119,7 +119,7 @@ def holder_of(request: HttpRequest) -> Holder:
 
 
 def count_for(request: HttpRequest, holder: Holder) -> None:
-    """Count the request, and later ones with the same credential and organization, for the verified ``holder``."""
+    """Count the request, and later ones with the same ``_key``, for the verified ``holder``."""
     open_connections.note_caller(request.META, holder.caller)
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     if held is None or held.holder == holder:

@@ -37,7 +37,7 @@ logger = structlog.get_logger("byteor.access")
 DENIED_STATUSES = (401, 403, 429)
 denied = Counter(
     "byteor_denied_requests",
-    ("Requests that were refused because of their credential, permissions or rate limit."),
+    "Requests that were refused with status 401, 403 or 429.",
     ["status"],
 )
 heartbeats = Counter("byteor_heartbeats", "Heartbeats that were stored.")

@@ -133,7 +133,7 @@ def error_codes(view: object, action: str, method: str) -> list[str]:
     if isinstance(view, ResourceViewSet):
         found |= view.errors_of(action)
         if accepts_idempotency_key(view, action, method):
-            found.add(errors.Conflict)  # the key was used with another body, or its first request is still running
+            found.add(errors.Conflict)  # the key was used with another request, or its first request is still running
     elif not getattr(view, "is_probe", False):
         found.add(errors.TooManyRequests)  # too many requests without a valid credential
     if method in BODY_METHODS:
