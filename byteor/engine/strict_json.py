@@ -52,7 +52,7 @@ class MalformedJson(ValueError):
     """Raised for text that is refused. ``message`` is the reason, without the position.
 
     ``line`` and ``column`` count from 1, the column in characters; ``pointer`` is the JSON Pointer of the faulty value,
-    or of a value that contains it.
+    of the value before the fault, or of a value that contains the fault.
     """
 
     def __init__(self, fault: JsonFault, message: str, *, line: int = 1, column: int = 1, pointer: str = "") -> None:
@@ -259,7 +259,7 @@ class _OpenValue:
     closing: str
     names: set[str] = field(default_factory=set)
     part: str | int | None = None
-    """The key or index of the value that is being read; None in an object before the next key."""
+    """The key or index of the current or last value; None in an object before the first key and after a comma."""
 
 
 def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:

@@ -103,7 +103,7 @@ class ApprovalTarget:
         return cls(kind.from_stored(bound), stored.get("count"), tuple(stored.get("resolved", ())))
 
     def stored(self) -> dict[str, Any]:
-        """Return the JSON data to store. The keys are in the order of PostgreSQL's jsonb."""
+        """Return the JSON data to store. The top-level keys are in the order of PostgreSQL's jsonb."""
         found = {} if self.count is None else {"count": self.count, "resolved": list(self.resolved)}
         stored = {**self.bound.stored(), **found}
         return {name: stored[name] for name in sorted(stored, key=lambda name: (len(name), name))}

@@ -99,9 +99,9 @@ class AcceptanceEntry:
 class ResultReference:
     """The test result that the gate used. ``test_result`` is the hash of the signed statement.
 
-    The other values are taken from that statement. If another test result is presented, they show which part of it
-    differs. ``engine`` is the engine's digest, or None if the regression did not start. ``baselines`` are config
-    hashes, and ``fixtures`` is the hash of all fixtures.
+    The other values are taken from that statement. If another test result is presented, they show whether its engine,
+    baselines or fixtures differ. ``engine`` is the engine's digest, or None if the regression did not start.
+    ``baselines`` are config hashes, and ``fixtures`` is the hash of all fixtures.
     """
 
     test_result: str

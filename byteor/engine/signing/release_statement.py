@@ -44,9 +44,9 @@ class Release:
             raise ValueError("'sizes' must name the same files as the subject")
         for name in subject:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is not a file name")
+                raise ValueError(f"{name!r} is not a permitted file name")
         if not _COMMIT.fullmatch(members.text("commit")):
-            raise ValueError("'commit' is not a commit id of 40 hexadecimal digits")
+            raise ValueError("'commit' is not a commit id of 40 lowercase hexadecimal digits")
         release = cls(
             name=members.text("name"),
             version=members.text("version"),
