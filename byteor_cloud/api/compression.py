@@ -14,7 +14,7 @@ def accepts_gzip(request: HttpRequest) -> bool:
 
 
 def compress_html(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Compress HTML pages of at least 200 bytes for clients that accept gzip.
+    """Compress HTML pages of at least 200 bytes for clients that accept gzip, if this makes the page shorter.
 
     This is the first middleware, so that compressing occupies no database connection and no request slot. Django adds
     a random number of bytes (at most 99), because the length of a compressed page could otherwise reveal a secret in it

@@ -28,7 +28,10 @@ _is_labels = matcher(_LABELS)
 
 def _read_labels(text: str) -> list[str]:
     if not _is_labels(text):
-        raise ValueError("Must be 1 to 64 conditions separated by commas, each of the form key=value, key or !key.")
+        raise ValueError(
+            "Must be 1 to 64 conditions separated by commas, each of the form key=value, key or !key. A key has 1 to "
+            "128 characters, and a value at most 255, without line breaks and control characters."
+        )
     return text.split(",")
 
 

@@ -21,7 +21,7 @@ from byteor_cloud.storage import blobs, space
 from byteor_cloud.storage.blobs import ReceivedFile
 
 MAX_DEPTH = 200
-# Longer JSON texts are parsed in the compute process: 4 MiB take 50 ms, or 270 ms if the last value is invalid.
+# ``compute`` parses longer JSON texts: 4 MiB take 50 ms, or 270 ms if the last value is invalid.
 LONG_BYTES = 64 * 1024
 
 
@@ -129,6 +129,7 @@ class UploadParser(MultiPartParser):
         """Return the fields and the files. After an error, no file is left.
 
         Raises DRF's ParseError for a malformed body, and OSError if the file cannot be written although the disk works.
+        Raises Django's SuspiciousOperation if there are too many fields or files, or if the fields are too large.
         Also raises DomainErrors, such as LengthRequired, PayloadTooLarge, RequestTimeout or InsufficientStorage.
         """
         request = (parser_context or {})["request"]._request
