@@ -5,7 +5,8 @@ it. Separate limits for the many waits of a request would add up, so all of them
 slow client, in a long poll, or on computing and waiting for the compute slot does not count.
 
 PostgreSQL itself cancels a statement of an API process after a time (``database.connections.TIMEOUTS``) that is less
-than ``REQUEST_S``. A live server therefore usually reports a slow statement before the deadline, and the connection survives.
+than ``REQUEST_S``. A live server therefore usually reports a slow statement before the deadline, and the connection
+survives.
 """
 
 from __future__ import annotations

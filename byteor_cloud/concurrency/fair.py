@@ -40,7 +40,7 @@ class FairSlots:
 
     def __init__(self, count: int, *, waiting: int) -> None:
         self._free = count
-        self._max_held = max(1, count // 2)  # with this many, an organization gets no further slot from ``take``, so that others soon get one
+        self._max_held = max(1, count // 2)  # with this many, ``take`` gives an organization no further one
         self._max_waiting = waiting
         self._held: Counter[str | tuple[str, ...]] = Counter()
         self._queues: dict[Holder, deque[_Waiter]] = {}
