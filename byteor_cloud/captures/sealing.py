@@ -72,7 +72,7 @@ def _installed() -> frozenset[Path]:
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:
-    """Limit this process's memory (on Linux) and open files, and prevent core dumps.
+    """Limit this process's memory (on Linux) and open files, and do not write core dumps to files.
 
     ``processor_s`` also limits its processor time, and ``file_bytes`` the size of each file that it writes.
     """
@@ -82,7 +82,7 @@ def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> N
         _lower(resource.RLIMIT_CPU, processor_s)
     if file_bytes is not None:
         _lower(resource.RLIMIT_FSIZE, file_bytes)
-    if sys.platform == "linux":  # other systems do not enforce this limit
+    if sys.platform == "linux":  # macOS does not enforce this limit
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY_BYTES)
 
@@ -232,7 +232,7 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
     "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181), "memfd_create": (319, 279),
     "memfd_secret": (447, 447), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    # file operations that Landlock does not cover: modes, owners, attributes and times
+    # file operations that Landlock does not cover: modes, owners, attributes and times; and file handles
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),

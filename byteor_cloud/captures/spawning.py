@@ -27,7 +27,7 @@ class Child:
         self._code: int | None = None
         self.socket, theirs = socket.socketpair()
         os.set_blocking(theirs.fileno(), True)  # gevent creates non-blocking sockets
-        # With -P, the child does not import modules from the folder in which this process was started.
+        # Without -P, the child would import modules from the folder in which this process was started.
         command = [sys.executable, "-P", "-m", module, *arguments]
         duplicates = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
         if is_module_patched("os"):

@@ -4,8 +4,9 @@ A database server whose processes are stopped keeps its connections open and sen
 it. Separate limits for the many waits of a request would add up, so all of them share one allowance. Time spent on a
 slow client, in a long poll, or on computing and waiting for the compute slot does not count.
 
-PostgreSQL itself cancels a statement after ``database.connections.TIMEOUTS``, which is less than the allowance. A live
-server therefore usually reports a slow statement before the deadline, and the connection survives.
+PostgreSQL itself cancels a statement of an API process after a time (``database.connections.TIMEOUTS``) that is less
+than ``REQUEST_S``. A live server therefore usually reports a slow statement before the deadline, and the connection
+survives.
 """
 
 from __future__ import annotations

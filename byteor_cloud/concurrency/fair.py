@@ -30,7 +30,8 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization gets no further slot while it holds half of them (rounded down, but at least one) or more.
+    ``take`` gives an organization no further slot while it holds half of them (rounded down, but at least one) or
+    more. ``move`` has no such limit.
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
     organizations does not yield more slots. Among holders with equally many slots, the one that was served longest ago
@@ -39,7 +40,7 @@ class FairSlots:
 
     def __init__(self, count: int, *, waiting: int) -> None:
         self._free = count
-        self._max_held = max(1, count // 2)  # the most slots of one organization, so that others soon get one
+        self._max_held = max(1, count // 2)  # with this many, ``take`` gives an organization no further one
         self._max_waiting = waiting
         self._held: Counter[str | tuple[str, ...]] = Counter()
         self._queues: dict[Holder, deque[_Waiter]] = {}
