@@ -254,9 +254,9 @@ def _initialize(home: Path, account: Account, programs: Path) -> None:
 
 
 def _remove_leftovers(data: Path, folder: Path) -> None:
-    """Remove a killed server's files. PostgreSQL would not start if another process now had the process id in them.
+    """Remove a killed server's files. PostgreSQL may refuse to start if another process now has the process id in them.
 
-    Raises EmbeddedPostgresError if a server that another program started uses the cluster.
+    Raises EmbeddedPostgresError if a server that another program started serves the cluster on a socket.
     """
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, IndexError):

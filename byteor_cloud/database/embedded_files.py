@@ -114,7 +114,7 @@ def find_programs(account: Account) -> Path:
 
     Raises EmbeddedPostgresError or OSError.
     """
-    # The package is not imported, because it warns on import, and as root its launcher relaxes folder permissions.
+    # The package is not imported, because it may warn on import, and as root its launcher relaxes folder permissions.
     package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError(

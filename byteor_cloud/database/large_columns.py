@@ -18,7 +18,7 @@ from byteor_cloud.database.connections import PausingRows
 MAX_LISTED_BYTES: Final = 4096
 # Measuring JSON requires rendering it as text. This preliminary limit applies to its compressed size, which PostgreSQL
 # knows without reading the value. The preliminary limit is higher than ``MAX_LISTED_BYTES``, because short JSON may be
-# a little longer in PostgreSQL's own format.
+# longer in PostgreSQL's own format.
 _MAX_COMPRESSED_BYTES: Final = 2 * MAX_LISTED_BYTES
 
 

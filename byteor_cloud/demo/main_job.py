@@ -1,7 +1,8 @@
 """The steps of the demo, from a new organization to a rollback, most of them through the public API.
 
-The exceptions: ``manage.py`` creates the organization with its first account, and sign-in links. The reviewer signs in
-to the console with such a link and creates a token there. ``byteor-verify`` checks the exported evidence offline.
+The exceptions: ``manage.py`` creates the organization with its first org_admin, that person's token, and sign-in links.
+The reviewer signs in to the console with such a link and creates a token there. ``byteor-verify`` checks the
+exported evidence offline.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Demo(Processes):
             except DemoError as error:
                 if "already exists" not in str(error):
                     raise
-                continue  # an earlier run created it
+                continue  # usually, an earlier run created it
             self.run_number = number
             self.sign_in[ADMIN] = created
             print_step(f"organization {name!r}", id=created["org_id"], admin=ADMIN)
@@ -144,7 +145,7 @@ class Demo(Processes):
         """Start the agents that earlier runs enrolled, so that their organizations keep working."""
         self.folder.mkdir(exist_ok=True)
         for name in AGENTS:
-            # If this run's folder already exists, it belongs to an agent of an earlier database.
+            # If this run's folder already exists, it usually belongs to an agent of an earlier database.
             shutil.rmtree(self.state_folder(name), ignore_errors=True)
         folders = sorted(path.parent for path in self.folder.glob("*/agent.json"))
         for folder in folders:

@@ -142,7 +142,7 @@ class Processes:
         raise DemoError(f"the server was not ready within {TIMEOUT_S:.0f} s; see {self.data_dir}/serve.log")
 
     def state_folder(self, name: str) -> Path:
-        """Return the state folder of one of this run's agents. Runs with the same database do not share it."""
+        """Return the state folder of one of this run's agents. Each run number has its own."""
         return self.folder / (name if self.run_number == 1 else f"{name}-demo-{self.run_number}")
 
     def run_agent(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
