@@ -32,8 +32,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 def backup_lock() -> Iterator[Connection]:
     """Hold both locks while the block runs, and yield the session that holds them.
 
-    Waits for deletions of blobs that are in progress. Raises BackupError with a description of the holder if a backup
-    is running.
+    Waits for deletions of blobs that are in progress. Raises BackupError if a backup is running, with a
+    description of the holder unless it has just ended.
     """
     with connection.wrap_database_errors, direct_connection() as session:
         name = f"byteor-cloud backup on {socket.gethostname()[:24]}, process {os.getpid()}"

@@ -90,7 +90,7 @@ class TarTarget(Target):
             return io.BufferedReader(_Part(file, size))
 
     def _read_index(self) -> dict[str, tuple[int, int]]:
-        """Return the offset and the size of each file. Raises BackupError if the tar file is missing or invalid."""
+        """Return the offset and the size of each file. Raises BackupError if the tar file cannot be read."""
         if self._index is None:
             index: dict[str, tuple[int, int]] = {}
             with disk_errors(self.location):

@@ -104,7 +104,7 @@ class FolderTarget(Target):
             except FileNotFoundError:
                 raise BackupError(f"{self.location}: the folder {self._folder.parent} does not exist") from None
             except FileExistsError:
-                raise BackupError(f"{self.location} is a file, not a folder") from None
+                raise BackupError(f"{self.location} is not a folder") from None
             foreign = sorted({each.name for each in self._folder.iterdir()} - OWN - _IGNORED)
             if foreign:
                 raise BackupError(f"{self.location} contains other files, such as {foreign[0]}: use an empty folder")

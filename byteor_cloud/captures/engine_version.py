@@ -35,7 +35,7 @@ def engine_digest(ops: Iterable[str]) -> str:
 
 
 def _installed(package: Distribution) -> Iterator[tuple[str, Path]]:
-    """Return the name and the path of each file of an installation. An editable installation lists no modules."""
+    """Return the name and the path of each file of an installation. An editable one does not list its sources."""
     return ((str(path), Path(str(path.locate()))) for path in package.files or [])
 
 

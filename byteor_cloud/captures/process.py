@@ -52,7 +52,7 @@ SILENCE_S = 900  # seconds; far longer than the expected time between two progre
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_STEPS = 200  # the number of steps in which a replay reports progress; more would keep the parent process busy
 BODY = b"body "
-MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
+MAX_FRAMES = 2 * 1024 * 1024  # about the most Base64 characters of output frames in a replay's outcome
 # The most seconds of processor time. For other kinds, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "check_fixture": 300}
 _MOST_PROCESSOR_S = 24 * 3600

@@ -152,7 +152,7 @@ def test_unusable_folders_and_tar_files_are_refused_as_targets(tmp_path: Path) -
 
     for place, message in (
         ("full", "contains other files, such as thesis.txt: use an empty folder"),
-        ("file", "is a file, not a folder"),
+        ("file", "is not a folder"),
         ("missing/backups", "the folder .*/missing does not exist"),
         ("missing/b.tar", "the folder .*/missing does not exist"),
         ("backup.tar", "already exists: a tar file contains one backup"),
