@@ -1,4 +1,4 @@
-"""Reading the files and journals of captures, tracing records, and comparing replays."""
+"""Reading the files and journals of captures, tracing records, comparing replays, and who sees divergences."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def test_current_configuration_is_tested_again_only_after_change_of_engine_or_fi
     Deployment.objects.filter(pk=made.pk).update(is_current=False)
     assert retention.delete_old_regressions() == 1
 
-    # If no deployment is due, a scan takes one query.
+    # If no deployment is due, ``queue_due`` takes one query.
     Deployment.objects.filter(pk=made.pk).update(is_current=True)
     scan()
     with CaptureQueriesContext(connection) as queries:

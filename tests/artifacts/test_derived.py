@@ -1,4 +1,4 @@
-"""Capture folders: their sizes, their limits, and which ones are deleted to stay within the limits."""
+"""Capture folders: their sizes and limits, and which ones the limits and the regular cleanup delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Execute replays: which side effects are executed, and which requests are refused."""
+"""Execute replays: which wait for approvals, which side effects are executed, and which requests are refused."""
 
 from __future__ import annotations
 

@@ -28,7 +28,10 @@ type Fleet = tuple[list[ConfigBundle], list[Member], Deployment]
 
 @pytest.fixture
 def fleet(world: World, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Let one agent run the first configuration and the other one the second, and require the gate."""
+    """Let one agent run the first configuration and the other one the second.
+
+    One capture is kept as a fixture. The gate is required, but approvals are not.
+    """
     agents = [world.agent(name=f"member-{place}", site="here", place=place) for place in "ab"]
     bundles = [configured(world, "config 0", check={"schema": {"title": "0"}}, redact=MASK)]
     bundles += [

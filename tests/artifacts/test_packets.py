@@ -277,7 +277,10 @@ def test_packet_compares_fixtures_of_accepted_groups_if_regressions_are_few_and_
     deployment = packets.find_deployment(Approval.objects.get(deployment=made))
 
     def unseen() -> list[Any]:
-        """Return for each group None, or the number of unseen fixtures and the positions of the first of them."""
+        """Return for each group None, or the number of unseen fixtures and the positions of the first of them.
+
+        Check that one query reads what the regressions tested.
+        """
         with CaptureQueriesContext(connection) as found:
             groups = packets.read_packet(deployment, with_payloads=False).groups
         assert sum("regression.tests::text" in each["sql"] for each in found) == 1
