@@ -137,7 +137,7 @@ class NotStored(NotFound):
 
 
 class Conflict(DomainError):
-    """The resource's current state does not allow the operation."""
+    """The operation conflicts with the current state of a resource."""
 
     code = "conflict"
     title = "Conflict"
@@ -163,7 +163,7 @@ class QuotaExceeded(Conflict):
 
 
 class UnprovenRollback(Conflict):
-    """The replay that must prove a rollback has not succeeded. The code is ``rollback.`` followed by ``state``."""
+    """A replay that must prove a rollback has not succeeded. The code is ``rollback.`` followed by ``state``."""
 
     code = "rollback"
     title = "Rollback not proven"
@@ -185,7 +185,7 @@ class DeviceSignInError(DomainError):
 
 
 class PreconditionFailed(DomainError):
-    """The resource is no longer in the state that ``If-Match`` or the expected revision names."""
+    """The resource is not in the state that ``If-Match`` or the expected revision names."""
 
     code = "precondition_failed"
     title = "Precondition failed"
@@ -209,7 +209,7 @@ class LengthRequired(DomainError):
 
 
 class PayloadTooLarge(DomainError):
-    """The request's body, or a part of it, is larger than allowed."""
+    """The request's body, or a part of it, is larger than allowed, or it contains too many files."""
 
     code = "payload_too_large"
     title = "Payload too large"
@@ -249,7 +249,7 @@ class HeadersTooLarge(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """The caller exceeded a rate limit and may retry after ``retry_after`` seconds."""
+    """A rate limit is exceeded. The caller may retry after ``retry_after`` seconds."""
 
     code = "too_many_requests"
     title = "Too many requests"
