@@ -93,17 +93,17 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "411": (errors.LengthRequired, "The upload has no `Content-Length`."),
     "412": (
         errors.PreconditionFailed,
-        "The resource is no longer in the state that `If-Match` or `expected_revision` names.",
+        "The resource is not in the state that `If-Match` or `expected_revision` names.",
     ),
     "413": (errors.PayloadTooLarge, "The body is too large."),
-    "414": (errors.UriTooLong, "The request line (method, path and query) is longer than 8,190 bytes."),
+    "414": (errors.UriTooLong, "The request line, with the path and the query, is longer than 8,190 bytes."),
     "415": (errors.UnsupportedMediaType, "The body has a media type that the operation does not accept."),
     "422": (
         errors.Unprocessable,
         "The request is valid, but the plan of a draft does not compile, or no version has the artifact's spec hash.",
     ),
     "429": (errors.TooManyRequests, "A rate limit is exceeded. Wait for `Retry-After` seconds."),
-    "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100 headers."),
+    "431": (errors.HeadersTooLarge, "A header is longer than about 8,190 bytes, or there are more than 100 headers."),
     "503": (
         errors.Unavailable,
         "The service is temporarily unavailable, or the request took too long. Try again after `Retry-After` seconds.",
