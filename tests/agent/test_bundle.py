@@ -1,4 +1,4 @@
-"""Tests of the agent's bundles: verification, interrupted downloads, damaged files, and which bundles are kept."""
+"""Tests of the agent's bundles: verification, failed downloads, damaged files, and which bundles are kept."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def agent(tmp_path: Path, plane: Any, capsys: Any, caplog: Any) -> Cli:
     return Cli(tmp_path / "state", plane, capsys, caplog)
 
 
-def test_captured_incident_replays_to_expected_output(agent: Cli, plane: Any, tmp_path: Path) -> None:
+def test_replay_of_captured_incident_has_no_divergence(agent: Cli, plane: Any, tmp_path: Path) -> None:
     sample = tmp_path / "sample.jsonl"
     sample.write_text('{"price":1}\n{}\n{"price":2}\n')
     built = plane.offer("d1")

@@ -48,7 +48,7 @@ def test_agent_credential_variables_must_be_set_together() -> None:
         ("https://h/byteor/", "https://h/byteor", "https://h"),
     ],
 )
-def test_parsed_base_url_has_no_trailing_slash_and_lower_case_origin(text: str, base: str, origin: str) -> None:
+def test_parsed_base_url_has_lower_case_origin_and_no_trailing_slash(text: str, base: str, origin: str) -> None:
     assert BaseUrl.parse(text) == BaseUrl(base, origin)
 
 

@@ -201,7 +201,7 @@ def test_promoting_missing_next_key_keeps_current_key(tmp_path: Path, node: Any)
     assert stored(node) == (API_KEY, None)
 
 
-def test_boot_id_changes_at_each_start(node: Any, plane: Any) -> None:
+def test_boot_id_changes_when_agent_restarts(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     node.agent(beats=2).run()

@@ -1,4 +1,4 @@
-"""Tests of the agent's main loop: intervals, retries, and responses that are unreadable or have unknown members."""
+"""Tests of the agent's main loop: intervals, retries, unreadable responses, and unknown commands and members."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_new_state_folder_contains_no_data(state: StateFolder) -> None:
     assert state.capture(sha256(b"")) == {}
 
 
-def test_capture_ignores_unfinished_file_of_interrupted_write(state: StateFolder) -> None:
+def test_unfinished_file_of_interrupted_write_is_not_part_of_stored_capture(state: StateFolder) -> None:
     state.save_capture(sha256(b""), {"journal/prices": b"x"})
     [folder] = (state.folder / "captures").iterdir()
     (folder / "journal/.k2x9").write_bytes(b"unfinished")
@@ -69,7 +69,7 @@ def test_agent_without_stored_key_has_no_credentials(state: StateFolder) -> None
 
 @pytest.mark.parametrize("name", ["agent.json", "signing_keys.json", "progress.json"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
-def test_error_names_damaged_state_file(state: StateFolder, name: str, content: bytes) -> None:
+def test_error_contains_name_of_damaged_state_file(state: StateFolder, name: str, content: bytes) -> None:
     (state.folder / name).write_bytes(content)
 
     with pytest.raises(StateError, match=name):

@@ -186,7 +186,7 @@ def test_unsupported_method_returns_405_even_with_invalid_credential(world: Worl
 @pytest.mark.parametrize(
     ("body", "kind"), [(b"{", JSON), (b"{}", "text/plain"), (b'{"status": 1}', JSON), (b"x" * 70_000, JSON)]
 )
-def test_invalid_heartbeat_with_unknown_key_returns_401(world: World, body: bytes, kind: str) -> None:
+def test_invalid_heartbeat_with_unknown_agent_key_returns_401(world: World, body: bytes, kind: str) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/heartbeat"
 

@@ -76,7 +76,7 @@ CALLS = [b'{"a": ' + b" " * 5000 + text for text in (b'1, "a": 2}', b"NaN}", b'"
 
 
 def run(program: str, tmp_path: Path) -> str:
-    """Run a program with an event loop, and return its output."""
+    """Run a program with an event loop and with the ops ``repeat`` and ``endless`` installed, and return its output."""
     install(tmp_path, "acme", {"repeat": "acme_stages:repeat", "endless": "endless_stage"})
     (tmp_path / "endless_stage.py").write_text(
         "def validate(argument):\n    while argument:\n        pass\n\ndef process(payload, params):\n    pass\n"

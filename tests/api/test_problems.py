@@ -1,4 +1,4 @@
-"""Tests of the conversion of errors to problems, of request ids, and of row ids."""
+"""Tests of request ids, of row ids, and of the conversion of errors to problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that JSON encoded in pieces equals the output of DRF and the standard library."""
+"""Tests that JSON encoded in pieces equals the output of DRF and the standard library, and that NaN is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of tests about the replay gate: an environment that requires it, and agents that run a configuration."""
+"""Steps of tests about the replay gate: settings, agents, deployments, decisions and acceptances."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **o
 
 
 def ready(world: World, **settings: Any) -> tuple[list[Member], ConfigBundle]:
-    """Let an agent run a configuration with one fixture, and require the gate.
+    """Let an agent run a configuration with one fixture, and then call ``require``.
 
     Return a list with the agent, and the config bundle.
     """
