@@ -86,7 +86,7 @@ def max_slots(queue: str) -> int:
 
 
 class ClaimLost(BaseException):
-    """This worker no longer owns the job: another worker has taken it over, or this worker stops and requeues it.
+    """This worker no longer owns the job: any worker may have taken it over, or this worker stops and requeues it.
 
     Not an ``Exception``, so that jobs do not catch it by accident.
     """
@@ -300,9 +300,10 @@ def enqueue(
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for a tick (Unix time), unless its job was already enqueued or an earlier one is waiting.
+    """Enqueue a periodic job for a tick (Unix time), unless its job was already enqueued.
 
-    Nothing is enqueued while the job is a dead letter because it killed its process.
+    Nothing is enqueued while another with the job's name as its ``once`` key is waiting, or while the job is a dead
+    letter because it killed its process.
     """
     values: dict[str, Any] = {
         "queue": queue_of(periodic.lane, None),
