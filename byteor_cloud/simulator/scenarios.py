@@ -56,7 +56,7 @@ class Purpose(IntEnum):
 
 
 def draw(seed: int, machine: int, purpose: Purpose, count: int = 0) -> float:
-    """Return a number in [0, 1) that depends only on the arguments, not on the order of calls."""
+    """Return a number from 0 to 1 that depends only on the arguments, not on the order of calls."""
     return draw_bits(seed, machine, purpose, count) / (1 << 64)
 
 

@@ -1,7 +1,7 @@
 """HTTP/1.1 as bytes: writes requests and parses responses without a library.
 
 A request takes 8 to 10 microseconds of one core; an aiohttp client takes 190 to 230 (docs/scale.md). This matters
-because the simulator shares the machine with the server that it measures.
+because the simulator may share the machine with the server that it measures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The blob store: bytes in the configured storage, named by their SHA-256, so that equal bytes are stored once.
 
-An uploaded file is written to the disk only once, and hashed at the same time. A local store receives it directly.
+An uploaded file is hashed while it is written to the disk. A local store receives it directly.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The folders in the data folder for temporary and derived files. They are created when the server starts.
 
 Somebody may delete such a folder while processes run, so the functions that return one create it again. These functions
-raise Unavailable, or OSError if the disk is the cause. A process locks its temporary files and folders while it uses
-them. The kernel unlocks them when the process dies, so ``remove_leftovers`` recognizes unused ones, however long a job
-takes.
+raise Unavailable, or OSError if the disk is the cause. A process locks the files that it receives and the folders of
+``scratch_folder`` while it uses them. The kernel unlocks them when the process dies, so ``remove_leftovers`` recognizes
+unused ones, however long a job takes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each worker has a database row with a heartbeat. Workers delete a row if its heartbeat is too old. Other workers on the
 same host also delete it if the worker's lock file is unlocked, because the kernel unlocks the file when the worker's
-process dies. Any worker can then take over the dead worker's jobs. A worker that only loses its database sessions
+process dies. Other workers can then take over the dead worker's jobs. A worker that only loses its database sessions
 continues, and renews its heartbeat on a new session.
 
 A worker that could not renew its heartbeat in time may have lost its jobs to another worker. It therefore waits before

@@ -14,14 +14,14 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.worker import jobs
 from byteor_cloud.worker.jobs import Claim, ClaimLost, JobLane
 
-RETRY_S = 0.5  # seconds to wait after a database failure
+RETRY_S = 0.5  # seconds to wait after an outage or a failure of one of the worker's own steps
 # Matches a fetched job while this worker owns it, but not a later attempt of the same job.
 OWN_JOB = "id = %(id)s AND status = 'doing' AND worker_id = %(worker)s AND attempts = %(attempts)s"
 logger = structlog.get_logger(__name__)
 
 
 class FetchedJob:
-    """A job that a worker has fetched. ``worker`` is the id of that worker, or None if the worker has died."""
+    """A job that a worker has fetched. ``worker`` is the id of that worker, or None if its row was deleted."""
 
     def __init__(self, row: tuple[Any, ...], worker: int | None) -> None:
         self.id, self.queue, self.task, self.serial, self.arguments, self.attempts = row[:6]
