@@ -322,7 +322,7 @@ def test_fixtures_and_baselines_that_change_or_disappear_are_not_tested(world: W
     assert row.groups[0]["fixtures"] == [{"id": str(kept.pk), "name": kept.name}]
 
 
-def test_fixtures_with_equal_records_share_verdict_and_work_excludes_golden_fixtures(world: World) -> None:
+def test_golden_fixture_adds_no_work_and_fixtures_with_equal_records_share_verdict(world: World) -> None:
     now = configured(world)
     keep(world, now, cards(1), cards(1))
     result = Result({"quotes_out": {"records": 1, "sha256": "sha256:0"}}, None, "").as_json()
@@ -345,7 +345,7 @@ def test_fixtures_with_equal_records_share_verdict_and_work_excludes_golden_fixt
 # -- jobs that kill their worker
 
 
-def test_regressions_of_spec_that_killed_its_workers_fail_and_new_ones_are_refused(world: World) -> None:
+def test_regressions_of_spec_that_killed_workers_fail_and_new_requests_are_refused(world: World) -> None:
     now = configured(world)
     keep(world, now, cards(1))
     candidate = changed(world, now)

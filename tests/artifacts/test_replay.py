@@ -321,7 +321,7 @@ def test_error_points_to_invalid_replay_field(world: World, body: dict[str, Any]
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_version_of_another_environment_is_refused(world: World) -> None:
+def test_replay_through_version_of_another_environment_is_refused(world: World) -> None:
     version = world.version()
     foreign = world.version(world.staging)
     artifact = ingested(world, incident(version.spec_kv))

@@ -180,7 +180,9 @@ def test_unreferenced_blob_is_kept_if_referenced_again_before_its_deletion(world
     assert _is_stored(content_hash)
 
 
-def test_failed_blob_deletion_is_retried_without_blocking_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_blob_deletion_is_retried_without_blocking_other_deletions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = (_artifact(world, world.dev, content).content_hash for content in (b"first", b"second"))
     Artifact.objects.all().delete()
     UnreferencedBlob.objects.filter(pk=first).update(since=timezone.now() - timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""Artifacts whose check cannot continue, and captures, content and deploy bundles whose files are missing."""
+"""Artifacts whose check cannot continue, and missing or unavailable files, folders, blobs and deploy bundles."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_deleted_files_of_capture_folder_are_rebuilt_when_read(world: World, res
     assert b"".join(response)
 
 
-def test_missing_local_file_returns_503_instead_of_missing_blob_error(
+def test_missing_local_file_counts_as_outage_and_causes_503_unlike_missing_blob(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
@@ -332,7 +332,7 @@ def test_artifact_page_contacts_unavailable_blob_store_only_once(world: World, m
     assert "The blob store is not available." in page.content.decode()
 
 
-def test_lost_deploy_bundle_returns_503_to_agent(world: World) -> None:
+def test_download_of_lost_deploy_bundle_returns_503_to_agent(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     path = f"/api/v1/agents/{agent.pk}/deployment/bundle?hash={deployment.bundle_hash}"

@@ -337,7 +337,7 @@ def test_error_points_to_missing_or_empty_upload_field(world: World, body: bytes
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_deployment_of_another_environment_is_refused(world: World) -> None:
+def test_upload_for_deployment_of_another_environment_is_refused(world: World) -> None:
     agent, api = world.agent()
     world.agent(world.staging)
     foreign = stories.offered(world, world.bundle(world.staging))

@@ -1,4 +1,4 @@
-"""Tests of the encryption of the master key in a backup."""
+"""Tests of the encryption of the master key in a backup, and of reading and checking the passphrase."""
 
 from __future__ import annotations
 

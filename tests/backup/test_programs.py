@@ -43,7 +43,7 @@ def test_newer_pg_restore_is_found_if_permitted() -> None:
         find_program("pg_restore", 99, or_newer=True)
 
 
-def test_connection_is_passed_in_environment_and_private_file() -> None:
+def test_connection_parameters_are_passed_in_environment_and_private_file() -> None:
     parameters = {"host": "db.example", "port": "5433", "dbname": "byteor", "user": "ada", "service": "main"}
     with connection_environment(session("s3cret", **parameters, sslpassword="k3y")) as environment:
         file = Path(environment["PGSERVICEFILE"])
