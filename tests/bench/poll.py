@@ -23,8 +23,9 @@ _SAMPLED_EVERY_S = 0.1
 
 
 def run(folder: Path, port: int, *, agents: int, processes: int) -> list[Row]:
-    """Return the p99 of the time until an agent has received the offer, and the number of agents that have not.
+    """Print the results. Return the p99 of the time until the offer, and the number of agents without the offer.
 
+    The time runs from the request of the deployment until an agent has received the offer.
     ``processes`` is the number of API processes. The worker is a further process.
     """
     from tests.worlds import World

@@ -23,7 +23,7 @@ POOL_SIZE = 20
 
 
 def run(folder: Path, find_port: Callable[[], int], *, seconds: float, rounds: int) -> None:
-    """Print the median rate of each setup, and the processor time of its parts."""
+    """Print the median rate of each setup, and the median processor time of a heartbeat in each part of the setup."""
     from tests.worlds import World
 
     agents = load.agents_file(folder, store_fleet(World("bench").dev, AGENTS, next_heartbeat_s=30))

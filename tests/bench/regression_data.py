@@ -90,7 +90,7 @@ def _artifacts(agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -
 
 
 def measure_page(world: World, now: ConfigBundle, candidate: ConfigBundle, groups: int) -> tuple[float, int]:
-    """Return the median milliseconds and the number of queries of the page of a regression with many groups."""
+    """Store a regression with many groups. Return the median milliseconds and the number of queries of its page."""
     tested = list(Fixture.objects.select_related("artifact").order_by("pk")[:100])
     row = store_regression(candidate, [now], tested, groups=groups)
     analyze()

@@ -24,8 +24,8 @@ _CHOICES = 12  # the maximum number of choices that are visited per filter
 def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
     """Yield the name and URL of the overview and of each list that the person may see.
 
-    For a list with rows, also yield the pages of one row, the forms of its acts, and the additional pages of the table.
-    With ``lists``, also yield searches, filters, orderings and further pages of the lists.
+    For a list with rows, also yield the page and the live parts of one row, the forms of its acts, and the additional
+    pages of the table. With ``lists``, also yield searches, filters, orderings and further pages of the lists.
     """
     client = signed_in(user)
     yield "overview", reverse("admin:index")

@@ -36,7 +36,7 @@ def waiting(world: World, name: str = "first") -> Deployment:
     return world.deployment(world.bundle(world.prod, name, version=Version.objects.first()))
 
 
-def test_opening_act_page_shows_row_and_changes_nothing(world: World) -> None:
+def test_opening_approval_page_shows_deployment_and_records_no_decision(world: World) -> None:
     approval = Approval.objects.get(deployment=waiting(world))
 
     page = signed_in(world.reviewer.user).get(act(approval, "approve"))
@@ -313,7 +313,7 @@ def test_webhook_can_be_tested_and_delivery_redelivered(world: World, other: Wor
     assert list(actors) == [(world.admin.user.email,)] * 2
 
 
-def test_operator_can_request_capture_and_agent_page_shows_its_status(world: World) -> None:
+def test_operator_can_request_capture_and_agent_page_shows_status_of_capture(world: World) -> None:
     agent, api = world.agent()
     client = signed_in(world.operator.user)
     form = {"reason": "p99 is <high>", "last_n": "500"}
