@@ -129,7 +129,7 @@ def test_invalid_search_shows_reason_and_no_agents(world: World, query: str, rea
     assert 'aria-invalid="true"' in response.text
 
 
-def test_number_of_queries_does_not_depend_on_agents_and_labels(world: World) -> None:
+def test_number_of_queries_does_not_depend_on_numbers_of_agents_and_labels(world: World) -> None:
     client = signed_in(world.viewer.user)
 
     def cost() -> int:
@@ -308,7 +308,7 @@ def test_label_groups_show_numbers_of_offline_drifted_and_failed_agents(world: W
 
 @pytest.mark.parametrize("query", ["", "status:healthy"])
 @pytest.mark.parametrize("key", ["0", "-1", 'a"b', "%s", "1_0"])
-def test_groups_by_label_accept_unusual_keys(world: World, key: str, query: str) -> None:
+def test_agents_can_be_grouped_by_labels_with_unusual_keys(world: World, key: str, query: str) -> None:
     world.agent(None, "edge", **{key: "eu"})
     Heartbeat.objects.update(status="healthy")
 

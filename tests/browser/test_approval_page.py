@@ -100,7 +100,7 @@ def test_approval_page_offers_only_decisions_that_person_may_make(
 
 
 def test_installation_operator_without_role_is_not_offered_decisions(world: World) -> None:
-    """``approvals.decide`` would refuse them."""
+    """``approvals.decide`` refuses the decisions of such an operator."""
     (deployment,) = waiting(world)
     operator = superuser()
     client = signed_in(operator)

@@ -193,7 +193,7 @@ def test_event_page_shows_values_before_and_after_change(world: World) -> None:
     assert "old &lt;b&gt;" in page.text
 
 
-def test_events_of_suggested_api_key_are_found(world: World) -> None:
+def test_actor_filter_finds_events_of_api_key_by_name(world: World) -> None:
     key, _ = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,

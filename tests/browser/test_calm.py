@@ -1,4 +1,4 @@
-"""Names instead of ids, few columns on phones, the system's color scheme, and the places of buttons and forms."""
+"""Names instead of ids, few columns on phones, the color scheme, break-glass, decision forms, and configurations."""
 
 from __future__ import annotations
 

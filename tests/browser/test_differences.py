@@ -42,7 +42,7 @@ def test_replay_and_bisect_pages_show_members_that_differ(world: World, page: Pa
     price = ("~ changed", "/legs/0/price", "101.25", '"0"')
     sign_in(page, world.operator.user)
 
-    # The page of the replay shows each changed member before and after, with its pointer.
+    # The page of the replay shows the members that differ, as captured and as replayed, with their pointers.
     page.goto(row_page(replay))
     divergence = page.locator("#divergence")
     title, *found = rows(divergence)

@@ -1,4 +1,4 @@
-"""The plan editor in a real browser: a person edits a plan, sees its errors, corrects them and promotes the draft."""
+"""The plan editor in a real browser: errors, promotion, conflicts, viewers, completions, and comparing versions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def new_draft(world: World, content: dict[str, Any]) -> Draft:
 
 
 def edit(page: Page, draft: Draft) -> Locator:
-    """Open the editor of the draft. Returns its text field."""
+    """Open the editor of the draft, and return its text field."""
     page.goto(f"{table(Draft)}{draft.pk}/edit/")
     return page.get_by_label("Plan", exact=True)
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.django_db
 
 
 def rows(world: World) -> dict[str, list[str]]:
-    """Return the HTML of the cells of each row in the pipelines panel, by pipeline."""
+    """Return the HTML of the cells of each row in the pipelines panel of prod, by pipeline."""
     page = signed_in(world.viewer.user).get(row_page(world.prod))
     [panel] = [each for each in page.context["summary"]["panels"] if each["title"] == "Pipelines"]
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}

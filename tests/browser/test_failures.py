@@ -59,7 +59,7 @@ def test_failure_causes_remain_after_automatic_rollback(world: World, page: Page
         [f"cannot bind port <number>{by}", "1", "retried or rolled back", "agent-4"],
     ]
     expect(page.locator("#failures").get_by_role("link", name="Retry")).to_have_count(0)
-    # Each agent's row shows its own failure, and the timeline shows how many agents each cause has.
+    # The row of an agent shows the agent's own failure, and the timeline shows how many agents each cause has.
     expect(page.locator(f"#agent-{agents[4][0].pk}")).to_contain_text("Earlier failure: cannot bind port 9009")
     timeline = page.locator(".live section.panel", has_text="Timeline")
     expect(timeline).to_contain_text("3 agents of wave 1 failed: 2 agents (no space: <number> of <number> MB are")
