@@ -285,7 +285,7 @@ def test_damaged_config_file_is_reported_and_kept(content: str, terminal: Termin
     assert config().read_bytes() == content.encode(errors="surrogateescape")
 
 
-def test_config_file_that_others_can_read_becomes_private(terminal: Terminal) -> None:
+def test_config_file_that_other_users_can_read_becomes_private(terminal: Terminal) -> None:
     config().chmod(0o644)
 
     first, second = terminal("context", "list"), terminal("context", "list")

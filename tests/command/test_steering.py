@@ -54,7 +54,7 @@ def test_rollout_is_steered_without_id(terminal: Terminal, world: World, run_job
         assert (found.code, found.err) == (1, message)
 
 
-def test_abort_requires_confirmation_and_counts_agents_that_keep_running_bundle(
+def test_abort_requires_confirmation_and_counts_agents_that_keep_running_new_bundle(
     terminal: Terminal, world: World, run_jobs: Run
 ) -> None:
     agents, (_, second), _ = stories.running(world, 4)

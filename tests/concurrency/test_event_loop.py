@@ -108,7 +108,7 @@ def run(*works: Any) -> None:
     gevent.joinall([gevent.spawn(work) for work in works], raise_error=True)
 
 
-def test_long_computation_lets_others_compute(clock: Clock) -> None:
+def test_long_computation_lets_other_owners_compute(clock: Clock) -> None:
     order: list[str] = []
 
     def long() -> None:
@@ -126,7 +126,9 @@ def test_long_computation_lets_others_compute(clock: Clock) -> None:
     assert order.index("short") < order.index("row 2")
 
 
-def test_resumed_request_waits_for_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_request_waits_for_turn_while_another_request_computes(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waited: list[str] = []
     monkeypatch.setattr(event_loop._steps.turns, "wait", waited.append)
 

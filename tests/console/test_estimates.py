@@ -1,4 +1,4 @@
-"""How much of a rollout is done, and the time left at the rate so far."""
+"""How much of a rollout is done, the time left at the rate so far, and when a rollout is stalled."""
 
 from __future__ import annotations
 

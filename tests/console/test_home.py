@@ -225,7 +225,7 @@ def test_each_need_is_shown_only_to_people_who_may_act_on_it(world: World, other
         assert [url for url in urls if client.get(url).status_code != 200] == []
 
 
-def test_break_glass_deployment_is_shown_to_all_who_operate_environment(world: World) -> None:
+def test_break_glass_deployment_is_shown_to_people_who_operate_environment(world: World) -> None:
     key = break_glass(fill(world))
 
     assert buttons(world.reviewer.user, key) == ["Review"]

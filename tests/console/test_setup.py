@@ -1,4 +1,4 @@
-"""The steps to the first deployment: each leads to the next one, people can hide them, and only visible rows count."""
+"""The steps to the first deployment, how people follow or hide them, and the page of a new enrollment token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentences about a divergence, and the comparison of two records."""
+"""The sentences about a divergence, the comparison of two records, and the payloads and records that pages show."""
 
 from __future__ import annotations
 
