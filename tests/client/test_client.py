@@ -157,7 +157,7 @@ def test_creation_is_retried_while_request_with_same_key_is_running(waits: list[
         assert client.create_organization(name="acme").id == "o1"
 
 
-def test_error_names_invalid_fields() -> None:
+def test_error_contains_pointer_of_invalid_field() -> None:
     errors = [{"pointer": "/name", "code": "max_length", "detail": "At most 100 characters."}]
     with connected(problem(400, errors=errors)) as (client, _), pytest.raises(InvalidRequest) as refused:
         client.create_organization(name="x" * 200)

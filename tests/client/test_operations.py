@@ -27,7 +27,7 @@ LEVELS = {"org_id": "organization", "project_id": "project", "env_id": "environm
 
 @pytest.fixture
 def url(tenants: Tenants) -> Iterator[str]:
-    """Serve the API. After the test, restore the registry of created rows, because new rows are rolled back."""
+    """Serve the API, and yield its URL. Then restore the registry of created rows, because new rows are rolled back."""
     place = tenants.home.place
     made = dict(place._made)
     with served() as url:

@@ -153,7 +153,7 @@ def test_explanation_names_commands_that_unblock_agent(terminal: Terminal, world
     assert "To unblock" not in terminal("agents", "explain", str(world.agent(name="edge-3")[0].pk)).out
 
 
-def test_history_names_versions_and_can_be_limited_by_time(terminal: Terminal, world: World) -> None:
+def test_history_shows_versions_and_can_be_limited_by_time(terminal: Terminal, world: World) -> None:
     agent, api = world.agent(name="edge-1")
     beat(agent, api, active={"deployment_id": str(uuid7()), "bundle_hash": HASH, "spec_hash": SPEC})
     assert "  bundle aaaaaaaaaaaa  " in terminal("agents", "list").out
@@ -213,7 +213,7 @@ def test_chart_fits_terminal_of_at_least_80_columns(
     else:
         assert len(records) < width * 2
     blocks = records[13:].rpartition("█")[0]
-    assert blocks.count(" ") in {len(blocks) // 2, len(blocks) // 2 + 1}  # nothing was reported in the first half
+    assert blocks.count(" ") in {len(blocks) // 2, len(blocks) // 2 + 1}  # no records were reported in the first half
     assert records.endswith(f" total {sum(range(48, 96)) * 1000:,}")
     assert cpu.endswith("9.5%")
     assert set(drops[13:].split("  ")[0]) == {"▁"}
@@ -349,7 +349,7 @@ def test_refused_enroll_token_commands_create_no_token(
     ("kind", "code", "text"),
     [("incident_bundle", 0, "uploaded as artifact "), ("diagnostic", 1, "the agent uploaded no capture (")],
 )
-def test_capture_with_wait_option_waits_for_upload(
+def test_capture_command_with_wait_option_waits_for_upload(
     terminal: Terminal, world: World, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, text: str
 ) -> None:
     agent, api = world.agent(name="edge-1")
@@ -391,7 +391,7 @@ def test_waiting_for_expired_capture_fails(terminal: Terminal, world: World, mon
     assert "expired, because the agent did not upload a capture within an hour" in found.out
 
 
-def test_key_is_rotated_by_agent_or_immediately(terminal: Terminal, world: World) -> None:
+def test_agent_is_told_to_rotate_key_or_key_is_rotated_immediately(terminal: Terminal, world: World) -> None:
     agent, api = world.agent(name="edge-1")
 
     assert terminal("agents", "rotate-key", "edge-1").code == 0

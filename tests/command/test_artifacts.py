@@ -33,7 +33,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]) -> None:
 
 @pytest.fixture
 def capture(world: World) -> Artifact:
-    """Return a capture of a pipeline that drops the second of three records. The recorded output has all of them."""
+    """Ingest and return a capture whose recorded output has three records. Its pipeline drops the second one."""
     version = world.version()
     return ingested(world, incident(version.spec_kv, stage_config=CHECK, expected=frames(*EVERYTHING)))
 
@@ -210,7 +210,7 @@ def uploaded(world: World, api: Any, agent: Any, content: bytes) -> str:
 
 
 @pytest.mark.usefixtures("jobs")
-def test_bisect_names_first_bad_version(terminal: Terminal, world: World) -> None:
+def test_bisect_finds_first_bad_version(terminal: Terminal, world: World) -> None:
     versions = [
         world.version(content=plan(egress=egress, stages=[{"id": f"n{number}", "op": "identity"}]))
         for number, egress in enumerate(["quotes_out"] * 3 + ["elsewhere"] * 2)

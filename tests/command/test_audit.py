@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def admin(terminal: Terminal, world: World) -> Terminal:
-    """Return the terminal of an administrator."""
+    """Switch the terminal to an administrator, and return it."""
     terminal.use(world.admin.api.token or "", organization="acme", project="trading", environment="dev")
     return terminal
 
@@ -143,7 +143,9 @@ def test_followed_events_are_printed_once_despite_lost_connection_and_late_commi
     assert found.err == "A request failed: connection refused. Retrying.\n" * 2
 
 
-def test_follow_begins_with_events_since_time(admin: Terminal, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_begins_with_events_since_given_time(
+    admin: Terminal, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(audit, "sleep", Pauses(lambda: None))
 
     from_now = admin("audit", "follow")
@@ -192,7 +194,7 @@ def test_export_is_verified_offline(admin: Terminal, world: World, tmp_path: Pat
     assert admin("verify", "ledger", str(file), str(rest), "--keys", str(keys)).code == 0
 
 
-def test_incomplete_export_keeps_old_file_and_creates_no_new_one(
+def test_incomplete_export_neither_replaces_nor_creates_file(
     admin: Terminal, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.seal_all()

@@ -87,7 +87,7 @@ def test_bundle_can_be_created_without_file_and_missing_parameters_cause_warning
         (("", ""), ("--var", "REGION"), 2, "byteor: --var REGION: ", "Write NAME=VALUE."),
     ],
 )  # fmt: skip
-def test_error_names_file_and_line_or_field_or_option(
+def test_error_states_where_configuration_is_invalid(
     terminal: Terminal, world: Any, config: Path, change: Any, options: Any, code: int, place: str, reason: str
 ) -> None:
     world.version()
@@ -101,7 +101,9 @@ def test_error_names_file_and_line_or_field_or_option(
     assert not ConfigBundle.objects.exists()
 
 
-def test_copy_names_secrets_that_are_new_in_target_environment(terminal: Terminal, world: Any, config: Path) -> None:
+def test_copying_bundle_lists_secrets_that_are_new_in_target_environment(
+    terminal: Terminal, world: Any, config: Path
+) -> None:
     world.version()
     terminal("bundles", "create", "quotes", "-f", str(config))
 

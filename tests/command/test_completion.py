@@ -106,7 +106,7 @@ class Tab:
 
 @pytest.fixture
 def tab(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Tab:
-    """Return a function that completes a line."""
+    """Return a function that completes a line. Raise the time limit of completions."""
     monkeypatch.setattr(completing, "MOST_S", PATIENCE_S)
     return Tab(terminal, monkeypatch)
 

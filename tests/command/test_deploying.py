@@ -253,7 +253,9 @@ def test_interrupted_command_does_not_stop_rollout_and_prints_command_to_continu
     assert terminal("deployments", "watch").code == 0
 
 
-def test_revoked_token_exits_4_and_says_that_work_continues(terminal: Terminal, world: World, during: Any) -> None:
+def test_command_with_revoked_token_exits_4_and_says_that_work_continues(
+    terminal: Terminal, world: World, during: Any
+) -> None:
     world.agent()
     world.bundle(name="quotes-1")
     token, text = tokens.create_user_token(user=world.operator.user, name="laptop", actor=world.operator.actor)

@@ -68,7 +68,7 @@ def test_draft_whose_plan_has_no_name_is_not_compared(terminal: Terminal, quotes
     )
 
 
-def test_diagnostics_name_lines_of_yaml_file(terminal: Terminal, quotes: str) -> None:
+def test_diagnostics_contain_line_numbers_of_yaml_file(terminal: Terminal, quotes: str) -> None:
     Path(quotes).write_text(YAML.replace("[decode]", "[decoder]"))
 
     found = terminal("drafts", "apply", "-f", quotes)
@@ -78,7 +78,7 @@ def test_diagnostics_name_lines_of_yaml_file(terminal: Terminal, quotes: str) ->
     assert f"{quotes}:13: error: " in found.err
 
 
-def test_diagnostics_name_lines_of_json_file(terminal: Terminal, tmp_path: Path) -> None:
+def test_diagnostics_contain_line_numbers_of_json_file(terminal: Terminal, tmp_path: Path) -> None:
     text = json.dumps(plan(ingress="Not a name"), indent=2)
     (tmp_path / "plan.json").write_text(text)
     line = next(at for at, each in enumerate(text.splitlines(), 1) if '"ingress"' in each)

@@ -1,4 +1,4 @@
-"""Tests of all commands: help with examples, and JSON with all or with chosen fields."""
+"""Tests of all commands: help with examples, fast imports, and JSON with all or with chosen fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of commands with empty names, pipes as files, servers that misbehave and texts that control the terminal."""
+"""Tests of unusual input, files and texts, of servers that misbehave, and of waiting for a replay and its exit code."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_temporary_failures_are_recognized(error: ByteOrError, expected: bool) -
     assert is_temporary(error) is expected
 
 
-def test_waiting_continues_after_unexpected_response_and_500(
+def test_waiting_continues_after_unexpected_response_and_status_500(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(waiting, "sleep", lambda _: None)

@@ -57,7 +57,7 @@ def test_other_programs_receive_arguments_and_determine_exit_code(
     assert "Traceback" not in found.stderr
 
 
-def test_closed_pipe_exits_1_without_message(tmp_path: Path) -> None:
+def test_command_with_closed_output_pipe_exits_1_without_message(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -66,7 +66,7 @@ def test_closed_pipe_exits_1_without_message(tmp_path: Path) -> None:
         assert (found.returncode, found.stderr) == (1, "")
 
 
-def test_full_disk_prints_one_line(tmp_path: Path) -> None:
+def test_full_disk_causes_exit_code_1_and_one_line_error(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         found = run("byteor", "--help", env=environment(tmp_path), stdout=full)
         both = run("byteor", "--help", env=environment(tmp_path), stdout=full, stderr=full)

@@ -9,7 +9,7 @@ from tests.worlds import World
 
 
 def examples(world: World, folder: Path) -> dict[str, list[str]]:
-    """Create a known bad config bundle in the world's ``dev`` environment, and return arguments by command."""
+    """Write a configuration, create a known bad config bundle in ``dev``, and return arguments by command."""
     (folder / "config.yaml").write_text("env: {REGION: eu}\n")
     bundle = world.bundle(name="quotes-eu")
     bundles.mark_known_bad(world.dev, bundle.config_hash, reason="rolled back", actor=world.operator.actor)

@@ -9,7 +9,7 @@ from tests.worlds import PLAN, World
 
 
 def examples(world: World, folder: Path) -> dict[str, list[str]]:
-    """Create a draft and a version in the world's ``dev`` environment, and return arguments by command."""
+    """Write a plan, create a draft and a version in ``dev``, and return arguments by command."""
     (folder / "plan.yaml").write_text("plan_v: 1\nname: empty\ntarget: single_ring\n")
     drafts.create_draft(environment=world.dev, actor=world.operator.actor, name="quotes-draft", plan=PLAN)
     world.version(world.dev)
