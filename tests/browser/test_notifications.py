@@ -99,7 +99,7 @@ def test_notifications_are_hidden_after_person_left_organization(world: World, o
     assert viewer.post(f"{PAGE}{row.pk}/open/").status_code == 404
 
 
-def test_opening_notification_marks_no_other_as_read_and_leads_to_its_page(world: World) -> None:
+def test_opening_notification_redirects_to_its_page_and_leaves_other_notification_unread(world: World) -> None:
     row, second = (notify(world.viewer, world.dev, path="/admin/fleet/agent/") for _ in range(2))
     viewer = signed_in(world.viewer.user)
 
@@ -131,7 +131,7 @@ def test_marking_notifications_as_read_requires_csrf_token(world: World) -> None
     assert Notification.objects.get().read_at is None
 
 
-def test_mark_all_marks_only_own_notifications(world: World) -> None:
+def test_marking_all_as_read_changes_only_own_notifications(world: World) -> None:
     mine, theirs = notify(world.viewer, world.dev), notify(world.operator, world.dev)
     viewer = signed_in(world.viewer.user)
 
@@ -211,7 +211,7 @@ def test_menu_and_bell_show_numbers_unless_they_are_zero(world: World) -> None:
     assert str(deployment.pk) not in reviewer
 
 
-def test_counts_take_four_queries_for_any_number_of_notifications(world: World) -> None:
+def test_counts_take_four_queries_with_and_without_notifications(world: World) -> None:
     client, costs = signed_in(world.reviewer.user), []
     counts(client)
     for _ in range(2):

@@ -182,7 +182,7 @@ def test_rotate_key_is_neither_offered_nor_accepted_for_suspected_clone(world: W
     assert Heartbeat.objects.get(agent=row).commands == []
 
 
-def test_relabeling_prod_agent_requires_environment_management(world: World) -> None:
+def test_relabeling_prod_agent_requires_permission_to_manage_environment(world: World) -> None:
     row, _ = world.agent(world.prod, zone="a")
     yes = {**YES, "comment": "zone=b, !ring"}
     assert "Change labels" not in offered(row, world)

@@ -1,4 +1,4 @@
-"""People and credentials in the console: inviting people, changing roles, and creating organizations and tokens."""
+"""Members, organizations, projects, environments and credentials in the console: their forms, errors and secrets."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_installation_operators_set_quotas_and_members_see_usage(world: World) -
     assert "width:100%" in page
     assert url not in page
     assert url in operator.get(row_page(organization)).text
-    # The form contains all quotas. An empty field removes the quota.
+    # The form contains the current quotas. An empty field removes the quota.
     assert 'value="1000000"' in operator.get(url).text
     assert sent(operator, organization, "set_quotas", {"agents": "2", "stored_bytes": ""}).status_code == 302
     changes = AuditEvent.objects.filter(action="organization.set_quotas").latest("id").changes

@@ -1,4 +1,4 @@
-"""The page of a regression, and the fixtures' pages: their words, limits, filters and refusals."""
+"""The page of a regression, and the pages of fixtures: their texts, limits, filters, acts and errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def headline(client: Any, row: Any) -> str:
 
 
 def many(world: World, count: int = 3, **options: Any) -> Regression:
-    """Store a regression of ``count`` fixtures compared with two baselines."""
+    """Create ``count`` fixtures, and a regression that tests a candidate with them against two baselines."""
     now, old = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK)
     made = keep(world, now, *(cards(number) for number in range(count)))
     return store_regression(bundle(world, "next", STRICT), [now, old], made, **{"groups": 120, **options})
@@ -178,7 +178,7 @@ def test_errors_of_new_fixture_are_shown_at_their_fields(world: World) -> None:
     assert "there are only 4 records" in refused(artifact, **by_position | {"last": "9"})["first"][0]
     golden = {"expect": str(replay.pk)}
     assert "Not possible with `records`" in refused(replay, **by_position, **golden)["expect"][0]
-    assert "expect" in refused(artifact, **golden)  # the artifact's page does not offer the replay
+    assert "expect" in refused(artifact, **golden)  # the artifact's form does not offer the replay's result
     assert Fixture.objects.count() == 1
 
     done = sent(client, replay, "keep", {**base, **golden, "name": "last two"}, follow=True)

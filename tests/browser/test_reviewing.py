@@ -137,7 +137,7 @@ def test_requester_without_permission_is_not_offered_reminder(world: World) -> N
     assert "/remind/" not in signed_in(world.operator.user).get(row_page(row)).text
 
 
-def test_requester_who_can_approve_is_not_referred_to_others_before_deciding(world: World) -> None:
+def test_requester_who_can_approve_is_referred_to_other_people_only_after_deciding(world: World) -> None:
     row = requested(world, required=2, allow_self_approval=True)
     assert summary(row, world.operator)["ask"] is None
     assert summary(row, world.operator)["decide"].keys() == {"explain", "approve", "deny"}
@@ -250,7 +250,7 @@ def test_only_visible_people_are_named(world: World) -> None:
     assert "reviewer@acme.example" not in page.text
 
 
-def test_ten_people_who_can_approve_are_named_and_others_are_counted(world: World) -> None:
+def test_ten_people_who_can_approve_are_named_and_further_people_are_counted(world: World) -> None:
     row = requested(world)
     for number in range(20):
         world.person(Role.OPERATOR, f"person-{number:02}")
@@ -261,7 +261,7 @@ def test_ten_people_who_can_approve_are_named_and_others_are_counted(world: Worl
     assert lead.endswith("person-08@acme.example and 13 more can approve this request.")
 
 
-def test_ten_reviewers_who_have_not_decided_are_named_and_others_are_counted(world: World) -> None:
+def test_ten_undecided_reviewers_are_named_and_further_undecided_reviewers_are_counted(world: World) -> None:
     people = [world.person(Role.VIEWER, f"person-{number:02}") for number in range(15)]
     row = requested(world, people)
     decide(row, people[14], "deny", "no")

@@ -65,7 +65,7 @@ def rows(filled: Filled) -> dict[str, Any]:
     }
 
 
-def test_search_finds_rows_of_own_organization_and_none_of_others(world: World, other: World) -> None:
+def test_search_finds_rows_of_own_organization_but_not_of_other_organizations(world: World, other: World) -> None:
     filled = fill(world)
     expected = {text: row_page(row) for text, row in rows(filled).items()}
 
@@ -103,7 +103,7 @@ def test_search_respects_project_roles(world: World) -> None:
     )
 
 
-def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world: World) -> None:
+def test_search_lists_exact_match_first_and_at_most_five_agents(world: World) -> None:
     agents = [world.agent(world.prod, f"fra-{number}")[0] for number in (10, 1, 11, 12, 13, 14, 15)]
 
     assert [url for _, _, url in found(world.viewer.user, "fra-1")] == [

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 def rendered(page: Any, **values: Any) -> dict[str, Any]:
-    """Return the fields that the page's form sends."""
+    """Return what the page's form sends with these values."""
     return {"_confirm": "yes", "_form": page.context["form_id"], **values}
 
 

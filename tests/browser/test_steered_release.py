@@ -42,7 +42,10 @@ def asked(**values: Any) -> dict[str, Any]:
 
 
 def held(world: World, run_jobs: Run, *, threshold: int = 100) -> tuple[stories.Fleet, Deployment, Approval]:
-    """Return agents, a deployment whose second wave waits for approval by the viewer, and this approval."""
+    """Return agents, a deployment whose second wave waits for approval by the viewer, and this approval.
+
+    The agent of the first wave has failed.
+    """
     agents, (_, second), _ = stories.running(world, 4)
     strategy = {**waves(25, 100, threshold=threshold), "holds": [None, "approval"]}
     deployment = stories.offered(world, second, strategy=strategy, reviewer_ids=[world.viewer.user.pk])
@@ -138,7 +141,7 @@ def test_error_of_waves_start_time_or_reviewers_is_shown_at_its_field(
     assert not Deployment.objects.exists()
 
 
-def test_form_offers_only_reviewers_of_environment_and_never_requester(world: World) -> None:
+def test_form_offers_only_reviewers_of_environment_except_requester(world: World) -> None:
     people = [world.viewer.user, world.operator.user, world.admin.user]
     ids = sorted(str(each.pk) for each in people)
     world.agent(world.prod)

@@ -38,7 +38,7 @@ def hooked(settings: Any) -> Iterator[Receiver]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_admin_creates_and_tests_webhook_sees_delivery_and_rotates_secret(
+def test_admin_creates_and_tests_webhook_then_sees_delivery_and_rotates_secret(
     world: World, page: Page, hooked: Receiver, shot: Callable[..., None]
 ) -> None:
     hooked.statuses = [500, 204]
@@ -112,7 +112,7 @@ def test_webhook_is_edited_disabled_enabled_and_deleted(world: World) -> None:
         assert list(Webhook.objects.values_list("enabled", flat=True)) == expected
 
 
-def test_edited_webhook_of_deleted_environment_does_not_cover_all_projects(world: World) -> None:
+def test_edit_that_keeps_deleted_environment_of_webhook_is_refused(world: World) -> None:
     client = signed_in(world.admin.user)
     gone = world.environment("dev", "gone")
     sent(client, world.organization, "create_webhook", {**NEW, "scope": f"environment:{gone.pk}"})
