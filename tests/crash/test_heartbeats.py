@@ -66,7 +66,7 @@ class BeatingAgent:
 
 
 def _is_clear(response: HTTPResponse, body: bytes) -> bool:
-    """Return whether this is a 503 with ``Retry-After`` and a detail."""
+    """Return whether the response is a 503 problem with ``Retry-After`` and a detail."""
     if response.status != 503 or response.headers["Content-Type"] != "application/problem+json":
         return False
     problem = json.loads(body)
@@ -98,7 +98,7 @@ class Load:
             thread.join()
 
     def wait_for_progress(self) -> None:
-        """Wait until another heartbeat of each agent is acknowledged."""
+        """Wait until the number of each agent's last acknowledged heartbeat has grown by at least 3."""
         self._wait_for_growth(lambda agent: agent.acknowledged, by=3)
 
     def wait_for_refusals(self) -> None:

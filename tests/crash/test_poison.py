@@ -1,4 +1,4 @@
-"""Tests that a job that kills its worker ten times becomes a dead letter, while other jobs continue."""
+"""Tests that a job that kills ten workers becomes a dead letter, while other jobs continue."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def kill_in(job: str) -> None:
         assert workers.stdin is not None
         assert workers.stdout is not None
         for _ in range(KILLS):
-            Worker(has_clock=False)._maintain_queue()  # takes over the dead worker's job
+            Worker(has_clock=False)._maintain_queue()  # takes over the job if its worker died
             with connection.cursor() as cursor:
                 cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
             workers.stdin.write("go\n")

@@ -44,7 +44,7 @@ def promote(workspace: Workspace, name: str, *stages: dict[str, Any]) -> Any:
 
 
 def capture(workspace: Workspace, spec_kv: str, **options: Any) -> str:
-    """Upload an incident, and return the path of its artifact."""
+    """Upload an incident as a new agent, wait until it is verified, and return the path of its artifact."""
     enrolled = workspace.request("POST", f"{workspace.environment}/agents", workspace.enrollment_token(), json={})
     uploaded = workspace.request(
         "POST", f"/api/v1/agents/{enrolled.json()['agent_id']}/artifacts", enrolled.json()["api_key"],

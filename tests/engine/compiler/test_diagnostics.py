@@ -1,4 +1,4 @@
-"""Each diagnostic code has a plan that causes it, and the diagnostic has the expected pointer and hint."""
+"""Tests of diagnostics: what causes each code, which faults are reported together, and how texts are shortened."""
 
 from typing import Any
 

@@ -63,7 +63,7 @@ def plan_of_forty_stages() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["contract-ring", "contract-graph", "graph-mixed-router", "graph-direct", "40"])
-def test_drawn_nodes_do_not_overlap_and_lanes_lead_downward(name: str, golden: Callable[[str], Any]) -> None:
+def test_drawn_nodes_do_not_overlap_and_edges_lead_downward(name: str, golden: Callable[[str], Any]) -> None:
     plan = plan_of_forty_stages() if name == "40" else golden(name)
     compilation = compile_plan(plan)
     svg = to_svg(spec_of(plan))

@@ -1,4 +1,4 @@
-"""The decoder of KV text names the line of a fault, and ignores unknown keys."""
+"""Tests of KV text: its hash, ignored unknown keys, the line number in each error, and the JSON form of the spec."""
 
 from collections.abc import Callable
 from typing import Any
@@ -122,7 +122,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("old", "new", "line", "why"), DAMAGES)
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_error_about_damaged_text_names_line(
+def test_error_about_damaged_text_contains_line_number(
     kv: str, *, old: str, new: str, line: int, why: str, as_bytes: bool
 ) -> None:
     damaged = kv.replace(old, new)

@@ -164,7 +164,7 @@ def test_malformed_argument_is_reported_with_reason(ring: Any, op: str, why: str
     assert message == f'The op "{op}": {why}.'
 
 
-def test_op_splits_at_its_first_colon() -> None:
+def test_split_op_splits_at_first_colon() -> None:
     assert split_op("identity") == ("identity", None)
     assert split_op("http_post:http://a:1") == ("http_post", "http://a:1")
     assert split_op("exec:") == ("exec", "")

@@ -133,7 +133,7 @@ def compiled(plan: dict[str, Any]) -> tuple[Compilation, PipelineSpec, str]:
 
 
 def shuffled(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
-    """Reorder the keys of all objects at random."""
+    """Return the value with the keys of all objects in random order."""
     if isinstance(value, dict):
         return {key: shuffled(value[key], draw) for key in draw(st.permutations(list(value)))}
     return [shuffled(item, draw) for item in value] if isinstance(value, list) else value

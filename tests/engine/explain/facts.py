@@ -93,9 +93,8 @@ class Case:
 
 
 SETTLED = {"offer": offer(since=7300), **runs(OLD)}
-AS_IT_SHOULD = (
-    "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC. "  # the summary of a SETTLED agent
-)
+# The beginning of the summary of a SETTLED agent.
+AS_IT_SHOULD = "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC. "
 SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
 APPROVAL = ApprovalFacts(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
 GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))

@@ -77,7 +77,7 @@ def run(plan: Plan, config: Mapping[str, Any], records: Sequence[tuple[str, Reco
 def _through(
     body: Mapping[str, Any], config: Mapping[str, Any], ingress: str, record: Record, found: Modelled, named: str | None
 ) -> dict[str, list[bytes]]:
-    """Process one record, and return the payloads that reach each egress."""
+    """Process one record, count it in ``found``, and return the payloads that reach each egress."""
     pairs = connections(body)
     left: dict[str, list[bytes]] = {ingress: [record.payload]}
     for stage in _in_order(body):

@@ -1,4 +1,4 @@
-"""Tests of the bisect planner."""
+"""Tests of the bisect planner, the transfer of parameters to other versions, and the verdicts on replays."""
 
 import pytest
 from hypothesis import given

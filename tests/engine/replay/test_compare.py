@@ -40,7 +40,7 @@ def test_identical_replays_compare_equal(bundle: MakeBundle, ring: MakeRing) -> 
     }
 
 
-def test_first_difference_names_egress_sequence_and_digests(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_first_difference_contains_egress_sequence_and_digests(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("dataguard_check"), RECORDS)
     one, two = run(incident), run(incident, stage_config={"s0": {"schema": {"required": ["b"]}}})
 
@@ -59,7 +59,7 @@ def test_first_difference_names_egress_sequence_and_digests(bundle: MakeBundle, 
     json.dumps(found)
 
 
-def test_first_difference_names_and_shows_changed_members(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_comparison_lists_changed_members_of_first_difference(bundle: MakeBundle, ring: MakeRing) -> None:
     redacted = {"s0": {"rules": ["b:drop"]}}
     incident = bundle(ring("dataguard_redact"), [Record(1, 0, b"{}"), *RECORDS[1:], Record(3, 0, b'{"b":3}')])
     one, two = run(incident, stage_config=redacted), run(incident)

@@ -226,7 +226,7 @@ def test_check_params_returns_expected_errors(op: str, params: object, expected:
     assert errors(op, params) == expected
 
 
-def test_error_about_on_reject_names_valid_values() -> None:
+def test_error_about_on_reject_lists_valid_values() -> None:
     assert check_params("dataguard_check", {"schema": True, "on_reject": 1}) == [
         ParamError("/on_reject", "params.choice", "must be drop or stop")
     ]
