@@ -70,7 +70,7 @@ def test_replay_reports_first_divergence_if_there_is_one(
         }
 
 
-def test_divergence_names_changed_members(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_divergence_lists_changed_members(bundle: MakeBundle, ring: MakeRing) -> None:
     one, other = b'{"id":1,"legs":[{"x":1},{"x":2}]}', b'{"id":1.0,"legs":[{"x":3}],"new":null}'
 
     outcome = run(bundle(ring("identity"), [Record(1, 0, other)], expected={"out": frames(Frame(1, one))}))

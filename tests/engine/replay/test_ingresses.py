@@ -278,7 +278,7 @@ def test_identity_stages_stop_exactly_at_work_limit(
     assert run(bundle_of(tmp_path, branched, journals), limits=limits).error_code == code
 
 
-def test_ingress_is_replayed_if_its_lane_is_chosen_by_either_name() -> None:
+def test_unfed_egresses_are_same_for_name_of_ingress_and_name_of_its_lane() -> None:
     spec = graph("ina>s inb>t s>outa t>outb")
     assert isinstance(spec.model, LaneGraph)
     lane = spec.model.lanes[next(end.lane for end in spec.model.endpoints if end.name == "ina")].name

@@ -1,4 +1,4 @@
-"""Tests of the members in which payloads differ, of unusual or large payloads, and of the stage that examples name."""
+"""Tests of the members in which payloads differ, unusual payloads, use of memory, and the stages that examples name."""
 
 from __future__ import annotations
 

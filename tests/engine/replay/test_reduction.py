@@ -116,7 +116,7 @@ def test_reduction_of_several_journals_selects_records_by_position_in_merge_orde
         ({"sequence": 2, "ingress": "in2"}, ["in1"], False),
     ],
 )
-def test_reduction_keeps_outcome_unless_its_stop_is_at_record_that_is_left_out(
+def test_reduction_keeps_outcome_without_stop_or_with_stop_at_kept_record(
     tmp_path: Path, stopped: Any, lanes: list[str], is_kept: bool
 ) -> None:
     named = stopped and {"stage": "s", "error": "e", **stopped}

@@ -252,7 +252,7 @@ def test_router_copies_records_and_merge_alternates_between_inputs() -> None:
     assert counted(result) == {"a": (3, 2, 1, 0), "b": (2, 2, 0, 0), "c": (2, 2, 0, 0)}
 
 
-def test_merge_reads_lanes_round_robin_in_listed_order_and_skips_empty_lane() -> None:
+def test_merge_reads_lanes_round_robin_in_listed_order() -> None:
     """Two copies arrive on lane 4 and one on lane 3, so the merge reads lanes 4, 3 and 4."""
     twice = spec(
         "in r:1 r:2 b.m m2 d.m x y m",

@@ -1,4 +1,4 @@
-"""Tests of the rules for side effects: the server's allowlists, the stage's allowlist, and consent."""
+"""Tests of side effects: the server's allowlists, the stage's allowlist, consent, the ops of the spec, and failures."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def refusal(world: Any, envelope: object) -> str:
 
 
 def signed(world: Any, **members: object) -> Any:
-    """Return a correctly signed envelope around a changed statement (``...`` removes a member)."""
+    """Return a correctly signed envelope. ``members`` are changes of its statement (``...`` removes a member)."""
     envelope: Any = world.envelope(world.bundle())
     statement = json.loads(base64.b64decode(envelope["payload"])) | members
     payload = json.dumps({name: value for name, value in statement.items() if value is not ...}).encode()

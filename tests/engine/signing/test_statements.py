@@ -111,7 +111,7 @@ def test_test_result_is_in_toto_statement_about_spec_and_configuration(world: Wo
     }
 
 
-def test_gate_statement_names_test_result_acceptances_and_setting(world: World) -> None:
+def test_gate_statement_contains_setting_acceptances_and_reference_to_test_result(world: World) -> None:
     tests, envelope = samples.signed(world, override=GateOverride("urgent", "eve@example.com"))
 
     statement = json.loads(payload_of(envelope))
