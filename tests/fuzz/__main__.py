@@ -38,7 +38,7 @@ _FINDINGS = re.compile(r"found (\d+) unique failures?")
 
 
 def serve(installation: Installation, issuer: str) -> Path:
-    """Create the tenants, start the server, and return the path of the file with ids and credentials."""
+    """Migrate the database, create the tenants and start the server. Returns the path of the ids and credentials."""
     world = installation.data_dir / "world.json"
     settings = {
         "RATE_LIMIT": "off",

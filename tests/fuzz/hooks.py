@@ -52,7 +52,7 @@ class Credential:
 
 
 def _path_ids(method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Replace the values with ids of existing rows where known. Destructive calls get the ids of expendable rows."""
+    """Return the values with known ids of existing rows instead. Destructive calls get the ids of expendable rows."""
     is_destructive = method == "DELETE" or path.endswith(("/rotate-key", "/rotate-secret"))
     ids = WORLD["expendable_ids" if is_destructive else "ids"]
     segments = dict(re.findall(r"([a-z-]+)/\{([a-z_]+)\}", path))
@@ -81,7 +81,10 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
 
 @schemathesis.hook  # type: ignore[untyped-decorator]  # not installed where mypy runs
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Insert the ids of existing rows into most cases. Only valid ids are replaced; invalid ones are intentional."""
+    """Insert the ids of existing rows into most cases, and make their idempotency keys unique.
+
+    Only valid ids are replaced; invalid ones are intentional.
+    """
     parameters = dict(case.path_parameters or {})
     is_valid = all(
         isinstance(value, str) and (name == "kid" or _ID.fullmatch(value)) for name, value in parameters.items()

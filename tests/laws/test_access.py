@@ -262,7 +262,7 @@ def test_viewer_has_read_permissions_only() -> None:
     assert not writing & MATRIX[Role.VIEWER]
 
 
-def test_action_without_declared_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undeclared_action_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     before = writes()
     for operation in PEOPLE:
         undeclared = {name: each for name, each in operation.view.operations.items() if name != operation.action}

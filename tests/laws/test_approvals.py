@@ -126,7 +126,7 @@ def check_binds(response: Any, approval: Approval) -> None:
 
 
 def bound_deployment_fields(world: World, environment: Environment) -> dict[str, Bound]:
-    """Return the bound fields of ``createDeployment``."""
+    """Create agents and config bundles, and return two requests for each bound field of ``createDeployment``."""
     one, two = (world.agent(environment, f"agent-{zone}", zone=zone)[0] for zone in "ab")
     version = world.version(environment)
     bundle, other = (
@@ -218,7 +218,7 @@ def post_deployment(world: World, environment: Environment, body: dict[str, Any]
 
 
 def approved_deployment(world: World, environment: Environment, body: dict[str, Any]) -> Approved:
-    """Request a deployment, approve it and abort it."""
+    """Request a deployment, approve it and abort it. Returns its body and its unused approval."""
     made = post_deployment(world, environment, body)
     assert made.status_code == 201, made.json()
     decision = {"deployment_id": made.json()["id"], "decision": "approve"}

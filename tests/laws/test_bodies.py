@@ -1,4 +1,7 @@
-"""Every operation that reads a JSON body refuses invalid bodies with a clear problem and changes nothing."""
+"""Every operation that reads a JSON body refuses invalid bodies with a clear problem and changes nothing.
+
+Other tests concern unsupported methods, unknown paths and the Accept header.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_request_body_is_documented_exactly_for_writing_operations_that_take_one() -> None:
+def test_exactly_writing_operations_with_body_document_request_body() -> None:
     writing = {o for o in operations() if o.method in {"POST", "PUT", "PATCH"} and o.call.has_body}
 
     assert {o for o in operations() if "requestBody" in o.documented} == writing
@@ -75,7 +78,7 @@ def test_invalid_body_is_refused(
 
 
 @every_operation_with_body
-def test_error_names_unknown_field(operation: Operation, tenants: Tenants) -> None:
+def test_unknown_field_is_named_in_error(operation: Operation, tenants: Tenants) -> None:
     body = {**body_of(operation, tenants), "surprise/~": 1}
     caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()

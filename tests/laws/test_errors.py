@@ -48,7 +48,7 @@ def test_specific_errors_are_documented_exactly_where_declared(operation: Operat
 
 
 @pytest.mark.parametrize(("view", "name"), declarations())
-def test_declared_errors_name_only_routed_actions(view: Any, name: str) -> None:
+def test_errors_are_declared_only_for_routed_actions(view: Any, name: str) -> None:
     routed = {operation.action for operation in operations() if issubclass(operation.view, view)}
 
     assert set(vars(view)[name]) <= routed

@@ -111,7 +111,8 @@ def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
     """Yield the line and the job class of each call of ``enqueue``.
 
-    If the job is a parameter of the function, yields each class in the parameter's annotation.
+    If the job is a parameter of the function, yields each class in the parameter's annotation. Of any other expression,
+    yields the source text.
     """
     module = module_of(path)
     for function, call in calls(path):
@@ -174,7 +175,7 @@ def test_jobs_are_created_with_their_declared_arguments() -> None:
     assert {job for _, job, _ in made} == set(JOBS.values())
 
 
-def test_stored_names_and_arguments_do_not_change() -> None:
+def test_names_arguments_and_lanes_of_stored_jobs_do_not_change() -> None:
     assert {name: [*signature(job).parameters] for name, job in JOBS.items()} == STORED
     assert {kind.name for kind in declared() if isinstance(kind, Periodic)} == STORED_PERIODIC
     assert {str(lane) for lane in JobLane} == STORED_LANES
