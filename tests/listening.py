@@ -13,7 +13,7 @@ from tests.patience import wait_until
 
 @pytest.fixture
 def listening(transactional_db: None) -> Iterator[None]:
-    """Receive PostgreSQL notifications during the test."""
+    """Receive PostgreSQL notifications during the test. Then clear ``agent_keys``."""
     notices.start()
     wait_until(notices.is_current)
     yield

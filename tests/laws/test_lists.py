@@ -1,4 +1,4 @@
-"""Every list makes a fixed number of queries, and its pages contain each row exactly once."""
+"""Every list makes a fixed number of queries, contains each row once, newest first, and refuses invalid parameters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAX_QUERIES = 8
 
 
 def _fresh(row: models.Model, i: int) -> dict[str, Any]:
-    """Return new values for the unique columns of a copy of ``row``."""
+    """Return the column values of a copy that differ from those of ``row``, and create the rows that they refer to."""
     match row:
         case User():
             return {"email": f"{i}@copies.example"}

@@ -1,4 +1,4 @@
-"""Tests that processes of the last release work on the current schema."""
+"""Tests that processes of the last release and of this release work on the current schema."""
 
 from __future__ import annotations
 

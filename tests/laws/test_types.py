@@ -17,7 +17,10 @@ VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONFi
 
 
 def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
-    """Yield the line, name and annotation of each parameter, attribute, annotated variable and return value."""
+    """Yield the line, name and annotation of each parameter, function and annotated variable or attribute.
+
+    If a variable without an annotation is assigned the result of a call, yield the called function instead.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             yield node.lineno, node.arg, node.annotation

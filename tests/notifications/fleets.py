@@ -35,7 +35,7 @@ def watch(*, looked_ago: timedelta = timedelta(minutes=1), reachable_for: timede
 
 
 def beat(agent: Agent, api: Api, status: str = "healthy", **body: Any) -> None:
-    """Send a heartbeat, and set the interval until the next one to exactly ``INTERVAL_S``."""
+    """Send a heartbeat, set the interval until the next one to exactly ``INTERVAL_S``, and update the facts."""
     body = {"status": status, "agent_version": "1", **body}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
     Heartbeat.objects.filter(agent=agent).update(next_heartbeat_s=INTERVAL_S)
@@ -51,7 +51,7 @@ def enroll(world: World, *names: str, environment: Environment | None = None) ->
 
 
 def silence(*agents: Agent, for_: timedelta = GONE) -> None:
-    """Pretend that the agents sent their last heartbeats ``for_`` ago."""
+    """Pretend that the agents sent their last heartbeats ``for_`` ago, and update the facts."""
     Heartbeat.objects.filter(agent__in=agents).update(last_seen_at=timezone.now() - for_)
     facts.maintain()
 
@@ -68,5 +68,5 @@ def recorded(type: MessageType = MessageType.AGENTS_OFFLINE) -> list[tuple[str, 
 
 
 def pass_time(by: timedelta = timedelta(minutes=11)) -> None:
-    """Pretend that all recorded events were handled some time ago."""
+    """Pretend that all recorded events were handled ``by`` ago, and that people were notified of them."""
     MessageEvent.objects.update(handled_at=timezone.now() - by, outcome="notified")

@@ -32,7 +32,7 @@ def claim_all() -> None:
 
 
 def member(world: World, role: Role, name: str) -> Person:
-    """Add a member who has signed in."""
+    """Add a member, and pretend that everybody has signed in, as ``claim_all`` does."""
     person = world.person(role, name)
     claim_all()
     return person

@@ -1,4 +1,4 @@
-"""The API of chat webhooks: secret URLs, roles, refused requests and test messages."""
+"""The API of chat webhooks: secret URLs, roles, refused requests, test messages and deleted projects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages to chat servers: names and notes add no formatting, links or mentions."""
+"""Messages to chat servers: their parts and length, and names and notes that add no formatting, links or mentions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages to chat servers: which events are sent, retries, failures, summaries and slow servers."""
+"""Messages to chat servers: which events are sent, retries, failures, slow servers, summaries and old deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New events: who is notified, when an e-mail is due, and which events are grouped."""
+"""New events: who is notified, when an e-mail is due, and which events are grouped, obsolete or retried."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
     assert Notification.objects.filter(user=world.viewer.user).count() == 11
 
 
-def test_event_that_raises_error_is_retried_and_delays_no_other(world: World, bundle: ConfigBundle) -> None:
+def test_event_whose_handling_fails_is_retried_and_delays_no_other_event(world: World, bundle: ConfigBundle) -> None:
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for resource_id in ("not an id", deployment.pk):

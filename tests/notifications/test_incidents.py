@@ -73,7 +73,7 @@ def test_message_about_incident_names_stage_pipeline_and_agent_but_no_captured_d
     assert notified_of(world.viewer) == [NEW]
 
 
-def test_incident_of_unknown_version_names_neither_pipeline_nor_stage_and_is_grouped(world: World) -> None:
+def test_incidents_of_unknown_versions_are_grouped_and_message_names_no_pipeline_or_stage(world: World) -> None:
     for name in ("quotes", "evil"):
         artifact = ingested(world, capture(content=plan(name)))
     handle(world)
@@ -134,7 +134,7 @@ def test_incident_is_reopened_after_a_week(world: World, days: float, then: Mess
     assert str(artifact.agent) in text
 
 
-def test_repetition_of_reopened_incident_is_grouped_with_it(world: World) -> None:
+def test_repetition_of_reopened_incident_is_grouped(world: World) -> None:
     ingested(world, capture())
     handle(world)
     age(timedelta(days=8))
@@ -156,7 +156,7 @@ def test_incident_is_not_reopened_by_incident_of_other_environment(world: World)
     assert types() == [NEW, NEW]
 
 
-def test_requested_captures_rejected_bundles_and_other_artifact_kinds_notify_nobody(world: World) -> None:
+def test_requested_captures_and_rejected_bundles_and_other_artifact_kinds_notify_nobody(world: World) -> None:
     agent, api = world.agent()
     row = requested_captures.request(agent, reason="slow", actor=world.operator.actor)
     made = upload(api, agent, capture(), kind="incident_bundle", capture_id=str(row.pk))

@@ -41,7 +41,7 @@ def mails_to(server: SmtpServer, person: Person) -> list[Received]:
 
 
 def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None:
-    """Delete all events, and record ``count`` new ones about a finished rollout.
+    """Create a deployment, delete all events, and record ``count`` new ones about its finished rollout.
 
     Each has a different subject, so that none is grouped.
     """
@@ -287,7 +287,7 @@ def test_summary_does_not_count_events_that_person_can_no_longer_see(
     assert due() == 0
 
 
-def test_invitation_is_never_part_of_summary(
+def test_invitation_is_sent_separately_from_summary(
     server: SmtpServer, world: World, bundle: ConfigBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(world.viewer, "now")
@@ -365,7 +365,7 @@ def test_all_mails_of_job_use_one_connection(server: SmtpServer, world: World, b
     assert (len(server.messages), server.count(Step.CONNECT), server.count(Step.AUTH)) == (3, 1, 1)
 
 
-def test_job_stops_after_maximum_number_of_mails_and_enqueues_another(
+def test_job_stops_after_maximum_number_of_mails_and_enqueues_another_job(
     server: SmtpServer, world: World, bundle: ConfigBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "MAX_MAILS_PER_JOB", 2)

@@ -1,4 +1,4 @@
-"""Mail servers that refuse e-mails, hang, respond slowly or close connections, and e-mails that arrive later."""
+"""Trouble with mail servers: refused and delayed e-mails, hanging and closed connections, certificates, passwords."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_waits_between_attempts_of_deferred_mail_grow_and_mail_is_given_up_after
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("step", [Step.RCPT, Step.MESSAGE])
-def test_refused_mail_is_not_sent_again_and_delays_no_other(
+def test_refused_mail_is_not_sent_again_and_delays_no_other_mail(
     server: SmtpServer, world: World, bundle: ConfigBundle, step: Step
 ) -> None:
     refused = world.reviewer.user.email
@@ -192,7 +192,7 @@ def test_refused_mail_is_not_sent_again_and_delays_no_other(
 @pytest.mark.parametrize(
     "address", ["büro@acme.example", "a b@@acme.example", "a@acme.example\r\nBcc: eve@example.com", "@"]
 )
-def test_mail_to_invalid_address_is_given_up_and_delays_no_other(
+def test_mail_to_invalid_address_is_given_up_and_delays_no_other_mail(
     server: SmtpServer, world: World, bundle: ConfigBundle, address: str
 ) -> None:
     User.objects.filter(pk=world.reviewer.user.pk).update(email=address)
@@ -209,7 +209,7 @@ def test_mail_to_invalid_address_is_given_up_and_delays_no_other(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("step", [Step.RCPT, Step.MESSAGE])
-def test_deferred_mail_arrives_later_and_delays_no_other(
+def test_deferred_mail_arrives_later_and_delays_no_other_mail(
     server: SmtpServer, world: World, bundle: ConfigBundle, step: Step
 ) -> None:
     deferred = world.reviewer.user.email
@@ -231,7 +231,7 @@ def test_deferred_mail_arrives_later_and_delays_no_other(
 
 
 @pytest.mark.django_db
-def test_mail_that_makes_server_close_connection_does_not_delay_others(
+def test_mail_that_makes_server_close_connection_does_not_delay_other_mails(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     poison = everybody(world)[0]

@@ -62,7 +62,7 @@ def test_notifications_are_hidden_from_person_who_has_left(world: World) -> None
     assert texts(world.viewer) == []
 
 
-def test_marking_ignores_notifications_of_others_and_unknown_ids(world: World) -> None:
+def test_marking_ignores_unknown_ids_and_notifications_of_other_people(world: World) -> None:
     mine, theirs = notify(world, world.viewer, world.operator)
     body = {"read": True, "ids": [str(mine.pk), str(theirs.pk), str(uuid4())]}
 
@@ -144,7 +144,7 @@ def test_invalid_settings_are_refused_and_change_nothing(world: World, chosen: A
     assert not NotificationSettings.objects.exists()
 
 
-def test_environment_of_other_tenant_is_refused_like_unknown_one(world: World, other: World) -> None:
+def test_environment_of_other_tenant_is_refused_like_unknown_environment(world: World, other: World) -> None:
     for environment_id in (other.prod.pk, uuid4()):
         refused = put(world.viewer, {"rollout.stopped": {str(environment_id): "now"}})
         (error,) = refused.json()["errors"]

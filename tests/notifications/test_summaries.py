@@ -118,7 +118,7 @@ def test_requester_of_any_stopped_deployment_gets_mail_about_summary(world: Worl
     assert requesters == {world.operator.user.pk, world.reviewer.user.pk}
 
 
-def test_break_glass_events_are_never_grouped(world: World, bundle: ConfigBundle) -> None:
+def test_break_glass_events_are_not_grouped(world: World, bundle: ConfigBundle) -> None:
     world.prod.settings = {"max_in_flight_deployments": 5}
     world.prod.save(update_fields=["settings"])
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "break_glass": {"reason": "outage"}}
@@ -139,7 +139,7 @@ def test_unverified_address_gets_no_mail(world: World, bundle: ConfigBundle, mai
     assert notified_of(world.reviewer) == [MessageType.APPROVAL_NEEDED]
 
 
-def test_mails_of_one_organization_do_not_delay_those_of_another(
+def test_mails_of_one_organization_do_not_delay_mails_of_another_organization(
     world: World, other: World, bundle: ConfigBundle, mail: None
 ) -> None:
     Membership.objects.create(user=world.reviewer.user, organization=other.organization, role=Role.ORG_ADMIN)

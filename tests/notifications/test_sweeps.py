@@ -70,7 +70,7 @@ def expire(credential: Any, *, left: timedelta, life: timedelta = 30 * DAY) -> N
     type(credential).objects.filter(pk=credential.pk).update(expires_at=expires_at, created_at=expires_at - life)
 
 
-def test_admins_are_notified_a_week_and_again_a_day_before_api_key_expires(world: World) -> None:
+def test_admins_are_notified_one_week_and_one_day_before_api_key_expires(world: World) -> None:
     key = make_key(world, left=7 * DAY + timedelta(hours=1))
     now = timezone.now()
     credentials.record_expiring(now)

@@ -30,7 +30,7 @@ FAILED = MessageType.AGENTS_FAILED
 
 @pytest.fixture
 def world(world: World) -> World:
-    """Return a world whose server has been up for a day."""
+    """Return a world whose server has been up for a day, and store that the agent sweep ran a minute ago."""
     serve()
     watch()
     return world
@@ -105,7 +105,7 @@ def test_never_seen_drained_and_decommissioned_agents_notify_nobody(world: World
     assert recorded() == []
 
 
-def test_environment_gets_one_message_in_ten_minutes_and_next_one_covers_other_agents(world: World) -> None:
+def test_environment_gets_one_message_in_ten_minutes_and_next_message_covers_other_agents(world: World) -> None:
     found = enroll(world, "edge-1", "edge-2", "edge-3")
     silence(found[0][0])
     look()
