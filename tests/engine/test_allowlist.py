@@ -1,4 +1,4 @@
-"""An allowlist permits a URL only if the request would really go to a listed destination."""
+"""Allowlists: the URLs that their entries permit, and the URL prefixes and programs that are refused as entries."""
 
 from __future__ import annotations
 

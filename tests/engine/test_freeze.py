@@ -106,7 +106,7 @@ def test_active_window_returns_first_listed_window_that_is_open() -> None:
     assert active_window([], at("2026-06-13T23:00:00Z")) is None
 
 
-def test_last_open_window_returns_window_that_ends_last() -> None:
+def test_last_open_window_returns_open_window_that_ends_last() -> None:
     saturday = at("2026-06-13T23:00:00Z")
 
     assert last_open_window([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))

@@ -1,4 +1,4 @@
-"""Four state machines have exactly the listed transitions, and each state machine uses all its events and statuses."""
+"""Tests of the state machines (transitions, events and statuses) and of the ranks of agents' progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the package ``byteor``: the start of its commands, and the version that the service requires."""
+"""Tests of the package ``byteor``: the start of its commands, and its version, which the service shares."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ finally:
     assert ended.returncode == (0 if options == ["--help"] else 2)
 
 
-def test_service_and_docs_name_version_of_package() -> None:
+def test_package_version_is_same_in_service_and_docs() -> None:
     service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert f"byteor=={byteor.__version__}" in service["dependencies"]

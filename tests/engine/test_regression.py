@@ -109,7 +109,7 @@ def test_merged_groups_equal_those_of_reference_implementation(
 
 
 def shown(count: int, *names: str, fixtures: int | None = None, **values: Any) -> dict[str, Any]:
-    """Return a merged group with these fixtures."""
+    """Return a merged group of ``count`` differences that lists these fixtures, of ``fixtures`` in total."""
     listed = [{"id": name, "name": name} for name in names]
     return {**group("1", count), **values, "fixtures": listed, "fixture_count": fixtures or len(listed)}
 
@@ -199,7 +199,7 @@ Work: 12,500 units, +25% compared with the baselines.
          "1 verdict: 1 equal.\n"),
     ],
 )  # fmt: skip
-def test_summary_without_groups_states_status_verdicts_reasons_and_error(values: dict[str, Any], expected: str) -> None:
+def test_summary_without_groups_shows_status_verdicts_reasons_and_error(values: dict[str, Any], expected: str) -> None:
     assert summary(**values) == expected
 
 

@@ -62,5 +62,5 @@ AGAIN = "Request another one for the config bundle."
         ),
     ],
 )
-def test_gate_names_each_reason_why_it_blocks(facts: GateFacts, found: dict[str, str]) -> None:
+def test_gate_reports_all_reasons_for_blocking_deployment(facts: GateFacts, found: dict[str, str]) -> None:
     assert {each.code.removeprefix("replay_gate."): each.detail for each in find_gate_blockers(facts)} == found

@@ -69,7 +69,7 @@ def test_agents_that_time_out_count_as_failed() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
 
 
-def test_failure_reason_is_threshold_if_reported_failures_alone_exceed_it() -> None:
+def test_failure_reason_is_threshold_if_reported_failures_alone_exceed_threshold() -> None:
     made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S)])
 
     assert (made.reason, made.timed_out) == ("threshold", (TWO,))
@@ -107,7 +107,7 @@ def test_completely_enlisted_rollout_fails_when_no_counted_agents_remain() -> No
     assert plan([], complete=False) == StepPlan()
 
 
-def test_next_wave_is_offered_immediately_without_pause() -> None:
+def test_next_wave_is_offered_immediately_if_strategy_has_no_pause() -> None:
     made = plan(
         [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1), agent(THREE, P.PENDING, 2)], Strategy.waves((34, 67, 100))
     )
@@ -261,7 +261,7 @@ def test_rollback_waits_for_all_counted_agents() -> None:
     assert back() == StepPlan(outcome="active")
 
 
-def test_failed_rollback_names_agents_that_did_not_roll_back() -> None:
+def test_failed_rollback_lists_agents_that_did_not_roll_back() -> None:
     made = back(agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S), agent(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))

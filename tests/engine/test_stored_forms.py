@@ -1,4 +1,4 @@
-"""Deployments and approvals store one JSON form for each type, and the JSON of older rows can still be read."""
+"""The JSON forms in which values of deployments, approvals and policies are stored. Older rows can still be read."""
 
 from __future__ import annotations
 

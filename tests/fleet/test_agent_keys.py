@@ -1,4 +1,7 @@
-"""The cache of verified agent keys: which queries it avoids, and which changes remove keys from it."""
+"""The cache of verified agent keys: which queries it avoids, and which changes remove keys from it.
+
+One test checks how PostgreSQL updates the rows of repeated heartbeats.
+"""
 
 from __future__ import annotations
 

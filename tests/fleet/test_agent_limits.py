@@ -97,7 +97,7 @@ def test_unused_new_keys_count_as_rotations(world: World) -> None:
     assert beat(Api(responses[2].json()["token"]), agent).status_code == 200
 
 
-def test_rotation_is_allowed_when_oldest_of_three_is_one_hour_old(world: World) -> None:
+def test_rotation_is_allowed_when_oldest_of_three_rotations_is_one_hour_old(world: World) -> None:
     agent, first = world.agent()
     api = rotated(first, agent, 3)
     oldest = AgentKey.objects.filter(counts_as_rotation=True).order_by("created_at")[0]

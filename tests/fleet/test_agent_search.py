@@ -1,4 +1,4 @@
-"""The search syntax for agents: parsing, refusals, and the agents that a search finds."""
+"""The search syntax for agents: parsing, refusals, the agents that a search finds, and the limit on saved searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate limit for callers without a valid credential: which requests are refused, and what a refusal costs."""
+"""The rate limit for callers without a valid credential, its costs, and the caller and address of a connection."""
 
 from __future__ import annotations
 

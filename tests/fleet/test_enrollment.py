@@ -212,7 +212,7 @@ def test_taken_agent_name_is_refused_without_consuming_token_use(world: World) -
     assert enroll(world, token, name="edge-2").status_code == 201
 
 
-def test_token_that_allows_replacement_supersedes_agent_with_same_name(world: World) -> None:
+def test_enrollment_with_token_that_allows_replacement_supersedes_agent_with_same_name(world: World) -> None:
     old, old_api = world.agent(name="edge-1")
     bystander, bystander_api = world.agent(name="edge-2")
     elsewhere, elsewhere_api = world.agent(world.staging, "edge-1")

@@ -1,4 +1,4 @@
-"""Heartbeats: how they are checked and stored, and the liveness and drift that result from them."""
+"""Heartbeats: how they are checked, limited, stored and answered, and the liveness and drift that result from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history of what agents ran: which heartbeats open, confirm and end intervals."""
+"""The history of what agents ran: which heartbeats open, confirm and end intervals, and when intervals are deleted."""
 
 from __future__ import annotations
 
