@@ -176,7 +176,7 @@ def refused_agents(site: Site) -> set[str]:
     return {refused["agent_id"] for refused in json.loads(site.manage("refused_agents", "--json").stdout)}
 
 
-def test_backup_under_load_contains_all_acknowledged_rows_and_agents_continue(
+def test_restoring_backup_made_under_load_keeps_acknowledged_rows_and_lets_agents_continue(
     sites: list[Site], tmp_path: Path, announce: Callable[[str], None]
 ) -> None:
     old = Site(is_prepared=True)

@@ -108,7 +108,10 @@ class Fleet(Story):
         which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
     )  # fmt: skip
     def report_late(self, which: int, status: str) -> None:
-        """Report on a current or earlier offer, which may be finished or replaced."""
+        """Report on a current or earlier offer, which may be finished or replaced.
+
+        Sometimes an agent of another environment also reports on it.
+        """
         self._report(*self.seen[which % len(self.seen)], status)
 
         if which % 8 == 0:

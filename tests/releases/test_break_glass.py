@@ -1,4 +1,4 @@
-"""Break-glass deployments: who may create them, how they are marked, and their rollback if they are not approved."""
+"""Break-glass deployments: who may create and approve them, how they are shown, and what happens without approval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by agents."""
+"""The build of deploy bundles: when it waits, fails or is repeated, and how agents download and verify the bundles."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_agent_can_verify_complete_bundle(world: World, run_jobs: Callable[[], i
     assert set(manifest.files) == {"spec.kv", "runtime_config.json", "approval.cred", "signing_keys.json"}
 
 
-def test_numbers_reformatted_by_database_keep_config_hash(world: World, run_jobs: Callable[[], int]) -> None:
+def test_config_hash_stays_same_after_database_reformats_numbers(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     bundle = world.bundle(stage_config={"decode": {"n": [1e22, -1e20, float(2**60), 4.0, -0.0, 1e-7]}})
     world.deployment(bundle)
