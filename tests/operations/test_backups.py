@@ -144,7 +144,7 @@ def test_backup_without_passphrase_does_not_contain_master_key(world: World, tmp
     ]
 
 
-def test_backup_names_missing_and_altered_blobs_of_installation(world: World, tmp_path: Path) -> None:
+def test_backup_reports_missing_and_altered_blobs_of_installation(world: World, tmp_path: Path) -> None:
     missing, altered, intact = store(world, b"missing"), store(world, b"altered"), store(world, b"intact")
     source_file(missing).unlink()
     source_file(altered).write_bytes(b"al-ered")
@@ -161,7 +161,7 @@ def test_backup_names_missing_and_altered_blobs_of_installation(world: World, tm
     ]  # fmt: skip
 
 
-def test_verification_names_missing_and_altered_files_and_wrong_passphrase(world: World, tmp_path: Path) -> None:
+def test_verification_reports_missing_and_altered_files_and_wrong_passphrase(world: World, tmp_path: Path) -> None:
     target = tmp_path / "backups"
     missing, altered, half = store(world, b"missing"), store(world, b"altered"), store(world, b"half" * 1000)
     name = back_up(target, PASSPHRASE).manifest.name
@@ -212,7 +212,7 @@ def test_incomplete_backup_is_ignored_and_removed_by_next_backup(world: World, t
     assert blob_file(target, artifact).exists()
 
 
-def test_second_backup_is_refused_while_one_runs(world: World, tmp_path: Path) -> None:
+def test_backup_is_refused_while_another_backup_runs(world: World, tmp_path: Path) -> None:
     with (
         locks.backup_lock(),
         pytest.raises(

@@ -1,4 +1,4 @@
-"""Tests of ``bootstrap``, ``sign_in_link``, the public URL, and errors that keep a command from running."""
+"""Tests of commands such as ``bootstrap`` and ``sign_in_link``, of the public URL, and of errors that stop commands."""
 
 from __future__ import annotations
 

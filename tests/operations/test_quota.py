@@ -58,7 +58,7 @@ def test_quotas_are_set_cleared_and_printed(world: World) -> None:
         (("--org", "acme", "--clear", "users"), "argument --clear: invalid choice: 'users'"),
     ],
 )
-def test_invalid_quota_arguments_print_one_line_and_change_nothing(
+def test_invalid_quota_arguments_are_reported_in_one_line_and_change_nothing(
     world: World, argv: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(CommandError) as refused:

@@ -1,4 +1,8 @@
-"""A restore stops pending work that may have been done after the backup, or makes it wait for a person."""
+"""A restore stops pending work that may have been done after the backup, or makes it wait for a person.
+
+It also invalidates sessions, sign-in links and enrollment tokens, and is recorded in each ledger. While it is
+unfinished, ``migrate`` and ``bootstrap`` are refused.
+"""
 
 from __future__ import annotations
 
@@ -341,7 +345,7 @@ def test_bundle_of_held_offer_cannot_be_downloaded(world: World) -> None:
     assert download() == 200
 
 
-def test_poll_with_old_etag_gets_offer_after_it_is_resumed(world: World) -> None:
+def test_poll_with_old_etag_gets_offer_after_person_resumes_offers(world: World) -> None:
     [(agent, api)] = stories.running(world, 1)[0]
     restores.settle(BACKUP)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -407,7 +411,7 @@ def test_pending_messages_are_not_sent_after_restore(world: World, run_jobs: Run
     assert (message.outcome, MessageEvent.objects.filter(outcome="pending").count()) == ("obsolete", 0)
 
 
-def test_restore_event_in_each_ledger_names_last_event_of_backup(world: World, other: World) -> None:
+def test_restore_is_recorded_in_each_ledger_with_last_event_of_backup(world: World, other: World) -> None:
     restores.settle(BACKUP)
 
     heads = {each.organization_id: each for each in AuditSeal.objects.order_by("seq")}

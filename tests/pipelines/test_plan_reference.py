@@ -1,4 +1,4 @@
-"""Tests of the plan editor's reference, and of the plan with which a new draft starts."""
+"""Tests of the plan editor's reference, completions and error count, and of the plan with which a new draft starts."""
 
 from __future__ import annotations
 

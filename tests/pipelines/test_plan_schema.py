@@ -22,7 +22,7 @@ def test_schema_equals_compiler_schema_and_validates_plans(world: World) -> None
     assert [list(error.path) for error in validator.iter_errors(plan(shards="four"))] == [["single_ring", "shards"]]
 
 
-def test_schema_returns_304_when_etag_matches(world: World, other: World) -> None:
+def test_schema_request_returns_304_when_etag_matches(world: World, other: World) -> None:
     first = world.viewer.api.get(PATH)
 
     again = other.admin.api.get(PATH, If_None_Match=first["ETag"])

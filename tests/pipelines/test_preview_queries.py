@@ -32,7 +32,7 @@ WIDE: dict[str, Any] = {
 
 
 def api_with_key(world: World) -> Api:
-    """Return an API client with an organization API key."""
+    """Create an organization API key, and return an API client that uses it."""
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -56,7 +56,7 @@ def test_repeated_preview_needs_at_most_five_queries(world: World, body: dict[st
 
 
 def queries_of(api: Api, path: str, body: dict[str, Any]) -> list[str]:
-    """Return the database queries of a preview, without the savepoints of the test."""
+    """Send a preview request, and return its database queries without the savepoints of the test."""
     with CaptureQueriesContext(connection) as queries:
         assert api.post(path, body).status_code == 200
     return [query["sql"] for query in queries if not query["sql"].startswith(("SAVEPOINT", "RELEASE SAVEPOINT"))]

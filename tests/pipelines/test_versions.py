@@ -1,4 +1,4 @@
-"""Tests of versions: promotion, numbering, immutability, copies in other environments, comparison and graphs."""
+"""Tests of versions: promotion, numbering, immutability, copies in other environments, filters, diffs and graphs."""
 
 from __future__ import annotations
 

@@ -110,7 +110,10 @@ def _add_to_path(environment: Path, *folders: Path) -> None:
 
 
 def _install(source: Path, lock: str, folder: Path) -> None:
-    """Install the packages of the lock file and the project itself, as ``bootstrap.sh`` does."""
+    """Create an environment with the packages of the lock file and the project itself, as ``bootstrap.sh`` does.
+
+    Skips the test if they cannot be installed.
+    """
     uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
     projects = [path.parent for path in (source / "byteor/pyproject.toml", source / "pyproject.toml") if path.exists()]
     editable = [argument for project in projects for argument in ("--editable", str(project))]
