@@ -1,4 +1,4 @@
-"""Config bundles: validation, config hash, immutability and known bad configurations."""
+"""Config bundles: validation, config hash, immutability, known bad configurations and filters of the list."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_database_refuses_updates_of_config_bundles(world: World) -> None:
     assert bundle.wait == "backoff"
 
 
-def test_clearing_known_bad_requires_permission_and_reason(world: World) -> None:
+def test_clearing_known_bad_configuration_requires_permission_and_reason(world: World) -> None:
     bundle = world.bundle()
     bundles.mark_known_bad(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
     FixtureRevision.objects.create(environment=world.dev, pipeline=bundle.version.name, revision=8)

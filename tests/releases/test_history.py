@@ -65,7 +65,7 @@ def approved(world: World, agent: Agent, api: Api) -> Deployment:
     return deployment
 
 
-def test_history_names_deployment_and_approver(world: World) -> None:
+def test_history_shows_deployment_and_approver(world: World) -> None:
     agent, api = old_agent(world, world.prod, "edge")
     deployment = approved(world, agent, api)
     store(agent, 0, deployment.bundle_hash, deployment)
@@ -105,7 +105,7 @@ def test_open_interval_is_confirmed_by_each_heartbeat(world: World) -> None:
         assert (row["from"], row["to"], row["confirmed_until"]) == (at(0), None, at(minute))
 
 
-def test_history_after_rollback_names_deployment_that_built_bundle(world: World) -> None:
+def test_history_after_rollback_shows_deployment_that_built_bundle(world: World) -> None:
     agents, (one, _), (old, new) = stories.running(world, 1, 2)
 
     store(agents[0][0], 0, old.bundle_hash, new)  # as after a rollback of ``new``

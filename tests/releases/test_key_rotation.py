@@ -1,4 +1,4 @@
-"""Rotations of signing keys during a rollout to real agents over HTTP. The agents accept all valid bundles."""
+"""Rotations of signing keys during rollouts to real agents over HTTP, and a credential signed by a retired key."""
 
 from __future__ import annotations
 

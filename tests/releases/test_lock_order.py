@@ -2,7 +2,8 @@
 
 ``test_requests_and_purge_do_not_deadlock`` is about requests that found a row before its environment or project was
 deleted. The purge stops just before it deletes from one table, the request runs until it finishes or waits, and the
-purge continues. If the purge and the request acquired locks in different orders, they would deadlock.
+purge continues. If the purge and the request acquired locks in different orders, they would deadlock. The last test
+checks when a purge is scheduled.
 """
 
 from __future__ import annotations

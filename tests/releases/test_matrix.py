@@ -197,7 +197,7 @@ def test_query_count_does_not_depend_on_number_of_environments_and_pipelines(wor
     assert count(small) == count(large)
 
 
-def test_long_matrix_is_truncated_and_next_request_continues_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_matrix_is_truncated_and_continued_by_next_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     filled = Filled(world, environments=3, pipelines=5, seed=1)
     rows = filled.shown(filled.names)
     assert len(rows) == 5

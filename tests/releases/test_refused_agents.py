@@ -203,7 +203,7 @@ def test_refused_agents_are_deleted_after_30_days_and_after_restore(world: World
     assert listed() == {}
 
 
-def test_table_in_console_links_known_agents(world: World) -> None:
+def test_table_in_console_links_to_known_agents(world: World) -> None:
     (agent, _), unknown = world.agent(), uuid7()
     store_refused([agent.pk, unknown])
     client = signed_in(superuser())

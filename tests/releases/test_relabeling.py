@@ -149,7 +149,7 @@ def test_concurrent_relabelings_are_both_applied(concurrently: Race, world: Worl
     assert all(each == {"zone": "a", "x": "1", "y": "1"} for each in labels(world).values())
 
 
-def test_audit_events_of_large_change_name_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_events_of_large_label_change_list_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", zone="a")

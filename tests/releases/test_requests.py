@@ -284,7 +284,7 @@ def test_viewers_cannot_create_deployments(world: World) -> None:
     refused(response, 403, "forbidden")
 
 
-def test_same_idempotency_key_creates_one_deployment(world: World) -> None:
+def test_requests_with_same_idempotency_key_create_one_deployment(world: World) -> None:
     stories.fleet(world, 1)
     body = {"config_bundle_id": str(world.bundle().pk), "target": ALL}
 

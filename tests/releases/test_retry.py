@@ -133,7 +133,7 @@ def test_retry_of_deploying_deployment_without_failed_agents_is_refused(world: W
 
 
 @pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "rolling_back"])
-def test_retry_is_refused_before_rollout_and_during_rollback(world: World, status: str) -> None:
+def test_retry_is_refused_before_rollout_after_denial_and_during_rollback(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
@@ -216,7 +216,7 @@ def test_retry_of_aborted_deployment_restarts_timeouts_of_unfinished_agents(
     assert (deployment.status, stories.progress(deployment)) == ("deploying", ["downloading"])
 
 
-def test_viewers_cannot_retry(world: World) -> None:
+def test_viewers_cannot_retry_deployments(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     assert retry(world.viewer.api, world, deployment).status_code == 403
