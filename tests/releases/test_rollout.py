@@ -1,4 +1,7 @@
-"""Rollouts, most with the strategy ``all_at_once``: counted agents, failure thresholds and timeouts."""
+"""Rollouts, most with the strategy ``all_at_once``: counted agents, thresholds, timeouts, and known bad configurations.
+
+Also which deployment is current, and the list of a deployment's agents.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +155,9 @@ def test_timeouts_up_to_threshold_are_tolerated(world: World, run_jobs: Callable
     assert stories.progress(deployment) == ["active", "failed"]
 
 
-def test_agents_offline_at_start_do_not_count_if_others_are_online(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_offline_at_start_do_not_count_if_other_agents_are_online(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (one, one_api), (away, away_api) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=10 * 30 + 1)
     deployment = stories.offered(world, world.bundle())

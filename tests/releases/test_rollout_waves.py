@@ -1,4 +1,4 @@
-"""Rollouts in waves: failure thresholds, timeouts, untouched agents, and pauses between waves."""
+"""Rollouts in waves: failure thresholds, timeouts, untouched agents, pauses between waves, and large fleets."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_deployment_shows_that_agents_cannot_download_its_bundle(world: World) -
     assert held["detail"] in signed_in(world.viewer.user).get(row_page(deployment)).text
 
 
-def test_refused_deployment_requests_name_blocker(world: World) -> None:
+def test_refusal_of_deployment_request_states_blocker(world: World) -> None:
     stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     world.deployment(one)

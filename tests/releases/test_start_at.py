@@ -145,7 +145,7 @@ def test_freeze_window_is_checked_for_start_time(world: World, clock: stories.Cl
     assert state(waiting) == ("deploying", "")
 
 
-def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
+def test_scheduled_deployment_is_not_in_flight_before_start_time_and_then_waits_in_line(
     world: World, clock: stories.Clock, run_jobs: Run
 ) -> None:
     agents, (one, two) = stories.fleet(world, 2), stories.bundles(world, 2)

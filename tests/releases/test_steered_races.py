@@ -190,7 +190,7 @@ def test_end_of_deployment_withdraws_approval_of_wave(world: World, run_jobs: Ru
     assert stories.progress(deployment)[1:] == ["pending"] * 3
 
 
-def test_wave_is_approved_when_new_reviewers_have_all_approved_it(world: World, run_jobs: Run) -> None:
+def test_change_of_reviewers_can_complete_approval_of_wave(world: World, run_jobs: Run) -> None:
     world.dev.settings = {"required_approvals": 2, "allow_self_approval": False}
     world.dev.save(update_fields=["settings"])
     agents, (_, second), _ = stories.running(world, 4)

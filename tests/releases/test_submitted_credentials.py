@@ -33,7 +33,10 @@ pytestmark = pytest.mark.django_db
 def unused_approval(
     world: World, environment: Environment | None = None, **config: Any
 ) -> tuple[ConfigBundle, Approval]:
-    """Create an unused approval by aborting its deployment before the build. Return the bundle and the approval."""
+    """Create two agents and an approval. Its deployment is aborted before the build, so the approval is unused.
+
+    Return the bundle and the approval.
+    """
     environment = environment or world.prod
     if not environment.effective_settings.release.approvals_required:
         raise AssertionError("the environment must require approvals")

@@ -191,7 +191,7 @@ def test_connections_resume_with_delay_only_after_large_burst(monkeypatch: pytes
     other = room.enter(uuid7(), uuid7())
     room.wake([other.agent_id])
     assert other.burst is not None
-    assert other.burst.resumes_at(1.0) == now[0]  # a burst in one environment does not delay others
+    assert other.burst.resumes_at(1.0) == now[0]  # a burst in one environment does not delay other environments
     # Successive notifications are one burst. The two processes send offers to 6,000 agents within two seconds, and
     # the agents resume over the next 12 seconds.
     [burst] = {waiter.burst for waiter in waiters}

@@ -100,7 +100,7 @@ def test_decisions_on_waves_are_verified_offline(
     assert '"holds":[null,"approval","approval"]' in output
     assert verified(tmp_path, before, capsys, *trust).count("  wave approval") == 1
 
-    # The verifier detects that the file was replaced by an older one, or removed.
+    # The verifier detects that the file with the wave approvals was replaced by an older one, or removed.
     older = {**files, "wave-approvals.json": before["wave-approvals.json"]}
     assert verified(tmp_path, older, capsys, *trust).startswith("NOT PROVEN  statements.missing: ")
     older = {name: data for name, data in files.items() if name != "wave-approvals.json"}

@@ -194,7 +194,7 @@ def test_deployment_with_denied_wave_can_be_neither_aborted_nor_retried(world: W
     assert command(world.operator.api, world, deployment, "retry").json()["type"].endswith("wave_denied")
 
 
-def test_retry_withdraws_approval_of_wave_and_it_is_requested_again(world: World, run_jobs: Run) -> None:
+def test_wave_needs_new_approval_after_retry(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", threshold=100))
     report_from_all(agents[:1], "failed", run_jobs)
