@@ -1,4 +1,4 @@
-"""``manage.py backup`` on real installations: interrupted, killed, on a full disk, and when the database is lost."""
+"""Backups of real installations: verified, restored, interrupted, killed, with a full disk and with a lost database."""
 
 from __future__ import annotations
 

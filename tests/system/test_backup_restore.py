@@ -1,4 +1,4 @@
-"""A backup of a running installation, restored elsewhere: agents continue, and no earlier action is repeated."""
+"""Backups restored elsewhere: agents continue, no earlier action is repeated, and unusable backups are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of computing processes on real servers: which requests wait, and what happens when processes are killed."""
+"""Tests of computing processes on real servers: waiting requests, results, and killed or stopped processes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def test_previews_wait_for_host_lock_and_share_one_core(server: Installation, au
     assert core.isdigit()  # even if both processes computed, they would use only one core
 
 
-def test_killed_computation_returns_503_and_next_one_succeeds(server: Installation, author: Author) -> None:
+def test_preview_returns_503_if_its_process_is_killed_and_next_preview_succeeds(
+    server: Installation, author: Author
+) -> None:
     with ThreadPoolExecutor(1) as pool, lock_held(server):
         waiting = pool.submit(author.preview)
         before = computing(server)

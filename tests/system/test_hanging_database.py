@@ -224,7 +224,10 @@ def check_offered(site: Site, deployment: str) -> None:
 
 
 def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
-    """Check that all requests get responses while processes are stopped, and work after the processes continue."""
+    """Check that all requests get responses while processes are stopped, and work after the processes continue.
+
+    A deployment that was requested before is built and offered exactly once.
+    """
     site.wait_for_recovery()
     acknowledged = deploy(site)
 

@@ -1,4 +1,4 @@
-"""Tests of the demo on an S3-compatible store: the objects and log lines that its processes wrote."""
+"""Tests of the demo: its objects in an S3-compatible store, its log lines, a deleted bucket, an unreachable server."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_readyz_names_storage_when_bucket_is_deleted(completed: CompletedDemo) -
     assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage.")
 
 
-def test_unreachable_server_ends_demo_with_readable_error() -> None:
+def test_request_to_unreachable_server_raises_readable_demo_error() -> None:
     client = ApiClient("http://127.0.0.1:1", "token")
 
     with pytest.raises(DemoError, match=r"^GET /api/v1/me: no response \(ConnectionError\)$"):

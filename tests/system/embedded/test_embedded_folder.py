@@ -80,7 +80,7 @@ def test_error_names_data_folder_that_cannot_be_created(folder: Path) -> None:
         EmbeddedPostgres(folder / "file" / "var").acquire()
 
 
-def test_error_without_file_name_names_only_its_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_full_disk_names_data_folder_and_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Path) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -136,7 +136,7 @@ def work(**options: Any) -> None:
 
 
 class Running:
-    """A worker that runs in a thread during the block."""
+    """A worker that runs in a thread during the block. At the block's end, jobs waiting for ``proceed`` continue."""
 
     def __init__(self, **options: Any) -> None:
         self.worker = Worker(**{"has_clock": False, "grace_s": 5.0, **options})

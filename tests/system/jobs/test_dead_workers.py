@@ -83,7 +83,7 @@ def test_run_that_lost_its_job_cannot_record_result() -> None:
     assert waiting() == [("test.hold", "todo")]
 
 
-def test_ensure_waits_while_claim_is_uncertain_and_raises_when_claim_is_lost() -> None:
+def test_claim_check_waits_while_claim_is_uncertain_and_raises_when_claim_is_lost() -> None:
     enqueue(Hold())
     outcomes: list[str] = []
 
