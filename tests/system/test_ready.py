@@ -1,4 +1,4 @@
-"""The probes /healthz and /readyz, which names missing dependencies, and connections that the database closed."""
+"""The probes /healthz and /readyz, and a test of closed database connections. /readyz names missing dependencies."""
 
 from __future__ import annotations
 
