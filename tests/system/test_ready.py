@@ -1,4 +1,4 @@
-"""Tests of the probes /healthz and /readyz. The latter names missing dependencies."""
+"""The probes /healthz and /readyz, and a test of closed database connections. /readyz names missing dependencies."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_readyz_names_wrong_master_key(settings: Any) -> None:
     assert Client().get("/readyz").status_code == 200
 
 
-def test_readyz_names_missing_master_key_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_master_key_when_master_key_file_is_missing(settings: Any, tmp_path: Path) -> None:
     settings.CONFIG = replace(settings.CONFIG, master_key=tmp_path / "master_key")
 
     assert not_ready(Client().get("/readyz")) == "Not ready: master key."

@@ -57,7 +57,7 @@ class Site:
 
 
 def simulate(**options: str) -> dict[str, Any]:
-    """Run the command in this process and return its results."""
+    """Run the command in this process and return its results. Its output must show no credential or traceback."""
     out, err = StringIO(), StringIO()
     given = {"agents": str(AGENTS), "interval-scale": SCALE, "seed": "3", "patience": f"{PATIENCE_S:.0f}", **options}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]

@@ -142,7 +142,7 @@ def test_stop_signal_stops_children_gracefully(supervise: Supervise, number: sig
     assert not any(map(is_alive, pids))
 
 
-def test_ready_is_printed_once_when_every_probe_succeeds(supervise: Supervise, tmp_path: Path) -> None:
+def test_ready_is_printed_once_after_probe_succeeds(supervise: Supervise, tmp_path: Path) -> None:
     opened = tmp_path / "open"
     supervised = supervise((PATIENT, opened), GRACEFUL)
     pids = [supervised.pid(), supervised.pid()]
@@ -157,7 +157,7 @@ def test_ready_is_printed_once_when_every_probe_succeeds(supervise: Supervise, t
     assert "ready" not in output
 
 
-def test_restart_delays_of_failing_child_increase(supervise: Supervise) -> None:
+def test_restart_delays_of_repeatedly_killed_child_increase_to_maximum(supervise: Supervise) -> None:
     supervised = supervise(PATIENT)
     pids = [supervised.pid()]
 

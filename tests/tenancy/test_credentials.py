@@ -106,7 +106,7 @@ def test_lifetime_out_of_bounds_or_not_integer_is_rejected(world: World, seconds
     assert UserToken.objects.count() == before
 
 
-def test_organization_setting_limits_lifetime_of_keys_and_tokens_of_its_members(world: World, other: World) -> None:
+def test_token_max_days_limits_lifetime_of_organization_keys_and_of_members_tokens(world: World, other: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"token_max_days": 7}}).status_code == 200
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("first_key")]
 
 
 def is_under(key: bytes, on_host: Any) -> bool:
-    """Return whether a host that has only this key can decrypt the newest signing key."""
+    """Give this process only this key, and return whether it can decrypt the newest signing key."""
     on_host(key)
     row = SigningKey.objects.latest("pk")
     try:

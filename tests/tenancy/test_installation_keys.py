@@ -1,4 +1,7 @@
-"""The installation's signing keys: they sign its export, can be rotated, and are encrypted under the master key."""
+"""The installation's signing keys, and exports of ledgers.
+
+The keys sign the installation's export, can be rotated, and are encrypted under the master key.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ def test_organization_export_contains_only_its_own_events(world: World, other: W
     assert str(other.organization.pk) not in text
 
 
-def test_earlier_exports_verify_after_rotation(
+def test_earlier_export_is_verified_after_rotation_of_installation_key(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger.seal_all()
