@@ -147,7 +147,7 @@ def test_unsafe_migration_is_refused_with_reason(package: Path, body: str, probl
     assert all(line.startswith("apps/tenancy/migrations/9001_new.py: ") for line in found)
 
 
-def test_list_of_released_migrations_names_existing_migrations() -> None:
+def test_listed_migrations_of_last_release_exist() -> None:
     loader = MigrationLoader(connection, replace_migrations=False)
 
     assert released.read_list() <= set(loader.disk_migrations)
