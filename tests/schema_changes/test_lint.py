@@ -113,7 +113,7 @@ BAD = {
 
 @pytest.fixture
 def package(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Create a package to which tests add migrations of the app tenancy, in addition to its own."""
+    """Create a package with the migrations of the app tenancy, to which tests add new migrations."""
     folder = tmp_path / "later_tenancy"
     folder.mkdir()
     (folder / "__init__.py").write_text("from apps.tenancy import migrations\n__path__ += migrations.__path__\n")
