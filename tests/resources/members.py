@@ -30,7 +30,7 @@ def guest(place: Place) -> User:
 
 
 def invited(place: Place) -> User:
-    """Return an invited person who never signed in, and can be invited to the organization and the project again."""
+    """Return a person whom the organization and the project can invite again. The first call creates the person."""
     email = f"invited@{place.world.name}.example"
     if (found := User.objects.find_by_verified_email(email)) is not None:
         return found

@@ -84,7 +84,7 @@ def _squawk(sql: list[str]) -> list[str]:
     program = Path(sysconfig.get_path("scripts"), "squawk")
     arguments = ["--pg-version=15.0", "--reporter=json", "--stdin-filepath=migration.sql"]
     done = subprocess.run([program, *arguments], input="\n".join(sql), capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:  # with 1, it has found something
+    if done.returncode not in {0, 1}:  # with 1, squawk has found problems
         raise RuntimeError(done.stderr)
     reports = json.loads(done.stdout or "[]")
     return [

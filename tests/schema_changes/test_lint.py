@@ -113,7 +113,7 @@ BAD = {
 
 @pytest.fixture
 def package(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Create a package to which tests add migrations of the app tenancy, in addition to its own."""
+    """Create a package with the migrations of the app tenancy, to which tests add new migrations."""
     folder = tmp_path / "later_tenancy"
     folder.mkdir()
     (folder / "__init__.py").write_text("from apps.tenancy import migrations\n__path__ += migrations.__path__\n")
@@ -147,7 +147,7 @@ def test_unsafe_migration_is_refused_with_reason(package: Path, body: str, probl
     assert all(line.startswith("apps/tenancy/migrations/9001_new.py: ") for line in found)
 
 
-def test_list_of_released_migrations_names_existing_migrations() -> None:
+def test_listed_migrations_of_last_release_exist() -> None:
     loader = MigrationLoader(connection, replace_migrations=False)
 
     assert released.read_list() <= set(loader.disk_migrations)

@@ -1,4 +1,4 @@
-"""Tests of the shortcut for agents' requests: it parses requests like gunicorn, or leaves them to gunicorn."""
+"""Tests of the shortcut for agents' requests: it parses them like gunicorn and responds, or leaves them to gunicorn."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ def test_unread_request_body_is_not_parsed_as_next_request(connect: Callable[...
     assert connection.responses().count(b"HTTP/1.1 401") == 2
 
 
-def test_truncated_body_closes_connection(connect: Callable[..., Connection]) -> None:
+def test_connection_ends_after_request_with_truncated_body(connect: Callable[..., Connection]) -> None:
     connection = connect(echo)
     connection.client.sendall(PLAIN.encode()[:-1])
     connection.client.shutdown(socket.SHUT_WR)

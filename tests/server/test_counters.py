@@ -1,4 +1,4 @@
-"""Tests of the counters in shared memory: sums over all processes, full memory, killed processes."""
+"""Tests of counters in shared memory: sums over all processes, full memory, killed processes, Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_full_shared_memory_part_ignores_new_series_and_keeps_existing_ones(size
     assert 0 < len(stored) < size / 24
     assert set(stored.values()) == {2}
     assert stored == {f"series {number}": 2 for number in range(len(stored))}
-    assert dict(ProcessCounters(memory)) == stored  # another process reads the same series
+    assert dict(ProcessCounters(memory)) == stored  # as another process would read the series
     assert part.get("series 999") == 0
 
 

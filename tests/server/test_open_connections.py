@@ -45,7 +45,7 @@ def test_equally_busy_addresses_lose_same_number_of_connections() -> None:
     assert (addresses.count("a"), addresses.count("b"), addresses.count("c")) == (6, 6, 0)
 
 
-def test_served_connections_and_limited_number_of_connections_of_verified_caller_are_kept() -> None:
+def test_served_connections_are_kept_and_limited_number_per_verified_caller() -> None:
     verified = clients("a", range(KEPT_PER_CALLER), caller="agent")
     served = clients("a", range(50))
     for client in served:

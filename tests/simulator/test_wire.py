@@ -30,7 +30,7 @@ def test_response_with_length_or_chunks_is_incomplete_without_last_byte(data: by
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
-def test_connection_close_and_retry_after_in_seconds_are_parsed_but_retry_after_date_is_ignored(
+def test_connection_and_retry_after_headers_are_parsed_except_retry_after_dates(
     value: str, seconds: float | None
 ) -> None:
     head = f"HTTP/1.1 503 Busy\r\nRetry-After: {value}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Tests that leftovers of killed processes are removed from the temporary folders, but not files in use."""
+"""Tests that leftovers of killed processes are removed from the data folders, but not files in use."""
 
 from __future__ import annotations
 

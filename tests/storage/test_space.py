@@ -1,4 +1,4 @@
-"""Tests of a full, read-only or broken disk: which requests are refused, and that no partial files remain."""
+"""Tests of full, read-only or broken disks (refused requests, no partial files), and of saving files as blobs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_uncaught_errors_unrelated_to_disk_return_500(error: Exception) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("code", ["53100", "58030"])
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-def test_full_or_failing_database_disk_returns_503_outside_api(
+def test_full_or_failing_database_disk_causes_503_outside_api(
     monkeypatch: pytest.MonkeyPatch, code: str, accept: str
 ) -> None:
     """The middleware that saves sessions raises the error, so the error handling of the API does not see it."""
@@ -142,7 +142,7 @@ def test_read_on_full_disk_succeeds_and_writes_nothing(world: World, django_asse
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("full_disk")
-def test_full_disk_permits_writes_to_external_database(world: World, settings: Any) -> None:
+def test_writes_to_external_database_succeed_when_local_disk_is_full(world: World, settings: Any) -> None:
     import dataclasses
 
     settings.CONFIG = dataclasses.replace(settings.CONFIG, database_url="postgresql://elsewhere/x")

@@ -1,4 +1,4 @@
-"""Fixtures for servers that run as separate processes, each with its own data folder."""
+"""Fixtures for installations with their own data folders, whose servers run as separate processes."""
 
 from __future__ import annotations
 

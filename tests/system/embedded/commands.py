@@ -1,4 +1,4 @@
-"""Processes that use one embedded database at the same time, like commands in two terminals."""
+"""Processes that use one embedded database at the same time, like commands in several terminals."""
 
 import os
 import pwd
