@@ -176,7 +176,7 @@ class Story:
         self.grace.run("approve", "--comment", "looks right", "--yes", *options)
 
     def _study_incident(self) -> str:
-        """Capture an incident, fetch it, replay it locally and on the server, trace a record, and keep the incident."""
+        """Capture an incident, fetch, replay and keep it, and trace a record. Return the incident's id."""
         ada = self.ada
         upload = ("upload", "--state", "edge-1", "--kind", "incident_bundle", "--capture")
         incident: str = json.loads(self._machine.run("agent", *upload))["id"]

@@ -1,4 +1,4 @@
-"""Tests that the links, files and functions that docs/architecture.md names exist."""
+"""Tests that links, files and functions named in docs/architecture.md exist, and that walkthroughs name functions."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ def test_secret_of_shown_link_is_stored_in_no_audit_event_and_no_message_event(w
     assert list(actions) == ["member.add", "sign_in_link.create", "member.invite", "sign_in_link.create"]
 
 
-def test_message_about_invitation_names_inviter_place_and_role(world: World) -> None:
+def test_invitation_message_states_inviter_place_and_role(world: World) -> None:
     MessageEvent.objects.all().delete()
     invite(world, role="project_admin")
     invite(world, project=True)
@@ -339,7 +339,7 @@ def test_invitation_can_be_sent_again_once_a_minute(world: World) -> None:
 
 
 def link_in_mail(event: MessageEvent) -> str | None:
-    """Return the path of the sign-in link in an e-mail about the invitation, or None if the e-mail contains none."""
+    """Create the sign-in link of an e-mail about the invitation. Return its path, or None if no link is created."""
     content = invitations.with_link(event, Content("", "/a/page", ""))
     return None if content.path == "/a/page" else content.path
 

@@ -196,7 +196,7 @@ def test_project_admin_cannot_create_prod_environment_looser_than_defaults(
     assert world.admin.api.post(path, body).status_code == 201
 
 
-def test_loosened_settings_are_named_except_in_dev() -> None:
+def test_loosened_settings_are_listed_except_in_dev() -> None:
     old = policy.default_settings(Posture.PROD)
 
     assert policy.loosened_settings(Posture.PROD, old, old) == []

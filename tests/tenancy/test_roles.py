@@ -228,7 +228,7 @@ def test_org_admin_is_rejected_as_project_role(world: World) -> None:
     assert Membership.objects.get(user=user).role == VIEWER
 
 
-def test_only_listed_email_domains_can_be_invited(world: World) -> None:
+def test_only_addresses_of_listed_email_domains_can_be_invited(world: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"email_domains": ["Acme.example"]}}).status_code == 200
 

@@ -1,4 +1,4 @@
-"""The advice of ``rotate_master_key`` about hosts, and the hosts that make the command refuse to run."""
+"""The advice of ``rotate_master_key``, the hosts that make the command refuse to run, and how hosts are announced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sign-in with an OpenID Connect provider: the whole flow, the session, and the final redirect."""
+"""Sign-in with an OpenID Connect provider: the whole flow, its parts, redirects, limits and HTTP methods."""
 
 from __future__ import annotations
 

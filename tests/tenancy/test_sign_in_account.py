@@ -42,7 +42,7 @@ def test_provider_that_reports_another_issuer_is_rejected(client: Client, provid
     assert nothing_was_created()
 
 
-def test_changed_email_address_keeps_account(client: Client, provider: Provider) -> None:
+def test_person_whose_email_address_changes_keeps_account(client: Client, provider: Provider) -> None:
     first = sign_in(client, provider).json()["user"]["id"]
     provider.claims["email"] = "lovelace@acme.example"
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
-    """Return a list of durations. The clock is ahead by their sum."""
+    """Return an empty list. The clock is moved by the sum of the durations that a test appends to the list."""
     passed: list[timedelta] = []
     now = timezone.now
     monkeypatch.setattr("django.utils.timezone.now", lambda: now() + sum(passed, timedelta()))
@@ -289,7 +289,7 @@ def test_new_key_may_have_smaller_id_than_key_that_it_replaces(world: World, mon
 
 def test_active_key_cannot_be_retired(world: World, clock: list[timedelta]) -> None:
     new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
-    clock.append(timedelta(seconds=90))  # the new key is active, but the worker has not stored it
+    clock.append(timedelta(seconds=90))  # the new key is active, but the worker has not stored this status
 
     refused = world.admin.api.post(org(world, f"/{new.kid}/retire"), {"reason": "why not"})
 

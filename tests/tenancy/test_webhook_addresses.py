@@ -1,4 +1,4 @@
-"""Webhook messages are sent to internal addresses only if allowed, and no attempt lasts longer than the timeout."""
+"""Attempts to send webhook messages: permitted addresses and URLs, certificates, timeouts, and reported errors."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_both_secrets_sign_until_previous_secret_expires(world: World, receiver:
     assert receiver.messages[1].headers["webhook-signature"].count("v1,") == 1
 
 
-def test_webhook_secret_is_absent_from_reads_rows_logs_and_messages(
+def test_webhook_secret_is_absent_from_later_responses_stored_rows_logs_and_messages(
     world: World, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -135,7 +135,7 @@ def test_webhook_secret_is_absent_from_reads_rows_logs_and_messages(
         assert str(raw) not in everything
 
 
-def test_undecryptable_secret_fails_attempt_with_master_key_error(world: World, receiver: Receiver) -> None:
+def test_undecryptable_secret_makes_attempt_fail_with_master_key_error(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)
     Webhook.objects.update(secret=b"encrypted under a third key")
@@ -178,7 +178,7 @@ def test_webhook_for_project_or_environment_of_another_organization_is_rejected(
     assert Webhook.objects.count() == 0
 
 
-def test_environment_of_webhook_can_be_set_and_its_project_cleared(world: World, receiver: Receiver) -> None:
+def test_webhook_of_project_can_be_changed_to_webhook_of_environment(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver, project_id=str(world.project.pk))
 
     assert world.admin.api.put(path, {"environment_id": str(world.dev.pk)}).status_code == 200
