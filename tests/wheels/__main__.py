@@ -137,7 +137,7 @@ class Browser:
 def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
     """Create an organization, then release a pipeline and roll it back with the installed command.
 
-    Returns the story, which contains the evidence. Raises Failed if a step or a check fails.
+    Returns the story, which has the evidence's path and key id. Raises Failed if a step or a check fails.
     """
 
     def sign_in(email: str) -> Callable[[str], None]:
@@ -156,9 +156,7 @@ def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path], *, runs_demo: bool) -> None:
     """Install both distributions with this Python, and run the command, the agent, the verifier and the service.
 
-    With ``runs_demo``, also run the demo.
-
-    Raises Failed if a step or a check fails.
+    With ``runs_demo``, also run the demo. Raises Failed if a step or a check fails.
     """
     folder.mkdir()
     for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder
