@@ -37,7 +37,7 @@ def test_defaults_select_embedded_database_and_loopback_address(tmp_path: Path) 
     assert (config.replay_http_allowlist, config.replay_exec_allowlist) == ((), ())
 
 
-def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
+def test_production_defaults_select_all_interfaces(tmp_path: Path) -> None:
     config = loaded(tmp_path, **PRODUCTION)
 
     assert (config.database_url, config.api_bind_addr) == (URL, ("0.0.0.0", 8080))
@@ -174,7 +174,7 @@ def test_invalid_value_is_explained_in_one_line(tmp_path: Path, name: str, text:
     assert str(caught.value) == f"BYTEOR_CLOUD_{name} {message}"
 
 
-def test_error_names_unknown_settings(tmp_path: Path) -> None:
+def test_unknown_settings_are_named_in_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^unknown settings BYTEOR_CLOUD_A, BYTEOR_CLOUD_RATE_LIMITS$"):
         loaded(tmp_path, RATE_LIMITS="on", A="1")
 
@@ -227,7 +227,7 @@ def test_keys_are_generated_once_in_private_files_with_embedded_database(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["master_key", "master_key_previous"])
-def test_error_names_damaged_master_key_file(tmp_path: Path, name: str) -> None:
+def test_damaged_master_key_file_is_named_in_error(tmp_path: Path, name: str) -> None:
     loaded(tmp_path)
     (tmp_path / "secrets" / name).write_text("x")
 
@@ -235,7 +235,7 @@ def test_error_names_damaged_master_key_file(tmp_path: Path, name: str) -> None:
         loaded(tmp_path)
 
 
-def test_error_names_previous_key_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_previous_key_file_is_named_in_error(tmp_path: Path) -> None:
     loaded(tmp_path)
     (tmp_path / "secrets/master_key_previous").mkdir()
 
@@ -289,7 +289,7 @@ def test_key_files_are_ignored_when_operator_sets_key(tmp_path: Path) -> None:
     assert (config.master_key, config.master_key_previous) == (b"k" * 32, None)
 
 
-def test_error_names_unusable_data_folder(tmp_path: Path) -> None:
+def test_unusable_data_folder_is_named_in_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
 
@@ -319,7 +319,9 @@ def test_concurrent_processes_generate_one_master_key(tmp_path: Path) -> None:
         ("SMTP_URL", "smtp://user:hunter2/@mail.example", SMTP_FORM),
     ],
 )
-def test_invalid_setting_prints_one_line_and_stops_command(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_command_with_invalid_setting_prints_one_line_and_stops(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
     root = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "manage.py", "check"],

@@ -30,7 +30,7 @@ def named_jobs() -> list[str]:
     return sorted({job for *_, by in rows() for job in re.findall(r"`(\w+\.\w+)`", by)})
 
 
-def test_page_lists_all_existing_tables_once_and_no_others() -> None:
+def test_page_lists_every_existing_table_once_and_no_other_table() -> None:
     named = [table.strip("`") for table, *_ in rows()]
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")

@@ -193,7 +193,7 @@ class World:
         return text
 
     def enrollment(self, environment: Environment) -> tuple[EnrollmentToken, str]:
-        """Return the environment's enrollment token that ``agent`` uses, and its text."""
+        """Return the environment's enrollment token that ``agent`` uses, and its text. Create it if missing."""
         if environment.pk not in self._enrollments:
             self._enrollments[environment.pk] = enrollment.create_enrollment_token(
                 environment=environment, actor=self.admin.actor, max_uses=10_000

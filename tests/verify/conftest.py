@@ -1,4 +1,4 @@
-"""Fixtures: the export of an approved deployment, and a callable that runs the verifier on an export."""
+"""Fixtures: an organization's keys, the export of an approved deployment, and a callable that runs the verifier."""
 
 from __future__ import annotations
 

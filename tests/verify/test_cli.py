@@ -37,7 +37,7 @@ def test_text_in_evidence_cannot_imitate_or_overwrite_other_lines(makers: World,
     assert verify.output.strip("\n").isprintable()
 
 
-def test_rejection_prints_one_printable_line(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_rejection_is_printed_as_one_printable_line(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     envelope = {**json.loads(approved["envelope.json"]), HOSTILE: "\x9b"}
     assert verify({**approved, "envelope.json": canonical(envelope)}) == 1
     assert verify.output.startswith("NOT PROVEN  envelope.")
@@ -112,7 +112,7 @@ def test_closed_output_does_not_change_exit_code(makers: World, approved: Files,
     assert _run("| head -1 >/dev/null", str(verify.export), "--trust", KID) == (0, "")
 
 
-def test_unwritable_output_exits_4(approved: Files, verify: Verifier) -> None:
+def test_exit_code_is_4_if_output_is_unwritable(approved: Files, verify: Verifier) -> None:
     verify(approved)
     for options in (("--trust", KID), ("--trust", STRANGER, "--json")):
         code, errors = _run(">/dev/full", str(verify.export), *options)
@@ -151,7 +151,7 @@ def test_characters_unsupported_by_terminal_are_escaped(makers: World, verify: V
     ],
     ids=" ".join,
 )
-def test_invalid_command_line_or_missing_file_exits_2(verify: Verifier, argv: list[str]) -> None:
+def test_exit_code_is_2_for_invalid_command_line_or_missing_file(verify: Verifier, argv: list[str]) -> None:
     assert verify.run(*argv) == 2
     assert verify.output == ""
 

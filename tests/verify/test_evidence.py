@@ -33,7 +33,7 @@ def program(folder: Path, *argv: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_proof_names_approver_bundle_and_environment(makers: World, approved: Files, verify: Verifier) -> None:
+def test_proof_contains_approver_and_bundle_and_environment(makers: World, approved: Files, verify: Verifier) -> None:
     assert verify(approved, "--trust", KID) == 0
 
     manifest = makers.bundle().manifest

@@ -152,7 +152,7 @@ def test_export_that_starts_mid_chain_is_proven_with_after_option(ledger: Ledger
 
 
 @pytest.mark.parametrize("start", ["", "x", "-1", "5:", "5:sha256:00", f"5:{GENESIS}x", "\u0661", "9" * 19])
-def test_malformed_after_option_exits_2(ledger: Ledger, start: str) -> None:
+def test_exit_code_is_2_for_malformed_after_option(ledger: Ledger, start: str) -> None:
     with pytest.raises(SystemExit) as left:
         ledger([checkpoint([])], options=(f"--after={start}",))
     assert left.value.code == 2

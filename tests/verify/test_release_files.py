@@ -58,7 +58,10 @@ class Download:
         return code, self.verify.output
 
     def result(self, *options: str) -> dict[str, Any]:
-        """Run with ``--json`` and return the output, after checking that the exit code matches the outcome."""
+        """Run with ``--json`` and return the output, after checking that the exit code matches the outcome.
+
+        Without ``options``, our active key is trusted.
+        """
         code, output = self("--json", *(options or ("--trust", KID)))
         result: dict[str, Any] = json.loads(output)
         assert code == EXIT_CODES[result["outcome"]]
@@ -234,13 +237,13 @@ def test_altered_truncated_and_huge_lists_are_refused(download: Download) -> Non
 
 
 @pytest.mark.parametrize("options", [(), ("--unknown",), ("--bundle", "x")])
-def test_invalid_command_line_exits_2(verify: Verifier, options: tuple[str, ...]) -> None:
+def test_exit_code_is_2_for_invalid_command_line(verify: Verifier, options: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as left:
         verify.run("release", *options)
 
     assert left.value.code == 2
 
 
-def test_missing_list_and_key_set_exit_2(verify: Verifier, tmp_path: Path) -> None:
+def test_exit_code_is_2_if_list_and_key_set_are_missing(verify: Verifier, tmp_path: Path) -> None:
     assert verify.run("release", str(tmp_path / "nothing.json"), "--trust", KID) == 2
     assert verify.output == ""

@@ -1,4 +1,7 @@
-"""Tests of trust: only keys named by the caller prove anything, not the keys that came with the export."""
+"""Tests of trust: only keys named by the caller prove anything, not the keys that came with the export.
+
+Also tests the option ``--environment``.
+"""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_second_approval_of_wave_and_approval_by_requester_are_proven(makers: Wo
     ]
 
 
-def test_evidence_without_approval_record_says_what_is_not_covered(makers: World, verify: Verifier) -> None:
+def test_verifier_says_what_evidence_without_approval_record_does_not_cover(makers: World, verify: Verifier) -> None:
     files = unapproved_with(makers, lambda found: chained(wave(found), denied(found)))
     assert verify(files, "--trust", KID) == 0
     assert len(facts(verify, "wave approval")) == 2

@@ -57,7 +57,10 @@ def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
 
 
 def install_service(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> Path:
-    """Install the service with its locked dependencies. Raises Failed if a step fails or a dependency is missing."""
+    """Install the service with its locked dependencies, and return the folder with its programs.
+
+    Raises Failed if a step fails or a dependency is missing.
+    """
     into = folder / "service"
     install(uv, python, into, "--require-hashes", "--requirement", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, into, "--no-deps", *wheels.values())
@@ -132,7 +135,10 @@ class Browser:
 
 
 def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
-    """Release a pipeline and roll it back with the installed command. Raises Failed if a check fails."""
+    """Create an organization, then release a pipeline and roll it back with the installed command.
+
+    Returns the story, which has the evidence's path and key id. Raises Failed if a step or a check fails.
+    """
 
     def sign_in(email: str) -> Callable[[str], None]:
         link = run(service / "byteor-cloud", "sign_in_link", "--email", email, "--json", folder=folder)
@@ -148,9 +154,9 @@ def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
 
 
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path], *, runs_demo: bool) -> None:
-    """Install both distributions with this Python, and run the agent, the verifier and the service.
+    """Install both distributions with this Python, and run the command, the agent, the verifier and the service.
 
-    Raises Failed if a step or a check fails.
+    With ``runs_demo``, also run the demo. Raises Failed if a step or a check fails.
     """
     folder.mkdir()
     for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder

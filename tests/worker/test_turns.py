@@ -170,7 +170,7 @@ def test_replays_of_new_people_do_not_starve_waiting_replay(queue: Queue) -> Non
     for number in range(80):
         (turn,) = queue.computing()
         queue.pass_time(QUANTUM_S)
-        if turn is not patient:  # the others finish after one turn, each followed by a new person's replay
+        if turn is not patient:  # the other replays finish after one turn, each followed by a new person's
             queue.leave(turn)
             queue.join(f"follower {number}", f"person {number}", is_long=True)
 
