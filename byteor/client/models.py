@@ -201,10 +201,10 @@ class ChatAttempt(Model, kw_only=True):
     """The status code of the response. Null if there was no response."""
     error: str
     """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
-    `master_key`. If the chat server refused the message: its error code or message, at most 100 characters, or
-    `unexpected_response` if it returned a 2xx status without a known error. `obsolete` if the message was not sent
-    because it no longer applied or was older than 3 days. `restored` if the delivery was pending in a backup that
-    was restored. Empty if the message was accepted, or refused without a known error."""
+    `master_key`. If the chat server refused the message: its error code or message, at most 100 characters. If the
+    response contains neither: `unexpected_response` for a 2xx status, and otherwise empty. `obsolete` if the
+    message was not sent because it no longer applied or was older than 3 days. `restored` if the delivery was
+    pending in a backup that was restored. Also empty if the message was accepted."""
     duration_ms: int
     """The duration of the attempt in milliseconds."""
 

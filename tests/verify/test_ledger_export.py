@@ -72,7 +72,7 @@ def test_forged_ledger_with_forged_key_set_is_consistent_only_without_named_key(
     assert (code, json.loads(output)["outcome"], json.loads(output)["code"]) == (1, "not_proven", "keys.untrusted")
 
 
-def test_every_checkpoint_must_be_signed_by_named_key(ledger: Ledger) -> None:
+def test_every_checkpoint_must_be_signed_by_key_of_trust_option(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5], key=World().retiring)], [*LINES[5:], checkpoint(LINES)]
 
     for parts, after in (((first, second), ()), ((first[-1:], second), ("--after", "5"))):

@@ -561,10 +561,10 @@ def _plan_acceptances(
 def _plan_unseen(
     row: Regression, accepted: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Plan[dict[str, dict[str, Any] | None]]:
-    """Return, for groups that were accepted only in other regressions, the fixtures that show them only now.
+    """Return, by group that was accepted only in other regressions, the fixtures that show it in ``row`` but not there.
 
-    The value is None if one of the regressions is too large, or if there are too many of them. A deleted regression
-    showed nothing.
+    A group's value is None if ``row`` or one of the group's other regressions is too large, or if one of them is not
+    among the ``MAX_COMPARED`` that are read. A deleted regression counts as if no fixture had shown the group.
     """
     earlier = {group: {each["regression_id"] for each in entries} for group, entries in accepted.items()}
     earlier = {group: found for group, found in earlier.items() if found and row.pk not in found}

@@ -72,7 +72,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "bisect.request": "requested {}",
     "bisect.start": "started {}",
     "bisect.succeed": "completed {}",
-    "capture.expire": "closed {} as expired",
+    "capture.expire": "closed the request for {} as expired",
     "capture.request": "requested {}",
     "capture.upload": "uploaded {}",
     "capture.upload_late": "uploaded {} after the request had expired",

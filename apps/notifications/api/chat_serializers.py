@@ -71,9 +71,9 @@ class ChatAttemptSerializer(AttemptSerializer):
         **AttemptSerializer.descriptions,
         "error": "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, "
         "`protocol` or `master_key`. If the chat server refused the message: its error code or message, at most 100 "
-        "characters, or `unexpected_response` if it returned a 2xx status without a known error. `obsolete` if the "
-        "message was not sent because it no longer applied or was older than 3 days. `restored` if the delivery was "
-        "pending in a backup that was restored. Empty if the message was accepted, or refused without a known error.",
+        "characters. If the response contains neither: `unexpected_response` for a 2xx status, and otherwise empty. "
+        "`obsolete` if the message was not sent because it no longer applied or was older than 3 days. `restored` if "
+        "the delivery was pending in a backup that was restored. Also empty if the message was accepted.",
     }
 
 
