@@ -171,8 +171,9 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
     if last is None:
         return f"{text} There is no regression of this config bundle."
     result = "tested nothing" if last.vacuous else str(last.status)
-    count = f"{last.fixtures or 0} fixture{'' if last.fixtures == 1 else 's'}"
-    return f"{text} Last regression: {result}, {count}, {when(last.created_at)}."
+    # The number of fixtures is known when the regression has started.
+    count = "" if last.started_at is None else f", {last.fixtures} fixture{'' if last.fixtures == 1 else 's'}"
+    return f"{text} Last regression: {result}{count}, {when(last.created_at)}."
 
 
 def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:

@@ -89,7 +89,7 @@ def test_deadline_of_gate_is_cleared_when_gate_opens(world: World, fleet: Fleet)
     assert (blocked_by(world, made), made.gate_until) == (["in_flight_limit", "pipeline_busy"], None)
 
 
-def test_difference_from_configuration_that_agents_switched_to_after_regression_blocks_build(
+def test_build_is_blocked_by_difference_from_configuration_that_agents_run_only_since_regression(
     world: World, fleet: Fleet
 ) -> None:
     bundles, agents, first = fleet

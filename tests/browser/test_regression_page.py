@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from apps.artifacts.models import Fixture, RegressionResult, VerdictExample
+from apps.artifacts.models import Fixture, RegressionResult, Replay, VerdictExample
 from apps.artifacts.services import replays
 from apps.pipelines.models import Draft
 from apps.pipelines.services import drafts
@@ -191,6 +191,10 @@ def test_errors_of_new_fixture_are_shown_at_their_fields(world: World) -> None:
     made_of_some = sent(client, artifact, "keep", {**base, **by_position, "journal_lane": "quotes_in"}, follow=True)
     assert shown_messages(made_of_some) == [("success", "Fixture new of quotes created.")]
     assert Fixture.objects.get(name="new").artifact.origin == {"artifact_id": str(artifact.pk), "records": [0, 1]}
+
+    Replay.objects.filter(pk=replay.pk).delete()
+    golden_panel = client.get(row_page(made)).context["summary"]["panels"][1]
+    assert golden_panel["lead"] == "The replay from which the result was copied was deleted."
 
 
 @pytest.mark.django_db

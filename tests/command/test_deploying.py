@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -16,7 +18,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import tokens
 from byteor.client import UnexpectedResponse
 from byteor.client import models as m
-from byteor.command import deploying
+from byteor.command import deploying, release_plan
 from byteor.command.output import size_text
 from byteor.command.rollout_news import outcome, waves_of
 from tests.command.conftest import Terminal
@@ -560,3 +562,20 @@ def test_failure_detail_of_agent_cannot_control_terminal(terminal: Terminal, wor
     assert found.code == 3
     assert "gone" in found.out
     assert not {"\x1b", "\r"} & set(found.out)
+
+
+@pytest.mark.parametrize(
+    ("started", "expected"), [(False, "Last regression: queued, "), (True, "running, 3 fixtures, ")]
+)
+def test_plan_shows_number_of_fixtures_only_after_regression_has_started(started: bool, expected: str) -> None:
+    now = datetime.now(UTC)
+    last = SimpleNamespace(
+        status="running" if started else "queued", vacuous=False, fixtures=3 if started else 0, created_at=now,
+        started_at=now if started else None,
+    )  # fmt: skip
+    session: Any = SimpleNamespace(environment=SimpleNamespace(list_regressions=lambda **_: [last]))
+    bundle: Any = SimpleNamespace(id="b")
+    settings: Any = SimpleNamespace(replay_gate="warn")
+    request: Any = SimpleNamespace(override_replay_gate=None)
+
+    assert expected in release_plan._gate(session, bundle, settings, request)

@@ -129,7 +129,8 @@ def test_rollout_is_stalled_after_three_times_average_time_per_agent_but_at_leas
         (62, TimeLeft(60 * MINUTE), "62 % done, about 1 h left"),
         (62, TimeLeft(72 * MINUTE), "62 % done, about 1 h 10 min left"),
         (62, TimeLeft(timedelta(hours=49, minutes=30)), "62 % done, about 2 d 2 h left"),
-        (62, TimeLeft(3 * MINUTE, 2, Hold.APPROVAL), "62 % done, about 3 min until wave 3 waits for approval"),
+        (62, TimeLeft(3 * MINUTE, 2, Hold.APPROVAL), "62 % done, about 3 min until wave 3 needs approval"),
+        (62, TimeLeft(3 * MINUTE, 2, Hold.MANUAL), "62 % done, about 3 min until wave 3 needs a manual start"),
     ],
 )
 def test_progress_is_described_as_phrase(percent: int | None, found: TimeLeft | None, expected: str) -> None:

@@ -355,7 +355,7 @@ def test_agent_with_suspected_clone_cannot_rotate_its_key(world: World) -> None:
     assert not AuditEvent.objects.filter(action="agent.request_key_rotation").exists()
 
 
-def test_clone_suspicion_blocks_rotation_by_agent_requested_earlier(world: World) -> None:
+def test_clone_suspicion_blocks_rotation_that_agent_was_asked_for_earlier(world: World) -> None:
     agent, api = world.agent()
     assert request_rotation(world, agent).status_code == 202
     for boot in "aba":

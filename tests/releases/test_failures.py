@@ -153,7 +153,7 @@ def test_failed_rollback_does_not_replace_failure_to_activate(world: World, run_
     ]
 
 
-def test_retry_or_abort_before_rollout_step_records_failures_on_timeline(world: World) -> None:
+def test_failures_are_recorded_on_timeline_if_retry_or_abort_precedes_rollout_step(world: World) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, two, strategy=strategy)

@@ -221,7 +221,7 @@ def close_denials() -> None:
             resource=("credential", row.actor_id),
             changes={"denials": row.count, "minute": row.minute.isoformat()},
             outcome="denied",
-            # The denials of several minutes, which are recorded together after a delay, are not repetitions.
+            # Otherwise, if this runs late, the events for the minutes after the first would count as repetitions.
             subject=("denials", row.minute.isoformat()),
         )
         row.delete()

@@ -35,6 +35,13 @@ class OpReference:
         return json.dumps(examples[0], indent=2) if isinstance(examples, list) and examples else ""
 
     @property
+    def takes_no_parameters(self) -> bool:
+        """Whether the schema declares an empty object. False if it describes the members in another way."""
+        schema = dict(self.parameters or {})
+        is_closed = schema.pop("additionalProperties", False) is False
+        return is_closed and schema == {"type": "object", "properties": {}}
+
+    @property
     def described_parameters(self) -> list[tuple[str, bool, str]]:
         """The name of each parameter, whether it is required, and its description, which may be empty."""
         schema = self.parameters or {}

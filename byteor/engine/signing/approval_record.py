@@ -159,7 +159,7 @@ class ApprovalRecord:
 
 
 def sign_record(record: ApprovalRecord, bundle_hash: str, private_key: bytes) -> Json:
-    """Return a signed envelope around an approval record. ``bundle_hash`` is the hash of the bundle."""
+    """Return a signed envelope around an approval record. Its subject is the deploy bundle with this hash."""
     return dsse.sign_claim(PREDICATE_TYPE, bundle_hash, record.document(), private_key)
 
 

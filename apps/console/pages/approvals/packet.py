@@ -95,8 +95,10 @@ def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any
     more = [f"{count_of(left, 'further group')} {'is' if left == 1 else 'are'} shown on the regression's page."]
     more = more if left else []
     if row.more:
-        more.append(f"{count_of(row.more, 'further difference')} {'is' if row.more == 1 else 'are'} in no group.")
-    empty = "No differences were found." if packet.summary.is_tested else packet.summary.headline
+        what = "further difference" if groups else "difference"
+        more.append(f"{count_of(row.more, what)} {'is' if row.more == 1 else 'are'} in no group.")
+    empty = "No differences could be grouped." if row.more else "No differences were found."
+    empty = empty if packet.summary.is_tested else packet.summary.headline
     url = page_url(Regression, "change", row.pk)
     return {"groups": groups, "may_read": may_read, "more": more, "empty": empty, "url": url}
 

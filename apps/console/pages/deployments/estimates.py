@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from apps.console.pages.deployments.phrases import HOLDS
 from apps.console.pages.deployments.waves import CountsByWave, pause_end
 from byteor.engine.machines import FINISHED, AgentProgress
 from byteor.engine.rollout import Hold, Strategy
@@ -16,6 +15,7 @@ STARTS = frozenset({"offer", "wave_started", "roll_back"})
 STOPS = frozenset({"pause", "fail", "abort"})
 RESTARTS = frozenset({"resume", "retry"})
 
+_NEEDS = {Hold.MANUAL: "a manual start", Hold.APPROVAL: "approval"}
 _STALLED_AFTER, _STALLED_FACTOR = timedelta(minutes=1), 3
 
 
@@ -123,7 +123,7 @@ def describe_progress(percent: int | None, left: TimeLeft | None) -> str:
     about = _describe(left.time)
     if left.held_wave is None or left.hold is None:
         return f"{done}, {about} left"
-    return f"{done}, {about} until wave {left.held_wave + 1} waits {HOLDS[left.hold]}"
+    return f"{done}, {about} until wave {left.held_wave + 1} needs {_NEEDS[left.hold]}"
 
 
 def _describe(time: timedelta) -> str:
