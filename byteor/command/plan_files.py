@@ -129,7 +129,7 @@ def _describe_fault(error: Exception, text: str) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.line + 1}: {error.problem}"
     if isinstance(error, ReaderError):
-        return f"{text.count(chr(10), 0, error.position) + 1}: {error.reason}"
+        return f"{text.count('\n', 0, error.position) + 1}: {error.reason}"
     return "1: This cannot be read as YAML."
 
 
