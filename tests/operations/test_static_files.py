@@ -68,13 +68,3 @@ def test_interrupted_collection_is_repeated(source: Path, monkeypatch: pytest.Mo
     static_files.collect()
 
     assert collected(source).keys() == {"logo.svg", "icon.svg"}
-
-
-def test_incomplete_file_of_killed_collection_is_replaced(source: Path, settings: Any) -> None:
-    static_files.collect()
-    settings.STATIC_ROOT.with_name("static.collected").unlink()  # as if the server was killed while it collected
-    (settings.STATIC_ROOT / "logo.svg").write_text("<s")
-
-    static_files.collect()
-
-    assert (settings.STATIC_ROOT / "logo.svg").read_text() == "<svg/>"

@@ -21,14 +21,12 @@ def collect() -> Mapping[str, str]:
     try:
         if settings.STATIC_ROOT.is_dir() and mark.exists() and mark.read_text() == found:
             return {}
-        if not mark.exists() and settings.STATIC_ROOT.exists():
-            # An interrupted collection may have left an incomplete file, which would count as up to date.
-            shutil.rmtree(settings.STATIC_ROOT)
         mark.unlink(missing_ok=True)  # an interrupted collection must not count as complete
         call_command("collectstatic", interactive=False, verbosity=0)
         mark.write_text(found)
     except OSError as error:
-        # On a full disk, serve the installed files uncompressed.
+        # On a full disk, serve the installed files uncompressed. Delete the collected files, because an incomplete file
+        # would count as up to date at the next start.
         logger.warning("static_files_not_collected", error=str(error))
         shutil.rmtree(settings.STATIC_ROOT, ignore_errors=True)
         return {settings.STATIC_FROM_SOURCES: "1"}
