@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from apps.console.frame import ReadOnlyAdmin, site
 from apps.console.frame.menu import RECORDS
+from apps.tenancy.models import Membership
+from apps.tenancy.permissions import Role
 from tests.browser.axe import examine, examine_open, prepare
 from tests.browser.conftest import TIMEOUT_MS, sign_in
 from tests.browser.every_page import more
@@ -43,7 +45,10 @@ def test_lists_row_pages_and_forms_are_accessible(
 ) -> None:
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # few rows are enough, because all look alike
     fill(world)
-    prepare(sign_in(page, superuser()))
+    person = superuser()
+    # Without a role, not even an installation operator may decide on an approval.
+    Membership.objects.create(user=person, organization=world.organization, role=Role.ORG_ADMIN)
+    prepare(sign_in(page, person))
 
     wrong = [each for path in pages(apps) for each in examine(page, path)]
 
