@@ -69,7 +69,7 @@ def find_deployment(session: Session, text: str | None) -> m.Deployment:
 def _newest(session: Session, pipeline: str | None) -> str | None:
     """Return the id of the deployment in progress, or else of the newest one. None if there is none.
 
-    A deployment that waits for approval is in progress, too. Raises Refusal if more than one is in progress.
+    A deployment that waits for approval counts as in progress. Raises Refusal if more than one is in progress.
     """
     listed = session.environment.list_deployments
     unfinished = [

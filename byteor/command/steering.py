@@ -255,7 +255,7 @@ def _restored(session: Session, deployment: m.Deployment) -> str:
 def _under_way(session: Session, text: str | None) -> m.Deployment:
     """Return the unfinished deployment with this id or of this pipeline; None selects the only one in the environment.
 
-    One that waits for approval counts, too. Raises Refusal if there is none, or if the choice is ambiguous.
+    A deployment that waits for approval is unfinished. Raises Refusal if there is none, or if the choice is ambiguous.
     """
     found = find_deployment(session, text)
     if found.status in news.ENDED:

@@ -95,7 +95,7 @@ class ShortCut:
             "SERVER_PORT": str(server_port),
             "REMOTE_ADDR": address[0],
             "REMOTE_PORT": str(address[1]),
-            "gunicorn.socket": sock,  # gunicorn sets this variable
+            "gunicorn.socket": sock,  # as gunicorn does for its own requests; open_connections.py reads it
         }
         is_trusted = _ip_in_allow_list(address[0], cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
         headers = cfg.secure_scheme_headers if is_trusted else {}

@@ -56,11 +56,9 @@ class Deployment:
             pool.close()
         response = done[0].response
         if response is None or response.status != 201:
-            reason = (
-                done[0].failure
-                if response is None
-                else f"{response.status} {response.body[:500].decode(errors='replace')}"
-            )
+            reason = done[0].failure
+            if response is not None:
+                reason = f"{response.status} {response.body[:500].decode(errors='replace')}"
             raise SimulationError(f"the request for the deployment failed: {reason}")
         return str(json.loads(response.body)["id"]), began
 

@@ -347,7 +347,7 @@ def test_upload_for_deployment_of_another_environment_is_refused(world: World) -
     refused(response, 400, "invalid", b"bad")
 
 
-def test_json_upload_is_refused(world: World) -> None:
+def test_upload_with_json_body_instead_of_form_is_refused(world: World) -> None:
     agent, api = world.agent()
 
     refused(api.post(f"/api/v1/agents/{agent.pk}/artifacts", {**FORM}), 415, "unsupported_media_type", b"")

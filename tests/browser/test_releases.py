@@ -230,7 +230,7 @@ def test_live_update_without_response_times_out_after_15_seconds(
     context.close()
 
 
-def test_agents_can_be_searched_and_changes_and_abort_form_shown_without_javascript(
+def test_agent_search_changes_panel_and_abort_form_work_without_javascript(
     world: World, open_page: Callable[..., Page]
 ) -> None:
     fleet(world, 2)

@@ -55,7 +55,7 @@ def test_every_event_and_status_is_used_in_transition(machine: StateMachine) -> 
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
 
-def test_machine_returns_no_target_without_transition_but_refuses_unknown_status() -> None:
+def test_state_machine_returns_none_for_missing_transition_and_refuses_unknown_status() -> None:
     event = next(iter(DEPLOYMENT.events))
 
     assert DEPLOYMENT.target(DeploymentStatus.ROLLED_BACK, event) is None

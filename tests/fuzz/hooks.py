@@ -52,7 +52,10 @@ class Credential:
 
 
 def _path_ids(method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with known ids of existing rows instead. Destructive calls get the ids of expendable rows."""
+    """Return the path parameters, with each value replaced by the id of an existing row if one is known.
+
+    Destructive calls get the ids of expendable rows.
+    """
     is_destructive = method == "DELETE" or path.endswith(("/rotate-key", "/rotate-secret"))
     ids = WORLD["expendable_ids" if is_destructive else "ids"]
     segments = dict(re.findall(r"([a-z-]+)/\{([a-z_]+)\}", path))

@@ -172,7 +172,7 @@ def test_draft_of_another_organization_or_deleted_environment_is_not_found(
     assert unchanged(draft, events)
 
 
-def test_editor_actions_require_post_session_and_csrf_token(world: World, draft: Draft) -> None:
+def test_editor_actions_require_session_and_csrf_token_and_post_method(world: World, draft: Draft) -> None:
     forger = Client(enforce_csrf_checks=True)
     forger.force_login(world.operator.user, backend="django.contrib.auth.backends.ModelBackend")
     events = AuditEvent.objects.count()

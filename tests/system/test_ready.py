@@ -1,4 +1,4 @@
-"""The probes /healthz and /readyz, and a test of closed database connections. /readyz names missing dependencies."""
+"""The probes /healthz and /readyz, what /readyz says is missing, and database connections that were closed."""
 
 from __future__ import annotations
 

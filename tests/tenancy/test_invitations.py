@@ -354,7 +354,7 @@ def test_link_in_email_confirms_address(world: World, other: World, mail: None) 
     assert first is not None
     assert second is not None
     assert use(first) == 302  # a mail server may have dropped the later e-mail
-    assert use(second) == 401  # somebody has signed in
+    assert use(second) == 401  # the first sign-in to the account invalidated its other links
     assert bob().vouched_by is None
     assert link_in_mail(event) is None
     created = AuditEvent.objects.filter(action="sign_in_link.create", actor_id="mail")

@@ -52,7 +52,7 @@ class ActContext:
     held: frozenset[Permission] = frozenset()  # the person's permissions in the tenant of the first row
     base_url: str = ""  # this installation's URL, without a trailing slash
     compute: Compute = here  # for services that compute
-    # For services that start a child process: entering the returned context waits until the child may compute.
+    # Services that start a child process enter the returned context first. It waits until the child may compute.
     slot: Callable[[], AbstractContextManager[None]] = nullcontext
     prepared: Any = None  # the result of the act's ``prepare``
 

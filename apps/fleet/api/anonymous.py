@@ -39,7 +39,7 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import TooManyRequests, Unauthenticated
 from byteor_cloud.server import open_connections
 
-# For scale: one page of the console loads about 15 files.
+# The limits of requests. For comparison, one page of the console loads about 15 files.
 PER_ADDRESS_BURST, PER_ADDRESS_PER_S = 300, 10.0
 IN_TOTAL_BURST, IN_TOTAL_PER_S = 1000, 50.0
 # Maximum look-ups per second with invalid credentials: a pause follows each look-up that includes one.

@@ -184,9 +184,9 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 
 
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
-    """Return a blocker for each pending approval that has reviewers, too few of whom can approve or already did.
+    """Return a blocker, by approval id, for each pending approval that too few reviewers can approve or have approved.
 
-    The keys are approval ids. The approvals must belong to the same environment.
+    Approvals without reviewers are left out. The approvals must belong to the same environment.
     """
     return run(plan_missing(approvals))
 

@@ -1,4 +1,4 @@
-"""Tests of the members in which payloads differ, unusual payloads, use of memory, and the stages that examples name."""
+"""How two payloads are compared: the members that differ, unusual payloads, memory, and the stage of each example."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_example_of_difference_may_name_stage_that_only_one_side_has(tmp_path: P
     assert stages_of(long, made, old_spec=short, old={"two": REDACT["b"]}, new=both) == {"out": "one"}
 
 
-def test_example_names_stage_that_leads_to_egress_of_group(tmp_path: Path) -> None:
+def test_example_of_difference_group_shows_stage_on_path_to_egress_of_group(tmp_path: Path) -> None:
     ops = {"one": "dataguard_redact", "two": "dataguard_redact"}
     spec = graph("in>one one>out1 in>two two>out2", ops)
     made = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b'{"a":1,"b":2}')]})

@@ -97,8 +97,9 @@ def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any
     if row.more:
         what = "further difference" if groups else "difference"
         more.append(f"{count_of(row.more, what)} {'is' if row.more == 1 else 'are'} in no group.")
-    empty = "No differences could be grouped." if row.more else "No differences were found."
-    empty = empty if packet.summary.is_tested else packet.summary.headline
+    empty = packet.summary.headline
+    if packet.summary.is_tested:
+        empty = "No differences could be grouped." if row.more else "No differences were found."
     url = page_url(Regression, "change", row.pk)
     return {"groups": groups, "may_read": may_read, "more": more, "empty": empty, "url": url}
 

@@ -166,14 +166,17 @@ def _with_warnings(sentence: str, about: Mapping[str, Any]) -> str:
     return format_html(" ".join([sentence, *["{}"] * len(pills)]), subject, *pills)
 
 
+def _is_ahead(moment: datetime | None) -> bool:
+    return moment is not None and moment > timezone.now()
+
+
 def _approval(found: Found) -> Need:
     about = found.about
     if about["break_glass"]:
         return _break_glass(found, "Review")
     expires_at = parse_datetime(about["expires_at"])
-    # The deadline is paused if it has passed.
-    is_ahead = expires_at is not None and expires_at > timezone.now()
-    expires = format_html(" Expires: {}.", relative_time(expires_at)) if is_ahead else ""
+    # An approval in the list whose time has passed cannot expire now, because its deadline is paused.
+    expires = format_html(" Expires: {}.", relative_time(expires_at)) if _is_ahead(expires_at) else ""
     return Need(
         key=f"approval-{about['id']}", rank=_WAITING, tone="waiting", where=_where(about), at=found.at, due=expires_at,
         title=_with_warnings("{} waits for your approval.", about),
@@ -186,8 +189,7 @@ def _approval(found: Found) -> Need:
 def _break_glass(found: Found, button: str) -> Need:
     about = found.about
     due = parse_datetime(about["expires_at"])
-    is_ahead = due is not None and due > timezone.now()
-    left = format_html("Time to approve it: {}. ", time_left(due)) if is_ahead else ""
+    left = format_html("Time to approve it: {}. ", time_left(due)) if _is_ahead(due) else ""
     return Need(
         key=f"approval-{about['id']}", rank=_BREAK_GLASS, tone="bad", where=_where(about), at=found.at, due=due,
         title=_with_warnings("{} does not wait for its approval.", about),
